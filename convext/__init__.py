@@ -1,0 +1,35 @@
+"""Convolutions, their gradients and the training of convolution kernels, on a CPU, with NumPy."""
+
+from . import schedules
+from ._version import __version__
+from .callbacks import EarlyStopping, EpochReport, History
+from .config import get_config, get_num_threads, set_num_threads, show_config
+from .data import generate_kernels, generate_random_data, load_data
+from .errors import DivergenceError, StopTraining
+from .losses import mse_loss, mse_loss_gradient
+from .operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
+from .training import train_model
+
+__all__ = [
+    "DivergenceError",
+    "EarlyStopping",
+    "EpochReport",
+    "History",
+    "StopTraining",
+    "__version__",
+    "conv2d",
+    "conv2d_backprop",
+    "conv2d_input_grad",
+    "conv2d_kernel_grad",
+    "generate_kernels",
+    "generate_random_data",
+    "get_config",
+    "get_num_threads",
+    "load_data",
+    "mse_loss",
+    "mse_loss_gradient",
+    "schedules",
+    "set_num_threads",
+    "show_config",
+    "train_model",
+]

@@ -1,0 +1,144 @@
+"""Checks of arguments: each names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+RealArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+# The largest size that is still an exact index on every platform.
+LARGEST_SIZE = int(np.iinfo(np.intp).max)
+
+
+def real_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type, float32 or float64, in which values of `dtype` are computed."""
+    if dtype.kind in "biu":
+        return FLOAT64
+    if dtype.kind == "f" and dtype.itemsize <= 8:
+        return FLOAT64 if dtype.itemsize == 8 else FLOAT32
+    raise TypeError(
+        f"{name} must hold real numbers (float16, float32, float64, integers or bool), got {dtype}"
+    )
+
+
+def as_numeric_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return `value` as an array of real numbers, not copied where it already is one."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made into one array: {error}") from None
+    real_dtype(name, array.dtype)
+    return array
+
+
+def common_dtype(**arrays: npt.NDArray[Any]) -> np.dtype[Any]:
+    """Return float32 when every array is computed in float32, else float64."""
+    if all(real_dtype(name, array.dtype) == FLOAT32 for name, array in arrays.items()):
+        return FLOAT32
+    return FLOAT64
+
+
+def as_dtype(
+    array: npt.NDArray[Any], dtype: np.dtype[Any], *, contiguous: bool = False
+) -> RealArray:
+    """Return `array` in `dtype`, native byte order and aligned; copied only when it is not so."""
+    return np.require(array, dtype, ["C", "A"] if contiguous else ["A"])
+
+
+def check_dimensions(name: str, array: npt.NDArray[Any], layouts: dict[int, str]) -> None:
+    """Raise ValueError unless `array` has a number of dimensions in `layouts`, none of size 0."""
+    if array.ndim not in layouts:
+        expected = " or ".join(layouts.values())
+        raise ValueError(
+            f"{name} must have the shape {expected}, got {array.ndim} dimensions "
+            f"(shape {array.shape})"
+        )
+    if array.size == 0:
+        axis = array.shape.index(0)
+        axis_name = layouts[array.ndim].strip("()").split(", ")[axis]
+        raise ValueError(f"{name} is empty: {axis_name} is 0 in its shape {array.shape}")
+
+
+def integer(name: str, value: object, *, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`; floats, even whole ones, are a TypeError."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an integer, got {value!r} ({type(value).__name__})"
+        ) from None
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    if number > LARGEST_SIZE:
+        raise ValueError(f"{name} is too large: {number} (at most {LARGEST_SIZE})")
+    return number
+
+
+def integer_pair(name: str, value: object, *, minimum: int) -> tuple[int, int]:
+    """Return an int, or a pair of ints for height and width, as a pair."""
+    if isinstance(value, (tuple, list, np.ndarray)):
+        if len(value) != 2:
+            raise ValueError(f"{name} must be an integer or a pair (height, width), got {value!r}")
+        return (
+            integer(f"{name}[0]", value[0], minimum=minimum),
+            integer(f"{name}[1]", value[1], minimum=minimum),
+        )
+    number = integer(name, value, minimum=minimum)
+    return number, number
+
+
+def shape_of_length(name: str, value: object, layouts: dict[int, str]) -> tuple[int, ...]:
+    """Return `value` as a tuple of positive sizes whose length is a key of `layouts`."""
+    expected = " or ".join(layouts.values())
+    if not isinstance(value, (tuple, list, np.ndarray)):
+        raise TypeError(f"{name} must be {expected}, got {value!r} ({type(value).__name__})")
+    if len(value) not in layouts:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    shape = tuple(integer(f"{name}[{i}]", size, minimum=1) for i, size in enumerate(value))
+    check_size(name, shape)
+    return shape
+
+
+def check_size(name: str, shape: tuple[int, ...], itemsize: int = 8) -> None:
+    """Raise ValueError when an array of `shape` could not be addressed."""
+    size = itemsize
+    for length in shape:
+        size *= length
+    if size > LARGEST_SIZE:
+        raise ValueError(f"{name} would be too large: shape {shape} needs {size} bytes")
+
+
+def finite_number(
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+) -> float:
+    """Return `value` as a finite float within the limits; text and bool are a TypeError."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    limits = {"above": above, "below": below, "at least": minimum, "at most": maximum}
+    if not (above < result < below and minimum <= result <= maximum):
+        expected = " and ".join(f"{k} {v:g}" for k, v in limits.items() if math.isfinite(v))
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return result

@@ -1,0 +1,20 @@
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import RealArray
+
+class Trainer:
+    def __init__(
+        self,
+        input_data: RealArray,
+        target_output: RealArray,
+        kernels: RealArray,
+        batch_size: int,
+        stride: tuple[int, int],
+        padding_before: tuple[int, int],
+        dilation: tuple[int, int],
+        num_threads: int,
+    ) -> None: ...
+    def run_epoch(
+        self, order: npt.NDArray[np.intp], learning_rate: float
+    ) -> tuple[float, float]: ...

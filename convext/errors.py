@@ -1,0 +1,47 @@
+"""Exceptions of convext's own; everything else is a TypeError, a ValueError or an OSError."""
+
+from __future__ import annotations
+
+from ._checks import RealArray
+
+
+class StopTraining(Exception):  # noqa: N818  (a request, not an error)
+    """Raised by a callback to end the training after the current epoch.
+
+    `train_model` catches it and returns the kernels as they are then.
+    """
+
+
+class DivergenceError(ArithmeticError):
+    """The loss became infinite or NaN, or far larger than the data can explain.
+
+    Attributes
+    ----------
+    kernels : numpy.ndarray
+        The last kernels whose loss was finite, (num_kernels, C, kh, kw).
+    epoch : int
+        The epoch (from 1) in which the loss diverged.
+    loss : float
+        The loss that stopped the training.
+    learning_rate : float
+        The learning rate of that epoch.
+    stable_learning_rate : float
+        The largest learning rate at which gradient descent on this data is stable.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kernels: RealArray,
+        epoch: int,
+        loss: float,
+        learning_rate: float,
+        stable_learning_rate: float,
+    ) -> None:
+        super().__init__(message)
+        self.kernels = kernels
+        self.epoch = epoch
+        self.loss = loss
+        self.learning_rate = learning_rate
+        self.stable_learning_rate = stable_learning_rate

@@ -1,0 +1,226 @@
+"""Reading and writing images as arrays (needs Pillow, which is in the ``images`` extra)."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import as_numeric_array, check_dimensions
+from .files import FilePath, atomic_write
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+# How Pillow calls the formats, and with which options they are written.
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".tif": ("TIFF", {"compression": "tiff_deflate"}),
+    ".tiff": ("TIFF", {"compression": "tiff_deflate"}),
+}
+
+IMAGE_SUFFIXES = frozenset(_FORMATS)
+
+# Pillow's modes without colour; all other modes are converted to RGB.
+_EIGHT_BIT_MODE = {"1": "L", "L": "L", "LA": "L", "La": "L"}
+
+# TIFF tags.
+_BITS_PER_SAMPLE = 258
+_PLANAR_CONFIGURATION = 284
+
+def load_image(file: FilePath) -> npt.NDArray[np.float64]:
+    """Read an image as an array with values in [0, 1].
+
+    Grey images give one channel, all others three (red, green, blue): palettes and other colour
+    spaces are converted. Transparency is dropped, the colours under it are kept as they are
+    stored. The image is turned as its EXIF orientation says. 8-bit values are divided by 255 and
+    16-bit values by 65535, without loss; floating-point values must lie in [0, 1]. Of a file with
+    several images, the first is read.
+
+    Parameters
+    ----------
+    file : path
+        A PNG, JPEG or TIFF file. Other formats are read as Pillow reads them, which may mean
+        8 bits where the file has more.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, (C, H, W) with C = 1 or 3.
+
+    Raises
+    ------
+    OSError
+        From the system, unchanged: FileNotFoundError, IsADirectoryError, PermissionError.
+    ValueError
+        The file is not an image, is damaged, or has values that are not understood.
+    ImportError
+        Pillow is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_image(f"{folder}/grey.png", np.array([[[0.0, 0.2], [0.4, 1.0]]]))
+    ...     load_image(f"{folder}/grey.png")
+    array([[[0. , 0.2],
+            [0.4, 1. ]]])
+    """
+    pillow = _pillow()
+    with open(file, "rb") as stream:
+        try:
+            pixels = _read_pixels(stream)
+        except MemoryError:
+            raise
+        except pillow.UnidentifiedImageError:
+            raise ValueError(f"{os.fspath(file)} is not an image that Pillow can read") from None
+        except Exception as error:  # decoders raise many kinds for a damaged image
+            raise ValueError(f"{os.fspath(file)} cannot be read as an image: {error}") from error
+    return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
+
+
+def save_image(file: FilePath, array: npt.ArrayLike) -> None:
+    """Write an array as an 8-bit image; values outside [0, 1] are clipped.
+
+    A failure leaves an older file as it was.
+
+    Parameters
+    ----------
+    file : path
+        The file to write: .png, .jpg, .jpeg, .tif or .tiff.
+    array : array_like
+        (C, H, W): grey when C is 1, red, green and blue when it is 3.
+
+    Raises
+    ------
+    TypeError
+        `array` does not hold real numbers.
+    ValueError
+        `array` has another shape or holds NaN, or the suffix is unknown.
+    OSError
+        The folder does not exist or is not writable, or the disk is full.
+    ImportError
+        Pillow is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_image(f"{folder}/red.png", np.array([[[1.5]], [[0.0]], [[-1.0]]]))
+    ...     load_image(f"{folder}/red.png").ravel()
+    array([1., 0., 0.])
+    """
+    pillow = _pillow()
+    name, options = _FORMATS[image_suffix(file)]
+    pixels = as_numeric_array("array", array)
+    check_dimensions("array", pixels, {3: "(C, H, W)"})
+    if len(pixels) not in (1, 3):
+        raise ValueError(
+            f"an image has 1 channel (grey) or 3 (colour), got {len(pixels)} "
+            f"(shape {pixels.shape}); other arrays can be saved as .npy"
+        )
+    if np.isnan(pixels).any():
+        raise ValueError(f"array holds NaN, which {os.fspath(file)} cannot")
+    rounded = np.rint(np.clip(pixels, 0, 1) * 255.0).astype(np.uint8)
+    image = pillow.fromarray(rounded[0] if len(pixels) == 1 else rounded.transpose(1, 2, 0))
+    with atomic_write(file) as stream:
+        image.save(stream, format=name, **options)
+
+
+def image_suffix(file: FilePath) -> str:
+    """Return the suffix of an image file, in lower case.
+
+    Raises
+    ------
+    ValueError
+        It is not that of an image that can be written.
+
+    Examples
+    --------
+    >>> image_suffix("photo.PNG")
+    '.png'
+    """
+    suffix = os.path.splitext(os.fspath(file))[1].lower()
+    if suffix not in _FORMATS:
+        known = ", ".join(_FORMATS)
+        raise ValueError(f"the name of an image must end in one of {known}, got {os.fspath(file)}")
+    return suffix
+
+
+def _pillow() -> ModuleType:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError('images need Pillow: pip install "convext[images]"') from None
+    return Image
+
+
+def _read_pixels(stream: IO[bytes]) -> npt.NDArray[np.float64]:
+    """Return the image in a stream, in [0, 1]: (H, W) when grey, else (H, W, 3)."""
+    image = _pillow().open(stream)
+    raw_mode = _raw_mode(image)
+    if image.mode == "F":
+        return _within_unit_range(_upright(image))
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
+        return _upright(image) / 65535
+    if image.mode == "I":
+        raise ValueError(f"the range of its integers ({raw_mode}) is not known")
+    tags = getattr(image, "tag_v2", {})  # of a TIFF file
+    if tags.get(_PLANAR_CONFIGURATION) == 2 and 16 in tags.get(_BITS_PER_SAMPLE, ()):
+        raise ValueError("16-bit TIFF images with separate planes are not supported")
+    if ";16" in raw_mode and image.mode in {"RGB", "RGBA"}:
+        return _read_16_bit_colour(stream, raw_mode) / 65535
+    return _upright(image.convert(_EIGHT_BIT_MODE.get(image.mode, "RGB"))) / 255
+
+
+def _raw_mode(image: ImageFile) -> str:
+    """Return how Pillow calls the layout of the values in the file."""
+    arguments = image.tile[0].args if image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _upright(image: Image) -> npt.NDArray[Any]:
+    """Return the pixels of an image, turned as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+def _within_unit_range(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    if not (np.all(values >= 0) and np.all(values <= 1)):
+        raise ValueError("its floating-point values do not all lie in [0, 1]")
+    return values.astype(np.float64)
+
+
+def _read_16_bit_colour(stream: IO[bytes], raw_mode: str) -> npt.NDArray[np.int64]:
+    """Return 16-bit values of a colour image, of which Pillow itself keeps only the high bytes.
+
+    Told that the values have the other byte order, it keeps the low bytes.
+    """
+    if raw_mode == "LA;16B":
+        high_and_low = _read_as(stream, "RGBA").astype(np.int64)
+        return high_and_low[:, :, 0] * 256 + high_and_low[:, :, 1]
+    colours, _, order = raw_mode.partition(";16")
+    other_order = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}[order]
+    if colours == "RGBa":
+        raise ValueError("16-bit colours that are multiplied by their alpha are not supported")
+    high = _read_as(stream, raw_mode).astype(np.int64)
+    low = _read_as(stream, f"{colours};16{other_order}")
+    return (high * 256 + low)[:, :, :3]
+
+
+def _read_as(stream: IO[bytes], raw_mode: str) -> npt.NDArray[np.uint8]:
+    """Return the bytes of an image whose values are read in the layout `raw_mode`."""
+    stream.seek(0)
+    image = _pillow().open(stream)
+    image.tile = [
+        tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
+        for tile in image.tile
+    ]
+    return _upright(image)

@@ -1,0 +1,404 @@
+"""Convolution and its gradients.
+
+Convolution here is cross-correlation, as in every deep-learning library: the kernels are not
+flipped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _forward, _input_gradient, _kernel_gradient
+from ._checks import (
+    RealArray,
+    as_dtype,
+    as_numeric_array,
+    check_dimensions,
+    check_size,
+    common_dtype,
+    shape_of_length,
+)
+from .config import resolve_num_threads
+from .losses import mse_loss_gradient
+from .shapes import (
+    IMAGES,
+    KERNEL_SHAPE,
+    KERNELS,
+    Padding,
+    Pair,
+    check_channels,
+    check_groups,
+    resolve,
+)
+
+
+def conv2d(
+    input_data: npt.ArrayLike,
+    kernels: npt.ArrayLike,
+    *,
+    bias: npt.ArrayLike | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    out: RealArray | None = None,
+    num_threads: int | None = None,
+) -> RealArray:
+    """Convolve images with kernels.
+
+    Parameters
+    ----------
+    input_data : array_like, (C, H, W) or (N, C, H, W)
+        One image, or N of them, of C channels.
+    kernels : array_like, (K, C/groups, kh, kw)
+        K kernels; they are not flipped (this is cross-correlation).
+    bias : array_like, (K,), optional
+        Added to the result, one number for each kernel.
+    stride : int or (int, int), default 1
+        Pixels from one window to the next, down and across.
+    padding : int, (int, int), ((int, int), (int, int)), "valid" or "same", default 0
+        Zeros around the image: on every side; above and below, left and right;
+        ((top, bottom), (left, right)). "valid" is 0; "same" pads so that the result has
+        ceil(H / stride) rows and ceil(W / stride) columns, the odd zero below and on the right.
+    dilation : int or (int, int), default 1
+        Pixels from one tap of a kernel to the next, down and across.
+    groups : int, default 1
+        Channels and kernels are shared out to so many groups, and each kernel sees the channels
+        of its group alone. ``groups=C`` is the depthwise convolution.
+    out : numpy.ndarray, optional
+        Where to write the result: C-contiguous, of the result's shape and type, not overlapping
+        an argument.
+    num_threads : int, optional
+        Default: `get_num_threads`. The result has the same bits for any number.
+
+    Returns
+    -------
+    numpy.ndarray, (K, OH, OW) or (N, K, OH, OW)
+        `out` where given. float32 when all arrays are float32 (or float16), else float64.
+
+    Raises
+    ------
+    TypeError
+        If an array does not hold real numbers, or an option has the wrong type.
+    ValueError
+        If shapes do not fit each other, or an option is out of range.
+
+    See Also
+    --------
+    conv2d_kernel_grad, conv2d_input_grad : The gradients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convext
+    >>> image = np.arange(9.0).reshape(1, 3, 3)
+    >>> edges = np.array([[[[-1.0, 1.0]]]])
+    >>> convext.conv2d(image, edges)
+    array([[[1., 1.],
+            [1., 1.],
+            [1., 1.]]])
+    """
+    images = as_numeric_array("input_data", input_data)
+    weights = as_numeric_array("kernels", kernels)
+    check_dimensions("input_data", images, IMAGES)
+    check_dimensions("kernels", weights, KERNELS)
+    offsets = None if bias is None else _bias(bias, weights.shape[0])
+    options = resolve(
+        images.shape,
+        weights.shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    check_channels(images.shape, weights.shape, options.groups)
+    threads = resolve_num_threads(num_threads)
+
+    arrays = {"input_data": images, "kernels": weights}
+    if offsets is not None:
+        arrays["bias"] = offsets
+    dtype = common_dtype(**arrays)
+    shape = (*images.shape[:-3], weights.shape[0], *options.output_shape)
+    result = _empty(shape, dtype) if out is None else _checked_out(out, shape, dtype, arrays)
+    _forward.conv2d(
+        _four_dimensional(as_dtype(images, dtype)),
+        as_dtype(weights, dtype),
+        None if offsets is None else as_dtype(offsets, dtype, contiguous=True),
+        _four_dimensional(result),
+        options.stride,
+        options.padding_before,
+        options.dilation,
+        options.groups,
+        threads,
+    )
+    return result
+
+
+def conv2d_kernel_grad(
+    input_data: npt.ArrayLike,
+    output_grad: npt.ArrayLike,
+    kernel_shape: tuple[int, int],
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    num_threads: int | None = None,
+) -> RealArray:
+    """Return the gradient of a loss with respect to the kernels of a convolution.
+
+    Parameters
+    ----------
+    input_data : array_like, (C, H, W) or (N, C, H, W)
+        The images that were convolved.
+    output_grad : array_like, (K, OH, OW) or (N, K, OH, OW)
+        The gradient of the loss with respect to the result of `conv2d`.
+    kernel_shape : (int, int)
+        Height and width of the kernels, (kh, kw).
+    stride, padding, dilation, groups, num_threads
+        As given to `conv2d`.
+
+    Returns
+    -------
+    numpy.ndarray, (K, C/groups, kh, kw)
+        Summed over the samples. float32 when both arrays are float32 (or float16), else float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d` does.
+
+    Notes
+    -----
+    The sums over pixels are taken in blocks, which are added in float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convext
+    >>> image = np.arange(9.0).reshape(1, 3, 3)
+    >>> convext.conv2d_kernel_grad(image, np.ones((1, 2, 2)), (2, 2))
+    array([[[[ 8., 12.],
+             [20., 24.]]]])
+    """
+    images = as_numeric_array("input_data", input_data)
+    gradients = as_numeric_array("output_grad", output_grad)
+    check_dimensions("input_data", images, IMAGES)
+    check_dimensions("output_grad", gradients, {images.ndim: _output_layout(images.ndim)})
+    size = shape_of_length("kernel_shape", kernel_shape, KERNEL_SHAPE)
+    options = resolve(
+        images.shape, size, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    num_kernels = gradients.shape[-3]
+    check_groups(images.shape[-3], num_kernels, options.groups)
+    _check_output_grad(gradients, (*images.shape[:-3], num_kernels, *options.output_shape))
+    threads = resolve_num_threads(num_threads)
+
+    dtype = common_dtype(input_data=images, output_grad=gradients)
+    result = _empty((num_kernels, images.shape[-3] // options.groups, *size), dtype)
+    _kernel_gradient.conv2d_kernel_grad(
+        _four_dimensional(as_dtype(images, dtype)),
+        _four_dimensional(as_dtype(gradients, dtype)),
+        result,
+        options.stride,
+        options.padding_before,
+        options.dilation,
+        options.groups,
+        threads,
+    )
+    return result
+
+
+def conv2d_input_grad(
+    output_grad: npt.ArrayLike,
+    kernels: npt.ArrayLike,
+    input_shape: tuple[int, ...],
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    num_threads: int | None = None,
+) -> RealArray:
+    """Return the gradient of a loss with respect to the input of a convolution.
+
+    Parameters
+    ----------
+    output_grad : array_like, (K, OH, OW) or (N, K, OH, OW)
+        The gradient of the loss with respect to the result of `conv2d`.
+    kernels : array_like, (K, C/groups, kh, kw)
+        The kernels of the convolution.
+    input_shape : (C, H, W) or (N, C, H, W)
+        The shape of the input; N may be left out where `output_grad` has it.
+    stride, padding, dilation, groups, num_threads
+        As given to `conv2d`.
+
+    Returns
+    -------
+    numpy.ndarray, (C, H, W) or (N, C, H, W)
+        float32 when both arrays are float32 (or float16), else float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convext
+    >>> kernel = np.array([[[[1.0, 2.0]]]])
+    >>> convext.conv2d_input_grad(np.ones((1, 1, 3)), kernel, (1, 1, 4))
+    array([[[1., 3., 3., 2.]]])
+    """
+    gradients = as_numeric_array("output_grad", output_grad)
+    weights = as_numeric_array("kernels", kernels)
+    check_dimensions("output_grad", gradients, {n: _output_layout(n) for n in IMAGES})
+    check_dimensions("kernels", weights, KERNELS)
+    shape = shape_of_length("input_shape", input_shape, IMAGES)
+    if len(shape) < gradients.ndim:
+        shape = (gradients.shape[0], *shape)
+    name = "input_shape"
+    options = resolve(
+        shape,
+        weights.shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        image_name=name,
+    )
+    check_channels(shape, weights.shape, options.groups, name)
+    if len(shape) > gradients.ndim:
+        gradients = gradients[np.newaxis]
+    _check_output_grad(gradients, (*shape[:-3], weights.shape[0], *options.output_shape))
+    threads = resolve_num_threads(num_threads)
+
+    dtype = common_dtype(output_grad=gradients, kernels=weights)
+    check_size("the result", shape, dtype.itemsize)
+    result: RealArray = np.zeros(shape, dtype)
+    _input_gradient.conv2d_input_grad(
+        _four_dimensional(as_dtype(gradients, dtype)),
+        as_dtype(weights, dtype),
+        _four_dimensional(result),
+        options.stride,
+        options.padding_before,
+        options.dilation,
+        options.groups,
+        threads,
+    )
+    return result
+
+
+def conv2d_backprop(
+    input_data: npt.ArrayLike,
+    kernels: npt.ArrayLike,
+    target_output: npt.ArrayLike,
+    R: npt.ArrayLike,  # noqa: N803  (the textbook's name)
+) -> RealArray:
+    """Return the gradient of the mean squared error with respect to the kernels.
+
+    Parameters
+    ----------
+    input_data : array_like, (C, H, W) or (N, C, H, W)
+        The images that were convolved.
+    kernels : array_like, (K, C, kh, kw)
+        The kernels.
+    target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
+        What the convolution should give.
+    R : array_like, of the same shape
+        What it gives: ``conv2d(input_data, kernels)``.
+
+    Returns
+    -------
+    numpy.ndarray, (K, C, kh, kw)
+        The gradient of ``mse_loss(R, target_output)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d` does.
+
+    Examples
+    --------
+    One step of gradient descent:
+
+    >>> import numpy as np
+    >>> import convext
+    >>> image, target = np.ones((1, 3, 3)), np.full((1, 2, 2), 4.0)
+    >>> kernels = np.zeros((1, 1, 2, 2))
+    >>> R = convext.conv2d(image, kernels)
+    >>> kernels -= 0.125 * convext.conv2d_backprop(image, kernels, target, R)
+    >>> convext.conv2d(image, kernels)
+    array([[[4., 4.],
+            [4., 4.]]])
+    """
+    images = as_numeric_array("input_data", input_data)
+    weights = as_numeric_array("kernels", kernels)
+    check_dimensions("input_data", images, IMAGES)
+    check_dimensions("kernels", weights, KERNELS)
+    check_channels(images.shape, weights.shape, 1)
+    options = resolve(images.shape, weights.shape, stride=1, padding=0, dilation=1, groups=1)
+    expected = (*images.shape[:-3], weights.shape[0], *options.output_shape)
+    arrays = {"R": R, "target_output": target_output}
+    predicted, target = (as_numeric_array(name, array) for name, array in arrays.items())
+    for name, array in (("R", predicted), ("target_output", target)):
+        if array.shape != expected:
+            raise ValueError(f"{name} must have the shape {expected}, got {array.shape}")
+    return conv2d_kernel_grad(images, mse_loss_gradient(predicted, target), weights.shape[2:])
+
+
+def _bias(bias: npt.ArrayLike, num_kernels: int) -> npt.NDArray[Any]:
+    offsets = as_numeric_array("bias", bias)
+    if offsets.shape != (num_kernels,):
+        raise ValueError(
+            f"bias must have the shape ({num_kernels},), one number for each kernel, "
+            f"got {offsets.shape}"
+        )
+    return offsets
+
+
+def _output_layout(dimensions: int) -> str:
+    return IMAGES[dimensions].replace("C, H, W", "K, OH, OW")
+
+
+def _check_output_grad(gradients: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
+    if gradients.shape != expected:
+        raise ValueError(
+            f"output_grad must have the shape {expected} of the convolution's result, "
+            f"got {gradients.shape}"
+        )
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
+    check_size("the result", shape, dtype.itemsize)
+    return np.empty(shape, dtype)
+
+
+def _checked_out(
+    out: RealArray,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    arrays: dict[str, npt.NDArray[Any]],
+) -> RealArray:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"out must be of type {dtype}, the result's, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have the shape {shape}, got {out.shape}")
+    if not out.flags.c_contiguous or not out.flags.aligned:
+        raise ValueError("out must be C-contiguous and aligned")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    for name, array in arrays.items():
+        if np.may_share_memory(out, array):
+            raise ValueError(f"out overlaps {name}, which would be overwritten while it is read")
+    return out
+
+
+def _four_dimensional(array: RealArray) -> RealArray:
+    return array if array.ndim == 4 else array[np.newaxis]

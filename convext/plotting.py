@@ -1,0 +1,272 @@
+"""Drawing the loss and the kernels (needs Matplotlib, which is in the ``plot`` extra)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import as_numeric_array, check_dimensions
+from .files import FilePath, atomic_write
+from .report import format_loss
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+_SUFFIXES = (".png", ".pdf", ".svg")
+
+# More than these would be too small to see.
+_MOST_KERNELS = 64
+_MOST_CHANNELS = 16
+
+# Inches: the largest panel of kernels, a value's cell where there is room, and the smallest cell
+# into which the value is written.
+_PANEL = 7.0
+_CELL = 0.55
+_CELL_WITH_VALUE = 0.4
+
+# Distances between channels and between kernels, in widths of a channel.
+_CHANNEL_GAP = 0.06
+_KERNEL_GAP = 0.35
+
+
+def plot_training(
+    losses: Sequence[float], kernels: npt.ArrayLike, file: FilePath | None = None
+) -> Figure:
+    """Draw the loss of each epoch and, beside it, the kernels.
+
+    The loss has a logarithmic axis when it spans more than a factor of ten.
+
+    Parameters
+    ----------
+    losses : sequence of float
+        The loss of each epoch.
+    kernels : array_like
+        (num_kernels, C, kh, kw).
+    file : path, optional
+        Where to save the figure: .png, .pdf or .svg.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        Matplotlib is missing.
+    ValueError
+        There is no loss, `kernels` is not four-dimensional, or the suffix is unknown.
+    OSError
+        The folder of `file` does not exist or is not writable, or the disk is full.
+
+    Examples
+    --------
+    >>> figure = plot_training([0.5, 0.2, 0.1], np.ones((2, 3, 2, 2)))
+    >>> [axes.get_title() for axes in figure.axes[:2]]
+    ['Loss: 0.1000 after 3 epochs', '2 kernels of 3x2x2']
+    """
+    grid = _Grid(kernels)
+    if len(losses) == 0:
+        raise ValueError("losses is empty: there must be at least one epoch")
+    width, height = grid.inches
+    figure = _new_figure(6.0 + width, max(4.0, height), file)
+    left, right = figure.subplots(1, 2, width_ratios=(6.0, width))
+    _draw_losses(left, np.asarray(losses, dtype=np.float64))
+    grid.draw(right)
+    _save(figure, file)
+    return figure
+
+
+def plot_kernels(kernels: npt.ArrayLike, file: FilePath | None = None) -> Figure:
+    """Draw the kernels.
+
+    Parameters
+    ----------
+    kernels : array_like
+        (num_kernels, C, kh, kw).
+    file : path, optional
+        Where to save the figure: .png, .pdf or .svg.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        Matplotlib is missing.
+    ValueError
+        `kernels` is not four-dimensional, or the suffix is unknown.
+    OSError
+        The folder of `file` does not exist or is not writable, or the disk is full.
+
+    Examples
+    --------
+    >>> figure = plot_kernels(np.ones((64, 1, 5, 5)))
+    >>> figure.axes[0].get_title()
+    '64 kernels of 1x5x5'
+    """
+    grid = _Grid(kernels)
+    figure = _new_figure(*grid.inches, file)
+    grid.draw(figure.subplots())
+    _save(figure, file)
+    return figure
+
+
+def check_plot_file(file: FilePath) -> None:
+    """Raise the error that makes it impossible to plot to `file`, before there is work to lose.
+
+    Parameters
+    ----------
+    file : path
+        Where a figure is to be saved.
+
+    Raises
+    ------
+    ImportError
+        Matplotlib is missing.
+    ValueError
+        The suffix is not .png, .pdf or .svg.
+
+    Examples
+    --------
+    >>> check_plot_file("loss.txt")
+    Traceback (most recent call last):
+    ...
+    ValueError: the name of a plot must end in one of .png, .pdf, .svg, got loss.txt
+    """
+    if os.path.splitext(os.fspath(file))[1].lower() not in _SUFFIXES:
+        raise ValueError(
+            f"the name of a plot must end in one of {', '.join(_SUFFIXES)}, got {os.fspath(file)}"
+        )
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise ImportError('plots need Matplotlib: pip install "convext[plot]"') from None
+
+
+def _new_figure(width: float, height: float, file: FilePath | None) -> Figure:
+    """Return a figure of its own, which leaves the user's backend and open figures alone."""
+    check_plot_file("figure.png" if file is None else file)
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, file: FilePath | None) -> None:
+    if file is None:
+        return
+    suffix = os.path.splitext(os.fspath(file))[1].lower()
+    with atomic_write(file) as stream:
+        figure.savefig(stream, format=suffix[1:], dpi=120)
+
+
+def _draw_losses(axes: Axes, losses: npt.NDArray[np.float64]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = np.arange(1, len(losses) + 1)
+    axes.plot(epochs, losses, marker="o" if len(losses) <= 30 else None, markersize=4)
+    count = "1 epoch" if len(losses) == 1 else f"{len(losses)} epochs"
+    axes.set_title(f"Loss: {format_loss(float(losses[-1]))} after {count}")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("average loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if losses.min() > 0 and losses.max() > 10 * losses.min():
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+
+
+class _Grid:
+    """Kernels laid out in rows: each is a strip of its channels, 1 wide and `tile_height` high."""
+
+    def __init__(self, kernels: npt.ArrayLike) -> None:
+        array = as_numeric_array("kernels", kernels)
+        check_dimensions("kernels", array, {4: "(num_kernels, C, kh, kw)"})
+        self.title = _title(array.shape)
+        self.kernels = array[:_MOST_KERNELS, :_MOST_CHANNELS].astype(np.float64)
+        count, channels, height, width = self.kernels.shape
+        # Very long kernels are drawn less long than they are.
+        self.tile_height = min(max(height / width, 0.2), 5.0)
+        self.strip = (
+            channels + (channels - 1) * _CHANNEL_GAP + _KERNEL_GAP,
+            self.tile_height + _KERNEL_GAP,
+        )
+        # The number of columns that makes the whole nearly square.
+        columns = round(math.sqrt(count * self.strip[1] / self.strip[0]))
+        self.columns = min(max(columns, 1), count)
+        self.width = self.columns * self.strip[0]
+        self.height = math.ceil(count / self.columns) * self.strip[1]
+        self.scale = min(_CELL * width, _PANEL / self.width, _PANEL / self.height)
+
+    @property
+    def inches(self) -> tuple[float, float]:
+        """Width and height of a figure with the grid, its title and its colour bar."""
+        return max(self.width * self.scale, 2.0) + 1.2, max(self.height * self.scale, 2.0) + 0.6
+
+    def draw(self, axes: Axes) -> None:
+        """Draw the grid with its colour bar."""
+        largest = np.max(np.abs(self.kernels), where=np.isfinite(self.kernels), initial=0.0)
+        colours = axes.figure.colorbar(
+            _colour_scale(float(largest) or 1.0), ax=axes, label="weight", shrink=0.8
+        ).mappable
+        for number, kernel in enumerate(self.kernels):
+            row, column = divmod(number, self.columns)
+            left, top = column * self.strip[0], row * self.strip[1]
+            axes.text(left, top - 0.04, f"{number + 1}", va="bottom", fontsize=8, color="0.3")
+            for channel, weights in enumerate(kernel):
+                self._draw_tile(axes, weights, left + channel * (1 + _CHANNEL_GAP), top, colours)
+        axes.set_title(self.title, pad=12)
+        axes.set(xlim=(0, self.width), ylim=(self.height, -_KERNEL_GAP), aspect="equal")
+        axes.set_axis_off()
+
+    def _draw_tile(
+        self,
+        axes: Axes,
+        weights: npt.NDArray[np.float64],
+        left: float,
+        top: float,
+        colours: ScalarMappable,
+    ) -> None:
+        rows, columns = weights.shape
+        axes.imshow(
+            weights,
+            cmap=colours.cmap,
+            norm=colours.norm,
+            extent=(left, left + 1, top + self.tile_height, top),
+            interpolation="nearest",
+        )
+        if self.scale / columns < _CELL_WITH_VALUE:
+            return
+        for (row, column), weight in np.ndenumerate(weights):
+            axes.text(
+                left + (column + 0.5) / columns,
+                top + (row + 0.5) / rows * self.tile_height,
+                f"{weight:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if abs(colours.norm(weight) - 0.5) > 0.35 else "black",
+            )
+
+
+def _title(shape: tuple[int, ...]) -> str:
+    count, channels, height, width = shape
+    title = f"{count} kernel{'s' if count > 1 else ''} of {channels}x{height}x{width}"
+    if count > _MOST_KERNELS:
+        title += f", the first {_MOST_KERNELS}"
+    if channels > _MOST_CHANNELS:
+        title += f", {_MOST_CHANNELS} channels of each"
+    return title
+
+
+def _colour_scale(largest: float) -> ScalarMappable:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(-largest, largest), "RdBu_r")

@@ -1,0 +1,235 @@
+"""Learning rates that change during the training: functions of the epoch, counted from 0.
+
+Each function here returns a schedule to be given to `train_model` as `learning_rate`. Schedules
+can be pickled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from ._checks import finite_number, integer
+
+Schedule: TypeAlias = Callable[[int], float]
+
+
+def step_decay(initial_rate: float, drop: float = 0.5, every: int = 10) -> Schedule:
+    """Multiply the rate by `drop` after every so many epochs.
+
+    Parameters
+    ----------
+    initial_rate : float
+        The rate of the first epoch, above 0.
+    drop : float
+        The factor, above 0 and at most 1.
+    every : int
+        The epochs between one drop and the next.
+
+    Returns
+    -------
+    callable
+        ``initial_rate * drop ** (epoch // every)``.
+
+    Raises
+    ------
+    TypeError
+        An argument is not a number, or `every` is not an integer.
+    ValueError
+        An argument is out of its range.
+
+    Examples
+    --------
+    >>> rate = step_decay(0.1, drop=0.5, every=10)
+    >>> rate(0), rate(9), rate(10), rate(20)
+    (0.1, 0.1, 0.05, 0.025)
+    """
+    return partial(
+        _step_decay,
+        finite_number("initial_rate", initial_rate, above=0),
+        finite_number("drop", drop, above=0, maximum=1),
+        integer("every", every, minimum=1),
+    )
+
+
+def exponential_decay(initial_rate: float, decay_rate: float) -> Schedule:
+    """Multiply the rate by `decay_rate` after every epoch.
+
+    Parameters
+    ----------
+    initial_rate : float
+        The rate of the first epoch, above 0.
+    decay_rate : float
+        The factor, above 0 and at most 1.
+
+    Returns
+    -------
+    callable
+        ``initial_rate * decay_rate ** epoch``.
+
+    Raises
+    ------
+    TypeError
+        An argument is not a number.
+    ValueError
+        An argument is out of its range.
+
+    Examples
+    --------
+    >>> rate = exponential_decay(0.1, 0.5)
+    >>> rate(0), rate(1), rate(2)
+    (0.1, 0.05, 0.025)
+    """
+    return partial(
+        _exponential_decay,
+        finite_number("initial_rate", initial_rate, above=0),
+        finite_number("decay_rate", decay_rate, above=0, maximum=1),
+    )
+
+
+def cosine_decay(initial_rate: float, num_epochs: int, final_rate: float = 0.0) -> Schedule:
+    """Lower the rate along half a cosine wave, slowly at both ends.
+
+    Parameters
+    ----------
+    initial_rate : float
+        The rate of the first epoch, above 0.
+    num_epochs : int
+        After so many epochs the rate is `final_rate`, and stays there.
+    final_rate : float
+        At least 0 and at most `initial_rate`.
+
+    Returns
+    -------
+    callable
+        ``final_rate + (initial_rate - final_rate) * (1 + cos(pi * epoch / num_epochs)) / 2``.
+
+    Raises
+    ------
+    TypeError
+        An argument is not a number, or `num_epochs` is not an integer.
+    ValueError
+        An argument is out of its range.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter: SGDR: Stochastic Gradient Descent with Warm Restarts, ICLR 2017.
+
+    Examples
+    --------
+    >>> rate = cosine_decay(0.1, 100)
+    >>> rate(0), round(rate(50), 9), rate(100)
+    (0.1, 0.05, 0.0)
+    """
+    initial_rate = finite_number("initial_rate", initial_rate, above=0)
+    return partial(
+        _cosine_decay,
+        initial_rate,
+        integer("num_epochs", num_epochs, minimum=1),
+        finite_number("final_rate", final_rate, minimum=0, maximum=initial_rate),
+    )
+
+
+def reduce_on_plateau(
+    initial_rate: float,
+    factor: float = 0.1,
+    patience: int = 10,
+    min_delta: float = 1e-4,
+    min_rate: float = 0.0,
+) -> ReduceOnPlateau:
+    """Multiply the rate by `factor` when the loss has stopped improving.
+
+    Parameters
+    ----------
+    initial_rate : float
+        The rate of the first epoch, above 0.
+    factor : float
+        Above 0 and below 1.
+    patience : int
+        The rate is reduced after so many epochs in a row without improvement.
+    min_delta : float
+        An improvement is a loss below ``best * (1 - min_delta)``: relative to the loss, since a
+        difference that means nothing at a loss of 1 is everything at a loss of 1e-6.
+    min_rate : float
+        The rate does not go below this.
+
+    Returns
+    -------
+    ReduceOnPlateau
+        A schedule that is told the loss of each epoch.
+
+    Raises
+    ------
+    TypeError
+        An argument is not a number, or `patience` is not an integer.
+    ValueError
+        An argument is out of its range.
+
+    Examples
+    --------
+    >>> rate = reduce_on_plateau(0.5, factor=0.5, patience=2)
+    >>> for epoch, loss in enumerate([1.0, 0.9, 0.9, 0.9, 0.9]):
+    ...     print(rate(epoch), end=" ")
+    ...     rate.observe(loss)
+    0.5 0.5 0.5 0.5 0.25
+    """
+    return ReduceOnPlateau(initial_rate, factor, patience, min_delta, min_rate)
+
+
+class ReduceOnPlateau:
+    """The schedule that `reduce_on_plateau` describes.
+
+    Calling it gives the rate as it is now, whatever the epoch; `observe` may reduce it.
+    """
+
+    def __init__(
+        self,
+        initial_rate: float,
+        factor: float,
+        patience: int,
+        min_delta: float,
+        min_rate: float,
+    ) -> None:
+        self.initial_rate = finite_number("initial_rate", initial_rate, above=0)
+        self.factor = finite_number("factor", factor, above=0, below=1)
+        self.patience = integer("patience", patience, minimum=1)
+        self.min_delta = finite_number("min_delta", min_delta, minimum=0, below=1)
+        self.min_rate = finite_number("min_rate", min_rate, minimum=0, maximum=self.initial_rate)
+        self.reset()
+
+    def __call__(self, epoch: int) -> float:
+        """Return the rate as it is now."""
+        integer("epoch", epoch, minimum=0)
+        return self._rate
+
+    def observe(self, loss: float) -> None:
+        """Take note of an epoch's loss, and reduce the rate when it is time."""
+        if loss < self._best_loss * (1 - self.min_delta):
+            self._best_loss = float(loss)
+            self._epochs_without_improvement = 0
+            return
+        self._epochs_without_improvement += 1
+        if self._epochs_without_improvement >= self.patience:
+            self._rate = max(self._rate * self.factor, self.min_rate)
+            self._epochs_without_improvement = 0
+
+    def reset(self) -> None:
+        """Forget all losses and go back to the initial rate, for another training."""
+        self._rate = self.initial_rate
+        self._best_loss = math.inf
+        self._epochs_without_improvement = 0
+
+
+def _step_decay(initial_rate: float, drop: float, every: int, epoch: int) -> float:
+    return initial_rate * drop ** (integer("epoch", epoch, minimum=0) // every)
+
+
+def _exponential_decay(initial_rate: float, decay_rate: float, epoch: int) -> float:
+    return initial_rate * decay_rate ** integer("epoch", epoch, minimum=0)
+
+
+def _cosine_decay(initial_rate: float, num_epochs: int, final_rate: float, epoch: int) -> float:
+    progress = min(integer("epoch", epoch, minimum=0) / num_epochs, 1.0)
+    return final_rate + (initial_rate - final_rate) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,137 @@
+"""Shapes of convolutions: padding, output sizes, and whether arrays fit each other."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias
+
+from ._checks import check_size, integer, integer_pair
+
+IMAGES = {3: "(C, H, W)", 4: "(N, C, H, W)"}
+KERNELS = {4: "(K, C/groups, kh, kw)"}
+KERNEL_SHAPE = {2: "(kh, kw)"}
+
+Pair: TypeAlias = int | tuple[int, int]
+Padding: TypeAlias = (
+    int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | Literal["valid", "same"]
+)
+
+
+class Convolution(NamedTuple):
+    """The options of a convolution, resolved for the sizes of its arrays."""
+
+    stride: tuple[int, int]
+    padding_before: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    output_shape: tuple[int, int]
+
+
+def resolve(
+    image_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    *,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    image_name: str = "input_data",
+) -> Convolution:
+    """Check the options against the sizes (..., H, W) of image and kernel and resolve them.
+
+    `image_name` is what messages call the image.
+    """
+    strides = integer_pair("stride", stride, minimum=1)
+    dilations = integer_pair("dilation", dilation, minimum=1)
+    groups = integer("groups", groups, minimum=1)
+    height, width = image_shape[-2:]
+    extents = [(kernel_shape[axis - 2] - 1) * dilations[axis] + 1 for axis in range(2)]
+    margins = _margins(padding, (height, width), extents, strides)
+
+    padded = (height + sum(margins[0]), width + sum(margins[1]))
+    if extents[0] > padded[0] or extents[1] > padded[1]:
+        raise ValueError(
+            f"kernels of {_size(kernel_shape[-2:])}{_dilated(dilations, extents)} do not fit "
+            f"{image_name} of {_size((height, width))}{_padded(padded, (height, width))}"
+        )
+    out_h, out_w = ((padded[axis] - extents[axis]) // strides[axis] + 1 for axis in range(2))
+    check_size("the result for this padding", (out_h, out_w))
+    # A stride beyond the padded image gives one output as any other does; the compiled code
+    # multiplies with it, so it is kept small.
+    return Convolution(
+        stride=(min(strides[0], padded[0]), min(strides[1], padded[1])),
+        padding_before=(margins[0][0], margins[1][0]),
+        dilation=dilations,
+        groups=groups,
+        output_shape=(out_h, out_w),
+    )
+
+
+def check_channels(
+    image_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    groups: int,
+    image_name: str = "input_data",
+) -> None:
+    """Raise ValueError unless kernels (K, C/groups, kh, kw) fit images (..., C, H, W)."""
+    channels = image_shape[-3]
+    check_groups(channels, kernel_shape[0], groups, image_name)
+    if kernel_shape[1] * groups != channels:
+        in_groups = f" in {groups} groups ({channels // groups} each)" if groups > 1 else ""
+        raise ValueError(
+            f"kernels has {kernel_shape[1]} channels but {image_name} has {channels}{in_groups} "
+            f"(shapes {kernel_shape} and {image_shape})"
+        )
+
+
+def check_groups(
+    channels: int, num_kernels: int, groups: int, image_name: str = "input_data"
+) -> None:
+    """Raise ValueError unless channels and kernels can be shared out to the groups."""
+    for count, name in ((channels, f"channels of {image_name}"), (num_kernels, "kernels")):
+        if count % groups:
+            raise ValueError(f"groups is {groups}, which does not divide the {count} {name}")
+
+
+def _margins(
+    padding: object, sizes: tuple[int, int], extents: list[int], strides: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Return the padding before and after each axis."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return [(0, 0), (0, 0)]
+        if padding == "same":
+            return [_same_margin(sizes[axis], extents[axis], strides[axis]) for axis in range(2)]
+        raise ValueError(
+            f"padding must be an integer, a pair, a pair of pairs, 'valid' or 'same', "
+            f"got {padding!r}"
+        )
+    if isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
+        if len(padding) != 2 or not all(
+            isinstance(p, (tuple, list)) and len(p) == 2 for p in padding
+        ):
+            raise ValueError(
+                f"padding as a pair of pairs must be ((top, bottom), (left, right)), "
+                f"got {padding!r}"
+            )
+        return [integer_pair(f"padding[{axis}]", padding[axis], minimum=0) for axis in range(2)]
+    height, width = integer_pair("padding", padding, minimum=0)
+    return [(height, height), (width, width)]
+
+
+def _same_margin(size: int, extent: int, stride: int) -> tuple[int, int]:
+    """Return the padding that makes ceil(size / stride) outputs, as TensorFlow defines it."""
+    outputs = -(-size // stride)
+    total = max((outputs - 1) * stride + extent - size, 0)
+    return total // 2, total - total // 2
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(str(length) for length in shape)
+
+
+def _dilated(dilations: tuple[int, int], extents: list[int]) -> str:
+    return f" (dilated to {_size(tuple(extents))})" if dilations != (1, 1) else ""
+
+
+def _padded(padded: tuple[int, int], size: tuple[int, int]) -> str:
+    return f" (padded to {_size(padded)})" if padded != size else ""

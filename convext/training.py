@@ -1,0 +1,358 @@
+"""Training of convolution kernels by gradient descent: the loop over the epochs."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, TypeGuard, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _training
+from ._checks import (
+    RealArray,
+    as_dtype,
+    as_numeric_array,
+    check_dimensions,
+    common_dtype,
+    finite_number,
+    integer,
+    shape_of_length,
+)
+from .callbacks import Callback, EpochReport
+from .config import resolve_num_threads
+from .data import generate_kernels, load_data
+from .errors import DivergenceError, StopTraining
+from .files import FilePath
+from .report import Progress
+from .shapes import IMAGES, KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
+from .stability import largest_stable_rate
+
+Source: TypeAlias = FilePath | npt.ArrayLike
+
+# A loss so many times that of predicting zero, or that of the first predictions, has diverged.
+DIVERGED = 1000.0
+
+# Arrays are searched for NaN and infinity in blocks of about so many elements.
+BLOCK = 1 << 20
+
+
+def train_model(
+    input_file: Source,
+    target_file: Source,
+    num_kernels: int,
+    kernel_shape: tuple[int, int],
+    learning_rate: float | Callable[[int], float] = 0.1,
+    num_epochs: int = 100,
+    *,
+    kernels: npt.ArrayLike | None = None,
+    seed: int | None = None,
+    batch_size: int = 1,
+    shuffle: bool = False,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    callbacks: Iterable[Callback] = (),
+    verbose: bool = True,
+    num_threads: int | None = None,
+) -> RealArray:
+    """Train convolution kernels by gradient descent on the mean squared error.
+
+    For every epoch and every batch of samples in order: predict, compute the loss and its
+    gradient, and take the step ``kernels -= learning_rate * gradient``.
+
+    Parameters
+    ----------
+    input_file : path or array_like, (N, C, H, W)
+        The input data: a .npy file, a .npz file with one array, or the array itself. An array may
+        also be a single sample, (C, H, W).
+    target_file : path or array_like, (N, num_kernels, OH, OW)
+        What the convolution should give, likewise.
+    num_kernels : int
+        How many kernels to train: the channels of the target.
+    kernel_shape : (int, int)
+        Height and width of the kernels, (kh, kw).
+    learning_rate : float or callable, default 0.1
+        The length of a step, or a function that returns it for an epoch, counted from 0; see
+        `convext.schedules`. If the function has a method ``observe``, it is told the loss of each
+        epoch; if it has ``reset``, that is called before the first.
+    num_epochs : int, default 100
+        How often to go through the data.
+    kernels : array_like, (num_kernels, C, kh, kw), optional
+        The kernels to start from (they are copied). Default: `generate_kernels`.
+    seed : int, optional
+        Makes the first kernels and the shuffling repeatable.
+    batch_size : int, default 1
+        Samples for a step. The last batch of an epoch may be smaller.
+    shuffle : bool, default False
+        Take the samples in a new random order in every epoch.
+    stride, padding, dilation
+        Of the convolution; see `conv2d`.
+    callbacks : iterable of callables
+        Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`.
+    verbose : bool, default True
+        Print a line for each epoch; on a terminal, a progress bar when there are many.
+    num_threads : int, optional
+        Default: `get_num_threads`. The result has the same bits for any number.
+
+    Returns
+    -------
+    numpy.ndarray, (num_kernels, C, kh, kw)
+        The trained kernels: float32 when all arrays given are float32 (or float16), else float64.
+
+    Raises
+    ------
+    DivergenceError
+        The loss became infinite or NaN, or more than 1000 times what predicting zero gives. It
+        says which learning rate would be stable.
+    TypeError, ValueError
+        An argument does not fit, or the data contain NaN or infinity.
+    OSError
+        A file cannot be read.
+
+    Notes
+    -----
+    The loss that is reported for an epoch is the mean over the predictions made on the way, with
+    the kernels as they were then.
+
+    Examples
+    --------
+    Learn a filter from an image before and after:
+
+    >>> import numpy as np
+    >>> import convext
+    >>> rng = np.random.default_rng(0)
+    >>> before = rng.random((20, 1, 16, 16))
+    >>> blur = np.array([[[[1, 2, 1], [2, 4, 2], [1, 2, 1]]]]) / 16
+    >>> after = convext.conv2d(before, blur)
+    >>> learned = convext.train_model(before, after, 1, (3, 3), 0.3, 500, seed=0, verbose=False)
+    >>> bool(np.abs(learned - blur).max() < 1e-3)
+    True
+    """
+    num_kernels = integer("num_kernels", num_kernels, minimum=1)
+    size = shape_of_length("kernel_shape", kernel_shape, KERNEL_SHAPE)
+    num_epochs = integer("num_epochs", num_epochs, minimum=1)
+    batch_size = integer("batch_size", batch_size, minimum=1)
+    seed = None if seed is None else integer("seed", seed, minimum=0)
+    callbacks = _checked_callbacks(callbacks)
+    if not callable(learning_rate):
+        learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
+    threads = resolve_num_threads(num_threads)
+
+    inputs, targets = _load(input_file, target_file)
+    names = _name("input_data", input_file), _name("target_output", target_file)
+    options = resolve(
+        inputs.shape, size, stride=stride, padding=padding, dilation=dilation, groups=1
+    )
+    expected = (len(inputs), num_kernels, *options.output_shape)
+    if targets.shape != expected:
+        raise ValueError(
+            f"{names[1]} must have the shape {expected} for {num_kernels} kernels of "
+            f"{size[0]}x{size[1]} on {names[0]} of shape {inputs.shape}, got {targets.shape}"
+        )
+    check_finite(names[0], inputs)
+    check_finite(names[1], targets)
+    start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
+
+    arrays = {"input_data": inputs, "target_output": targets}
+    if kernels is not None:
+        arrays["kernels"] = start
+    dtype = common_dtype(**arrays)
+    trained = np.array(start, dtype, order="C")
+    trainer = _training.Trainer(
+        as_dtype(inputs, dtype, contiguous=True),
+        as_dtype(targets, dtype, contiguous=True),
+        trained,
+        batch_size,
+        options.stride,
+        options.padding_before,
+        options.dilation,
+        threads,
+    )
+    run = _Run(trainer, trained, inputs, targets, options, batch_size)
+    orders = _orders(len(inputs), shuffle, seed)
+    _train(run, learning_rate, num_epochs, orders, callbacks, verbose)
+    return trained
+
+
+class _Run:
+    """A training under way: takes an epoch at a time, and notices when the loss diverges."""
+
+    def __init__(
+        self,
+        trainer: _training.Trainer,
+        kernels: RealArray,
+        inputs: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        options: Convolution,
+        batch_size: int,
+    ) -> None:
+        self.trainer = trainer
+        self.kernels = kernels
+        self.inputs, self.options, self.batch_size = inputs, options, batch_size
+        self.loss_of_zero = _mean_square(targets)
+        self.first_loss: float | None = None
+        # The kernels at the start of this epoch and of the one before.
+        self.before = self.earlier = kernels.copy()
+
+    def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> tuple[float, float]:
+        """Run an epoch; return its average loss and how many seconds it took."""
+        self.earlier, self.before = self.before, self.kernels.copy()
+        started = time.perf_counter()
+        loss, first_loss = self.trainer.run_epoch(order, rate)
+        seconds = time.perf_counter() - started
+        if self.first_loss is None:
+            self.first_loss = first_loss
+        # Comparisons with NaN are False.
+        if not loss <= DIVERGED * max(self.loss_of_zero, self.first_loss):
+            last_good = self.before if math.isfinite(first_loss) else self.earlier
+            raise self._divergence(number, rate, loss, last_good)
+        return loss, seconds
+
+    def _divergence(
+        self, number: int, rate: float, loss: float, kernels: RealArray
+    ) -> DivergenceError:
+        stable = largest_stable_rate(self.inputs, self.kernels.shape, self.options, self.batch_size)
+        return DivergenceError(
+            f"the loss is {loss:.3g} in epoch {number}, with learning_rate {rate:g}: gradient "
+            f"descent diverged. On this data a learning_rate up to {stable:.3g} is stable.",
+            kernels=kernels,
+            epoch=number,
+            loss=loss,
+            learning_rate=rate,
+            stable_learning_rate=stable,
+        )
+
+
+def _train(
+    run: _Run,
+    learning_rate: float | Callable[[int], float],
+    num_epochs: int,
+    orders: Callable[[], npt.NDArray[np.intp]],
+    callbacks: Sequence[Callback],
+    verbose: bool,
+) -> None:
+    if hasattr(learning_rate, "reset"):
+        learning_rate.reset()
+    with Progress(num_epochs, verbose) as progress:
+        for epoch in range(num_epochs):
+            rate = _rate(learning_rate, epoch)
+            loss, seconds = run.epoch(epoch + 1, rate, orders())
+            if hasattr(learning_rate, "observe"):
+                learning_rate.observe(loss)
+            kernels = run.kernels.copy() if callbacks else run.kernels
+            report = EpochReport(epoch + 1, loss, rate, seconds, kernels)
+            progress.epoch(report)
+            try:
+                for callback in callbacks:
+                    callback(report)
+            except StopTraining:
+                return
+
+
+def check_finite(name: str, array: npt.NDArray[Any]) -> None:
+    """Raise ValueError when `array` contains NaN or infinity; say how many, and where first."""
+    if array.dtype.kind != "f":
+        return
+    count, first = 0, None
+    for begin, block in _blocks(array):
+        bad = ~np.isfinite(block)
+        if bad.any():
+            count += int(np.count_nonzero(bad))
+            if first is None:
+                position = np.unravel_index(int(np.argmax(bad)), bad.shape)
+                first = (begin + int(position[0]), *(int(i) for i in position[1:]))
+    if first is not None:
+        value = array[first]
+        raise ValueError(
+            f"{name} contains {count} values that are NaN or infinite, the first at {first} "
+            f"({value})"
+        )
+
+
+def _blocks(array: npt.NDArray[Any]) -> Iterable[tuple[int, npt.NDArray[Any]]]:
+    """Yield the samples in blocks, each with the index of its first."""
+    samples = max(1, BLOCK // math.prod(array.shape[1:]))
+    for begin in range(0, len(array), samples):
+        yield begin, array[begin : begin + samples]
+
+
+def _mean_square(array: npt.NDArray[Any]) -> float:
+    total = sum(float(np.sum(np.square(block, dtype=np.float64))) for _, block in _blocks(array))
+    return total / array.size
+
+
+def _is_path(source: Source) -> TypeGuard[FilePath]:
+    return isinstance(source, (str, os.PathLike))
+
+
+def _name(name: str, source: Source) -> str:
+    return f"{name} ({os.fspath(source)})" if _is_path(source) else name
+
+
+def _load(input_file: Source, target_file: Source) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return input and target as four-dimensional arrays with the same number of samples."""
+    if _is_path(input_file) and _is_path(target_file):
+        return load_data(input_file, target_file)
+    if _is_path(input_file) or _is_path(target_file):
+        raise TypeError(
+            "input_file and target_file must be two paths or two arrays, "
+            f"got {type(input_file).__name__} and {type(target_file).__name__}"
+        )
+    inputs = as_numeric_array("input_data", cast("npt.ArrayLike", input_file))
+    targets = as_numeric_array("target_output", cast("npt.ArrayLike", target_file))
+    check_dimensions("input_data", inputs, IMAGES)
+    layout = IMAGES[inputs.ndim].replace("C, H, W", "K, OH, OW")
+    check_dimensions("target_output", targets, {inputs.ndim: layout})
+    if inputs.ndim == 3:
+        inputs, targets = inputs[np.newaxis], targets[np.newaxis]
+    if len(inputs) != len(targets):
+        raise ValueError(
+            f"input_data has {len(inputs)} samples but target_output has {len(targets)} "
+            f"(shapes {inputs.shape} and {targets.shape})"
+        )
+    return inputs, targets
+
+
+def _first_kernels(
+    kernels: npt.ArrayLike | None, shape: tuple[int, int, int, int], seed: int | None
+) -> npt.NDArray[Any]:
+    if kernels is None:
+        return generate_kernels(shape[0], shape[2:], shape[1], seed=seed)
+    given = as_numeric_array("kernels", kernels)
+    check_dimensions("kernels", given, KERNELS)
+    if given.shape != shape:
+        raise ValueError(f"kernels must have the shape {shape}, got {given.shape}")
+    check_finite("kernels", given)
+    return given
+
+
+def _checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    if callable(callbacks):
+        raise TypeError("callbacks must be a sequence of callables, got one: put it in a list")
+    result = tuple(callbacks)
+    for callback in result:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be callable, got {callback!r}")
+    return result
+
+
+def _orders(
+    num_samples: int, shuffle: bool, seed: int | None
+) -> Callable[[], npt.NDArray[np.intp]]:
+    """Return a function that gives the order of the samples, epoch after epoch."""
+    if not shuffle:
+        in_order = np.arange(num_samples)
+        return lambda: in_order
+    # A stream of its own, so that the order does not depend on how the kernels were made.
+    generator = np.random.default_rng(None if seed is None else [seed, num_samples])
+    return lambda: generator.permutation(num_samples)
+
+
+def _rate(learning_rate: float | Callable[[int], float], epoch: int) -> float:
+    if callable(learning_rate):
+        return finite_number(f"learning_rate({epoch})", learning_rate(epoch), minimum=0)
+    return learning_rate

@@ -1,0 +1,145 @@
+"""Build of the compiled modules; everything else about the package is in pyproject.toml."""
+
+import os
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+MODULES = Path("src/convext")
+MICROKERNELS = Path("src/microkernels")
+
+# name: (compiler flags, bytes in a vector register, number of vector registers)
+X86_64_ISAS = {
+    "baseline": ([], 16, 16),
+    "avx2": (["-mavx2", "-mfma"], 32, 16),
+    "avx512": (["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma"], 64, 32),
+}
+OTHER_ISAS = {"baseline": ([], 16, 32)}
+
+IS_X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
+
+# A fused multiply-add wherever the instruction set has one; never -ffast-math: NaN and infinity
+# propagate.
+C_FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno"]
+
+# What each compiler wants to hear for OpenMP: (compiler flags, linker flags).
+OPENMP_FLAGS = [
+    (["-fopenmp"], ["-fopenmp"]),
+    (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),
+]
+
+OPENMP_PROBE = """
+#include <omp.h>
+int main(void)
+{
+    int threads = 0;
+    #pragma omp parallel reduction(+: threads)
+    threads += 1;
+    return threads < 1 || omp_get_max_threads() < 1;
+}
+"""
+
+
+class BuildExtensions(build_ext):
+    """Probes for OpenMP, and compiles the micro-kernels once per type and instruction set."""
+
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            sys.exit("convext needs GCC or Clang: its micro-kernels use their vector extension.")
+        flags = list(C_FLAGS)
+        if "-g" not in os.environ.get("CFLAGS", "").split():
+            flags.append("-g0")  # Python's own flags have -g; the wheel would be four times as big
+        openmp_compile, openmp_link = self.probe_openmp()
+        objects = self.compile_microkernels(flags)
+        for extension in self.extensions:
+            extension.extra_compile_args += flags + openmp_compile
+            extension.extra_link_args += openmp_link
+            if extension.name == "convext._dispatch":
+                extension.extra_objects += objects
+        super().build_extensions()
+
+    def probe_openmp(self):
+        """Return the compiler and linker flags with which an OpenMP program links, or none."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe_openmp.c")
+            source.write_text(OPENMP_PROBE)
+            for compile_flags, link_flags in OPENMP_FLAGS:
+                try:
+                    objects = self.compiler.compile(
+                        [str(source)], output_dir=folder, extra_postargs=compile_flags
+                    )
+                    self.compiler.link_executable(
+                        objects, str(Path(folder, "probe_openmp")), extra_postargs=link_flags
+                    )
+                except Exception:  # distutils raises its own classes, setuptools others
+                    continue
+                self.announce(f"convext: building with OpenMP ({' '.join(link_flags)})", level=2)
+                return compile_flags, link_flags
+        print(
+            "convext: WARNING: this compiler cannot compile and link OpenMP programs; "
+            "building a SINGLE-THREADED module.",
+            file=sys.stderr,
+        )
+        return [], []
+
+    def compile_microkernels(self, flags):
+        """Compile microkernel.c for each type and instruction set; return the object files."""
+        objects = []
+        for isa, (isa_flags, vector_bytes, registers) in isas().items():
+            for real in ("float", "double"):
+                objects += self.compiler.compile(
+                    [str(MICROKERNELS / "microkernel.c")],
+                    output_dir=str(Path(self.build_temp, f"{isa}_{real}")),
+                    macros=[
+                        ("CONVEXT_REAL", real),
+                        ("CONVEXT_VECTOR_BYTES", str(vector_bytes)),
+                        ("CONVEXT_REGISTERS", str(registers)),
+                        ("CONVEXT_TABLE", f"convext_{isa}_{real}"),
+                    ],
+                    extra_postargs=flags + isa_flags,
+                    depends=[str(path) for path in MICROKERNELS.glob("*.h")],
+                )
+        return objects
+
+
+def isas():
+    return X86_64_ISAS if IS_X86_64 else OTHER_ISAS
+
+
+def extensions():
+    for path in sorted(MODULES.glob("*.pyx")):
+        extension = Extension(
+            f"convext.{path.stem}",
+            [str(path)],
+            include_dirs=[str(MICROKERNELS), np.get_include()],
+            depends=[str(header) for header in MICROKERNELS.glob("*.h")],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        )
+        if path.stem == "_dispatch":
+            extension.sources.append(str(MICROKERNELS / "dispatch.c"))
+            if IS_X86_64:
+                extension.define_macros.append(("CONVEXT_X86_64", "1"))
+        yield extension
+
+
+setup(
+    ext_modules=cythonize(
+        list(extensions()),
+        include_path=["src"],
+        build_dir="build",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+        },
+    ),
+    cmdclass={"build_ext": BuildExtensions},
+)

@@ -1,0 +1,53 @@
+# The one building block of the forward convolution and of the input gradient: a correlation of a
+# source with weights at given taps,
+#
+#   out[n, k, y, x] = bias[k]
+#                     + sum over c, i, j of weights[k, c, i, j] * source[n, c, y_i, x_j]
+#
+# where y_i = y * stride + position of tap i, x_j likewise, and the source is zero outside.
+
+from convext._dispatch cimport Microkernels
+from convext._geometry cimport Array4, real
+from convext._interrupt cimport Interrupt
+from convext._tile cimport Axis, Tiling
+
+cdef struct Correlation:
+    const Microkernels *micro
+    size_t itemsize
+    Tiling tiling
+    Array4 source               # sizes and strides; the data may differ from run to run
+    Py_ssize_t groups
+    Py_ssize_t channels         # of a group
+    Py_ssize_t kernels          # of a group
+    Py_ssize_t num_blocks       # the kernels of a group are computed in so many blocks
+    Py_ssize_t num_chunks       # and the blocks shared out to so many tasks
+    Py_ssize_t tasks_per_sample
+    Py_ssize_t row_size         # elements of a row of sums in the scratch memory
+    Py_ssize_t scratch_size     # elements of scratch memory for a thread
+    void *weights               # packed, see pack_weights
+    void *scratch               # scratch_size elements for each of num_threads
+    int num_threads
+
+# Prepare correlations of `num_samples` samples at most (which decides the number of threads). The
+# axes become the correlation's own. -1 when memory runs out, and then nothing is left to free.
+cdef int init_correlation(
+    Correlation *correlation, const Array4 *source, Py_ssize_t num_samples,
+    Axis rows, Axis columns, Py_ssize_t groups, Py_ssize_t num_kernels,
+    Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
+) noexcept nogil
+
+cdef void free_correlation(Correlation *correlation) noexcept nogil
+
+# Pack the weights of tap (i, j), kernels[k, c, rows[i], columns[j]], for the micro-kernels; k
+# counts through the groups, c within one. Where `swapped`, k and c of each group change places.
+cdef void pack_weights(
+    Correlation *correlation, const Array4 *kernels, bint swapped,
+    const Py_ssize_t *rows, const Py_ssize_t *columns, real *weights
+) noexcept nogil
+
+# Correlate the samples source[order[0]], source[order[1]], ... into out[0], out[1], ...
+# (`order` NULL: 0, 1, ...).
+cdef void run_correlation(
+    const Correlation *correlation, const real *source, const Py_ssize_t *order,
+    Py_ssize_t num_samples, const real *bias, const Array4 *out, Interrupt *interrupt
+) noexcept nogil

@@ -1,0 +1,25 @@
+cdef extern from "microkernel.h" nogil:
+    ctypedef void correlate_kernel "convext_correlate"(
+        Py_ssize_t num_taps, Py_ssize_t num_pixels, const void *weights, const void *pixels,
+        const Py_ssize_t *offset, void *sums, Py_ssize_t sums_stride, int accumulate)
+
+    ctypedef void dot_kernel "convext_dot"(
+        Py_ssize_t num_pixels, const void *rows, Py_ssize_t row_stride, const void *pixels,
+        const Py_ssize_t *offset, void *sums)
+
+    ctypedef double residual_kernel "convext_residual"(
+        Py_ssize_t num_pixels, const void *predicted, const void *target, double scale,
+        void *gradient)
+
+    ctypedef struct Microkernels "convext_microkernels":
+        int lanes
+        int max_kernels
+        int max_rows
+        int max_dot_taps[5]
+        correlate_kernel *correlate[15]
+        dot_kernel *dot[5][25]
+        residual_kernel *residual
+
+
+# The micro-kernels in use for elements of `itemsize` bytes (4 or 8).
+cdef const Microkernels *microkernels(size_t itemsize) noexcept nogil

@@ -1,0 +1,69 @@
+"""Which instruction set is in use: chosen at import, the best that was built and the CPU has."""
+
+import os
+
+cdef extern from "dispatch.h" nogil:
+    int convext_num_isas()
+    const char *convext_isa_name(int isa)
+    int convext_isa_supported(int isa)
+    const Microkernels *convext_isa_microkernels(int isa, int itemsize)
+    const char *convext_compiler()
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define CONVEXT_OPENMP 1
+    #else
+    #define CONVEXT_OPENMP 0
+    #endif
+    """
+    const int CONVEXT_OPENMP
+
+cdef int isa_in_use = 0
+
+
+cdef const Microkernels *microkernels(size_t itemsize) noexcept nogil:
+    return convext_isa_microkernels(isa_in_use, <int> itemsize)
+
+
+def built_isas():
+    """Names of the instruction sets in this build, from the least to the most capable."""
+    return [convext_isa_name(isa).decode() for isa in range(convext_num_isas())]
+
+
+def supported_isas():
+    """Names of those that this CPU has."""
+    return [name for isa, name in enumerate(built_isas()) if convext_isa_supported(isa)]
+
+
+def current_isa():
+    """Name of the one in use."""
+    return convext_isa_name(isa_in_use).decode()
+
+
+def use_isa(str name):
+    """Use the instruction set `name` from now on in this process."""
+    global isa_in_use
+    if name not in built_isas():
+        raise ValueError(
+            f"CONVEXT_ISA must be one of {', '.join(built_isas())} in this build, got {name!r}"
+        )
+    if name not in supported_isas():
+        raise ValueError(
+            f"CONVEXT_ISA is {name!r}, which this CPU does not have "
+            f"(it has {', '.join(supported_isas())})"
+        )
+    isa_in_use = built_isas().index(name)
+
+
+def has_openmp():
+    """Whether the build uses threads."""
+    return bool(CONVEXT_OPENMP)
+
+
+def compiler():
+    """Name and version of the C compiler of this build."""
+    return convext_compiler().decode()
+
+
+use_isa(os.environ.get("CONVEXT_ISA") or supported_isas().pop())

@@ -1,0 +1,14 @@
+from convext._correlation cimport Correlation
+from convext._geometry cimport Array4, Geometry, real
+
+# Prepare the convolution of images like `images` with kernels like `kernels`, for `num_samples`
+# samples at a time at most. -1 when memory runs out.
+cdef int init_forward(
+    Correlation *correlation, const Array4 *images, const Array4 *kernels, Py_ssize_t num_samples,
+    const Geometry *geometry, Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
+) noexcept nogil
+
+# Use these kernels from the next run on. -1 when memory runs out.
+cdef int set_kernels(
+    Correlation *correlation, const Array4 *kernels, real *weights
+) noexcept nogil

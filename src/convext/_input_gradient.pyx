@@ -1,0 +1,168 @@
+"""The gradient with respect to the input.
+
+An input pixel collects from every output pixel whose window covers it. Along one axis, pixel
+q * stride + p of the padded input meets tap i (at i * dilation) only where p - i * dilation is a
+whole number of strides, and then with output q + (p - i * dilation) / stride. So for each phase p
+the gradient is a correlation of the output gradient, stride 1, with the taps of that phase, and
+its results lie `stride` pixels apart.
+"""
+
+cimport numpy as cnp
+from libc.stdlib cimport free, malloc
+
+from convext._correlation cimport (
+    Correlation, free_correlation, init_correlation, pack_weights, run_correlation
+)
+from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext._tile cimport Axis, init_axis_at
+
+# One phase of one axis: the input pixels first, first + stride, ..., `count` of them.
+cdef struct Phase:
+    Py_ssize_t first, count, num_taps
+    Py_ssize_t *tap         # [num_taps] which taps of the kernel
+    Py_ssize_t *position    # [num_taps] where, for the first pixel, in the output gradient
+
+
+cdef int init_phase(
+    Phase *phase, Py_ssize_t first, Py_ssize_t input_size, Py_ssize_t kernel_size,
+    Py_ssize_t stride, Py_ssize_t padding, Py_ssize_t dilation
+) noexcept nogil:
+    cdef Py_ssize_t i, padded
+    phase.first = first
+    phase.count = (input_size - first + stride - 1) // stride
+    phase.num_taps = 0
+    phase.tap = <Py_ssize_t *> malloc(2 * kernel_size * sizeof(Py_ssize_t))
+    if phase.tap == NULL:
+        return -1
+    phase.position = phase.tap + kernel_size
+    for i in range(kernel_size):
+        padded = first + padding - i * dilation
+        if padded % stride == 0:
+            phase.tap[phase.num_taps] = i
+            phase.position[phase.num_taps] = padded // stride
+            phase.num_taps += 1
+    return 0
+
+
+cdef int init_phase_correlation(
+    Correlation *correlation, const Array4 *output_grad, const Array4 *kernels,
+    const Phase *rows, const Phase *columns, Py_ssize_t groups, int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef Axis row_axis, column_axis
+    if init_axis_at(&row_axis, rows.num_taps, 1, rows.position) == -1:
+        return -1
+    if init_axis_at(&column_axis, columns.num_taps, 1, columns.position) == -1:
+        free(row_axis.distance)
+        return -1
+    return init_correlation(
+        correlation, output_grad, output_grad.n, row_axis, column_axis, groups,
+        kernels.c * groups, rows.count, columns.count, num_threads, itemsize
+    )
+
+
+cdef int run_phase(
+    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
+    real *first_pixel, const Phase *rows, const Phase *columns, const Geometry *geometry,
+    int num_threads, Interrupt *interrupt
+) noexcept nogil:
+    cdef Correlation correlation
+    cdef Array4 out = input_grad[0]
+    out.data = first_pixel
+    out.h_stride *= geometry.stride_h
+    out.w_stride *= geometry.stride_w
+    if init_phase_correlation(
+        &correlation, output_grad, kernels, rows, columns, geometry.groups, num_threads,
+        sizeof(real)
+    ) == -1:
+        return -1
+    pack_weights(
+        &correlation, kernels, True, rows.tap, columns.tap, <real *> correlation.weights
+    )
+    run_correlation(
+        &correlation, <const real *> output_grad.data, NULL, output_grad.n, <const real *> NULL,
+        &out, interrupt
+    )
+    free_correlation(&correlation)
+    return 0
+
+
+cdef int run_row_phase(
+    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
+    real *first_pixel, const Phase *rows, const Geometry *geometry, int num_threads,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Compute the input rows of one phase, column phase by column phase."""
+    cdef Phase columns
+    cdef Py_ssize_t p
+    cdef int status = 0
+    for p in range(min(geometry.stride_w, input_grad.w)):
+        if status == -1 or interrupted(interrupt, True):
+            break
+        status = init_phase(
+            &columns, p, input_grad.w, kernels.w, geometry.stride_w, geometry.padding_left,
+            geometry.dilation_w
+        )
+        if status == 0 and columns.num_taps > 0:
+            status = run_phase(
+                output_grad, kernels, input_grad, first_pixel + p * input_grad.w_stride,
+                rows, &columns, geometry, num_threads, interrupt
+            )
+        free(columns.tap)
+    return status
+
+
+cdef int gather(
+    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
+    real *first_pixel, const Geometry *geometry, int num_threads, Interrupt *interrupt
+) noexcept nogil:
+    """Compute the gradient; pixels that no window covers are left as they are."""
+    cdef Phase rows
+    cdef Py_ssize_t p
+    cdef int status = 0
+    for p in range(min(geometry.stride_h, input_grad.h)):
+        if status == -1 or interrupted(interrupt, True):
+            break
+        status = init_phase(
+            &rows, p, input_grad.h, kernels.h, geometry.stride_h, geometry.padding_top,
+            geometry.dilation_h
+        )
+        if status == 0 and rows.num_taps > 0:
+            status = run_row_phase(
+                output_grad, kernels, input_grad, first_pixel + p * input_grad.h_stride,
+                &rows, geometry, num_threads, interrupt
+            )
+        free(rows.tap)
+    return status
+
+
+def conv2d_input_grad(
+    cnp.ndarray output_grad, cnp.ndarray kernels, cnp.ndarray input_grad,
+    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads
+):
+    """Write the gradient with respect to the input to `input_grad`, which holds zeros.
+
+    All arrays are four-dimensional, of one type, aligned; the sizes fit.
+    """
+    cdef Array4 gradients = describe(output_grad)
+    cdef Array4 weights = describe(kernels)
+    cdef Array4 result = describe(input_grad)
+    cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
+    cdef bint single = cnp.PyArray_ITEMSIZE(input_grad) == sizeof(float)
+    cdef Interrupt interrupt
+    cdef int status
+    with nogil:
+        start_polling(&interrupt)
+        if single:
+            status = gather[float](
+                &gradients, &weights, &result, <float *> result.data, &geometry, num_threads,
+                &interrupt
+            )
+        else:
+            status = gather[double](
+                &gradients, &weights, &result, <double *> result.data, &geometry, num_threads,
+                &interrupt
+            )
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError("not enough memory for the gradient's scratch space")

@@ -1,0 +1,205 @@
+"""Training by gradient descent: an epoch in compiled code, without Python between the samples."""
+
+cimport numpy as cnp
+from cython.parallel cimport prange
+from libc.math cimport isfinite
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from convext._correlation cimport Correlation, free_correlation, run_correlation
+from convext._forward cimport init_forward, set_kernels
+from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext._kernel_gradient cimport (
+    KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
+)
+from convext._scratch cimport aligned_alloc
+
+# The predictions of so many bytes are kept at a time; a larger batch is taken in several parts.
+cdef Py_ssize_t MAX_PREDICTION_BYTES = 16 * 1024 * 1024
+
+# Below so many elements a second thread costs more than it brings.
+cdef Py_ssize_t MIN_RESIDUALS_PER_THREAD = 50000
+
+
+cdef class Trainer:
+    """Gradient descent on the mean squared error between conv2d(input, kernels) and target.
+
+    The arrays are four-dimensional, C-contiguous, of one type, aligned; the sizes fit. `kernels`
+    is updated in place. Packed kernels and scratch memory are kept from step to step.
+    """
+
+    cdef cnp.ndarray input_data, target_output, kernels
+    cdef Array4 images, targets, weights
+    cdef Py_ssize_t batch_size
+    cdef Py_ssize_t part            # samples taken together
+    cdef Py_ssize_t plane           # elements of one channel of a prediction
+    cdef int num_threads
+    cdef bint single, ready
+    cdef Correlation forward
+    cdef KernelGradient gradient
+    cdef void *predictions          # [part][K][OH][OW], turned into the loss's gradient in place
+    cdef double *squares            # [part][K], sums of squared residuals
+    cdef double *total              # [K][C][kh][kw], the gradient of a batch
+
+    def __cinit__(
+        self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
+        Py_ssize_t batch_size, tuple stride, tuple padding_before, tuple dilation, int num_threads
+    ):
+        cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
+        cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
+        self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
+        self.images = describe(input_data)
+        self.targets = describe(target_output)
+        self.weights = describe(kernels)
+        self.batch_size = batch_size
+        self.num_threads = num_threads
+        self.single = itemsize == sizeof(float)
+        self.plane = self.targets.h * self.targets.w
+        self.part = max(1, min(
+            min(batch_size, self.images.n),
+            MAX_PREDICTION_BYTES // (self.targets.c * self.plane * itemsize)
+        ))
+        self.ready = self.allocate(&geometry, itemsize) == 0
+        if not self.ready:
+            raise MemoryError("not enough memory for training")
+
+    cdef int allocate(self, const Geometry *geometry, size_t itemsize) noexcept:
+        if init_forward(
+            &self.forward, &self.images, &self.weights, self.part, geometry,
+            self.targets.h, self.targets.w, self.num_threads, itemsize
+        ) == -1:
+            return -1
+        if init_kernel_gradient(
+            &self.gradient, &self.images, &self.targets, self.part, self.weights.h,
+            self.weights.w, geometry, self.num_threads, itemsize
+        ) == -1:
+            free_correlation(&self.forward)
+            return -1
+        self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
+        self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
+        self.total = <double *> aligned_alloc(self.gradient.size, sizeof(double))
+        if self.predictions == NULL or self.squares == NULL or self.total == NULL:
+            self.release()
+            return -1
+        return 0
+
+    cdef void release(self) noexcept:
+        free_correlation(&self.forward)
+        free_kernel_gradient(&self.gradient)
+        free(self.predictions)
+        free(self.squares)
+        free(self.total)
+
+    def __dealloc__(self):
+        if self.ready:
+            self.release()
+
+    def run_epoch(self, const Py_ssize_t[::1] order, double learning_rate):
+        """Take a step for every batch of the samples in `order`.
+
+        Returns the mean loss of the predictions made on the way and the loss of the first batch.
+        Ends before the update, with a loss that is not finite, where a batch's loss is not.
+        """
+        cdef double[2] losses = [0, 0]
+        cdef Interrupt interrupt
+        cdef int status
+        with nogil:
+            start_polling(&interrupt)
+            if self.single:
+                status = descend[float](
+                    self, &order[0], order.shape[0], learning_rate, losses, &interrupt,
+                    <float *> self.weights.data
+                )
+            else:
+                status = descend[double](
+                    self, &order[0], order.shape[0], learning_rate, losses, &interrupt,
+                    <double *> self.weights.data
+                )
+        finish_polling(&interrupt)
+        if status == -1:
+            raise MemoryError("not enough memory for training")
+        return losses[0], losses[1]
+
+
+cdef int descend(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t num_samples, double learning_rate,
+    double *losses, Interrupt *interrupt, real *kernels
+) noexcept nogil:
+    cdef Py_ssize_t first = 0, count, i
+    cdef double squares = 0, batch_squares
+    cdef double elements = <double> trainer.targets.c * trainer.plane
+    while first < num_samples:
+        count = min(trainer.batch_size, num_samples - first)
+        if differentiate_batch(
+            trainer, order + first, count, &batch_squares, interrupt, kernels
+        ) == -1:
+            return -1
+        if interrupt.raised:
+            return 0
+        if first == 0:
+            losses[1] = batch_squares / (count * elements)
+        squares += batch_squares
+        if not isfinite(batch_squares):
+            break
+        for i in range(trainer.gradient.size):
+            kernels[i] -= <real> (learning_rate * trainer.total[i])
+        first += count
+    losses[0] = squares / (num_samples * elements)
+    return 0
+
+
+cdef int differentiate_batch(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double *squares,
+    Interrupt *interrupt, real *kernels
+) noexcept nogil:
+    """Leave the gradient of a batch's loss in trainer.total."""
+    cdef Py_ssize_t first = 0, part, i
+    cdef real *predictions = <real *> trainer.predictions
+    cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
+    cdef Array4 out = trainer.targets
+    out.data = predictions
+    squares[0] = 0
+    memset(trainer.total, 0, trainer.gradient.size * sizeof(double))
+    if set_kernels(&trainer.forward, &trainer.weights, <real *> trainer.forward.weights) == -1:
+        return -1
+    while first < count and not interrupted(interrupt, True):
+        part = min(trainer.part, count - first)
+        run_correlation(
+            &trainer.forward, <const real *> trainer.images.data, order + first, part,
+            <const real *> NULL, &out, interrupt
+        )
+        squares[0] += subtract_targets(trainer, order + first, part, scale, predictions)
+        run_kernel_gradient(
+            &trainer.gradient, <const real *> trainer.images.data, order + first, part,
+            predictions, interrupt
+        )
+        for i in range(trainer.gradient.size):
+            trainer.total[i] += trainer.gradient.sums[i]
+        first += part
+    return 0
+
+
+cdef double subtract_targets(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, real *predictions
+) noexcept nogil:
+    """Turn predictions into the gradient of the loss; return the sum of squared residuals."""
+    cdef const real *targets = <const real *> trainer.targets.data
+    cdef Py_ssize_t channels = trainer.targets.c
+    cdef Py_ssize_t plane = trainer.plane
+    cdef Py_ssize_t planes = count * channels
+    cdef double squares = 0
+    cdef Py_ssize_t i
+    cdef int threads = <int> max(
+        1, min(<Py_ssize_t> trainer.num_threads, planes * plane // MIN_RESIDUALS_PER_THREAD)
+    )
+    for i in prange(planes, num_threads=threads, use_threads_if=threads > 1):
+        trainer.squares[i] = trainer.forward.micro.residual(
+            plane, predictions + i * plane,
+            targets + order[i // channels] * trainer.targets.n_stride
+            + i % channels * trainer.targets.c_stride,
+            scale, predictions + i * plane
+        )
+    for i in range(planes):
+        squares += trainer.squares[i]
+    return squares

@@ -1,0 +1,225 @@
+/* The micro-kernels: the only code that knows vector registers.
+ *
+ * Compiled once for each element type and instruction set, with
+ *   CONVEXT_REAL          float or double
+ *   CONVEXT_VECTOR_BYTES  width of a vector register
+ *   CONVEXT_REGISTERS     number of vector registers
+ *   CONVEXT_TABLE         name of the table that this compilation defines
+ *
+ * Each micro-kernel is an always-inlined function whose tile sizes are compile-time constants, so
+ * that its accumulators live in registers; the macros at the end instantiate it for every size. */
+#include "microkernel.h"
+#include "simd.h"
+
+/* Without a fused multiply-add a product needs a register of its own. */
+#if defined(__FMA__) || defined(__aarch64__)
+#define PRODUCT_REGISTERS 0
+#else
+#define PRODUCT_REGISTERS 1
+#endif
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+/* One broadcast weight, a row of pixel vectors and `kernels` rows of sums fit in the registers. */
+#define CORRELATE_VECTORS(kernels) \
+    MIN(8, (CONVEXT_REGISTERS - 1 - PRODUCT_REGISTERS) / ((kernels) + 1))
+
+/* One pixel vector, `rows` gradient vectors and `rows` rows of sums fit in the registers. */
+#define DOT_TAPS(rows) \
+    MIN(CONVEXT_REGISTERS * 3 / 4 / (rows), \
+        (CONVEXT_REGISTERS - 1 - PRODUCT_REGISTERS - (rows)) / (rows))
+
+#if CONVEXT_REGISTERS >= 32
+enum { MAX_KERNELS = 14, MAX_ROWS = 4 };
+#else
+enum { MAX_KERNELS = 6, MAX_ROWS = 3 };
+#endif
+
+/* In registers: kernels x vectors sums, one row of pixels, one weight. From L1: the weights of
+ * these kernels. Streams: the pixels. */
+CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff_t num_taps,
+                                   const real *weights, const real *pixels,
+                                   const ptrdiff_t *offset, real *sums, ptrdiff_t sums_stride,
+                                   int accumulate)
+{
+    vec sum[CONVEXT_MAX_KERNELS][8];
+
+#pragma GCC unroll 16
+    for (int k = 0; k < kernels; k++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            sum[k][v] = accumulate ? load(sums + k * sums_stride + v * LANES) : (vec){0};
+
+    for (ptrdiff_t t = 0; t < num_taps; t++) {
+        const real *from = pixels + offset[t];
+        vec pixel[8];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            pixel[v] = load(from + v * LANES);
+#pragma GCC unroll 16
+        for (int k = 0; k < kernels; k++) {
+            const vec weight = splat(weights[k]);
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++)
+                sum[k][v] += weight * pixel[v];
+        }
+        weights += kernels;
+    }
+
+#pragma GCC unroll 16
+    for (int k = 0; k < kernels; k++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            store(sums + k * sums_stride + v * LANES, sum[k][v]);
+}
+
+CONVEXT_INLINE void correlate(const int kernels, ptrdiff_t num_taps, ptrdiff_t num_pixels,
+                              const real *weights, const real *pixels, const ptrdiff_t *offset,
+                              real *sums, ptrdiff_t sums_stride, int accumulate)
+{
+    const int vectors = CORRELATE_VECTORS(kernels);
+    ptrdiff_t p = 0;
+    for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
+        correlate_tile(kernels, vectors, num_taps, weights, pixels + p, offset, sums + p,
+                       sums_stride, accumulate);
+    for (; p < num_pixels; p += LANES)
+        correlate_tile(kernels, 1, num_taps, weights, pixels + p, offset, sums + p, sums_stride,
+                       accumulate);
+}
+
+/* In registers: rows x taps sums, the rows' vectors, one vector of pixels. Streams: the rows from
+ * L1, the pixels. */
+CONVEXT_INLINE void dot(const int rows, const int taps, ptrdiff_t num_pixels, const real *row,
+                        ptrdiff_t row_stride, const real *pixels, const ptrdiff_t *offset,
+                        real *sums)
+{
+    vec sum[CONVEXT_MAX_ROWS][CONVEXT_MAX_DOT_TAPS];
+    const real *tap[CONVEXT_MAX_DOT_TAPS];
+    real lane[CONVEXT_REGISTERS * LANES];
+
+#pragma GCC unroll 24
+    for (int t = 0; t < taps; t++) {
+        tap[t] = pixels + offset[t];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++)
+            sum[r][t] = (vec){0};
+    }
+
+    for (ptrdiff_t p = 0; p < num_pixels; p += LANES) {
+        vec gradient[CONVEXT_MAX_ROWS];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++)
+            gradient[r] = load(row + r * row_stride + p);
+#pragma GCC unroll 24
+        for (int t = 0; t < taps; t++) {
+            const vec pixel = load(tap[t] + p);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++)
+                sum[r][t] += gradient[r] * pixel;
+        }
+    }
+
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 24
+        for (int t = 0; t < taps; t++)
+            store(lane + (r * taps + t) * LANES, sum[r][t]);
+    sum_lanes(rows * taps, lane, sums);
+}
+
+/* The squares of RESIDUAL_BLOCK elements are added in `real`, the blocks in double. */
+enum { RESIDUAL_BLOCK = 64 * LANES };
+
+static double residual_block(ptrdiff_t num_pixels, const real *predicted, const real *target,
+                             real scale, real *gradient)
+{
+    vec squares = {0};
+    real lane[LANES], sum;
+    ptrdiff_t p = 0;
+
+    for (; p + LANES <= num_pixels; p += LANES) {
+        const vec difference = load(predicted + p) - load(target + p);
+        squares += difference * difference;
+        store(gradient + p, difference * scale);
+    }
+    store(lane, squares);
+    sum_lanes(1, lane, &sum);
+    for (; p < num_pixels; p++) {
+        const real difference = predicted[p] - target[p];
+        sum += difference * difference;
+        gradient[p] = difference * scale;
+    }
+    return sum;
+}
+
+static double residual(ptrdiff_t num_pixels, const void *predicted, const void *target,
+                       double scale, void *gradient)
+{
+    double squares = 0;
+    for (ptrdiff_t p = 0; p < num_pixels; p += RESIDUAL_BLOCK)
+        squares += residual_block(MIN(RESIDUAL_BLOCK, num_pixels - p), (const real *)predicted + p,
+                                  (const real *)target + p, (real)scale, (real *)gradient + p);
+    return squares;
+}
+
+/* The instances, and the table that lists them. Sizes that do not fit the registers stay NULL. */
+#define CORRELATE_INSTANCE(kernels) \
+    static void correlate_##kernels(ptrdiff_t num_taps, ptrdiff_t num_pixels, \
+                                    const void *weights, const void *pixels, \
+                                    const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride, \
+                                    int accumulate) \
+    { \
+        correlate(kernels, num_taps, num_pixels, weights, pixels, offset, sums, sums_stride, \
+                  accumulate); \
+    }
+
+#define DOT_INSTANCE(rows, taps) \
+    static void dot_##rows##_##taps(ptrdiff_t num_pixels, const void *row, ptrdiff_t row_stride, \
+                                    const void *pixels, const ptrdiff_t *offset, void *sums) \
+    { \
+        dot(rows, taps, num_pixels, row, row_stride, pixels, offset, sums); \
+    }
+
+#define FOR_1_TO_6(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define FOR_7_TO_14(X) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+
+#define FOR_TAPS_1_TO_2(X, r) X(r, 1) X(r, 2)
+#define FOR_TAPS_1_TO_3(X, r) FOR_TAPS_1_TO_2(X, r) X(r, 3)
+#define FOR_TAPS_1_TO_4(X, r) FOR_TAPS_1_TO_3(X, r) X(r, 4)
+#define FOR_TAPS_1_TO_6(X, r) FOR_TAPS_1_TO_4(X, r) X(r, 5) X(r, 6)
+#define FOR_TAPS_1_TO_8(X, r) FOR_TAPS_1_TO_6(X, r) X(r, 7) X(r, 8)
+#define FOR_TAPS_1_TO_12(X, r) FOR_TAPS_1_TO_8(X, r) X(r, 9) X(r, 10) X(r, 11) X(r, 12)
+#define FOR_TAPS_1_TO_24(X, r) \
+    FOR_TAPS_1_TO_12(X, r) X(r, 13) X(r, 14) X(r, 15) X(r, 16) X(r, 17) X(r, 18) X(r, 19) \
+    X(r, 20) X(r, 21) X(r, 22) X(r, 23) X(r, 24)
+
+#if CONVEXT_REGISTERS >= 32
+#define FOR_KERNELS(X) FOR_1_TO_6(X) FOR_7_TO_14(X)
+#define FOR_DOTS(X) \
+    FOR_TAPS_1_TO_24(X, 1) FOR_TAPS_1_TO_12(X, 2) FOR_TAPS_1_TO_8(X, 3) FOR_TAPS_1_TO_6(X, 4)
+#else
+#define FOR_KERNELS(X) FOR_1_TO_6(X)
+#define FOR_DOTS(X) FOR_TAPS_1_TO_12(X, 1) FOR_TAPS_1_TO_6(X, 2) FOR_TAPS_1_TO_3(X, 3)
+#endif
+
+FOR_KERNELS(CORRELATE_INSTANCE)
+FOR_DOTS(DOT_INSTANCE)
+
+#define CORRELATE_ENTRY(kernels) [kernels] = correlate_##kernels,
+#define DOT_ENTRY(rows, taps) [rows][taps] = dot_##rows##_##taps,
+
+#if CONVEXT_REGISTERS >= 32
+#define MAX_DOT_TAPS {0, 24, 12, 8, 6}
+#else
+#define MAX_DOT_TAPS {0, 12, 6, 3, 0}
+#endif
+
+const convext_microkernels CONVEXT_TABLE = {
+    .lanes = LANES,
+    .max_kernels = MAX_KERNELS,
+    .max_rows = MAX_ROWS,
+    .max_dot_taps = MAX_DOT_TAPS,
+    .correlate = {FOR_KERNELS(CORRELATE_ENTRY)},
+    .dot = {FOR_DOTS(DOT_ENTRY)},
+    .residual = residual,
+};

@@ -1,0 +1,51 @@
+/* The contract between the loops in the Cython modules and the micro-kernels.
+ *
+ * There is one table of micro-kernels for each element type and instruction set, all compiled from
+ * microkernel.c. Pointers are `void *` so that both element types share this header: they point to
+ * elements of the table's type. No pointer needs more than the alignment of an element. */
+#ifndef CONVEXT_MICROKERNEL_H
+#define CONVEXT_MICROKERNEL_H
+
+#include <stddef.h>
+
+enum {
+    CONVEXT_MAX_KERNELS = 14, /* the most kernels that one `correlate` computes at once */
+    CONVEXT_MAX_ROWS = 4,     /* the most gradient rows that one `dot` takes at once */
+    CONVEXT_MAX_DOT_TAPS = 24 /* the most taps that one `dot` takes at once */
+};
+
+/* sums[k * sums_stride + p] (+)= sum over t of weights[t * kernels + k] * pixels[offset[t] + p]
+ *
+ * for every k < kernels and p < num_pixels, where num_pixels is a multiple of `lanes`. `kernels` is
+ * the index in the table, 1 to max_kernels. The sum starts from what `sums` holds when
+ * `accumulate` is not 0, else from zero. For each element the taps are added one after the other
+ * in the order of t, whatever the tiling, so equal sums have equal bits wherever they are
+ * computed. */
+typedef void convext_correlate(ptrdiff_t num_taps, ptrdiff_t num_pixels, const void *weights,
+                               const void *pixels, const ptrdiff_t *offset, void *sums,
+                               ptrdiff_t sums_stride, int accumulate);
+
+/* sums[r * taps + t] = sum over p of rows[r * row_stride + p] * pixels[offset[t] + p]
+ *
+ * for every r < rows and t < taps, over p < num_pixels, a multiple of `lanes`. `rows` and `taps`
+ * are the indices in the table, 1 to max_rows and 1 to max_dot_taps[rows]. */
+typedef void convext_dot(ptrdiff_t num_pixels, const void *rows, ptrdiff_t row_stride,
+                         const void *pixels, const ptrdiff_t *offset, void *sums);
+
+/* The residual of a prediction: gradient[p] = (predicted[p] - target[p]) * scale for p < num_pixels,
+ * any number. Returns the sum of the squares of predicted[p] - target[p]. `gradient` may be
+ * `predicted`. */
+typedef double convext_residual(ptrdiff_t num_pixels, const void *predicted, const void *target,
+                                double scale, void *gradient);
+
+typedef struct {
+    int lanes;       /* elements in a vector */
+    int max_kernels; /* correlate[1 .. max_kernels] exist */
+    int max_rows;    /* dot[1 .. max_rows] exist */
+    int max_dot_taps[CONVEXT_MAX_ROWS + 1]; /* dot[rows][1 .. max_dot_taps[rows]] exist */
+    convext_correlate *correlate[CONVEXT_MAX_KERNELS + 1];
+    convext_dot *dot[CONVEXT_MAX_ROWS + 1][CONVEXT_MAX_DOT_TAPS + 1];
+    convext_residual *residual;
+} convext_microkernels;
+
+#endif

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ._checks import RealArray
 
 
@@ -45,3 +47,6 @@ class DivergenceError(ArithmeticError):
         self.loss = loss
         self.learning_rate = learning_rate
         self.stable_learning_rate = stable_learning_rate
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(DivergenceError, **vars(self)), self.args

@@ -158,7 +158,8 @@ cdef void store_tile(
 
 cdef void run_task(
     const Correlation *correlation, const real *source, Py_ssize_t sample, Py_ssize_t index,
-    const real *bias, const Array4 *out, Py_ssize_t out_sample, real *scratch
+    const real *bias, const Array4 *out, Py_ssize_t out_sample, real *scratch,
+    Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
     """Compute one tile of a sample for one chunk of kernels.
 
@@ -187,6 +188,8 @@ cdef void run_task(
 
     c = 0
     while c < correlation.channels:
+        if interrupted(interrupt, may_poll):
+            return
         channels = min(tiling.block, correlation.channels - c)
         pixels = lay_out(
             tiling, &tile, &images, sample, group * correlation.channels + c, channels, scratch,
@@ -223,10 +226,10 @@ cdef void run_correlation(
         num_threads=correlation.num_threads, use_threads_if=correlation.num_threads > 1
     ):
         for task in prange(num_samples * tasks, schedule="dynamic"):
-            if not interrupted(interrupt, threadid() == 0):
-                n = task // tasks
-                run_task(
-                    correlation, source, order[n] if order != NULL else n, task % tasks,
-                    bias, out, n,
-                    <real *> correlation.scratch + threadid() * correlation.scratch_size
-                )
+            n = task // tasks
+            run_task(
+                correlation, source, order[n] if order != NULL else n, task % tasks,
+                bias, out, n,
+                <real *> correlation.scratch + threadid() * correlation.scratch_size,
+                interrupt, threadid() == 0
+            )

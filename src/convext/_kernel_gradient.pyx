@@ -163,7 +163,8 @@ cdef void add_tile(
 
 cdef void run_part(
     const KernelGradient *gradient, const real *images, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *output_grad, Py_ssize_t task, real *scratch
+    Py_ssize_t num_samples, const real *output_grad, Py_ssize_t task, real *scratch,
+    Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
     """Sum one part of the gradient (kernels x channels of a group) over one segment of tiles."""
     cdef const Tiling *tiling = &gradient.tiling
@@ -198,6 +199,8 @@ cdef void run_part(
         segment * num_samples * tiles // gradient.segments,
         (segment + 1) * num_samples * tiles // gradient.segments
     ):
+        if interrupted(interrupt, may_poll):
+            break
         n = i // tiles
         tile = tile_at(tiling, i % tiles, lanes)
         pixels = lay_out(
@@ -224,11 +227,11 @@ cdef void run_kernel_gradient(
     cdef Py_ssize_t task, segment, i
     with parallel(num_threads=gradient.num_threads, use_threads_if=gradient.num_threads > 1):
         for task in prange(tasks, schedule="dynamic"):
-            if not interrupted(interrupt, threadid() == 0):
-                run_part(
-                    gradient, images, order, num_samples, output_grad, task,
-                    <real *> gradient.scratch + threadid() * gradient.scratch_size
-                )
+            run_part(
+                gradient, images, order, num_samples, output_grad, task,
+                <real *> gradient.scratch + threadid() * gradient.scratch_size,
+                interrupt, threadid() == 0
+            )
     for segment in range(1, gradient.segments):
         for i in range(gradient.size):
             gradient.sums[i] += gradient.sums[segment * gradient.size + i]

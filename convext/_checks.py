@@ -21,7 +21,7 @@ LARGEST_SIZE = int(np.iinfo(np.intp).max)
 
 def real_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type, float32 or float64, in which values of `dtype` are computed."""
-    if dtype.kind in "biu":
+    if dtype is FLOAT64 or dtype.kind in "biu":
         return FLOAT64
     if dtype.kind == "f" and dtype.itemsize <= 8:
         return FLOAT64 if dtype.itemsize == 8 else FLOAT32
@@ -51,6 +51,9 @@ def as_dtype(
     array: npt.NDArray[Any], dtype: np.dtype[Any], *, contiguous: bool = False
 ) -> RealArray:
     """Return `array` in `dtype`, native byte order and aligned; copied only when it is not so."""
+    flags = array.flags
+    if array.dtype is dtype and flags.aligned and (flags.c_contiguous or not contiguous):
+        return array  # numpy.require would find the same, in ten times the time
     return np.require(array, dtype, ["C", "A"] if contiguous else ["A"])
 
 

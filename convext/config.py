@@ -14,7 +14,6 @@ from ._version import __version__
 # them would end the process.
 MAX_THREADS = 1024
 
-_default_num_threads: int | None = None
 _forked = False
 
 
@@ -36,8 +35,8 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        From 1 to 1024; None goes back to ``OMP_NUM_THREADS`` or, where that is not set, the CPUs
-        that the process may use.
+        From 1 to 1024; None looks again at ``OMP_NUM_THREADS`` and, where that is not set, at the
+        CPUs that the process may use.
 
     Raises
     ------
@@ -52,8 +51,8 @@ def set_num_threads(n: int | None) -> None:
     2
     >>> convext.set_num_threads(None)
     """
-    global _default_num_threads  # noqa: PLW0603
-    _default_num_threads = None if n is None else _checked("n", n)
+    global _num_threads  # noqa: PLW0603
+    _num_threads = _environment_num_threads() if n is None else _checked("n", n)
 
 
 def get_num_threads() -> int:
@@ -63,8 +62,9 @@ def get_num_threads() -> int:
     -------
     int
         What `set_num_threads` set, else the first number in ``OMP_NUM_THREADS``, else the number
-        of CPUs that the process may use. Always 1 in a build without OpenMP, and in a process
-        that was forked from one that had imported convext, where the threads did not come along.
+        of CPUs that the process may use, as they were at import. Always 1 in a build without
+        OpenMP, and in a process that was forked from one that had imported convext, where the
+        threads did not come along.
 
     Examples
     --------
@@ -72,14 +72,7 @@ def get_num_threads() -> int:
     >>> convext.get_num_threads() >= 1
     True
     """
-    if _forked or not _dispatch.has_openmp():
-        return 1
-    if _default_num_threads is not None:
-        return _default_num_threads
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first.isdecimal() and int(first) > 0:
-        return min(int(first), MAX_THREADS)
-    return min(_usable_cpus(), MAX_THREADS)
+    return 1 if _forked or not _dispatch.has_openmp() else _num_threads
 
 
 def resolve_num_threads(num_threads: int | None) -> int:
@@ -148,10 +141,16 @@ def _checked(name: str, n: int) -> int:
     return n
 
 
-def _usable_cpus() -> int:
+def _environment_num_threads() -> int:
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return min(int(first), MAX_THREADS)
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
+    return min(os.cpu_count() or 1, MAX_THREADS)
+
+
+_num_threads = _environment_num_threads()
 
 
 def _after_fork() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from ._checks import check_size, integer, integer_pair
@@ -40,17 +41,32 @@ def resolve(
 
     `image_name` is what messages call the image.
     """
+    sizes = (image_shape[-2:], kernel_shape[-2:])
+    if type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str):
+        return _resolve_simple(*sizes, stride, padding, dilation, groups, image_name)
+    return _resolve(*sizes, stride, padding, dilation, groups, image_name)
+
+
+def _resolve(
+    image_size: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    image_name: str,
+) -> Convolution:
     strides = integer_pair("stride", stride, minimum=1)
     dilations = integer_pair("dilation", dilation, minimum=1)
-    groups = integer("groups", groups, minimum=1)
-    height, width = image_shape[-2:]
-    extents = [(kernel_shape[axis - 2] - 1) * dilations[axis] + 1 for axis in range(2)]
+    num_groups = integer("groups", groups, minimum=1)
+    height, width = image_size
+    extents = [(kernel_size[axis] - 1) * dilations[axis] + 1 for axis in range(2)]
     margins = _margins(padding, (height, width), extents, strides)
 
     padded = (height + sum(margins[0]), width + sum(margins[1]))
     if extents[0] > padded[0] or extents[1] > padded[1]:
         raise ValueError(
-            f"kernels of {_size(kernel_shape[-2:])}{_dilated(dilations, extents)} do not fit "
+            f"kernels of {_size(kernel_size)}{_dilated(dilations, extents)} do not fit "
             f"{image_name} of {_size((height, width))}{_padded(padded, (height, width))}"
         )
     out_h, out_w = ((padded[axis] - extents[axis]) // strides[axis] + 1 for axis in range(2))
@@ -61,9 +77,14 @@ def resolve(
         stride=(min(strides[0], padded[0]), min(strides[1], padded[1])),
         padding_before=(margins[0][0], margins[1][0]),
         dilation=dilations,
-        groups=groups,
+        groups=num_groups,
         output_shape=(out_h, out_w),
     )
+
+
+# Small convolutions are called over and over with the same options; resolving these would take
+# longer than the convolution. `resolve` keeps out equal keys of other types (1, True and 1.0).
+_resolve_simple = lru_cache(maxsize=256)(_resolve)
 
 
 def check_channels(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import time
@@ -489,11 +488,3 @@ def test_nan_and_infinity_are_found_before_training(value, tmp_path):
 def test_a_missing_file_is_the_systems_own_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no_such_file\.npy"):
         convext.train_model(tmp_path / "no_such_file.npy", tmp_path / "other.npy", 1, (1, 1))
-
-
-def test_the_number_of_threads_is_the_environments(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
-    assert convext.get_num_threads() == 3
-    for nonsense in ("", "many", "-1", "0"):
-        monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
-        assert convext.get_num_threads() == len(os.sched_getaffinity(0))

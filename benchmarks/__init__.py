@@ -1,0 +1,1 @@
+"""Measurements: speed is looked at here, not in the tests."""

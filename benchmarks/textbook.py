@@ -1,0 +1,104 @@
+"""The textbook run: an epoch of the plain loops beside an epoch of convext.
+
+100 samples of 3x28x28, two 2x2 kernels, batch size 1, float64. Run as
+``python -m benchmarks.textbook``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+import convext
+
+LEARNING_RATE = 0.1
+
+
+def plain_conv2d(image, kernels):
+    """Convolve as the definition reads, a pixel at a time."""
+    num_kernels, _, kh, kw = kernels.shape
+    height, width = image.shape[1] - kh + 1, image.shape[2] - kw + 1
+    result = np.zeros((num_kernels, height, width))
+    for k in range(num_kernels):
+        for y in range(height):
+            for x in range(width):
+                result[k, y, x] = np.sum(image[:, y : y + kh, x : x + kw] * kernels[k])
+    return result
+
+
+def plain_gradient(image, kernels, residual):
+    """Return the gradient of the mean squared error, a pixel at a time."""
+    _, _, kh, kw = kernels.shape
+    gradient = np.zeros_like(kernels)
+    for k in range(len(kernels)):
+        for y in range(residual.shape[1]):
+            for x in range(residual.shape[2]):
+                window = image[:, y : y + kh, x : x + kw]
+                gradient[k] += 2 * residual[k, y, x] / residual.size * window
+    return gradient
+
+
+def plain_epoch(inputs, targets, kernels):
+    """Run an epoch of the textbook program, updating `kernels`; return the average loss."""
+    losses = []
+    for image, target in zip(inputs, targets, strict=True):
+        residual = plain_conv2d(image, kernels) - target
+        losses.append(np.mean(residual**2))
+        kernels -= LEARNING_RATE * plain_gradient(image, kernels, residual)
+    return np.mean(losses)
+
+
+def main():
+    """Print both times, their ratio, and that both computed the same."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=500, help="of convext (default 500)")
+    arguments = parser.parse_args()
+
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.random((100, 3, 28, 28)), rng.random((100, 2, 27, 27))
+    start = rng.random((2, 3, 2, 2))
+
+    kernels = start.copy()
+    begin = time.perf_counter()
+    plain_loss = plain_epoch(inputs, targets, kernels)
+    plain_seconds = time.perf_counter() - begin
+
+    history = convext.History()
+    convext.train_model(
+        inputs,
+        targets,
+        2,
+        (2, 2),
+        LEARNING_RATE,
+        arguments.epochs,
+        kernels=start,
+        callbacks=[history],
+        verbose=False,
+    )
+    seconds = statistics.median(history.seconds)
+    difference = abs(history.loss[0] / plain_loss - 1)
+    print(f"machine          {cpu_name()}, Python {platform.python_version()}")
+    print(f"instruction set  {convext.get_config()['isa']}")
+    print(f"plain loops      {plain_seconds:.3f} s an epoch")
+    print(f"convext          {seconds * 1e3:.3f} ms an epoch (median of {arguments.epochs})")
+    print(f"ratio            {plain_seconds / seconds:.0f}")
+    print(f"loss of epoch 1  {history.loss[0]:.15f}, relative difference {difference:.1e}")
+
+
+def cpu_name():
+    """Return the name of the processor, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} CPUs" if names else platform.machine()
+
+
+if __name__ == "__main__":
+    main()

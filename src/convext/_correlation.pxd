@@ -9,7 +9,7 @@
 from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt
-from convext._tile cimport Axis, Tiling
+from convext._tile cimport Axis, Tile, Tiling
 
 cdef struct Correlation:
     const Microkernels *micro
@@ -43,6 +43,15 @@ cdef void free_correlation(Correlation *correlation) noexcept nogil
 cdef void pack_weights(
     Correlation *correlation, const Array4 *kernels, bint swapped,
     const Py_ssize_t *rows, const Py_ssize_t *columns, real *weights
+) noexcept nogil
+
+# Add what `channels` channels, from `channel` on in their group, contribute to the sums of a tile
+# for some blocks of kernels: `pixels` and `offset` from lay_out, a row of sums for each kernel.
+# Channel 0 begins the sums.
+cdef void sum_channels(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
+    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
+    const Py_ssize_t *offset, real *sums
 ) noexcept nogil
 
 # Correlate the samples source[order[0]], source[order[1]], ... into out[0], out[1], ...

@@ -156,6 +156,29 @@ cdef void store_tile(
         sums += tiling.pitch
 
 
+cdef void sum_channels(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
+    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
+    const Py_ssize_t *offset, real *sums
+) noexcept nogil:
+    cdef Py_ssize_t taps = correlation.tiling.taps
+    cdef Py_ssize_t kernel_taps = correlation.channels * taps
+    cdef Py_ssize_t first = first_kernel(correlation, first_block)
+    cdef Py_ssize_t b, begin, count
+    cdef const real *weights = <const real *> correlation.weights + (
+        group * correlation.kernels * kernel_taps
+    )
+    for b in range(first_block, last_block):
+        begin = first_kernel(correlation, b)
+        count = first_kernel(correlation, b + 1) - begin
+        correlation.micro.correlate[count](
+            channels * taps, tile.num_pixels,
+            weights + begin * kernel_taps + channel * taps * count,
+            pixels, offset, sums + (begin - first) * correlation.row_size,
+            correlation.row_size, channel > 0
+        )
+
+
 cdef void run_task(
     const Correlation *correlation, const real *source, Py_ssize_t sample, Py_ssize_t index,
     const real *bias, const Array4 *out, Py_ssize_t out_sample, real *scratch,
@@ -175,15 +198,11 @@ cdef void run_task(
     cdef Py_ssize_t first_block = chunk * correlation.num_blocks // correlation.num_chunks
     cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
     cdef Py_ssize_t first = first_kernel(correlation, first_block)
-    cdef Py_ssize_t taps = correlation.channels * tiling.taps
-    cdef const real *weights = <const real *> correlation.weights + (
-        group * correlation.kernels * taps
-    )
     cdef real *sums = scratch + packed_size(tiling, micro.lanes)
     cdef Array4 images = correlation.source
     cdef const real *pixels
     cdef const Py_ssize_t *offset
-    cdef Py_ssize_t b, c, k, begin, count, channels, kernel
+    cdef Py_ssize_t c, k, channels, kernel
     images.data = <void *> source
 
     c = 0
@@ -195,15 +214,9 @@ cdef void run_task(
             tiling, &tile, &images, sample, group * correlation.channels + c, channels, scratch,
             micro.lanes, &offset
         )
-        for b in range(first_block, last_block):
-            begin = first_kernel(correlation, b)
-            count = first_kernel(correlation, b + 1) - begin
-            micro.correlate[count](
-                channels * tiling.taps, tile.num_pixels,
-                weights + begin * taps + c * tiling.taps * count,
-                pixels, offset, sums + (begin - first) * correlation.row_size,
-                correlation.row_size, c > 0
-            )
+        sum_channels(
+            correlation, &tile, group, first_block, last_block, c, channels, pixels, offset, sums
+        )
         c += channels
 
     for k in range(first, first_kernel(correlation, last_block)):

@@ -8,8 +8,8 @@ cdef extern from "microkernel.h" nogil:
         const Py_ssize_t *offset, void *sums)
 
     ctypedef double residual_kernel "convext_residual"(
-        Py_ssize_t num_pixels, const void *predicted, const void *target, double scale,
-        void *gradient)
+        Py_ssize_t num_rows, Py_ssize_t num_columns, void *predicted, Py_ssize_t pitch,
+        const void *target, Py_ssize_t target_pitch, double scale)
 
     ctypedef struct Microkernels "convext_microkernels":
         int lanes

@@ -1,7 +1,7 @@
 from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, Geometry, real
 from convext._interrupt cimport Interrupt
-from convext._tile cimport Tiling
+from convext._tile cimport Tile, Tiling
 
 # The gradient with respect to the kernels, prepared for images and output gradients of given sizes.
 cdef struct KernelGradient:
@@ -34,4 +34,13 @@ cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil
 cdef void run_kernel_gradient(
     KernelGradient *gradient, const real *images, const Py_ssize_t *order,
     Py_ssize_t num_samples, const real *output_grad, Interrupt *interrupt
+) noexcept nogil
+
+# Add the contribution of a tile to `sums`, the gradient of `kernels` kernels with `taps` taps in
+# all (channels included), gradient.channels * gradient.tiling.taps entries apart. `rows` holds the
+# kernels' output gradients in the layout of the tile, gradient.row_size elements apart, with zeros
+# from the end of each row of the tile to the next; `pixels` and `offset` are from lay_out.
+cdef void add_tile(
+    const KernelGradient *gradient, const Tile *tile, Py_ssize_t kernels, Py_ssize_t taps,
+    const real *rows, const real *pixels, const Py_ssize_t *offset, double *sums
 ) noexcept nogil

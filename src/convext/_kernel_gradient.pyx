@@ -132,7 +132,6 @@ cdef void add_tile(
     const KernelGradient *gradient, const Tile *tile, Py_ssize_t kernels, Py_ssize_t taps,
     const real *rows, const real *pixels, const Py_ssize_t *offset, double *sums
 ) noexcept nogil:
-    """Add a tile's dot products to the sums of `kernels` kernels, size/K entries apart."""
     cdef const Microkernels *micro = gradient.micro
     cdef Py_ssize_t kernel_size = gradient.channels * gradient.tiling.taps
     cdef Py_ssize_t k, t, i, j, row_count, tap_count, tap_blocks, b

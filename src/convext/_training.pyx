@@ -6,20 +6,32 @@ from libc.math cimport isfinite
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from convext._correlation cimport Correlation, free_correlation, run_correlation
+from convext._correlation cimport (
+    Correlation, free_correlation, run_correlation, sum_channels
+)
 from convext._forward cimport init_forward, set_kernels
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._kernel_gradient cimport (
-    KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
+    KernelGradient, add_tile, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
 from convext._scratch cimport aligned_alloc
+from convext._tasks cimport MIN_PRODUCTS_PER_THREAD
+from convext._tile cimport Tile, Tiling, lay_out, packed_size, tile_at
 
 # The predictions of so many bytes are kept at a time; a larger batch is taken in several parts.
 cdef Py_ssize_t MAX_PREDICTION_BYTES = 16 * 1024 * 1024
 
 # Below so many elements a second thread costs more than it brings.
 cdef Py_ssize_t MIN_RESIDUALS_PER_THREAD = 50000
+
+# A step with fewer multiplications than this is not worth a second thread.
+cdef double MAX_FUSED_PRODUCTS = 2 * MIN_PRODUCTS_PER_THREAD
+
+
+cdef inline bint one_tile(const Tiling *tiling, Py_ssize_t channels) noexcept nogil:
+    """Whether a sample is a single tile, with all channels laid out together."""
+    return tiling.tiles_down == 1 and tiling.tiles_across == 1 and tiling.block == channels
 
 
 cdef class Trainer:
@@ -36,6 +48,7 @@ cdef class Trainer:
     cdef Py_ssize_t plane           # elements of one channel of a prediction
     cdef int num_threads
     cdef bint single, ready
+    cdef bint fused                 # each sample is taken in one go, by one thread
     cdef Correlation forward
     cdef KernelGradient gradient
     cdef void *predictions          # [part][K][OH][OW], turned into the loss's gradient in place
@@ -76,6 +89,13 @@ cdef class Trainer:
         ) == -1:
             free_correlation(&self.forward)
             return -1
+        # This must not depend on the number of threads: the order of the sums differs.
+        self.fused = (
+            <double> self.gradient.size * self.plane * self.part < MAX_FUSED_PRODUCTS
+            and self.forward.num_chunks == 1
+            and one_tile(&self.forward.tiling, self.images.c)
+            and one_tile(&self.gradient.tiling, self.images.c)
+        )
         self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
         self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
         self.total = <double *> aligned_alloc(self.gradient.size, sizeof(double))
@@ -163,6 +183,14 @@ cdef int differentiate_batch(
     memset(trainer.total, 0, trainer.gradient.size * sizeof(double))
     if set_kernels(&trainer.forward, &trainer.weights, <real *> trainer.forward.weights) == -1:
         return -1
+    if trainer.fused:
+        for i in range(count):
+            if interrupted(interrupt, True):
+                return 0
+            squares[0] += differentiate_sample(
+                trainer, order[i], scale, <real *> trainer.forward.scratch
+            )
+        return 0
     while first < count and not interrupted(interrupt, True):
         part = min(trainer.part, count - first)
         run_correlation(
@@ -180,6 +208,47 @@ cdef int differentiate_batch(
     return 0
 
 
+cdef double differentiate_sample(
+    Trainer trainer, Py_ssize_t sample, double scale, real *scratch
+) noexcept nogil:
+    """Add the gradient of one sample to trainer.total, all in one tile that stays in the caches.
+
+    The pixels are laid out once; the predictions become the output gradients where they are, in
+    the layout that the kernel gradient wants.
+    """
+    cdef const Correlation *forward = &trainer.forward
+    cdef const Tiling *tiling = &forward.tiling
+    cdef Tile tile = tile_at(tiling, 0, forward.micro.lanes)
+    cdef real *rows = scratch + packed_size(tiling, forward.micro.lanes)
+    cdef const real *target = <const real *> trainer.targets.data + (
+        sample * trainer.targets.n_stride
+    )
+    cdef const real *pixels
+    cdef const Py_ssize_t *offset
+    cdef real *row
+    cdef double squares = 0
+    cdef Py_ssize_t k, used = tile.height * tiling.pitch
+    pixels = lay_out(
+        tiling, &tile, &trainer.images, sample, 0, trainer.images.c, scratch,
+        forward.micro.lanes, &offset
+    )
+    sum_channels(
+        forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, rows
+    )
+    for k in range(trainer.weights.n):
+        row = rows + k * forward.row_size
+        squares += forward.micro.residual(
+            tile.height, tile.width, row, tiling.pitch, target, tile.width, scale
+        )
+        memset(row + used, 0, (forward.row_size - used) * sizeof(real))
+        target += trainer.plane
+    add_tile(
+        &trainer.gradient, &tile, trainer.weights.n, trainer.images.c * tiling.taps, rows, pixels,
+        offset, trainer.total
+    )
+    return squares
+
+
 cdef double subtract_targets(
     Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, real *predictions
 ) noexcept nogil:
@@ -195,10 +264,10 @@ cdef double subtract_targets(
     )
     for i in prange(planes, num_threads=threads, use_threads_if=threads > 1):
         trainer.squares[i] = trainer.forward.micro.residual(
-            plane, predictions + i * plane,
+            1, plane, predictions + i * plane, plane,
             targets + order[i // channels] * trainer.targets.n_stride
             + i % channels * trainer.targets.c_stride,
-            scale, predictions + i * plane
+            plane, scale
         )
     for i in range(planes):
         squares += trainer.squares[i]

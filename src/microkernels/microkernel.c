@@ -127,39 +127,48 @@ CONVEXT_INLINE void dot(const int rows, const int taps, ptrdiff_t num_pixels, co
     sum_lanes(rows * taps, lane, sums);
 }
 
-/* The squares of RESIDUAL_BLOCK elements are added in `real`, the blocks in double. */
-enum { RESIDUAL_BLOCK = 64 * LANES };
-
-static double residual_block(ptrdiff_t num_pixels, const real *predicted, const real *target,
-                             real scale, real *gradient)
+static double sum_of_lanes(vec value)
 {
-    vec squares = {0};
     real lane[LANES], sum;
-    ptrdiff_t p = 0;
-
-    for (; p + LANES <= num_pixels; p += LANES) {
-        const vec difference = load(predicted + p) - load(target + p);
-        squares += difference * difference;
-        store(gradient + p, difference * scale);
-    }
-    store(lane, squares);
+    store(lane, value);
     sum_lanes(1, lane, &sum);
-    for (; p < num_pixels; p++) {
-        const real difference = predicted[p] - target[p];
-        sum += difference * difference;
-        gradient[p] = difference * scale;
-    }
     return sum;
 }
 
-static double residual(ptrdiff_t num_pixels, const void *predicted, const void *target,
-                       double scale, void *gradient)
+/* So many vectors of squares are added up in `real`, and their sums in double. */
+enum { MAX_SQUARES = 64 };
+
+static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicted_,
+                       ptrdiff_t pitch, const void *target_, ptrdiff_t target_pitch, double scale_)
 {
-    double squares = 0;
-    for (ptrdiff_t p = 0; p < num_pixels; p += RESIDUAL_BLOCK)
-        squares += residual_block(MIN(RESIDUAL_BLOCK, num_pixels - p), (const real *)predicted + p,
-                                  (const real *)target + p, (real)scale, (real *)gradient + p);
-    return squares;
+    const vec scale = splat((real)scale_);
+    double sum = 0, rest = 0;
+    vec squares = {0};
+    int num_squares = 0;
+
+    for (ptrdiff_t r = 0; r < num_rows; r++) {
+        real *predicted = (real *)predicted_ + r * pitch;
+        const real *target = (const real *)target_ + r * target_pitch;
+        ptrdiff_t c = 0;
+        for (; c + LANES <= num_columns; c += LANES) {
+            const vec difference = load(predicted + c) - load(target + c);
+            squares += difference * difference;
+            store(predicted + c, difference * scale);
+            if (++num_squares == MAX_SQUARES) {
+                sum += sum_of_lanes(squares);
+                squares = (vec){0};
+                num_squares = 0;
+            }
+        }
+        for (; c < num_columns; c++) {
+            const real difference = predicted[c] - target[c];
+            rest += (double)difference * difference;
+            predicted[c] = difference * scale[0];
+        }
+        for (; c < pitch; c++)
+            predicted[c] = 0;
+    }
+    return sum + sum_of_lanes(squares) + rest;
 }
 
 /* The instances, and the table that lists them. Sizes that do not fit the registers stay NULL. */

@@ -32,11 +32,15 @@ typedef void convext_correlate(ptrdiff_t num_taps, ptrdiff_t num_pixels, const v
 typedef void convext_dot(ptrdiff_t num_pixels, const void *rows, ptrdiff_t row_stride,
                          const void *pixels, const ptrdiff_t *offset, void *sums);
 
-/* The residual of a prediction: gradient[p] = (predicted[p] - target[p]) * scale for p < num_pixels,
- * any number. Returns the sum of the squares of predicted[p] - target[p]. `gradient` may be
- * `predicted`. */
-typedef double convext_residual(ptrdiff_t num_pixels, const void *predicted, const void *target,
-                                double scale, void *gradient);
+/* The residual of a prediction, in place, for every row r < num_rows and column c < num_columns:
+ *
+ * predicted[r * pitch + c] = (predicted[r * pitch + c] - target[r * target_pitch + c]) * scale
+ *
+ * and zeros from the last column to the pitch. Returns the sum of the squares of predicted -
+ * target. */
+typedef double convext_residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicted,
+                                ptrdiff_t pitch, const void *target, ptrdiff_t target_pitch,
+                                double scale);
 
 typedef struct {
     int lanes;       /* elements in a vector */

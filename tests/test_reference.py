@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 from strategies import LAYOUTS, MOST_PRODUCTS, cases, lay_out, random_values
 
-EXACT = 1e-15
+# The reference rounds a little itself where long double is no wider than float64.
+EXACT = 1e-13
 
 
 @st.composite

@@ -39,8 +39,9 @@ cdef void run_kernel_gradient(
 # Add the contribution of a tile to `sums`, the gradient of `kernels` kernels with `taps` taps in
 # all (channels included), gradient.channels * gradient.tiling.taps entries apart. `rows` holds the
 # kernels' output gradients in the layout of the tile, gradient.row_size elements apart, with zeros
-# from the end of each row of the tile to the next; `pixels` and `offset` are from lay_out.
+# from the end of each row of the tile to the next; `pixels` and `offset` are from lay_out; `spare`
+# is room for one more row.
 cdef void add_tile(
     const KernelGradient *gradient, const Tile *tile, Py_ssize_t kernels, Py_ssize_t taps,
-    const real *rows, const real *pixels, const Py_ssize_t *offset, double *sums
+    const real *rows, const real *pixels, const Py_ssize_t *offset, real *spare, double *sums
 ) noexcept nogil

@@ -9,7 +9,7 @@ sums of the tiles are added in float64, in an order that depends on the shapes a
 cimport numpy as cnp
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from convext._dispatch cimport Microkernels, microkernels
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
@@ -77,7 +77,7 @@ cdef int init_kernel_gradient(
 
     gradient.scratch_size = aligned_size(
         packed_size(tiling, micro.lanes)
-        + divide_up(gradient.kernels, gradient.kernel_chunks) * gradient.row_size,
+        + (divide_up(gradient.kernels, gradient.kernel_chunks) + 1) * gradient.row_size,
         itemsize
     )
     gradient.scratch = aligned_alloc(gradient.scratch_size * gradient.num_threads, itemsize)
@@ -112,31 +112,35 @@ cdef void lay_out_gradients(
     memset(to, 0, (end - to) * sizeof(real))
 
 
-cdef double exact_dot(
-    const Tile *tile, Py_ssize_t pitch, const real *row, const real *pixels
+cdef real dot_without_gaps(
+    const KernelGradient *gradient, const Tile *tile, const real *row, const real *pixels,
+    real *spare
 ) noexcept nogil:
     """Multiply only what belongs together.
 
     Between the rows of a tile the micro-kernel multiplies zeros with pixels that do not belong
-    there, which is harmless unless such a pixel is infinite or NaN.
+    there, which changes nothing unless such a pixel is infinite or NaN. Here they are zeros too, so
+    the sum has the same bits as if they had been finite.
     """
-    cdef double total = 0
-    cdef Py_ssize_t r, c
+    cdef Py_ssize_t pitch = gradient.tiling.pitch
+    cdef Py_ssize_t r, nowhere = 0
+    cdef real total
+    memset(spare, 0, gradient.row_size * sizeof(real))
     for r in range(tile.height):
-        for c in range(tile.width):
-            total += <double> row[r * pitch + c] * pixels[r * pitch + c]
+        memcpy(spare + r * pitch, pixels + r * pitch, tile.width * sizeof(real))
+    gradient.micro.dot[1][1](tile.num_pixels, row, 0, spare, &nowhere, &total)
     return total
 
 
 cdef void add_tile(
     const KernelGradient *gradient, const Tile *tile, Py_ssize_t kernels, Py_ssize_t taps,
-    const real *rows, const real *pixels, const Py_ssize_t *offset, double *sums
+    const real *rows, const real *pixels, const Py_ssize_t *offset, real *spare, double *sums
 ) noexcept nogil:
     cdef const Microkernels *micro = gradient.micro
     cdef Py_ssize_t kernel_size = gradient.channels * gradient.tiling.taps
     cdef Py_ssize_t k, t, i, j, row_count, tap_count, tap_blocks, b
     cdef real[32] block
-    cdef double value
+    cdef real value
     k = 0
     while k < kernels:
         row_count = min(<Py_ssize_t> micro.max_rows, kernels - k)
@@ -152,9 +156,9 @@ cdef void add_tile(
                 for j in range(tap_count):
                     value = block[i * tap_count + j]
                     if value - value != 0:
-                        value = exact_dot(
-                            tile, gradient.tiling.pitch, rows + (k + i) * gradient.row_size,
-                            pixels + offset[t + j]
+                        value = dot_without_gaps(
+                            gradient, tile, rows + (k + i) * gradient.row_size,
+                            pixels + offset[t + j], spare
                         )
                     sums[(k + i) * kernel_size + t + j] += value
         k += row_count
@@ -185,6 +189,7 @@ cdef void run_part(
         (group * gradient.kernels + kernel) * kernel_size + channel * tiling.taps
     )
     cdef real *rows = scratch + packed_size(tiling, lanes)
+    cdef real *spare = rows + kernels * gradient.row_size
     cdef Array4 source = gradient.images
     cdef Tile tile
     cdef const Py_ssize_t *offset
@@ -213,7 +218,9 @@ cdef void run_part(
                 + (group * gradient.kernels + kernel + k) * gradient.output_grad.c_stride,
                 rows + k * gradient.row_size
             )
-        add_tile(gradient, &tile, kernels, channels * tiling.taps, rows, pixels, offset, sums)
+        add_tile(
+            gradient, &tile, kernels, channels * tiling.taps, rows, pixels, offset, spare, sums
+        )
 
 
 cdef void run_kernel_gradient(

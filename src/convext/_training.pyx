@@ -244,7 +244,7 @@ cdef double differentiate_sample(
         target += trainer.plane
     add_tile(
         &trainer.gradient, &tile, trainer.weights.n, trainer.images.c * tiling.taps, rows, pixels,
-        offset, trainer.total
+        offset, <real *> trainer.gradient.scratch, trainer.total
     )
     return squares
 

@@ -11,6 +11,10 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_rows, Py_ssize_t num_columns, void *predicted, Py_ssize_t pitch,
         const void *target, Py_ssize_t target_pitch, double scale)
 
+    ctypedef void interleave_kernel "convext_interleave"(
+        Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
+        Py_ssize_t step, void *to, Py_ssize_t to_stride)
+
     ctypedef struct Microkernels "convext_microkernels":
         int lanes
         int max_kernels
@@ -19,6 +23,7 @@ cdef extern from "microkernel.h" nogil:
         correlate_kernel *correlate[15]
         dot_kernel *dot[5][25]
         residual_kernel *residual
+        interleave_kernel *interleave
 
 
 # The micro-kernels in use for elements of `itemsize` bytes (4 or 8).

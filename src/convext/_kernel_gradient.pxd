@@ -1,7 +1,7 @@
 from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, Geometry, real
 from convext._interrupt cimport Interrupt
-from convext._tile cimport Tile, Tiling
+from convext._tile cimport Tiling
 
 # The gradient with respect to the kernels, prepared for images and output gradients of given sizes.
 cdef struct KernelGradient:
@@ -19,6 +19,13 @@ cdef struct KernelGradient:
     void *scratch                   # scratch_size elements for each of num_threads
     double *sums                    # [segments][size]
     int num_threads
+    bint by_channels                # else by dots
+
+# One part of it: some kernels and some channels of one group.
+cdef struct Part:
+    Py_ssize_t kernel, kernels      # first (of all) and how many
+    Py_ssize_t channel, channels
+    double *sums                    # of the first kernel and channel
 
 # Prepare gradients over `num_samples` samples at a time at most. -1 when memory runs out.
 cdef int init_kernel_gradient(
@@ -34,14 +41,4 @@ cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil
 cdef void run_kernel_gradient(
     KernelGradient *gradient, const real *images, const Py_ssize_t *order,
     Py_ssize_t num_samples, const real *output_grad, Interrupt *interrupt
-) noexcept nogil
-
-# Add the contribution of a tile to `sums`, the gradient of `kernels` kernels with `taps` taps in
-# all (channels included), gradient.channels * gradient.tiling.taps entries apart. `rows` holds the
-# kernels' output gradients in the layout of the tile, gradient.row_size elements apart, with zeros
-# from the end of each row of the tile to the next; `pixels` and `offset` are from lay_out; `spare`
-# is room for one more row.
-cdef void add_tile(
-    const KernelGradient *gradient, const Tile *tile, Py_ssize_t kernels, Py_ssize_t taps,
-    const real *rows, const real *pixels, const Py_ssize_t *offset, real *spare, double *sums
 ) noexcept nogil

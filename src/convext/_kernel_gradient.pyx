@@ -1,32 +1,48 @@
 """The gradient with respect to the kernels: sums over pixels of output gradients times pixels.
 
-The output gradients of a tile are laid out like its pixels, with zeros where the tile's rows end.
-Then each entry of the gradient is one dot product of a row of output gradients with the pixels
-from its tap's offset on, and the micro-kernel computes a few rows times a few taps at once. The
-sums of the tiles are added in float64, in an order that depends on the shapes alone.
+The gradient is computed in parts (some kernels, some channels), each over segments of the tiles of
+all samples, by dot products or by the building block of the forward convolution, whichever is
+faster for the shape. The sums are added in float64, in an order that depends on the shapes alone.
 """
 
 cimport numpy as cnp
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from convext._dispatch cimport Microkernels, microkernels
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext._gradient_by_channels cimport (
+    add_tile_by_channels, channels_scratch_size, flush_channels
+)
+from convext._gradient_by_dots cimport add_tile_by_dots, dots_scratch_size
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_size
 from convext._tasks cimport ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, divide_up, threads_for
 from convext._tile cimport (
-    Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, lay_out, packed_size, row_size, tile_at
+    Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
 )
 
-# A few rows of output gradients should stay in L1 beside the pixels, those of a chunk of kernels
-# in L2.
+# By dots: a few rows of output gradients should stay in L1 beside the pixels.
 cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
-cdef Py_ssize_t MAX_CHUNK_BYTES = 192 * 1024
+
+# The rows, or the running sums, of a chunk of kernels should stay in L2.
+cdef Py_ssize_t MAX_CHUNK_BYTES = 256 * 1024
+
+# By channels: pixels of a tile, and how many are summed in the arrays' own type before the sums are
+# added in float64.
+cdef Py_ssize_t TILE_PIXELS_BY_CHANNELS = 256
+cdef Py_ssize_t MAX_RUNNING_PIXELS = 2048
 
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
+
+
+cdef bint worth_going_by_channels(const KernelGradient *gradient) noexcept nogil:
+    """Whether vectors of channels are nearly full, and met by enough kernels to pay for them."""
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t width = divide_up(gradient.channels, lanes) * lanes
+    return gradient.kernels >= 4 and 4 * gradient.channels >= 3 * width
 
 
 cdef int init_kernel_gradient(
@@ -37,7 +53,7 @@ cdef int init_kernel_gradient(
     cdef const Microkernels *micro = microkernels(itemsize)
     cdef Tiling *tiling = &gradient.tiling
     cdef Axis rows, columns
-    cdef Py_ssize_t tiles, parts, kernels_at_once
+    cdef Py_ssize_t max_pixels, row_bytes, kernels, tiles, parts
     cdef double products
     if init_axis(&rows, kernel_h, geometry.stride_h, geometry.padding_top,
                  geometry.dilation_h) == -1:
@@ -54,15 +70,21 @@ cdef int init_kernel_gradient(
     gradient.channels = images.c // geometry.groups
     gradient.kernels = output_grad.c // geometry.groups
     gradient.size = output_grad.c * gradient.channels * kernel_h * kernel_w
+    gradient.by_channels = worth_going_by_channels(gradient)
+    max_pixels = (
+        TILE_PIXELS_BY_CHANNELS if gradient.by_channels else MAX_ROW_BYTES // <Py_ssize_t> itemsize
+    )
     if init_tiling(
         tiling, rows, columns, images, gradient.channels, output_grad.h, output_grad.w,
-        MAX_ROW_BYTES // <Py_ssize_t> itemsize, gradient.channels, itemsize
+        max_pixels, gradient.channels, itemsize
     ) == -1:
         return -1
     gradient.row_size = row_size(tiling, micro.lanes)
 
-    kernels_at_once = max(1, MAX_CHUNK_BYTES // (gradient.row_size * <Py_ssize_t> itemsize))
-    gradient.kernel_chunks = divide_up(gradient.kernels, kernels_at_once)
+    row_bytes = <Py_ssize_t> itemsize * (
+        tiling.taps * tiling.block if gradient.by_channels else gradient.row_size
+    )
+    gradient.kernel_chunks = divide_up(gradient.kernels, max(1, MAX_CHUNK_BYTES // row_bytes))
     gradient.channel_chunks = divide_up(gradient.channels, tiling.block)
     parts = gradient.groups * gradient.kernel_chunks * gradient.channel_chunks
     tiles = num_samples * tiling.tiles_down * tiling.tiles_across
@@ -75,9 +97,10 @@ cdef int init_kernel_gradient(
         ))
     gradient.num_threads = threads_for(products, parts * gradient.segments, num_threads)
 
+    kernels = divide_up(gradient.kernels, gradient.kernel_chunks)
     gradient.scratch_size = aligned_size(
-        packed_size(tiling, micro.lanes)
-        + (divide_up(gradient.kernels, gradient.kernel_chunks) + 1) * gradient.row_size,
+        channels_scratch_size(gradient, kernels) if gradient.by_channels
+        else dots_scratch_size(gradient, kernels),
         itemsize
     )
     gradient.scratch = aligned_alloc(gradient.scratch_size * gradient.num_threads, itemsize)
@@ -94,74 +117,25 @@ cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil:
     free(gradient.sums)
 
 
-cdef void lay_out_gradients(
-    const KernelGradient *gradient, const Tile *tile, const real *source, real *to
+cdef Part part_of(
+    const KernelGradient *gradient, Py_ssize_t index, Py_ssize_t segment
 ) noexcept nogil:
-    """Copy the output gradients of one kernel under a tile, with zeros between its rows."""
-    cdef const Array4 *layout = &gradient.output_grad
-    cdef Py_ssize_t c
-    cdef Py_ssize_t pitch = gradient.tiling.pitch
-    cdef real *end = to + gradient.row_size
-    source += tile.top * layout.h_stride + tile.left * layout.w_stride
-    for _ in range(tile.height):
-        for c in range(tile.width):
-            to[c] = source[c * layout.w_stride]
-        memset(to + tile.width, 0, (pitch - tile.width) * sizeof(real))
-        source += layout.h_stride
-        to += pitch
-    memset(to, 0, (end - to) * sizeof(real))
-
-
-cdef real dot_without_gaps(
-    const KernelGradient *gradient, const Tile *tile, const real *row, const real *pixels,
-    real *spare
-) noexcept nogil:
-    """Multiply only what belongs together.
-
-    Between the rows of a tile the micro-kernel multiplies zeros with pixels that do not belong
-    there, which changes nothing unless such a pixel is infinite or NaN. Here they are zeros too, so
-    the sum has the same bits as if they had been finite.
-    """
-    cdef Py_ssize_t pitch = gradient.tiling.pitch
-    cdef Py_ssize_t r, nowhere = 0
-    cdef real total
-    memset(spare, 0, gradient.row_size * sizeof(real))
-    for r in range(tile.height):
-        memcpy(spare + r * pitch, pixels + r * pitch, tile.width * sizeof(real))
-    gradient.micro.dot[1][1](tile.num_pixels, row, 0, spare, &nowhere, &total)
-    return total
-
-
-cdef void add_tile(
-    const KernelGradient *gradient, const Tile *tile, Py_ssize_t kernels, Py_ssize_t taps,
-    const real *rows, const real *pixels, const Py_ssize_t *offset, real *spare, double *sums
-) noexcept nogil:
-    cdef const Microkernels *micro = gradient.micro
-    cdef Py_ssize_t kernel_size = gradient.channels * gradient.tiling.taps
-    cdef Py_ssize_t k, t, i, j, row_count, tap_count, tap_blocks, b
-    cdef real[32] block
-    cdef real value
-    k = 0
-    while k < kernels:
-        row_count = min(<Py_ssize_t> micro.max_rows, kernels - k)
-        tap_blocks = divide_up(taps, micro.max_dot_taps[row_count])
-        for b in range(tap_blocks):
-            t = b * taps // tap_blocks
-            tap_count = (b + 1) * taps // tap_blocks - t
-            micro.dot[row_count][tap_count](
-                tile.num_pixels, rows + k * gradient.row_size, gradient.row_size, pixels,
-                offset + t, block
-            )
-            for i in range(row_count):
-                for j in range(tap_count):
-                    value = block[i * tap_count + j]
-                    if value - value != 0:
-                        value = dot_without_gaps(
-                            gradient, tile, rows + (k + i) * gradient.row_size,
-                            pixels + offset[t + j], spare
-                        )
-                    sums[(k + i) * kernel_size + t + j] += value
-        k += row_count
+    """The kernels and channels of a part, and where its sums are."""
+    cdef Part part
+    cdef Py_ssize_t channel_chunk = index % gradient.channel_chunks
+    cdef Py_ssize_t kernel_chunk = index // gradient.channel_chunks % gradient.kernel_chunks
+    cdef Py_ssize_t group = index // gradient.channel_chunks // gradient.kernel_chunks
+    cdef Py_ssize_t first = kernel_chunk * gradient.kernels // gradient.kernel_chunks
+    cdef Py_ssize_t end = (kernel_chunk + 1) * gradient.kernels // gradient.kernel_chunks
+    cdef Py_ssize_t channel = channel_chunk * gradient.tiling.block
+    part.kernel = group * gradient.kernels + first
+    part.kernels = end - first
+    part.channel = group * gradient.channels + channel
+    part.channels = min(gradient.tiling.block, gradient.channels - channel)
+    part.sums = gradient.sums + segment * gradient.size + (
+        (part.kernel * gradient.channels + channel) * gradient.tiling.taps
+    )
+    return part
 
 
 cdef void run_part(
@@ -169,58 +143,43 @@ cdef void run_part(
     Py_ssize_t num_samples, const real *output_grad, Py_ssize_t task, real *scratch,
     Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
-    """Sum one part of the gradient (kernels x channels of a group) over one segment of tiles."""
+    """Sum one part of the gradient over one segment of the tiles."""
     cdef const Tiling *tiling = &gradient.tiling
-    cdef int lanes = gradient.micro.lanes
     cdef Py_ssize_t segment = task % gradient.segments
-    cdef Py_ssize_t channel_chunk = task // gradient.segments % gradient.channel_chunks
-    cdef Py_ssize_t part = task // gradient.segments // gradient.channel_chunks
-    cdef Py_ssize_t kernel_chunk = part % gradient.kernel_chunks
-    cdef Py_ssize_t group = part // gradient.kernel_chunks
-    cdef Py_ssize_t kernel = kernel_chunk * gradient.kernels // gradient.kernel_chunks
-    cdef Py_ssize_t kernels = (
-        (kernel_chunk + 1) * gradient.kernels // gradient.kernel_chunks - kernel
-    )
-    cdef Py_ssize_t channel = channel_chunk * tiling.block
-    cdef Py_ssize_t channels = min(tiling.block, gradient.channels - channel)
-    cdef Py_ssize_t kernel_size = gradient.channels * tiling.taps
+    cdef Part part = part_of(gradient, task // gradient.segments, segment)
     cdef Py_ssize_t tiles = tiling.tiles_down * tiling.tiles_across
-    cdef double *sums = gradient.sums + segment * gradient.size + (
-        (group * gradient.kernels + kernel) * kernel_size + channel * tiling.taps
-    )
-    cdef real *rows = scratch + packed_size(tiling, lanes)
-    cdef real *spare = rows + kernels * gradient.row_size
+    cdef Py_ssize_t begin = segment * num_samples * tiles // gradient.segments
+    cdef Py_ssize_t end = (segment + 1) * num_samples * tiles // gradient.segments
     cdef Array4 source = gradient.images
     cdef Tile tile
-    cdef const Py_ssize_t *offset
-    cdef const real *pixels
-    cdef Py_ssize_t i, n, k
+    cdef Py_ssize_t i, n, k, image, running = 0
+    cdef const real *first_grad
     source.data = <void *> images
-    for k in range(kernels):
-        memset(sums + k * kernel_size, 0, channels * tiling.taps * sizeof(double))
+    for k in range(part.kernels):
+        memset(
+            part.sums + k * gradient.channels * tiling.taps, 0,
+            part.channels * tiling.taps * sizeof(double)
+        )
 
-    for i in range(
-        segment * num_samples * tiles // gradient.segments,
-        (segment + 1) * num_samples * tiles // gradient.segments
-    ):
+    for i in range(begin, end):
         if interrupted(interrupt, may_poll):
-            break
+            return
         n = i // tiles
-        tile = tile_at(tiling, i % tiles, lanes)
-        pixels = lay_out(
-            tiling, &tile, &source, order[n] if order != NULL else n,
-            group * gradient.channels + channel, channels, scratch, lanes, &offset
+        image = order[n] if order != NULL else n
+        tile = tile_at(tiling, i % tiles, gradient.micro.lanes)
+        first_grad = output_grad + (
+            n * gradient.output_grad.n_stride + part.kernel * gradient.output_grad.c_stride
         )
-        for k in range(kernels):
-            lay_out_gradients(
-                gradient, &tile,
-                output_grad + n * gradient.output_grad.n_stride
-                + (group * gradient.kernels + kernel + k) * gradient.output_grad.c_stride,
-                rows + k * gradient.row_size
-            )
-        add_tile(
-            gradient, &tile, kernels, channels * tiling.taps, rows, pixels, offset, spare, sums
+        if not gradient.by_channels:
+            add_tile_by_dots(gradient, &part, &tile, &source, image, first_grad, scratch)
+            continue
+        add_tile_by_channels(
+            gradient, &part, &tile, &source, image, first_grad, running == 0, scratch
         )
+        running += tile.height * tile.width
+        if running >= MAX_RUNNING_PIXELS or i == end - 1:
+            flush_channels(gradient, &part, scratch)
+            running = 0
 
 
 cdef void run_kernel_gradient(

@@ -11,9 +11,10 @@ from convext._correlation cimport (
 )
 from convext._forward cimport init_forward, set_kernels
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext._gradient_by_dots cimport add_dots
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._kernel_gradient cimport (
-    KernelGradient, add_tile, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
+    KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
 from convext._scratch cimport aligned_alloc
 from convext._tasks cimport MIN_PRODUCTS_PER_THREAD
@@ -92,7 +93,7 @@ cdef class Trainer:
         # This must not depend on the number of threads: the order of the sums differs.
         self.fused = (
             <double> self.gradient.size * self.plane * self.part < MAX_FUSED_PRODUCTS
-            and self.forward.num_chunks == 1
+            and self.forward.num_chunks == 1 and not self.gradient.by_channels
             and one_tile(&self.forward.tiling, self.images.c)
             and one_tile(&self.gradient.tiling, self.images.c)
         )
@@ -242,7 +243,7 @@ cdef double differentiate_sample(
         )
         memset(row + used, 0, (forward.row_size - used) * sizeof(real))
         target += trainer.plane
-    add_tile(
+    add_dots(
         &trainer.gradient, &tile, trainer.weights.n, trainer.images.c * tiling.taps, rows, pixels,
         offset, <real *> trainer.gradient.scratch, trainer.total
     )

@@ -171,6 +171,32 @@ static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicte
     return sum + sum_of_lanes(squares) + rest;
 }
 
+/* Eight rows at a time, so that what is written together lies together. */
+CONVEXT_INLINE void interleave_rows(const int rows, ptrdiff_t count, const real *from,
+                                    ptrdiff_t row_stride, ptrdiff_t step, real *to,
+                                    ptrdiff_t to_stride)
+{
+    for (ptrdiff_t i = 0; i < count; i++)
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+            to[i * to_stride + r] = from[r * row_stride + i * step];
+}
+
+static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
+                       ptrdiff_t row_stride, ptrdiff_t step, void *to_, ptrdiff_t to_stride)
+{
+    const real *from = from_;
+    real *to = to_;
+    ptrdiff_t r = 0;
+    for (; r + 8 <= num_rows; r += 8)
+        if (step == 1)
+            interleave_rows(8, count, from + r * row_stride, row_stride, 1, to + r, to_stride);
+        else
+            interleave_rows(8, count, from + r * row_stride, row_stride, step, to + r, to_stride);
+    for (; r < num_rows; r++)
+        interleave_rows(1, count, from + r * row_stride, row_stride, step, to + r, to_stride);
+}
+
 /* The instances, and the table that lists them. Sizes that do not fit the registers stay NULL. */
 #define CORRELATE_INSTANCE(kernels) \
     static void correlate_##kernels(ptrdiff_t num_taps, ptrdiff_t num_pixels, \
@@ -231,4 +257,5 @@ const convext_microkernels CONVEXT_TABLE = {
     .correlate = {FOR_KERNELS(CORRELATE_ENTRY)},
     .dot = {FOR_DOTS(DOT_ENTRY)},
     .residual = residual,
+    .interleave = interleave,
 };

@@ -42,6 +42,11 @@ typedef double convext_residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void 
                                 ptrdiff_t pitch, const void *target, ptrdiff_t target_pitch,
                                 double scale);
 
+/* to[i * to_stride + r] = from[r * row_stride + i * step] for every i < count and r < num_rows. */
+typedef void convext_interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from,
+                                ptrdiff_t row_stride, ptrdiff_t step, void *to,
+                                ptrdiff_t to_stride);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -50,6 +55,7 @@ typedef struct {
     convext_correlate *correlate[CONVEXT_MAX_KERNELS + 1];
     convext_dot *dot[CONVEXT_MAX_ROWS + 1][CONVEXT_MAX_DOT_TAPS + 1];
     convext_residual *residual;
+    convext_interleave *interleave;
 } convext_microkernels;
 
 #endif

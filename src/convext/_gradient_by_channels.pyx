@@ -1,0 +1,137 @@
+"""The kernel gradient of many channels and kernels: the building block, summed over pixels.
+
+The pixels of a tile are laid out with the channels side by side, so that a vector holds the same
+pixel of several channels; for one tap and one block of kernels, the micro-kernel of the forward
+convolution then multiplies each pixel's vectors with its output gradients and adds up all pixels.
+"""
+
+from convext._geometry cimport Array4, real
+from convext._kernel_gradient cimport KernelGradient, Part
+from convext._scratch cimport aligned_size
+from convext._tasks cimport divide_up
+from convext._tile cimport Tile, Tiling, lay_out, packed_size
+
+
+# The scratch memory: the channels one after the other, as lay_out has them, and side by side; the
+# offsets of the pixels; their output gradients; the running sums.
+cdef struct Scratch:
+    Py_ssize_t width            # channels side by side, whole vectors
+    Py_ssize_t tile_pixels      # of a whole tile
+    Py_ssize_t panel, offsets, gradients, sums, end     # where each begins
+
+
+cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcept nogil:
+    cdef const Tiling *tiling = &gradient.tiling
+    cdef size_t itemsize = gradient.itemsize
+    cdef int lanes = gradient.micro.lanes
+    cdef Scratch scratch
+    scratch.width = divide_up(tiling.block, lanes) * lanes
+    scratch.tile_pixels = tiling.tile_h * tiling.tile_w
+    scratch.panel = aligned_size(packed_size(tiling, lanes), itemsize)
+    scratch.offsets = scratch.panel + span(tiling, tiling.tile_h) * scratch.width
+    scratch.gradients = scratch.offsets + aligned_size(
+        scratch.tile_pixels * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize), itemsize
+    )
+    scratch.sums = scratch.gradients + aligned_size(
+        scratch.tile_pixels * gradient.micro.max_kernels, itemsize
+    )
+    scratch.end = scratch.sums + tiling.taps * kernels * scratch.width
+    return scratch
+
+
+cdef inline Py_ssize_t span(const Tiling *tiling, Py_ssize_t height) noexcept nogil:
+    """Positions in a channel, packed or in place, from a tile's first pixel to its last."""
+    return max(tiling.channel_size, (height + tiling.rows.extent) * tiling.pitch)
+
+
+cdef Py_ssize_t channels_scratch_size(
+    const KernelGradient *gradient, Py_ssize_t kernels
+) noexcept nogil:
+    return arrange(gradient, kernels).end
+
+
+cdef void lay_out_channels(
+    const KernelGradient *gradient, const Part *part, const Tile *tile, const real *pixels,
+    bint packed, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Lay the channels side by side, and note where each pixel of the tile is then."""
+    cdef const Tiling *tiling = &gradient.tiling
+    cdef Py_ssize_t *offset = <Py_ssize_t *> (scratch + layout.offsets)
+    cdef Py_ssize_t r, c, count = tiling.channel_size, stride = tiling.channel_size
+    if not packed:
+        stride = tiling.channel_stride
+        count = (
+            (tile.height - 1 + tiling.rows.extent) * tiling.pitch
+            + tile.width + tiling.columns.extent
+        )
+    gradient.micro.interleave(
+        count, part.channels, pixels, stride, 1, scratch + layout.panel, layout.width
+    )
+    for r in range(tile.height):
+        for c in range(tile.width):
+            offset[r * tile.width + c] = (r * tiling.pitch + c) * layout.width
+
+
+cdef void lay_out_gradients(
+    const KernelGradient *gradient, const Tile *tile, Py_ssize_t kernels, const real *output_grad,
+    real *to
+) noexcept nogil:
+    """Pack the output gradients of a block of kernels as the weights of the tile's pixels."""
+    cdef const Array4 *layout = &gradient.output_grad
+    cdef Py_ssize_t r
+    output_grad += tile.top * layout.h_stride + tile.left * layout.w_stride
+    for r in range(tile.height):
+        gradient.micro.interleave(
+            tile.width, kernels, output_grad, layout.c_stride, layout.w_stride, to, kernels
+        )
+        output_grad += layout.h_stride
+        to += tile.width * kernels
+
+
+cdef void add_tile_by_channels(
+    const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
+    Py_ssize_t image, const real *output_grad, bint first, real *scratch
+) noexcept nogil:
+    cdef const Tiling *tiling = &gradient.tiling
+    cdef Scratch layout = arrange(gradient, part.kernels)
+    cdef real *gradients = scratch + layout.gradients
+    cdef Py_ssize_t num_blocks = divide_up(part.kernels, gradient.micro.max_kernels)
+    cdef Py_ssize_t b, t, begin, count
+    cdef const Py_ssize_t *tap
+    cdef const real *pixels = lay_out(
+        tiling, tile, images, image, part.channel, part.channels, scratch, gradient.micro.lanes,
+        &tap
+    )
+    lay_out_channels(
+        gradient, part, tile, pixels, tap == tiling.offset_packed, &layout, scratch
+    )
+    for b in range(num_blocks):
+        begin = b * part.kernels // num_blocks
+        count = (b + 1) * part.kernels // num_blocks - begin
+        lay_out_gradients(
+            gradient, tile, count, output_grad + begin * gradient.output_grad.c_stride, gradients
+        )
+        for t in range(tiling.taps):
+            gradient.micro.correlate[count](
+                tile.height * tile.width, layout.width, gradients,
+                scratch + layout.panel + tap[t] * layout.width,
+                <const Py_ssize_t *> (scratch + layout.offsets),
+                scratch + layout.sums + (t * part.kernels + begin) * layout.width,
+                layout.width, not first
+            )
+
+
+cdef void flush_channels(
+    const KernelGradient *gradient, const Part *part, const real *scratch
+) noexcept nogil:
+    cdef Py_ssize_t taps = gradient.tiling.taps
+    cdef Scratch layout = arrange(gradient, part.kernels)
+    cdef const real *sums
+    cdef double *to
+    cdef Py_ssize_t k, c, t
+    for k in range(part.kernels):
+        to = part.sums + k * gradient.channels * taps
+        sums = scratch + layout.sums + k * layout.width
+        for c in range(part.channels):
+            for t in range(taps):
+                to[c * taps + t] += sums[t * part.kernels * layout.width + c]

@@ -107,35 +107,57 @@ cdef inline Py_ssize_t first_kernel(
     return block * correlation.kernels // correlation.num_blocks
 
 
+cdef Py_ssize_t consecutive_weights(
+    const Correlation *correlation, const Array4 *kernels, Py_ssize_t channel_stride,
+    const Py_ssize_t *rows, const Py_ssize_t *columns
+) noexcept nogil:
+    """How many weights of a kernel, in the order (channel, tap), lie one after the other."""
+    cdef const Tiling *tiling = &correlation.tiling
+    cdef Py_ssize_t i, j, distance
+    for i in range(tiling.rows.num_taps):
+        for j in range(tiling.columns.num_taps):
+            distance = (
+                (rows[i] - rows[0]) * kernels.h_stride
+                + (columns[j] - columns[0]) * kernels.w_stride
+            )
+            if distance != i * tiling.columns.num_taps + j:
+                return 1
+    if channel_stride == tiling.taps:
+        return correlation.channels * tiling.taps
+    return tiling.taps
+
+
 cdef void pack_weights(
     Correlation *correlation, const Array4 *kernels, bint swapped,
     const Py_ssize_t *rows, const Py_ssize_t *columns, real *weights
 ) noexcept nogil:
     # Order: group, block of kernels, channel, tap, kernel within the block.
-    cdef const Tiling *tiling = &correlation.tiling
     cdef Py_ssize_t kernel_stride = kernels.n_stride, channel_stride = kernels.c_stride
     cdef Py_ssize_t group_stride = correlation.kernels * kernels.n_stride
-    cdef Py_ssize_t g, b, k, c, i, j, begin, end
-    cdef const real *group
-    cdef const real *tap
+    cdef Py_ssize_t num_columns = correlation.tiling.columns.num_taps
+    cdef Py_ssize_t taps = correlation.tiling.taps
+    cdef Py_ssize_t g, b, t, tap, begin, count, run
+    cdef const real *block
     if swapped:
         kernel_stride, channel_stride = kernels.c_stride, kernels.n_stride
         group_stride = correlation.channels * kernels.n_stride
+    run = consecutive_weights(correlation, kernels, channel_stride, rows, columns)
     for g in range(correlation.groups):
-        group = <const real *> kernels.data + g * group_stride
         for b in range(correlation.num_blocks):
             begin = first_kernel(correlation, b)
-            end = first_kernel(correlation, b + 1)
-            for c in range(correlation.channels):
-                for i in range(tiling.rows.num_taps):
-                    for j in range(tiling.columns.num_taps):
-                        tap = (
-                            group + c * channel_stride
-                            + rows[i] * kernels.h_stride + columns[j] * kernels.w_stride
-                        )
-                        for k in range(begin, end):
-                            weights[0] = tap[k * kernel_stride]
-                            weights += 1
+            count = first_kernel(correlation, b + 1) - begin
+            block = <const real *> kernels.data + g * group_stride + begin * kernel_stride
+            t = 0
+            while t < correlation.channels * taps:
+                tap = t % taps
+                correlation.micro.interleave(
+                    run, count,
+                    block + t // taps * channel_stride + rows[tap // num_columns] * kernels.h_stride
+                    + columns[tap % num_columns] * kernels.w_stride,
+                    kernel_stride, 1, weights + t * count, count
+                )
+                t += run
+            weights += correlation.channels * taps * count
 
 
 cdef void store_tile(

@@ -78,9 +78,8 @@ cdef void lay_out_gradients(
 ) noexcept nogil:
     """Pack the output gradients of a block of kernels as the weights of the tile's pixels."""
     cdef const Array4 *layout = &gradient.output_grad
-    cdef Py_ssize_t r
     output_grad += tile.top * layout.h_stride + tile.left * layout.w_stride
-    for r in range(tile.height):
+    for _ in range(tile.height):
         gradient.micro.interleave(
             tile.width, kernels, output_grad, layout.c_stride, layout.w_stride, to, kernels
         )

@@ -171,7 +171,7 @@ static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicte
     return sum + sum_of_lanes(squares) + rest;
 }
 
-/* Eight rows at a time, so that what is written together lies together. */
+/* Several rows at a time, so that what is written together lies together. */
 CONVEXT_INLINE void interleave_rows(const int rows, ptrdiff_t count, const real *from,
                                     ptrdiff_t row_stride, ptrdiff_t step, real *to,
                                     ptrdiff_t to_stride)
@@ -189,11 +189,10 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
     real *to = to_;
     ptrdiff_t r = 0;
     for (; r + 8 <= num_rows; r += 8)
-        if (step == 1)
-            interleave_rows(8, count, from + r * row_stride, row_stride, 1, to + r, to_stride);
-        else
-            interleave_rows(8, count, from + r * row_stride, row_stride, step, to + r, to_stride);
-    for (; r < num_rows; r++)
+        interleave_rows(8, count, from + r * row_stride, row_stride, step, to + r, to_stride);
+    for (; r + 2 <= num_rows; r += 2)
+        interleave_rows(2, count, from + r * row_stride, row_stride, step, to + r, to_stride);
+    if (r < num_rows)
         interleave_rows(1, count, from + r * row_stride, row_stride, step, to + r, to_stride);
 }
 

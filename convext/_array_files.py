@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import stat
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,9 @@ from numpy.lib import format as npy
 
 from ._checks import real_dtype
 from .files import FilePath
+
+if TYPE_CHECKING:
+    import zipfile
 
 # Of any real type; what files hold is known only when they are read.
 NumericArray: TypeAlias = npt.NDArray[np.generic]
@@ -77,11 +79,17 @@ def load_array(
         if mmap:
             raise ValueError(f"{label} is a .npz file, only a .npy file can be memory-mapped")
         with _damage_named(label):
-            archive = zipfile.ZipFile(stream)
+            archive = _open_archive(stream)
         info = _choose_member(archive, label, member)
         with _damage_named(label):
             values = archive.open(info)
         return _read_npy(values, info.file_size, label)
+
+
+def is_archive(file: FilePath, name: str) -> bool:
+    """Return whether a file is a .npz file; one that is neither that nor .npy is an error."""
+    with _open(file, f"{name} ({os.fspath(file)})") as stream:
+        return _is_archive(stream)
 
 
 def load_text(file: FilePath, name: str, member: str) -> str | None:
@@ -136,6 +144,12 @@ def _damage_named(label: str) -> Iterator[None]:
         raise ValueError(f"{label} is damaged: {error}") from error
 
 
+def _open_archive(stream: IO[bytes]) -> zipfile.ZipFile:
+    import zipfile  # only here, so that importing convext stays quick
+
+    return zipfile.ZipFile(stream)
+
+
 def _choose_member(archive: zipfile.ZipFile, label: str, member: str | None) -> zipfile.ZipInfo:
     """Return where in `archive` the array `member` is, or the only array that there is."""
     arrays = {
@@ -166,9 +180,9 @@ def _read_npy(stream: IO[bytes], size: int, label: str, *, mmap: bool = False) -
         )
     with _damage_named(label):
         if mmap and needed > 0:
-            order = "F" if header.fortran_order else "C"
+            order: Literal["C", "F"] = "F" if header.fortran_order else "C"
             return np.memmap(
-                stream, header.dtype, "r", stream.tell(), header.shape, order
+                stream, header.dtype, "r", offset=stream.tell(), shape=header.shape, order=order
             )
         stream.seek(0)
         return npy.read_array(stream, allow_pickle=False)

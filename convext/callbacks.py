@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
 from ._checks import RealArray, finite_number, integer
 from .errors import StopTraining
 from .files import FilePath
@@ -32,8 +30,7 @@ class EpochReport:
     seconds : float
         How long the epoch took.
     kernels : numpy.ndarray
-        The kernels after the epoch, (num_kernels, C, kh, kw). Copy them to keep them: the next
-        epoch may change them in place.
+        A copy of the kernels after the epoch, (num_kernels, C, kh, kw).
     """
 
     epoch: int
@@ -58,6 +55,7 @@ class History:
 
     Examples
     --------
+    >>> import numpy as np
     >>> history = History()
     >>> history(EpochReport(1, 0.5, 0.1, 0.01, np.ones((1, 1, 2, 2))))
     >>> history(EpochReport(2, 0.25, 0.1, 0.01, np.zeros((1, 1, 2, 2))))
@@ -132,6 +130,7 @@ class EarlyStopping:
 
     Examples
     --------
+    >>> import numpy as np
     >>> stop = EarlyStopping(patience=2)
     >>> for epoch, loss in enumerate([0.5, 0.4, 0.4, 0.4], 1):
     ...     stop(EpochReport(epoch, loss, 0.1, 0.01, np.ones((1, 1, 2, 2))))
@@ -139,6 +138,9 @@ class EarlyStopping:
     ...
     convext.errors.StopTraining: no improvement for 2 epochs: the best loss was 0.4 in epoch 2
     """
+
+    best_loss: float
+    best_epoch: int
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0) -> None:
         self.patience = integer("patience", patience, minimum=1)
@@ -154,7 +156,7 @@ class EarlyStopping:
             self.best_epoch = report.epoch
         elif report.epoch - self.best_epoch >= self.patience:
             raise StopTraining(
-                f"no improvement for {self.patience} epochs: "
+                f"no improvement for {self.patience} epoch{'s' if self.patience > 1 else ''}: "
                 f"the best loss was {self.best_loss:g} in epoch {self.best_epoch}"
             )
 

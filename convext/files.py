@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
-import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import IO, TypeAlias
 
 FilePath: TypeAlias = str | os.PathLike[str]
@@ -39,18 +38,19 @@ def check_writable(file: FilePath) -> None:
     FileNotFoundError: [Errno 2] its folder does not exist: 'no_such_folder/kernels.npz'
     """
     path = os.fspath(file)
-    target = Path(os.path.realpath(path))
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file to write", path)
     if _is_special(path):
         return
-    if not target.parent.exists():
+    if not os.path.exists(folder):
         raise FileNotFoundError(errno.ENOENT, "its folder does not exist", path)
-    if not target.parent.is_dir():
+    if not os.path.isdir(folder):
         raise NotADirectoryError(errno.ENOTDIR, "what should be its folder is a file", path)
-    if target.exists() and not os.access(target, os.W_OK):
+    if os.path.exists(target) and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "is not writable", path)
-    if not os.access(target.parent, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "its folder is not writable", path)
 
 
@@ -61,8 +61,8 @@ def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
     The bytes go to a temporary file in the same folder, are flushed to the disk, and then take
     the name of `file` in one step. On any failure, Ctrl-C included, the temporary file is removed
     and an existing `file` stays as it was. A symbolic link is followed; an existing file keeps its
-    permissions, a new one gets those of the umask. What is not a regular file (``/dev/null``) is
-    written directly.
+    permissions, a new one gets those of the umask. What is not a regular file (``/dev/null``)
+    is written, not replaced.
 
     Parameters
     ----------
@@ -81,31 +81,36 @@ def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic_write(f"{folder}/greeting.txt") as stream:
     ...         _ = stream.write(b"hello")
-    ...     print(open(f"{folder}/greeting.txt").read())
+    ...     print(Path(folder, "greeting.txt").read_text())
     hello
     """
     check_writable(file)
     if _is_special(file):
+        # Not all writers can do without seeking.
+        contents = io.BytesIO()
+        yield contents
         with open(file, "wb") as stream:
-            yield stream
+            stream.write(contents.getvalue())
         return
-    target = Path(os.path.realpath(file))
-    temporary = target.with_name(f".convext-{secrets.token_hex(8)}.tmp")
+    target = os.path.realpath(file)
+    temporary = os.path.join(os.path.dirname(target), f".convext-{os.urandom(8).hex()}.tmp")
     try:
         # Mode "x" lets the system apply the umask; tempfile would make a file that only the
         # owner can read.
         with open(temporary, "xb") as stream:
-            if target.exists():
-                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            if os.path.exists(target):
+                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.remove(temporary)
         raise
 
 

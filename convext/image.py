@@ -34,6 +34,7 @@ _EIGHT_BIT_MODE = {"1": "L", "L": "L", "LA": "L", "La": "L"}
 _BITS_PER_SAMPLE = 258
 _PLANAR_CONFIGURATION = 284
 
+
 def load_image(file: FilePath) -> npt.NDArray[np.float64]:
     """Read an image as an array with values in [0, 1].
 

@@ -16,8 +16,8 @@ from .report import format_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -31,9 +31,11 @@ _PANEL = 7.0
 _CELL = 0.55
 _CELL_WITH_VALUE = 0.4
 
-# Distances between channels and between kernels, in widths of a channel.
+# Between channels, in widths of a channel; and between kernels, in inches (room for a number) and
+# at most in widths of a channel.
 _CHANNEL_GAP = 0.06
-_KERNEL_GAP = 0.35
+_KERNEL_GAP = 0.25
+_LARGEST_KERNEL_GAP = 0.35
 
 
 def plot_training(
@@ -176,7 +178,8 @@ def _draw_losses(axes: Axes, losses: npt.NDArray[np.float64]) -> None:
     axes.set_title(f"Loss: {format_loss(float(losses[-1]))} after {count}")
     axes.set_xlabel("epoch")
     axes.set_ylabel("average loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, len(losses) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if losses.min() > 0 and losses.max() > 10 * losses.min():
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
@@ -190,69 +193,68 @@ class _Grid:
         check_dimensions("kernels", array, {4: "(num_kernels, C, kh, kw)"})
         self.title = _title(array.shape)
         self.kernels = array[:_MOST_KERNELS, :_MOST_CHANNELS].astype(np.float64)
-        count, channels, height, width = self.kernels.shape
+        finite = np.isfinite(self.kernels)
+        self.largest = float(np.max(np.abs(self.kernels), where=finite, initial=0.0)) or 1.0
         # Very long kernels are drawn less long than they are.
+        height, width = self.kernels.shape[2:]
         self.tile_height = min(max(height / width, 0.2), 5.0)
-        self.strip = (
-            channels + (channels - 1) * _CHANNEL_GAP + _KERNEL_GAP,
-            self.tile_height + _KERNEL_GAP,
-        )
+        self._lay_out(_LARGEST_KERNEL_GAP)
+        self._lay_out(min(_KERNEL_GAP / self.scale, _LARGEST_KERNEL_GAP))
+
+    def _lay_out(self, gap: float) -> None:
+        count, channels, _, width = self.kernels.shape
+        self.gap = gap
+        self.strip = (channels + (channels - 1) * _CHANNEL_GAP + gap, self.tile_height + gap)
         # The number of columns that makes the whole nearly square.
         columns = round(math.sqrt(count * self.strip[1] / self.strip[0]))
         self.columns = min(max(columns, 1), count)
-        self.width = self.columns * self.strip[0]
-        self.height = math.ceil(count / self.columns) * self.strip[1]
+        self.width = self.columns * self.strip[0] - gap
+        self.height = math.ceil(count / self.columns) * self.strip[1] - gap
         self.scale = min(_CELL * width, _PANEL / self.width, _PANEL / self.height)
 
     @property
     def inches(self) -> tuple[float, float]:
         """Width and height of a figure with the grid, its title and its colour bar."""
-        return max(self.width * self.scale, 2.0) + 1.2, max(self.height * self.scale, 2.0) + 0.6
+        return max(self.width * self.scale, 2.0) + 1.2, max(self.height * self.scale, 2.0) + 0.7
 
     def draw(self, axes: Axes) -> None:
         """Draw the grid with its colour bar."""
-        largest = np.max(np.abs(self.kernels), where=np.isfinite(self.kernels), initial=0.0)
-        colours = axes.figure.colorbar(
-            _colour_scale(float(largest) or 1.0), ax=axes, label="weight", shrink=0.8
-        ).mappable
         for number, kernel in enumerate(self.kernels):
             row, column = divmod(number, self.columns)
             left, top = column * self.strip[0], row * self.strip[1]
-            axes.text(left, top - 0.04, f"{number + 1}", va="bottom", fontsize=8, color="0.3")
+            if len(self.kernels) > 1:
+                label = f"{number + 1}"
+                axes.text(left, top - 0.1 * self.gap, label, va="bottom", fontsize=8, color="0.3")
             for channel, weights in enumerate(kernel):
-                self._draw_tile(axes, weights, left + channel * (1 + _CHANNEL_GAP), top, colours)
-        axes.set_title(self.title, pad=12)
-        axes.set(xlim=(0, self.width), ylim=(self.height, -_KERNEL_GAP), aspect="equal")
+                image = self._draw_tile(axes, weights, left + channel * (1 + _CHANNEL_GAP), top)
+        axes.figure.colorbar(image, ax=axes, label="weight", shrink=0.8)
+        axes.set_title(self.title)
+        axes.set(xlim=(0, self.width), ylim=(self.height, -self.gap), aspect="equal")
         axes.set_axis_off()
 
     def _draw_tile(
-        self,
-        axes: Axes,
-        weights: npt.NDArray[np.float64],
-        left: float,
-        top: float,
-        colours: ScalarMappable,
-    ) -> None:
+        self, axes: Axes, weights: npt.NDArray[np.float64], left: float, top: float
+    ) -> AxesImage:
         rows, columns = weights.shape
-        axes.imshow(
+        if self.scale / columns >= _CELL_WITH_VALUE:
+            for (row, column), weight in np.ndenumerate(weights):
+                x = left + (column + 0.5) / columns
+                y = top + (row + 0.5) / rows * self.tile_height
+                self._write_value(axes, float(weight), x, y)
+        return axes.imshow(
             weights,
-            cmap=colours.cmap,
-            norm=colours.norm,
+            cmap="RdBu_r",
+            vmin=-self.largest,
+            vmax=self.largest,
             extent=(left, left + 1, top + self.tile_height, top),
             interpolation="nearest",
         )
-        if self.scale / columns < _CELL_WITH_VALUE:
-            return
-        for (row, column), weight in np.ndenumerate(weights):
-            axes.text(
-                left + (column + 0.5) / columns,
-                top + (row + 0.5) / rows * self.tile_height,
-                f"{weight:.2f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if abs(colours.norm(weight) - 0.5) > 0.35 else "black",
-            )
+
+    def _write_value(self, axes: Axes, weight: float, x: float, y: float) -> None:
+        decimals = 3 if self.largest < 0.1 else 2
+        text = f"{weight:.{decimals}f}" if 0.01 <= self.largest < 100 else f"{weight:.1g}"
+        colour = "white" if abs(weight) > 0.7 * self.largest else "black"
+        axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
 
 
 def _title(shape: tuple[int, ...]) -> str:
@@ -263,10 +265,3 @@ def _title(shape: tuple[int, ...]) -> str:
     if channels > _MOST_CHANNELS:
         title += f", {_MOST_CHANNELS} channels of each"
     return title
-
-
-def _colour_scale(largest: float) -> ScalarMappable:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    return ScalarMappable(Normalize(-largest, largest), "RdBu_r")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -110,6 +109,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._verbose and self._num_epochs > _MOST_LINES and _is_terminal():
+            import shutil
+
             from tqdm import tqdm
 
             unit = "轮" if self._language == "zh" else "epoch"

@@ -184,6 +184,10 @@ class ReduceOnPlateau:
     Calling it gives the rate as it is now, whatever the epoch; `observe` may reduce it.
     """
 
+    _rate: float
+    _best_loss: float
+    _epochs_without_improvement: int
+
     def __init__(
         self,
         initial_rate: float,
@@ -223,11 +227,11 @@ class ReduceOnPlateau:
 
 
 def _step_decay(initial_rate: float, drop: float, every: int, epoch: int) -> float:
-    return initial_rate * drop ** (integer("epoch", epoch, minimum=0) // every)
+    return float(initial_rate * drop ** (integer("epoch", epoch, minimum=0) // every))
 
 
 def _exponential_decay(initial_rate: float, decay_rate: float, epoch: int) -> float:
-    return initial_rate * decay_rate ** integer("epoch", epoch, minimum=0)
+    return float(initial_rate * decay_rate ** integer("epoch", epoch, minimum=0))
 
 
 def _cosine_decay(initial_rate: float, num_epochs: int, final_rate: float, epoch: int) -> float:

@@ -243,8 +243,7 @@ def _train(
             loss, seconds = run.epoch(epoch + 1, rate, orders())
             if hasattr(learning_rate, "observe"):
                 learning_rate.observe(loss)
-            kernels = run.kernels.copy() if callbacks else run.kernels
-            report = EpochReport(epoch + 1, loss, rate, seconds, kernels)
+            report = EpochReport(epoch + 1, loss, rate, seconds, run.kernels.copy())
             progress.epoch(report)
             try:
                 for callback in callbacks:

@@ -1,0 +1,8 @@
+"""``python -m convext`` is the command ``convext``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,303 @@
+"""The arguments of the command line: what there is, what it means, and how it is read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+from ._checks import finite_number, integer
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .schedules import Schedule
+    from .shapes import Padding
+
+    Commands: TypeAlias = argparse._SubParsersAction["Parser"]
+
+# The textbook's data set, and how long it is trained on.
+SAMPLES, CHANNELS, IMAGE_SIZE = 100, 3, (28, 28)
+NUM_KERNELS, KERNEL_SHAPE = 2, (2, 2)
+EPOCHS_WITHOUT_FILES, EPOCHS = 10, 100
+
+
+class UsageError(Exception):
+    """The command line cannot be understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that leaves it to `main` to report errors, on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def make_parser() -> Parser:
+    """Return the parser; what it returns has the name of the subcommand as `command`."""
+    parser = Parser(
+        prog="convext",
+        description="Train convolution kernels from pairs of arrays, and apply them.",
+        epilog="example:\n  convext train && convext show kernels.npz",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"convext {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_generate(commands)
+    _add_apply(commands)
+    _add_show(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    description: str,
+    example: str,
+) -> Parser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_train(commands: Commands) -> None:
+    parser = _add_command(
+        commands,
+        "train",
+        "train kernels",
+        "Train convolution kernels that turn the input into the target, by gradient descent.\n\n"
+        "INPUT (N, C, H, W) and TARGET (N, K, OH, OW) are .npy files, or .npz files that hold\n"
+        "one array. Without them, the textbook's data set is made in memory from the seed:\n"
+        "100 samples of 3x28x28 and random targets, trained on for 10 epochs.",
+        "convext train before.npy after.npy --kernel-shape 3 3 --epochs 50 --plot loss.png",
+    )
+    parser.add_argument("input", metavar="INPUT", nargs="?", help="the input data")
+    parser.add_argument("target", metavar="TARGET", nargs="?", help="the target output")
+    add = parser.add_argument
+    add(
+        "--num-kernels",
+        type=_integer_from(1),
+        metavar="K",
+        help="how many kernels (default: as many as TARGET has channels; 2 without files)",
+    )
+    add(
+        "--kernel-shape",
+        type=_integer_from(1),
+        nargs=2,
+        metavar=("H", "W"),
+        help="their size (default: what the sizes of INPUT and TARGET say; 2 2 without files)",
+    )
+    add(
+        "--padding",
+        type=_padding,
+        default="valid",
+        help="zeros around the input: valid (none, the default), same, or how many",
+    )
+    add(
+        "--epochs",
+        type=_integer_from(1),
+        metavar="N",
+        help="how often to go through the data (default: 100; 10 without files)",
+    )
+    add(
+        "--learning-rate",
+        type=_positive,
+        default=0.1,
+        metavar="LR",
+        help="the learning rate of the first epoch (default: 0.1)",
+    )
+    add(
+        "--schedule",
+        metavar="NAME[:VALUE...]",
+        help="how the learning rate changes: step:0.5:10 (times 0.5 every 10 epochs), "
+        "exponential:0.95 (times 0.95 every epoch), cosine (down to 0; cosine:0.01 down to "
+        "0.01), plateau:0.1:10 (times 0.1 after 10 epochs without improvement)",
+    )
+    add(
+        "--batch-size",
+        type=_integer_from(1),
+        default=1,
+        metavar="B",
+        help="samples for each step (default: 1)",
+    )
+    add("--shuffle", action="store_true", help="take the samples in a new order every epoch")
+    add(
+        "--seed",
+        type=_integer_from(0),
+        default=0,
+        metavar="S",
+        help="of all random numbers (default: 0)",
+    )
+    add(
+        "--threads",
+        type=_integer_from(1),
+        metavar="T",
+        help="how many threads (default: OMP_NUM_THREADS, or all CPUs)",
+    )
+    add(
+        "--out",
+        default="kernels.npz",
+        metavar="FILE",
+        help="the kernels file to write (default: kernels.npz)",
+    )
+    add("--plot", metavar="FILE", help="draw loss and kernels: a .png, .pdf or .svg file")
+    add("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_generate(commands: Commands) -> None:
+    parser = _add_command(
+        commands,
+        "generate",
+        "write a random data set",
+        "Write input data and target output, random and uniform on [0, 1), as two .npy files.\n"
+        "The defaults are the data set that `convext train` trains on.",
+        "convext generate && convext train input_data.npy target_output.npy",
+    )
+    add = parser.add_argument
+    add("input", metavar="INPUT", nargs="?", default="input_data.npy", help="(input_data.npy)")
+    add(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        default="target_output.npy",
+        help="(target_output.npy)",
+    )
+    height, width = IMAGE_SIZE
+    add(
+        "--input-shape",
+        type=_integer_from(1),
+        nargs=4,
+        metavar=("N", "C", "H", "W"),
+        default=(SAMPLES, CHANNELS, height, width),
+        help="shape of the input data (default: 100 3 28 28)",
+    )
+    add(
+        "--target-shape",
+        type=_integer_from(1),
+        nargs=4,
+        metavar=("N", "K", "OH", "OW"),
+        default=(SAMPLES, NUM_KERNELS, height - 1, width - 1),
+        help="shape of the target output (default: 100 2 27 27)",
+    )
+    add(
+        "--seed",
+        type=_integer_from(0),
+        default=0,
+        metavar="S",
+        help="of the random numbers (default: 0)",
+    )
+
+
+def _add_apply(commands: Commands) -> None:
+    parser = _add_command(
+        commands,
+        "apply",
+        "convolve an array or an image with kernels",
+        "Convolve INPUT with the kernels and write the result to OUTPUT.\n\n"
+        "Each is an array, (C, H, W) or (N, C, H, W), or an image (.png, .jpg, .jpeg, .tif,\n"
+        ".tiff) with values in [0, 1]. Kernels with one channel are applied to each channel of\n"
+        "a colour image. Arrays are written as .npy.",
+        "convext apply kernels.npz photo.png filtered.png --padding same",
+    )
+    parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
+    parser.add_argument("input", metavar="INPUT", help="an array or an image")
+    parser.add_argument("output", metavar="OUTPUT", help="the file to write")
+    parser.add_argument(
+        "--padding",
+        type=_padding,
+        default="valid",
+        help="zeros around the input: valid (none, the default), same (the output is as large "
+        "as the input), or how many",
+    )
+
+
+def _add_show(commands: Commands) -> None:
+    parser = _add_command(
+        commands,
+        "show",
+        "print kernels and how they were trained",
+        "Print the shape of the kernels, the record of their training, and their values.",
+        "convext show kernels.npz --plot kernels.png",
+    )
+    parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
+    parser.add_argument("--plot", metavar="FILE", help="draw them: a .png, .pdf or .svg file")
+
+
+def _add_info(commands: Commands) -> None:
+    _add_command(
+        commands,
+        "info",
+        "print what this build and this machine are",
+        "Print the version, instruction set, OpenMP, compiler and number of threads.",
+        "convext info",
+    )
+
+
+def _integer_from(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
+        try:
+            return integer("it", value, minimum=minimum)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    try:
+        return finite_number("it", float(text), above=0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a finite number above 0, got {text!r}"
+        ) from None
+
+
+def _padding(text: str) -> Padding:
+    if text == "valid":
+        return "valid"
+    if text == "same":
+        return "same"
+    try:
+        return integer("it", int(text), minimum=0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected valid, same or an integer of at least 0, got {text!r}"
+        ) from None
+
+
+def make_schedule(text: str | None, rate: float, num_epochs: int) -> Schedule | None:
+    """Return the schedule that ``NAME:VALUE:VALUE`` stands for."""
+    from .schedules import cosine_decay, exponential_decay, reduce_on_plateau, step_decay
+
+    if text is None:
+        return None
+    name, *values = text.split(":")
+    makers: dict[str, Callable[..., Schedule]] = {
+        "step": lambda drop="0.5", every="10": step_decay(rate, float(drop), int(every)),
+        "exponential": lambda factor: exponential_decay(rate, float(factor)),
+        "cosine": lambda final_rate="0": cosine_decay(rate, num_epochs, float(final_rate)),
+        "plateau": lambda factor="0.1", patience="10": reduce_on_plateau(
+            rate, float(factor), int(patience)
+        ),
+    }
+    try:
+        return makers[name](*values)
+    except (KeyError, TypeError):
+        raise UsageError(
+            "argument --schedule: expected step[:DROP[:EVERY]], exponential:FACTOR, "
+            f"cosine[:FINAL] or plateau[:FACTOR[:PATIENCE]], got {text!r}"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"argument --schedule: {text!r}: {error}") from None

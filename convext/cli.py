@@ -1,0 +1,448 @@
+"""The command line: ``convext train``, ``generate``, ``apply``, ``show`` and ``info``.
+
+The exit status is 0 for success, 2 for wrong usage or input, 1 for a run that failed, 130 after
+Ctrl-C and 141 when whatever reads the output has gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._arguments import (
+    CHANNELS,
+    EPOCHS,
+    EPOCHS_WITHOUT_FILES,
+    IMAGE_SIZE,
+    KERNEL_SHAPE,
+    NUM_KERNELS,
+    SAMPLES,
+    UsageError,
+    make_parser,
+    make_schedule,
+)
+from ._checks import RealArray
+from ._version import __version__
+from .files import FilePath, atomic_write, check_writable
+from .report import format_loss, say
+
+if TYPE_CHECKING:
+    from .callbacks import History
+    from .kernels_file import Record
+    from .shapes import Padding
+
+# `show` prints the values of so many kernels, and so many channels of each.
+_MOST_SHOWN = 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Examples
+    --------
+    >>> main(["--version"])
+    convext ...
+    0
+    """
+    try:
+        status = _run(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        _discard_output()
+        return 141
+    except Exception as error:
+        _discard_unwritten_output()
+        return _fail(f"error: {_describe(error)}", 2 if isinstance(error, _BAD_INPUT) else 1)
+
+
+_BAD_INPUT = (
+    UsageError,
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        options = make_parser().parse_args(argv)
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    _COMMANDS[options.command](options)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"convext: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, (*_BAD_INPUT, OSError, ArithmeticError, ImportError)):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {error}"
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere, lest Python complain about it when it exits."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _discard_unwritten_output() -> None:
+    """Discard the output if it cannot be written, as when the disk is full."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _discard_output()
+
+
+# train
+
+
+def _train(options: argparse.Namespace) -> None:
+    from .callbacks import History
+    from .training import train_model
+
+    if options.input is not None and options.target is None:
+        raise UsageError("INPUT needs a TARGET (see convext train --help)")
+    num_epochs = options.epochs or (EPOCHS if options.input else EPOCHS_WITHOUT_FILES)
+    schedule = make_schedule(options.schedule, options.learning_rate, num_epochs)
+    _check_outputs([options.out, options.plot], [options.input, options.target])
+    if options.plot is not None:
+        _check_plot(options.plot)
+    num_kernels, kernel_shape = _sizes(options)
+    input_data, target_output = _training_data(options, num_kernels, kernel_shape)
+
+    history = History()
+    started = time.perf_counter()
+    kernels = train_model(
+        input_data,
+        target_output,
+        num_kernels,
+        kernel_shape,
+        schedule or options.learning_rate,
+        num_epochs,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        shuffle=options.shuffle,
+        padding=options.padding,
+        callbacks=[history],
+        verbose=not options.quiet,
+        num_threads=options.threads,
+    )
+    seconds = time.perf_counter() - started
+    _save_training(options, kernels, history, seconds)
+
+
+def _check_outputs(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:
+    """Find out before the work whether its result could be written, and to files of its own."""
+    taken = {os.path.realpath(file): file for file in inputs if file is not None}
+    for output in outputs:
+        if output is None:
+            continue
+        check_writable(output)
+        path = os.path.realpath(output)
+        if path in taken:
+            raise ValueError(f"{output} would overwrite {taken[path]}, which is used as well")
+        taken[path] = output
+
+
+def _check_plot(file: str) -> None:
+    from .plotting import check_plot_file
+
+    check_plot_file(file)
+
+
+def _sizes(options: argparse.Namespace) -> tuple[int, tuple[int, int]]:
+    """Return the number of kernels and their shape, as asked for or as the files say."""
+    shape = None if options.kernel_shape is None else tuple(options.kernel_shape)
+    if options.input is None:
+        return options.num_kernels or NUM_KERNELS, shape or KERNEL_SHAPE
+    if options.num_kernels is not None and shape is not None:
+        return options.num_kernels, shape
+
+    from ._array_files import is_archive
+    from .data import load_data
+
+    # Mapping is the quickest way to the shapes, where it is possible.
+    mmap = not (
+        is_archive(options.input, "input_data") or is_archive(options.target, "target_output")
+    )
+    input_data, target_output = load_data(options.input, options.target, mmap=mmap)
+    num_kernels = options.num_kernels or target_output.shape[1]
+    if shape is None:
+        shape = _infer_kernel_shape(input_data.shape, target_output.shape, options.padding)
+    if not options.quiet:
+        height, width = shape
+        say(f"From the shapes of the files: {_count(num_kernels, 'kernel')} of {height}x{width}")
+    return num_kernels, shape
+
+
+def _infer_kernel_shape(
+    input_shape: tuple[int, ...], target_shape: tuple[int, ...], padding: int | str
+) -> tuple[int, int]:
+    if padding == "same":
+        raise ValueError("--padding same says nothing about the kernels: give --kernel-shape")
+    margin = padding if isinstance(padding, int) else 0
+    sizes = f"(shapes {input_shape} and {target_shape})"
+    if margin == 0 and input_shape[2:] == target_shape[2:]:
+        raise ValueError(
+            "TARGET is as large as INPUT: give --kernel-shape, and --padding same unless the "
+            f"kernels are 1x1 {sizes}"
+        )
+    height, width = (
+        size + 2 * margin - output + 1
+        for size, output in zip(input_shape[2:], target_shape[2:], strict=True)
+    )
+    if height < 1 or width < 1:
+        raise ValueError(f"TARGET is too large for any kernel on INPUT {sizes}: see --padding")
+    return height, width
+
+
+def _training_data(
+    options: argparse.Namespace, num_kernels: int, kernel_shape: tuple[int, int]
+) -> tuple[FilePath | RealArray, FilePath | RealArray]:
+    """Return the files, or the textbook's data set as `generate_random_data` would write it."""
+    if options.input is not None:
+        return options.input, options.target
+
+    from .shapes import resolve
+
+    convolution = resolve(
+        IMAGE_SIZE, kernel_shape, stride=1, padding=options.padding, dilation=1, groups=1
+    )
+    generator = np.random.default_rng(options.seed)
+    input_data = generator.random((SAMPLES, CHANNELS, *IMAGE_SIZE))
+    target_output = generator.random((SAMPLES, num_kernels, *convolution.output_shape))
+    if not options.quiet:
+        say(
+            f"Training on random data: {SAMPLES} samples of "
+            f"{CHANNELS}x{IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}, seed {options.seed}"
+        )
+    return input_data, target_output
+
+
+def _save_training(
+    options: argparse.Namespace, kernels: RealArray, history: History, seconds: float
+) -> None:
+    from .kernels_file import save_kernels
+
+    save_kernels(options.out, kernels, _make_record(options, kernels, history, seconds))
+    if options.plot is not None:
+        history.plot(options.plot)
+    if options.quiet:
+        return
+    count, channels, height, width = kernels.shape
+    say(
+        f"Trained {_count(count, 'kernel')} of {channels}x{height}x{width} for "
+        f"{_count(len(history.loss), 'epoch')}: average loss {format_loss(history.loss[0])} in "
+        f"the first, {format_loss(history.loss[-1])} in the last"
+    )
+    say(f"Kernels: {options.out} (to see them: convext show {shlex.quote(options.out)})")
+    if options.plot is not None:
+        say(f"Plot: {options.plot}")
+
+
+def _make_record(
+    options: argparse.Namespace, kernels: RealArray, history: History, seconds: float
+) -> dict[str, object]:
+    random_data = f"random, seed {options.seed}"
+    return {
+        "version": __version__,
+        "input_file": options.input or random_data,
+        "target_file": options.target or random_data,
+        "num_kernels": kernels.shape[0],
+        "kernel_shape": kernels.shape[2:],
+        "padding": options.padding,
+        "learning_rate": options.learning_rate,
+        "schedule": options.schedule,
+        "num_epochs": len(history.loss),
+        "batch_size": options.batch_size,
+        "shuffle": options.shuffle,
+        "seed": options.seed,
+        "seconds": round(seconds, 3),
+        "losses": history.loss,
+    }
+
+
+# generate
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from .data import generate_random_data
+
+    generate_random_data(
+        tuple(options.input_shape),
+        tuple(options.target_shape),
+        options.input,
+        options.target,
+        seed=options.seed,
+    )
+
+
+# apply
+
+
+def _apply(options: argparse.Namespace) -> None:
+    from .data import load_array
+    from .image import load_image, save_image
+    from .kernels_file import load_kernels
+    from .operations import conv2d
+
+    to_image = _is_image(options.output)
+    if not to_image and not options.output.lower().endswith(".npy"):
+        raise ValueError(f"OUTPUT must end in .npy, or be an image, got {options.output}")
+    _check_outputs([options.output], [options.kernels, options.input])
+    kernels, _ = load_kernels(options.kernels)
+    if _is_image(options.input):
+        result = _convolve_image(load_image(options.input), kernels, options.padding)
+    else:
+        result = conv2d(load_array(options.input, "input_data"), kernels, padding=options.padding)
+    if to_image:
+        save_image(options.output, result)
+    else:
+        with atomic_write(options.output) as stream:
+            np.save(stream, result)
+    say(f"Wrote {options.output}: {result.shape}")
+    if to_image and (clipped := np.mean((result < 0) | (result > 1))):
+        say(f"{clipped:.1%} of the values lay outside [0, 1] and were clipped")
+
+
+def _is_image(file: str) -> bool:
+    from .image import IMAGE_SUFFIXES
+
+    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+
+
+def _convolve_image(image: RealArray, kernels: RealArray, padding: Padding) -> RealArray:
+    """Convolve (C, H, W) with the kernels; with those of one channel, each channel by itself."""
+    from .operations import conv2d
+
+    if kernels.shape[1] > 1 or len(image) == 1:
+        return conv2d(image, kernels, padding=padding)
+    channels = conv2d(image[:, np.newaxis], kernels, padding=padding)
+    return channels[:, 0] if len(kernels) == 1 else channels
+
+
+# show and info
+
+
+def _show(options: argparse.Namespace) -> None:
+    from .kernels_file import load_kernels
+
+    if options.plot is not None:
+        _check_outputs([options.plot], [options.kernels])
+        _check_plot(options.plot)
+    kernels, record = load_kernels(options.kernels)
+    count, channels, height, width = kernels.shape
+    say(
+        f"{options.kernels}: {_count(count, 'kernel')} of {channels}x{height}x{width} "
+        f"({kernels.dtype})"
+    )
+    _show_record(record)
+    _show_values(kernels)
+    if options.plot is not None:
+        _plot(kernels, _losses(record), options.plot)
+        say(f"Plot: {options.plot}")
+
+
+def _show_record(record: Record) -> None:
+    if not record:
+        return
+    say("training record:")
+    width = max(len(name) for name in record)
+    for name, value in record.items():
+        text = json.dumps(value, ensure_ascii=False)
+        losses = _losses(record) if name == "losses" else []
+        if losses:
+            first, last = format_loss(losses[0]), format_loss(losses[-1])
+            text = f"{first} to {last} ({_count(len(losses), 'epoch')})"
+        say(_shorten(f"  {name:<{width}}  {text}"))
+
+
+def _shorten(text: str) -> str:
+    """Return text that fits on a line and does nothing to a terminal but print."""
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable if len(printable) <= 100 else f"{printable[:97]}..."
+
+
+def _losses(record: Mapping[str, object]) -> list[float]:
+    """Return the losses in a record, which may hold anything; none where they are not numbers."""
+    losses = record.get("losses")
+    if isinstance(losses, list) and all(type(loss) in (int, float) for loss in losses):
+        return losses
+    return []
+
+
+def _show_values(kernels: RealArray) -> None:
+    for number, kernel in enumerate(kernels[:_MOST_SHOWN], 1):
+        for channel, weights in enumerate(kernel[:_MOST_SHOWN], 1):
+            say(f"kernel {number}, channel {channel}:")
+            say(np.array2string(weights, precision=4, threshold=100, max_line_width=100))
+        _show_rest(kernel, "channel")
+    _show_rest(kernels, "kernel")
+
+
+def _show_rest(values: RealArray, name: str) -> None:
+    if len(values) > _MOST_SHOWN:
+        say(f"... and {_count(len(values) - _MOST_SHOWN, f'more {name}')}")
+
+
+def _plot(kernels: RealArray, losses: list[float], file: str) -> None:
+    from .plotting import plot_kernels, plot_training
+
+    if losses:
+        plot_training(losses, kernels, file)
+    else:
+        plot_kernels(kernels, file)
+
+
+def _info(_: argparse.Namespace) -> None:
+    from .config import show_config
+
+    show_config()
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": _train,
+    "generate": _generate,
+    "apply": _apply,
+    "show": _show,
+    "info": _info,
+}

@@ -1,0 +1,195 @@
+"""What a training prints, and where."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+
+from convext.callbacks import EpochReport
+from convext.report import Progress, format_epoch, format_loss, language, say
+
+VARIABLES = ("CONVEXT_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+ENGLISH = "Epoch: 1, average loss: 0.2157, learning rate: 0.1, training time: 1.99 s"
+CHINESE = "轮次: 1, 平均损失: 0.2157, 学习率: 0.1, 训练时间: 1.99秒"
+
+
+def report(epoch=1, loss=0.2157, learning_rate=0.1, seconds=1.99):
+    return EpochReport(epoch, loss, learning_rate, seconds, np.zeros((1, 1, 2, 2)))
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """A function that sets the variables for the language, and only those given."""
+
+    def set_variables(**variables):
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    set_variables()
+    return set_variables
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def show(monkeypatch, stdout, num_epochs, **options):
+    """Show epochs on a standard output."""
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with Progress(num_epochs, **options) as progress:
+        for epoch in range(1, num_epochs + 1):
+            progress.epoch(report(epoch, loss=1 / epoch))
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh"}, "zh"),
+        ({"LANG": "en_US.UTF-8"}, "en"),
+        ({"LC_MESSAGES": "zh_TW.UTF-8", "LANG": "en_US.UTF-8"}, "zh"),
+        ({"LC_MESSAGES": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "en"),
+        ({"LC_ALL": "C", "LC_MESSAGES": "zh_CN.UTF-8", "LANG": "zh_CN.UTF-8"}, "en"),
+        ({"LC_ALL": "zh_CN", "LANG": "C"}, "zh"),
+        ({"LC_ALL": "", "LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"CONVEXT_LANG": "zh", "LC_ALL": "C"}, "zh"),
+        ({"CONVEXT_LANG": "zh_CN"}, "zh"),
+        ({"CONVEXT_LANG": "ZH"}, "zh"),
+        ({"CONVEXT_LANG": "en", "LC_ALL": "zh_CN.UTF-8"}, "en"),
+        ({"CONVEXT_LANG": "", "LANG": "zh_CN.UTF-8"}, "zh"),
+    ],
+)
+def test_the_language_is_that_of_the_first_variable_that_is_set(environment, variables, expected):
+    environment(**variables)
+    assert language() == expected
+
+
+def test_an_epoch_in_chinese_has_the_format_of_the_textbook(environment):
+    environment(CONVEXT_LANG="zh")
+    assert format_epoch(report()) == CHINESE
+    assert format_epoch(report(10, 3.2e-5, 0.05, 0.00089)) == (
+        "轮次: 10, 平均损失: 0.0000, 学习率: 0.05, 训练时间: 0.00秒"
+    )
+
+
+def test_an_epoch_in_english_is_alike(environment):
+    environment(LANG="en_US.UTF-8")
+    assert format_epoch(report()) == ENGLISH
+    assert format_epoch(report(), "zh") == CHINESE
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (12.34567, "12.3457"),
+        (0.001, "0.0010"),
+        (0.00089, "0.00089"),
+        (3.2e-5, "3.2e-05"),
+        (1.23456e-9, "1.235e-09"),
+        (0.0, "0"),
+        (1.5e30, "1.5e+30"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_small_and_large_losses_keep_their_digits(loss, expected):
+    assert format_loss(loss) == expected
+    assert f"average loss: {expected}," in format_epoch(report(loss=loss), "en")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(1.999, "2.00"), (0.1, "0.10"), (0.0456, "0.046"), (0.000891, "0.00089"), (3e-6, "3e-06")],
+)
+def test_short_times_keep_their_digits(seconds, expected):
+    assert format_epoch(report(seconds=seconds), "en").endswith(f"training time: {expected} s")
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(0.1, "0.1"), (1.0, "1"), (1e-7, "1e-07"), (0.1 * 3, "0.3")]
+)
+def test_rates_are_as_short_as_they_can_be(rate, expected):
+    assert f"learning rate: {expected}," in format_epoch(report(learning_rate=rate), "en")
+    assert f"学习率: {expected}," in format_epoch(report(learning_rate=rate), "zh")
+
+
+def test_a_pipe_gets_a_line_for_every_epoch(environment, monkeypatch):
+    stdout = io.StringIO()
+    show(monkeypatch, stdout, 50)
+    lines = stdout.getvalue().splitlines()
+    assert len(lines) == 50
+    assert lines[0].startswith("Epoch: 1, average loss: 1.0000,")
+    assert lines[49].startswith("Epoch: 50, average loss: 0.0200,")
+
+
+def test_a_terminal_gets_lines_when_the_epochs_are_few(environment, monkeypatch):
+    environment(CONVEXT_LANG="zh")
+    stdout = Terminal()
+    show(monkeypatch, stdout, 20)
+    assert stdout.getvalue().count("\n") == 20
+    assert stdout.getvalue().startswith("轮次: 1, 平均损失: 1.0000, 学习率: 0.1,")
+
+
+@pytest.mark.parametrize(
+    ("lang", "summary"), [("en", "loss: 0.0200, rate: 0.1"), ("zh", "损失: 0.0200, 学习率: 0.1")]
+)
+def test_a_terminal_gets_a_bar_when_the_epochs_are_many(environment, monkeypatch, lang, summary):
+    environment(CONVEXT_LANG=lang, COLUMNS="100", LINES="40")
+    stdout = Terminal()
+    show(monkeypatch, stdout, 50)
+    last = stdout.getvalue().rstrip().split("\r")[-1]
+    assert last.startswith("100%")
+    assert "50/50" in last
+    assert summary in last
+    assert stdout.getvalue().count("\n") == 1
+
+
+def test_the_bar_is_closed_when_the_training_fails(environment, monkeypatch):
+    stdout = Terminal()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(KeyboardInterrupt), Progress(100):
+        raise KeyboardInterrupt
+    assert stdout.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize("stdout", [io.StringIO(), Terminal()])
+def test_nothing_is_shown_when_not_verbose(environment, monkeypatch, stdout):
+    show(monkeypatch, stdout, 50, verbose=False)
+    assert stdout.getvalue() == ""
+
+
+@pytest.mark.parametrize("errors", ["strict", "replace", "surrogateescape", "backslashreplace"])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_that_cannot_hold_chinese_gets_english(
+    environment, monkeypatch, encoding, errors
+):
+    environment(CONVEXT_LANG="zh")
+    binary = io.BytesIO()
+    show(monkeypatch, io.TextIOWrapper(binary, encoding, errors, write_through=True), 1)
+    assert binary.getvalue().startswith(b"Epoch: 1, average loss: 1.0000,")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16-le"])
+def test_an_output_that_can_hold_chinese_gets_chinese(environment, monkeypatch, encoding):
+    environment(CONVEXT_LANG="zh")
+    binary = io.BytesIO()
+    show(monkeypatch, io.TextIOWrapper(binary, encoding, write_through=True), 1)
+    assert binary.getvalue().decode(encoding).startswith("轮次: 1, 平均损失: 1.0000,")
+
+
+def test_no_output_at_all_is_no_error(environment, monkeypatch):
+    show(monkeypatch, None, 50)
+    say("nobody listens")
+
+
+def test_say_escapes_what_the_output_cannot_hold(monkeypatch):
+    binary = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(binary, "ascii", write_through=True))
+    say("卷: 1")
+    assert binary.getvalue() == b"\\u5377: 1\n"

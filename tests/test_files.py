@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,15 +166,29 @@ def test_a_file_that_is_not_writable_is_an_error(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old"
 
 
-@posix
-@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write everywhere")
-def test_the_permissions_of_a_folder_are_respected(tmp_path):
-    tmp_path.chmod(0o500)
+@contextmanager
+def as_an_ordinary_user():
+    """Give up root's right to write everywhere for a while, if it is there."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
     try:
-        with pytest.raises(PermissionError, match="its folder is not writable"):
-            write(tmp_path / "file")
+        yield
     finally:
-        tmp_path.chmod(0o700)
+        os.seteuid(user)
+
+
+@posix
+def test_the_permissions_of_a_folder_are_respected():
+    # Not in tmp_path, which other users cannot enter.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        with (
+            as_an_ordinary_user(),
+            pytest.raises(PermissionError, match="its folder is not writable"),
+        ):
+            write(Path(folder, "file"))
+        os.chmod(folder, 0o700)
 
 
 @posix

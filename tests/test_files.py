@@ -169,13 +169,13 @@ def test_a_file_that_is_not_writable_is_an_error(tmp_path, monkeypatch):
 @contextmanager
 def as_an_ordinary_user():
     """Give up root's right to write everywhere for a while, if it is there."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
+    users = os.getresuid()
+    if os.geteuid() == 0:
+        os.setresuid(65534, 65534, 0)
     try:
         yield
     finally:
-        os.seteuid(user)
+        os.setresuid(*users)
 
 
 @posix

@@ -42,7 +42,7 @@ MAX_EPOCHS = 5000
 TOLERANCE = 1e-3
 
 # The figure shows so many pixels of each side: a blur of five pixels is lost in a whole picture.
-DETAIL = 112
+DETAIL = 110
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def unsharp_mask(amount: float = 1.0) -> Array:
 
 CASES = (
     Case("Sobel x", sobel_x(), "camera", (0.26, 0.48), signed=True),
-    Case("Gaussian blur", gaussian(), "coffee", (0.45, 0.5)),
+    Case("Gaussian blur", gaussian(), "astronaut", (0.21, 0.44)),
     Case("unsharp mask", unsharp_mask(), "chelsea", (0.36, 0.49)),
 )
 
@@ -210,8 +210,8 @@ def draw_pictures(left: Axes, right: Axes, training: Training) -> None:
     greys = {"cmap": "gray", "vmin": before.min(), "vmax": before.max()}
     largest = np.abs(after).max()
     colours = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
-    left.imshow(before, **greys)
-    right.imshow(after, **(colours if training.case.signed else greys))
+    left.imshow(before, interpolation="nearest", **greys)
+    right.imshow(after, interpolation="nearest", **(colours if training.case.signed else greys))
     left.set_title("before (detail)")
     right.set_title(f"after: {training.case.name}")
     for axes in (left, right):
@@ -237,20 +237,21 @@ def cut(picture: Array, corner: npt.NDArray[np.intp]) -> Array:
 def draw_kernel(axes: Axes, training: Training) -> None:
     """Show the numbers of the learned kernel, red above zero and blue below."""
     kernel = training.learned
-    largest = np.abs(kernel).max()
-    axes.imshow(kernel, cmap="RdBu_r", vmin=-largest, vmax=largest)
-    decimals = 3 if kernel.shape[0] > 3 else 4
-    for (row, column), value in np.ndenumerate(kernel):
+    # The square root makes small numbers visible beside a large one.
+    shades = np.sign(kernel) * np.sqrt(np.abs(kernel) / np.abs(kernel).max())
+    axes.imshow(shades, cmap="RdBu_r", vmin=-1, vmax=1)
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    for (row, column), value in np.ndenumerate(kernel.round(3) + 0.0):
         axes.text(
             column,
             row,
-            f"{value:.{decimals}f}",
+            f"{value:.3f}",
             ha="center",
             va="center",
             fontsize=9 if kernel.shape[0] > 3 else 12,
-            color="white" if abs(value) > 0.6 * largest else "black",
+            color="white" if abs(shades[row, column]) > 0.7 else "black",
         )
-    axes.set_title(f"learned kernel (error {relative_error(kernel, training.case.kernel):.0e})")
+    axes.set_title(f"learned kernel (error {relative_error(kernel, training.case.kernel):.1e})")
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -1084,3 +1084,33 @@ def test_an_unknown_instruction_set_is_a_clear_error():
     assert "CONVEXT_ISA" in done.stderr
     assert "sse9" in done.stderr
     assert "baseline" in done.stderr
+
+
+# Sums of equal numbers are the hardest: each addition is rounded the same way, so that errors grow
+# with the number of products unless sums are taken in blocks.
+LONG_SUMS = [
+    ((1, 512, 4, 4), (3, 3)),
+    ((1, 1, 70, 70), (61, 61)),
+    ((2, 20, 60, 60), (3, 3)),
+    ((1, 1, 3, 4000), (1, 1)),
+    ((1, 40, 1, 900), (1, 1)),
+    ((4, 3, 150, 150), (2, 1)),
+]
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "kernel_shape"), LONG_SUMS)
+def test_long_sums_of_equal_numbers_stay_within_the_bound(shape, kernel_shape, dtype, value, isa):
+    pixel, weight, gradient = (dtype(number) for number in (value, 1.1, 0.9))
+    images = np.full(shape, pixel)
+    kernels = np.full((5, shape[1], *kernel_shape), weight)
+    output = convext.conv2d(images, kernels)
+    kernel_grad = convext.conv2d_kernel_grad(images, np.full(output.shape, gradient), kernel_shape)
+    bound = reference.BOUNDS[np.dtype(dtype)]
+    for result, taps, term in (
+        (output, kernels[0].size, np.longdouble(pixel) * weight),
+        (kernel_grad, output[:, 0].size, np.longdouble(pixel) * gradient),
+    ):
+        error = np.abs(result.astype(np.longdouble) - taps * term).max()
+        assert error <= bound * np.sqrt(taps) * taps * term

@@ -48,7 +48,7 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff
     for (int k = 0; k < kernels; k++)
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++)
-            sum[k][v] = accumulate ? load(sums + k * sums_stride + v * LANES) : (vec){0};
+            sum[k][v] = (vec){0};
 
     for (ptrdiff_t t = 0; t < num_taps; t++) {
         const real *from = pixels + offset[t];
@@ -69,29 +69,38 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff
 #pragma GCC unroll 16
     for (int k = 0; k < kernels; k++)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++)
-            store(sums + k * sums_stride + v * LANES, sum[k][v]);
+        for (int v = 0; v < vectors; v++) {
+            real *to = sums + k * sums_stride + v * LANES;
+            store(to, accumulate ? load(to) + sum[k][v] : sum[k][v]);
+        }
 }
 
+/* All tiles for a block of taps, then for the next. */
 CONVEXT_INLINE void correlate(const int kernels, ptrdiff_t num_taps, ptrdiff_t num_pixels,
                               const real *weights, const real *pixels, const ptrdiff_t *offset,
                               real *sums, ptrdiff_t sums_stride, int accumulate)
 {
     const int vectors = CORRELATE_VECTORS(kernels);
-    ptrdiff_t p = 0;
-    for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
-        correlate_tile(kernels, vectors, num_taps, weights, pixels + p, offset, sums + p,
-                       sums_stride, accumulate);
-    for (; p < num_pixels; p += LANES)
-        correlate_tile(kernels, 1, num_taps, weights, pixels + p, offset, sums + p, sums_stride,
-                       accumulate);
+    for (ptrdiff_t t = 0; t < num_taps; t += CONVEXT_BLOCK) {
+        const ptrdiff_t taps = MIN(CONVEXT_BLOCK, num_taps - t);
+        ptrdiff_t p = 0;
+        for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
+            correlate_tile(kernels, vectors, taps, weights, pixels + p, offset, sums + p,
+                           sums_stride, accumulate);
+        for (; p < num_pixels; p += LANES)
+            correlate_tile(kernels, 1, taps, weights, pixels + p, offset, sums + p, sums_stride,
+                           accumulate);
+        weights += taps * kernels;
+        offset += taps;
+        accumulate = 1;
+    }
 }
 
 /* In registers: rows x taps sums, the rows' vectors, one vector of pixels. Streams: the rows from
  * L1, the pixels. */
-CONVEXT_INLINE void dot(const int rows, const int taps, ptrdiff_t num_pixels, const real *row,
-                        ptrdiff_t row_stride, const real *pixels, const ptrdiff_t *offset,
-                        real *sums)
+CONVEXT_INLINE void dot_block(const int rows, const int taps, ptrdiff_t num_pixels,
+                              const real *row, ptrdiff_t row_stride, const real *pixels,
+                              const ptrdiff_t *offset, real *sums)
 {
     vec sum[CONVEXT_MAX_ROWS][CONVEXT_MAX_DOT_TAPS];
     const real *tap[CONVEXT_MAX_DOT_TAPS];
@@ -125,6 +134,22 @@ CONVEXT_INLINE void dot(const int rows, const int taps, ptrdiff_t num_pixels, co
         for (int t = 0; t < taps; t++)
             store(lane + (r * taps + t) * LANES, sum[r][t]);
     sum_lanes(rows * taps, lane, sums);
+}
+
+CONVEXT_INLINE void dot(const int rows, const int taps, ptrdiff_t num_pixels, const real *row,
+                        ptrdiff_t row_stride, const real *pixels, const ptrdiff_t *offset,
+                        real *sums)
+{
+    const ptrdiff_t block = (ptrdiff_t)CONVEXT_BLOCK * LANES;
+    real block_sums[CONVEXT_REGISTERS];
+
+    dot_block(rows, taps, MIN(block, num_pixels), row, row_stride, pixels, offset, sums);
+    for (ptrdiff_t p = block; p < num_pixels; p += block) {
+        dot_block(rows, taps, MIN(block, num_pixels - p), row + p, row_stride, pixels + p, offset,
+                  block_sums);
+        for (int i = 0; i < rows * taps; i++)
+            sums[i] += block_sums[i];
+    }
 }
 
 static double sum_of_lanes(vec value)

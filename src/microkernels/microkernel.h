@@ -11,16 +11,20 @@
 enum {
     CONVEXT_MAX_KERNELS = 14, /* the most kernels that one `correlate` computes at once */
     CONVEXT_MAX_ROWS = 4,     /* the most gradient rows that one `dot` takes at once */
-    CONVEXT_MAX_DOT_TAPS = 24 /* the most taps that one `dot` takes at once */
+    CONVEXT_MAX_DOT_TAPS = 24, /* the most taps that one `dot` takes at once */
+
+    /* So many products are added up one after the other, then the sums of such blocks: a long sum
+     * of equal numbers, each rounded the same way, would drift by more than its square root. */
+    CONVEXT_BLOCK = 256
 };
 
 /* sums[k * sums_stride + p] (+)= sum over t of weights[t * kernels + k] * pixels[offset[t] + p]
  *
  * for every k < kernels and p < num_pixels, where num_pixels is a multiple of `lanes`. `kernels` is
- * the index in the table, 1 to max_kernels. The sum starts from what `sums` holds when
- * `accumulate` is not 0, else from zero. For each element the taps are added one after the other
- * in the order of t, whatever the tiling, so equal sums have equal bits wherever they are
- * computed. */
+ * the index in the table, 1 to max_kernels. The sum is added to what `sums` holds when
+ * `accumulate` is not 0, else it replaces that. For each element the taps are added in blocks of
+ * CONVEXT_BLOCK in the order of t, whatever the tiling, so equal sums have equal bits wherever they
+ * are computed. */
 typedef void convext_correlate(ptrdiff_t num_taps, ptrdiff_t num_pixels, const void *weights,
                                const void *pixels, const ptrdiff_t *offset, void *sums,
                                ptrdiff_t sums_stride, int accumulate);

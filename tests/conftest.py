@@ -19,7 +19,7 @@ settings.load_profile("convext")
 
 
 def pytest_configure():
-    """Let Ctrl-C through to the processes under test, also where a script in the background runs us.
+    """Let Ctrl-C through to the processes under test, also where a script runs in the background.
 
     A shell starts background jobs with SIGINT ignored, and ignored signals are inherited.
     """

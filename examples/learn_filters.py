@@ -24,6 +24,7 @@ import skimage.io
 import skimage.util
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy.signal import correlate2d
 
 import convext
@@ -189,8 +190,8 @@ def print_table(trainings: Sequence[Training]) -> None:
 
 def draw(trainings: Sequence[Training], file: Path) -> None:
     """Draw a row for each filter: before, after, the learned kernel, and how it went."""
-    figure = Figure(figsize=(12.6, 3.3 * len(trainings)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
+    figure = Figure(figsize=(12.6, 3.3 * len(trainings)), layout=layout)
     rows = figure.subplots(
         len(trainings), 4, squeeze=False, gridspec_kw={"width_ratios": [1, 1, 1, 1.25]}
     )
@@ -308,7 +309,10 @@ def main() -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f"figure: {arguments.out}")
-    return int(any(training.errors[-1] >= TOLERANCE for training in trainings))
+    missed = [training.case.name for training in trainings if training.errors[-1] >= TOLERANCE]
+    if missed:
+        print(f"not learned to {TOLERANCE:g}, the picture has too little detail: {missed}")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

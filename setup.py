@@ -74,8 +74,9 @@ class BuildExtensions(build_ext):
                     objects = self.compiler.compile(
                         [str(source)], output_dir=folder, extra_postargs=compile_flags
                     )
-                    self.compiler.link_executable(
-                        objects, str(Path(folder, "probe_openmp")), extra_postargs=link_flags
+                    # A shared object, as the modules are: so LDFLAGS count as they do for these.
+                    self.compiler.link_shared_object(
+                        objects, str(Path(folder, "probe_openmp.so")), extra_postargs=link_flags
                     )
                 except Exception:  # distutils raises its own classes, setuptools others
                     continue

@@ -860,6 +860,7 @@ def test_num_threads_is_how_many_threads_work(operation):
     assert new_threads(None, OMP_NUM_THREADS="3") == 2
 
 
+@needs_openmp
 def test_set_num_threads_sets_the_default(restored_num_threads):
     for number in (1, 3):
         convext.set_num_threads(number)

@@ -6,8 +6,8 @@ import os
 import sys
 from typing import TypedDict
 
-from . import _dispatch
 from ._checks import integer
+from ._openmp import _dispatch
 from ._version import __version__
 
 # More threads than any machine has use for; each one costs memory, and a system that cannot start

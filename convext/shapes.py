@@ -11,6 +11,10 @@ IMAGES = {3: "(C, H, W)", 4: "(N, C, H, W)"}
 KERNELS = {4: "(K, C/groups, kh, kw)"}
 KERNEL_SHAPE = {2: "(kh, kw)"}
 
+# The compiled code adds and multiplies positions in the padded image, so that no sum of them and no
+# product with the length of a row may overflow.
+LARGEST_PADDING = 2**31 - 1
+
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = (
     int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | Literal["valid", "same"]
@@ -71,6 +75,11 @@ def _resolve(
         )
     out_h, out_w = ((padded[axis] - extents[axis]) // strides[axis] + 1 for axis in range(2))
     check_size("the result for this padding", (out_h, out_w))
+    most = max(*margins[0], *margins[1])
+    if most > LARGEST_PADDING:
+        raise ValueError(
+            f"padding is too large: {most} zeros on a side (at most {LARGEST_PADDING})"
+        )
     # A stride beyond the padded image gives one output as any other does; the compiled code
     # multiplies with it, so it is kept small.
     return Convolution(

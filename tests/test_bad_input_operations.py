@@ -781,3 +781,26 @@ def test_array_subclasses_and_array_likes_give_plain_arrays():
         result = call("conv2d", input_data=image)
         assert type(result) is np.ndarray
         np.testing.assert_array_equal(result, expected)
+
+
+# Positions so far out once overflowed in compiled code: a corrupted heap, a crash, a wrong result.
+FAR_OUT = [
+    {"padding": 2**59, "dilation": 2**59},
+    {"padding": 2**63 - 1, "dilation": 2**63 - 1, "stride": 2**63 - 1},
+    {"padding": 2**62, "stride": 2**62},
+    {"padding": ((0, 0), (0, 2**40)), "stride": 2**40},
+]
+
+
+@pytest.mark.parametrize("options", FAR_OUT, ids=str)
+@pytest.mark.parametrize("operation", ["conv2d", "conv2d_kernel_grad", "conv2d_input_grad"])
+def test_padding_that_positions_cannot_hold_is_a_value_error(operation, options):
+    images, kernels = np.ones((16, 3, 3), "f4"), np.ones((4, 16, 3, 3), "f4")
+    gradient = np.ones((4, 3, 3), "f4")
+    arguments = {
+        "conv2d": (images, kernels),
+        "conv2d_kernel_grad": (images, gradient, (3, 3)),
+        "conv2d_input_grad": (gradient, kernels, images.shape),
+    }[operation]
+    with pytest.raises(ValueError, match=r"padding"):
+        getattr(convext, operation)(*arguments, **options)

@@ -1115,3 +1115,18 @@ def test_long_sums_of_equal_numbers_stay_within_the_bound(shape, kernel_shape, d
     ):
         error = np.abs(result.astype(np.longdouble) - taps * term).max()
         assert error <= bound * np.sqrt(taps) * taps * term
+
+
+def test_taps_that_lie_far_beyond_the_image_need_little_memory():
+    # Only the middle tap of each kernel meets the image.
+    far = 10**8
+    rng = np.random.default_rng(21)
+    images, kernels = rng.standard_normal((16, 3, 3)), rng.standard_normal((4, 16, 3, 3))
+    options = {"padding": far, "dilation": far}
+    output = convext.conv2d(images, kernels, **options)
+    expected = np.einsum("chw,kc->khw", images, kernels[:, :, 1, 1])
+    np.testing.assert_allclose(output, expected, rtol=1e-12, atol=1e-12)
+    gradient = convext.conv2d_kernel_grad(images, output, (3, 3), **options)
+    middle = np.zeros_like(kernels)
+    middle[:, :, 1, 1] = np.einsum("chw,khw->kc", images, output)
+    np.testing.assert_allclose(gradient, middle, rtol=1e-12, atol=1e-12)

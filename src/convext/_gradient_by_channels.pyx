@@ -28,7 +28,7 @@ cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcep
     scratch.width = divide_up(tiling.block, lanes) * lanes
     scratch.tile_pixels = tiling.tile_h * tiling.tile_w
     scratch.panel = aligned_size(packed_size(tiling, lanes), itemsize)
-    scratch.offsets = scratch.panel + span(tiling, tiling.tile_h) * scratch.width
+    scratch.offsets = scratch.panel + span(gradient) * scratch.width
     scratch.gradients = scratch.offsets + aligned_size(
         scratch.tile_pixels * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize), itemsize
     )
@@ -39,9 +39,16 @@ cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcep
     return scratch
 
 
-cdef inline Py_ssize_t span(const Tiling *tiling, Py_ssize_t height) noexcept nogil:
+cdef inline Py_ssize_t span(const KernelGradient *gradient) noexcept nogil:
     """Positions in a channel, packed or in place, from a tile's first pixel to its last."""
-    return max(tiling.channel_size, (height + tiling.rows.extent) * tiling.pitch)
+    cdef const Tiling *tiling = &gradient.tiling
+    if not tiling.contiguous:
+        return tiling.channel_size
+    # A tile that reaches beyond the image is packed, however far apart its taps are.
+    return max(
+        tiling.channel_size,
+        min(tiling.tile_h + tiling.rows.extent, gradient.images.h) * tiling.pitch
+    )
 
 
 cdef Py_ssize_t channels_scratch_size(

@@ -99,6 +99,8 @@ cdef int init_tiling(
         rows.stride == 1 and columns.stride == 1 and columns.origin == 0
         and source.w_stride == 1 and source.h_stride == out_w + columns.extent == source.w
         and source.c_stride >= 0 and source.n_stride >= 0 and out_w <= MAX_WIDTH_IN_PLACE
+        # Where taps lie further apart than the output is wide, packing only what they meet is less.
+        and columns.extent <= (columns.num_taps - 1) * out_w
     )
     tiling.tiles_across = 1 if tiling.contiguous else divide_up(out_w, MAX_PACKED_WIDTH)
     tiling.tile_w = divide_up(out_w, tiling.tiles_across)

@@ -44,31 +44,31 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff
 {
     vec sum[CONVEXT_MAX_KERNELS][8];
 
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int k = 0; k < kernels; k++)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int v = 0; v < vectors; v++)
             sum[k][v] = (vec){0};
 
     for (ptrdiff_t t = 0; t < num_taps; t++) {
         const real *from = pixels + offset[t];
         vec pixel[8];
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int v = 0; v < vectors; v++)
             pixel[v] = load(from + v * LANES);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int k = 0; k < kernels; k++) {
             const vec weight = splat(weights[k]);
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int v = 0; v < vectors; v++)
                 sum[k][v] += weight * pixel[v];
         }
         weights += kernels;
     }
 
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int k = 0; k < kernels; k++)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int v = 0; v < vectors; v++) {
             real *to = sums + k * sums_stride + v * LANES;
             store(to, accumulate ? load(to) + sum[k][v] : sum[k][v]);
@@ -106,31 +106,31 @@ CONVEXT_INLINE void dot_block(const int rows, const int taps, ptrdiff_t num_pixe
     const real *tap[CONVEXT_MAX_DOT_TAPS];
     real lane[CONVEXT_REGISTERS * LANES];
 
-#pragma GCC unroll 24
+    UNROLL(24)
     for (int t = 0; t < taps; t++) {
         tap[t] = pixels + offset[t];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int r = 0; r < rows; r++)
             sum[r][t] = (vec){0};
     }
 
     for (ptrdiff_t p = 0; p < num_pixels; p += LANES) {
         vec gradient[CONVEXT_MAX_ROWS];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int r = 0; r < rows; r++)
             gradient[r] = load(row + r * row_stride + p);
-#pragma GCC unroll 24
+        UNROLL(24)
         for (int t = 0; t < taps; t++) {
             const vec pixel = load(tap[t] + p);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int r = 0; r < rows; r++)
                 sum[r][t] += gradient[r] * pixel;
         }
     }
 
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 24
+        UNROLL(24)
         for (int t = 0; t < taps; t++)
             store(lane + (r * taps + t) * LANES, sum[r][t]);
     sum_lanes(rows * taps, lane, sums);
@@ -202,7 +202,7 @@ CONVEXT_INLINE void interleave_rows(const int rows, ptrdiff_t count, const real 
                                     ptrdiff_t to_stride)
 {
     for (ptrdiff_t i = 0; i < count; i++)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int r = 0; r < rows; r++)
             to[i * to_stride + r] = from[r * row_stride + i * step];
 }

@@ -23,8 +23,7 @@ enum {
  * for every k < kernels and p < num_pixels, where num_pixels is a multiple of `lanes`. `kernels` is
  * the index in the table, 1 to max_kernels. The sum is added to what `sums` holds when
  * `accumulate` is not 0, else it replaces that. For each element the taps are added in blocks of
- * CONVEXT_BLOCK in the order of t, whatever the tiling, so equal sums have equal bits wherever they
- * are computed. */
+ * CONVEXT_BLOCK in the order of t, whatever the tile: its sum does not depend on its neighbours. */
 typedef void convext_correlate(ptrdiff_t num_taps, ptrdiff_t num_pixels, const void *weights,
                                const void *pixels, const ptrdiff_t *offset, void *sums,
                                ptrdiff_t sums_stride, int accumulate);

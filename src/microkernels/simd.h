@@ -16,6 +16,15 @@ typedef real vec __attribute__((vector_size(CONVEXT_VECTOR_BYTES)));
 typedef real vec_anywhere
     __attribute__((vector_size(CONVEXT_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
+/* Before a loop of at most `n` rounds, which are a compile-time constant: take it apart entirely.
+ * Clang leaves the loop as it is when n is larger than the number of rounds. */
+#define CONVEXT_PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+#define UNROLL(n) CONVEXT_PRAGMA(clang loop unroll(full))
+#else
+#define UNROLL(n) CONVEXT_PRAGMA(GCC unroll n)
+#endif
+
 #define CONVEXT_INLINE static inline __attribute__((always_inline))
 
 CONVEXT_INLINE vec load(const real *from)
@@ -40,7 +49,7 @@ CONVEXT_INLINE vec splat(real value)
 static __attribute__((noinline)) void sum_lanes(int num_vectors, real *lane, real *sums)
 {
     for (int i = 0; i < num_vectors; i++, lane += LANES) {
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int half = LANES / 2; half > 0; half /= 2)
             for (int j = 0; j < half; j++)
                 lane[j] += lane[j + half];

@@ -93,13 +93,13 @@ class BuildExtensions(build_ext):
         """Compile microkernel.c for each type and instruction set; return the object files."""
         objects = []
         for isa, (isa_flags, vector_bytes, registers) in isas().items():
-            for real in ("float", "double"):
+            for real, itemsize in (("float", 4), ("double", 8)):
                 objects += self.compiler.compile(
                     [str(MICROKERNELS / "microkernel.c")],
                     output_dir=str(Path(self.build_temp, f"{isa}_{real}")),
                     macros=[
                         ("CONVEXT_REAL", real),
-                        ("CONVEXT_VECTOR_BYTES", str(vector_bytes)),
+                        ("CONVEXT_LANES", str(vector_bytes // itemsize)),
                         ("CONVEXT_REGISTERS", str(registers)),
                         ("CONVEXT_TABLE", f"convext_{isa}_{real}"),
                     ],

@@ -7,7 +7,7 @@ from convext._dispatch cimport Microkernels, microkernels
 from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt, interrupted
 from convext._scratch cimport aligned_alloc, aligned_size
-from convext._tasks cimport ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, divide_up, threads_for
+from convext._tasks cimport divide_up, threads_for
 from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, row_size, tile_at
 )
@@ -17,6 +17,9 @@ cdef Py_ssize_t MAX_SUM_BYTES = 256 * 1024
 cdef Py_ssize_t MAX_TILE_PIXELS = 4096
 cdef Py_ssize_t MIN_TILE_PIXELS = 256
 cdef Py_ssize_t MAX_WEIGHT_BYTES = 16 * 1024
+
+# With a few tasks for each thread none waits long for the last one.
+cdef Py_ssize_t TASKS_PER_THREAD = 3
 
 
 cdef inline Py_ssize_t kernels_of_chunk(const Correlation *correlation) noexcept nogil:
@@ -65,17 +68,16 @@ cdef int init_correlation(
         <double> num_kernels * correlation.channels * correlation.tiling.taps * out_h * out_w
     )
     tasks = groups * correlation.tiling.tiles_down * correlation.tiling.tiles_across
-    if (
-        tasks * num_samples * correlation.num_chunks < ENOUGH_TASKS
-        and products * num_samples > ENOUGH_TASKS * MIN_PRODUCTS_PER_THREAD
-    ):
-        correlation.num_chunks = min(
-            correlation.num_blocks, divide_up(ENOUGH_TASKS, tasks * num_samples)
-        )
-    correlation.tasks_per_sample = tasks * correlation.num_chunks
+    # The pixels are laid out anew for each chunk, so there are no more than the threads need. The
+    # results do not depend on it.
     correlation.num_threads = threads_for(
-        products * num_samples, correlation.tasks_per_sample * num_samples, num_threads
+        products * num_samples, tasks * num_samples * correlation.num_blocks, num_threads
     )
+    if correlation.num_threads > 1:
+        correlation.num_chunks = min(correlation.num_blocks, max(correlation.num_chunks, divide_up(
+            TASKS_PER_THREAD * correlation.num_threads, tasks * num_samples
+        )))
+    correlation.tasks_per_sample = tasks * correlation.num_chunks
     correlation.row_size = row_size(&correlation.tiling, micro.lanes)
     correlation.scratch_size = aligned_size(
         packed_size(&correlation.tiling, micro.lanes)

@@ -86,6 +86,12 @@ cdef void lay_out_gradients(
     """Pack the output gradients of a block of kernels as the weights of the tile's pixels."""
     cdef const Array4 *layout = &gradient.output_grad
     output_grad += tile.top * layout.h_stride + tile.left * layout.w_stride
+    if tile.width * layout.w_stride == layout.h_stride:     # the rows follow each other
+        gradient.micro.interleave(
+            tile.height * tile.width, kernels, output_grad, layout.c_stride, layout.w_stride, to,
+            kernels
+        )
+        return
     for _ in range(tile.height):
         gradient.micro.interleave(
             tile.width, kernels, output_grad, layout.c_stride, layout.w_stride, to, kernels

@@ -2,7 +2,7 @@
  *
  * Compiled once for each element type and instruction set, with
  *   CONVEXT_REAL          float or double
- *   CONVEXT_VECTOR_BYTES  width of a vector register
+ *   CONVEXT_LANES         elements in a vector register
  *   CONVEXT_REGISTERS     number of vector registers
  *   CONVEXT_TABLE         name of the table that this compilation defines
  *
@@ -19,6 +19,7 @@
 #endif
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* One broadcast weight, a row of pixel vectors and `kernels` rows of sums fit in the registers. */
 #define CORRELATE_VECTORS(kernels) \
@@ -196,29 +197,68 @@ static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicte
     return sum + sum_of_lanes(squares) + rest;
 }
 
-/* Several rows at a time, so that what is written together lies together. */
-CONVEXT_INLINE void interleave_rows(const int rows, ptrdiff_t count, const real *from,
-                                    ptrdiff_t row_stride, ptrdiff_t step, real *to,
-                                    ptrdiff_t to_stride)
+/* As much of a vector as lies before `end`, else `count` elements and zeros. */
+CONVEXT_INLINE vec load_before(const real *end, const real *from, ptrdiff_t count)
 {
+    if (from + LANES <= end)
+        return load(from);
+    real part[LANES] = {0};
     for (ptrdiff_t i = 0; i < count; i++)
-        UNROLL(8)
-        for (int r = 0; r < rows; r++)
-            to[i * to_stride + r] = from[r * row_stride + i * step];
+        part[i] = from[i];
+    return load(part);
+}
+
+CONVEXT_INLINE void store_before(real *end, real *to, vec value, ptrdiff_t count)
+{
+    if (to + LANES <= end) {
+        store(to, value);
+        return;
+    }
+    real part[LANES];
+    store(part, value);
+    for (ptrdiff_t i = 0; i < count; i++)
+        to[i] = part[i];
+}
+
+/* `count` elements of `num_rows` rows, at most LANES of each. Whole vectors are read and written
+ * wherever they end before `from_end` and `to_end`: what is too much is not used, or overwritten by
+ * the next element. */
+CONVEXT_INLINE void interleave_square(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
+                                      ptrdiff_t row_stride, const real *from_end, real *to,
+                                      ptrdiff_t to_stride, real *to_end)
+{
+    vec square[LANES];
+    UNROLL(16)
+    for (int r = 0; r < LANES; r++)
+        square[r] = r < num_rows ? load_before(from_end, from + r * row_stride, count) : (vec){0};
+    transpose(square);
+    UNROLL(16)
+    for (int i = 0; i < LANES; i++)
+        if (i < count)
+            store_before(to_end, to + i * to_stride, square[i], num_rows);
 }
 
 static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
                        ptrdiff_t row_stride, ptrdiff_t step, void *to_, ptrdiff_t to_stride)
 {
     const real *from = from_;
+    const real *from_end = from + (num_rows - 1) * row_stride + count;
     real *to = to_;
-    ptrdiff_t r = 0;
-    for (; r + 8 <= num_rows; r += 8)
-        interleave_rows(8, count, from + r * row_stride, row_stride, step, to + r, to_stride);
-    for (; r + 2 <= num_rows; r += 2)
-        interleave_rows(2, count, from + r * row_stride, row_stride, step, to + r, to_stride);
-    if (r < num_rows)
-        interleave_rows(1, count, from + r * row_stride, row_stride, step, to + r, to_stride);
+    real *to_end = to + (count - 1) * to_stride + num_rows;
+    if (step != 1 || row_stride < 0 || num_rows * count < LANES * LANES / 4) {
+        for (ptrdiff_t i = 0; i < count; i++)
+            for (ptrdiff_t r = 0; r < num_rows; r++)
+                to[i * to_stride + r] = from[r * row_stride + i * step];
+        return;
+    }
+    for (ptrdiff_t r = 0; r < num_rows; r += LANES) {
+        /* The last rows are taken together with some before, so that no square writes beyond. */
+        const ptrdiff_t row = MAX(0, MIN(r, num_rows - LANES));
+        for (ptrdiff_t i = 0; i < count; i += LANES)
+            interleave_square(MIN(LANES, count - i), MIN(LANES, num_rows - row),
+                              from + row * row_stride + i, row_stride, from_end,
+                              to + i * to_stride + row, to_stride, to_end);
+    }
 }
 
 /* The instances, and the table that lists them. Sizes that do not fit the registers stay NULL. */

@@ -1,4 +1,4 @@
-/* One vector type, `vec`, of VECTOR_BYTES bytes of `real`, for the type and the width with which
+/* One vector type, `vec`, of CONVEXT_LANES elements of `real`, for the type and the width with which
  * the including file is compiled. Written with the vector extension of GCC and Clang, so that the
  * same source serves every instruction set. */
 #ifndef CONVEXT_SIMD_H
@@ -8,13 +8,13 @@
 
 typedef CONVEXT_REAL real;
 
-enum { LANES = CONVEXT_VECTOR_BYTES / sizeof(real) };
+enum { LANES = CONVEXT_LANES };
 
-typedef real vec __attribute__((vector_size(CONVEXT_VECTOR_BYTES)));
+typedef real vec __attribute__((vector_size(CONVEXT_LANES * sizeof(real))));
 
 /* The same vector wherever an element may lie. */
 typedef real vec_anywhere
-    __attribute__((vector_size(CONVEXT_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+    __attribute__((vector_size(CONVEXT_LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 
 /* Before a loop of at most `n` rounds, which are a compile-time constant: take it apart entirely.
  * Clang leaves the loop as it is when n is larger than the number of rounds. */
@@ -42,6 +42,48 @@ CONVEXT_INLINE void store(real *to, vec value)
 CONVEXT_INLINE vec splat(real value)
 {
     return value - (vec){0};
+}
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) \
+    __builtin_shuffle(a, b, (__typeof__((vec){0} < (vec){0})){__VA_ARGS__})
+#endif
+
+/* The elements of the lower, or upper, halves of `a` and `b` in turns. */
+#if CONVEXT_LANES == 2
+#define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 2)
+#define ALTERNATE_HIGH(a, b) SHUFFLE(a, b, 1, 3)
+#elif CONVEXT_LANES == 4
+#define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+#define ALTERNATE_HIGH(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+#elif CONVEXT_LANES == 8
+#define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define ALTERNATE_HIGH(a, b) SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#elif CONVEXT_LANES == 16
+#define ALTERNATE_LOW(a, b) \
+    SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define ALTERNATE_HIGH(a, b) \
+    SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#endif
+
+/* Swap the rows and the columns of a square. Each round shuffles the upper half of the rows into
+ * the lower half, like cards; after log2(LANES) rounds every element is in its place. */
+CONVEXT_INLINE void transpose(vec square[LANES])
+{
+    UNROLL(4)
+    for (int round = 1; round < LANES; round *= 2) {
+        vec shuffled[LANES];
+        UNROLL(8)
+        for (int i = 0; i < LANES / 2; i++) {
+            shuffled[2 * i] = ALTERNATE_LOW(square[i], square[i + LANES / 2]);
+            shuffled[2 * i + 1] = ALTERNATE_HIGH(square[i], square[i + LANES / 2]);
+        }
+        UNROLL(16)
+        for (int i = 0; i < LANES; i++)
+            square[i] = shuffled[i];
+    }
 }
 
 /* sums[i] = the sum of the lanes of the i-th vector at `lane`, added by halves. Works in place on

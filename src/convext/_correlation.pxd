@@ -19,12 +19,15 @@ cdef struct Correlation:
     Py_ssize_t groups
     Py_ssize_t channels         # of a group
     Py_ssize_t kernels          # of a group
+    bint by_kernels             # vectors hold kernels, else pixels
     Py_ssize_t num_blocks       # the kernels of a group are computed in so many blocks
+    Py_ssize_t width            # packed weights of a tap of a block
     Py_ssize_t num_chunks       # and the blocks shared out to so many tasks
     Py_ssize_t tasks_per_sample
-    Py_ssize_t row_size         # elements of a row of sums in the scratch memory
+    Py_ssize_t row_size         # elements of a row of results in the scratch memory
     Py_ssize_t scratch_size     # elements of scratch memory for a thread
     void *weights               # packed, see pack_weights
+    Py_ssize_t *weight_offset   # [tiling.block * taps] in a block of packed weights
     void *scratch               # scratch_size elements for each of num_threads
     int num_threads
 
@@ -38,20 +41,30 @@ cdef int init_correlation(
 
 cdef void free_correlation(Correlation *correlation) noexcept nogil
 
+# The first kernel, within its group, of a block.
+cdef inline Py_ssize_t first_kernel(
+    const Correlation *correlation, Py_ssize_t block
+) noexcept nogil:
+    return min(block * correlation.width, correlation.kernels)
+
+
+# At most so many blocks of kernels are computed by one task.
+cdef inline Py_ssize_t blocks_of_chunk(const Correlation *correlation) noexcept nogil:
+    return (correlation.num_blocks + correlation.num_chunks - 1) // correlation.num_chunks
+
+
+# Elements of the packed weights of a group.
+cdef inline Py_ssize_t group_weights(const Correlation *correlation) noexcept nogil:
+    return (
+        correlation.num_blocks * correlation.channels * correlation.tiling.taps * correlation.width
+    )
+
+
 # Pack the weights of tap (i, j), kernels[k, c, rows[i], columns[j]], for the micro-kernels; k
 # counts through the groups, c within one. Where `swapped`, k and c of each group change places.
 cdef void pack_weights(
     Correlation *correlation, const Array4 *kernels, bint swapped,
     const Py_ssize_t *rows, const Py_ssize_t *columns, real *weights
-) noexcept nogil
-
-# Add what `channels` channels, from `channel` on in their group, contribute to the sums of a tile
-# for some blocks of kernels: `pixels` and `offset` from lay_out, a row of sums for each kernel.
-# Channel 0 begins the sums.
-cdef void sum_channels(
-    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
-    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
-    const Py_ssize_t *offset, real *sums
 ) noexcept nogil
 
 # Correlate the samples source[order[0]], source[order[1]], ... into out[0], out[1], ...

@@ -1,7 +1,12 @@
-"""Correlation of images with weights: tasks over tiles, the micro-kernels within."""
+"""Correlation of images with weights: tasks over tiles.
+
+A tile is computed with vectors of pixels or with vectors of kernels, whichever leaves fewer of
+their elements unused.
+"""
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from convext._dispatch cimport Microkernels, microkernels
 from convext._geometry cimport Array4, real
@@ -10,6 +15,12 @@ from convext._scratch cimport aligned_alloc, aligned_size
 from convext._tasks cimport divide_up, threads_for
 from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, row_size, tile_at
+)
+from convext._vectors_of_kernels cimport (
+    finish_vectors_of_kernels, kernels_scratch_size, sum_vectors_of_kernels
+)
+from convext._vectors_of_pixels cimport (
+    finish_vectors_of_pixels, pixels_scratch_size, sum_vectors_of_pixels
 )
 
 # The sums of a tile for all kernels should stay in a small L2 cache, a block's weights in L1.
@@ -22,12 +33,34 @@ cdef Py_ssize_t MAX_WEIGHT_BYTES = 16 * 1024
 cdef Py_ssize_t TASKS_PER_THREAD = 3
 
 
-cdef inline Py_ssize_t kernels_of_chunk(const Correlation *correlation) noexcept nogil:
-    """At most so many kernels are computed by one task."""
+# With vectors of kernels, so many blocks of pixels at most wait for each other in the registers.
+cdef Py_ssize_t MIN_TAPS_BY_KERNELS = 16
+
+
+cdef bint worth_going_by_kernels(
+    const Correlation *correlation, const Axis *columns, Py_ssize_t taps, Py_ssize_t out_w
+) noexcept nogil:
+    """Whether vectors of kernels are fuller than vectors of pixels, gaps between rows included."""
+    cdef Py_ssize_t lanes = correlation.micro.lanes
+    cdef Py_ssize_t kernels = correlation.kernels
+    if correlation.channels * taps < MIN_TAPS_BY_KERNELS:
+        return False
     return (
-        divide_up(correlation.num_blocks, correlation.num_chunks)
-        * divide_up(correlation.kernels, correlation.num_blocks)
+        kernels * (out_w + columns.extent // columns.stride) > out_w * divide_up(kernels, lanes) * lanes
     )
+
+
+cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t out_w) noexcept nogil:
+    """Cut the kernels into blocks that the micro-kernels compute at once."""
+    cdef const Microkernels *micro = correlation.micro
+    cdef Py_ssize_t most = micro.max_kernels, lanes = 1
+    if correlation.by_kernels:
+        lanes = micro.lanes
+        most = micro.correlate_vectors[min(<Py_ssize_t> micro.max_kernels, out_w)] * lanes
+    correlation.num_blocks = divide_up(correlation.kernels, most)
+    correlation.width = divide_up(divide_up(correlation.kernels, correlation.num_blocks), lanes)
+    correlation.width *= lanes
+    correlation.num_blocks = divide_up(correlation.kernels, correlation.width)
 
 
 cdef int init_correlation(
@@ -45,18 +78,21 @@ cdef int init_correlation(
     correlation.channels = source.c // groups
     correlation.kernels = num_kernels // groups
     correlation.weights = NULL
+    correlation.weight_offset = NULL
     correlation.scratch = NULL
-    correlation.num_blocks = divide_up(correlation.kernels, micro.max_kernels)
+    correlation.by_kernels = worth_going_by_kernels(
+        correlation, &columns, rows.num_taps * columns.num_taps, out_w
+    )
+    cut_into_blocks(correlation, out_w)
     correlation.num_chunks = min(correlation.num_blocks, divide_up(
         correlation.kernels * MIN_TILE_PIXELS * <Py_ssize_t> itemsize, MAX_SUM_BYTES
     ))
 
     max_pixels = min(MAX_TILE_PIXELS, MAX_SUM_BYTES // (
-        kernels_of_chunk(correlation) * <Py_ssize_t> itemsize
+        blocks_of_chunk(correlation) * correlation.width * <Py_ssize_t> itemsize
     ))
     max_block = max(1, MAX_WEIGHT_BYTES // (
-        min(correlation.kernels, <Py_ssize_t> micro.max_kernels)
-        * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
+        correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
     ))
     if init_tiling(
         &correlation.tiling, rows, columns, source, correlation.channels, out_h, out_w,
@@ -78,35 +114,44 @@ cdef int init_correlation(
             TASKS_PER_THREAD * correlation.num_threads, tasks * num_samples
         )))
     correlation.tasks_per_sample = tasks * correlation.num_chunks
-    correlation.row_size = row_size(&correlation.tiling, micro.lanes)
+    return allocate(correlation)
+
+
+cdef int allocate(Correlation *correlation) noexcept nogil:
+    cdef const Tiling *tiling = &correlation.tiling
+    cdef Py_ssize_t taps = tiling.block * tiling.taps
+    cdef Py_ssize_t t
+    correlation.row_size = row_size(tiling, correlation.micro.lanes)
     correlation.scratch_size = aligned_size(
-        packed_size(&correlation.tiling, micro.lanes)
-        + kernels_of_chunk(correlation) * correlation.row_size,
-        itemsize
+        packed_size(tiling, correlation.micro.lanes) + (
+            kernels_scratch_size(correlation) if correlation.by_kernels
+            else pixels_scratch_size(correlation)
+        ),
+        correlation.itemsize
     )
     correlation.weights = aligned_alloc(
-        num_kernels * correlation.channels * correlation.tiling.taps, itemsize
+        correlation.groups * group_weights(correlation), correlation.itemsize
     )
+    correlation.weight_offset = <Py_ssize_t *> malloc(taps * sizeof(Py_ssize_t))
     correlation.scratch = aligned_alloc(
-        correlation.scratch_size * correlation.num_threads, itemsize
+        correlation.scratch_size * correlation.num_threads, correlation.itemsize
     )
-    if correlation.weights == NULL or correlation.scratch == NULL:
+    if (
+        correlation.weights == NULL or correlation.weight_offset == NULL
+        or correlation.scratch == NULL
+    ):
         free_correlation(correlation)
         return -1
+    for t in range(taps):
+        correlation.weight_offset[t] = t * correlation.width
     return 0
 
 
 cdef void free_correlation(Correlation *correlation) noexcept nogil:
     free_tiling(&correlation.tiling)
     free(correlation.weights)
+    free(correlation.weight_offset)
     free(correlation.scratch)
-
-
-cdef inline Py_ssize_t first_kernel(
-    const Correlation *correlation, Py_ssize_t block
-) noexcept nogil:
-    """The first kernel, within its group, of a block; the blocks differ by one kernel at most."""
-    return block * correlation.kernels // correlation.num_blocks
 
 
 cdef Py_ssize_t consecutive_weights(
@@ -138,69 +183,33 @@ cdef void pack_weights(
     cdef Py_ssize_t group_stride = correlation.kernels * kernels.n_stride
     cdef Py_ssize_t num_columns = correlation.tiling.columns.num_taps
     cdef Py_ssize_t taps = correlation.tiling.taps
-    cdef Py_ssize_t g, b, t, tap, begin, count, run
-    cdef const real *block
+    cdef Py_ssize_t width = correlation.width
+    cdef Py_ssize_t g, b, t, tap, begin, run
+    cdef const real *first
     if swapped:
         kernel_stride, channel_stride = kernels.c_stride, kernels.n_stride
         group_stride = correlation.channels * kernels.n_stride
     run = consecutive_weights(correlation, kernels, channel_stride, rows, columns)
     for g in range(correlation.groups):
-        for b in range(correlation.num_blocks):
-            begin = first_kernel(correlation, b)
-            count = first_kernel(correlation, b + 1) - begin
-            block = <const real *> kernels.data + g * group_stride + begin * kernel_stride
-            t = 0
-            while t < correlation.channels * taps:
-                tap = t % taps
+        if correlation.num_blocks * width > correlation.kernels:
+            memset(weights, 0, group_weights(correlation) * sizeof(real))
+        t = 0
+        while t < correlation.channels * taps:
+            tap = t % taps
+            first = (
+                <const real *> kernels.data + g * group_stride + t // taps * channel_stride
+                + rows[tap // num_columns] * kernels.h_stride
+                + columns[tap % num_columns] * kernels.w_stride
+            )
+            for b in range(correlation.num_blocks):
+                begin = first_kernel(correlation, b)
                 correlation.micro.interleave(
-                    run, count,
-                    block + t // taps * channel_stride + rows[tap // num_columns] * kernels.h_stride
-                    + columns[tap % num_columns] * kernels.w_stride,
-                    kernel_stride, 1, weights + t * count, count
+                    run, first_kernel(correlation, b + 1) - begin,
+                    first + begin * kernel_stride, kernel_stride, 1,
+                    weights + (b * correlation.channels * taps + t) * width, width
                 )
-                t += run
-            weights += correlation.channels * taps * count
-
-
-cdef void store_tile(
-    const Tiling *tiling, const Tile *tile, const real *sums, real bias, real *to,
-    Py_ssize_t row_stride, Py_ssize_t column_stride
-) noexcept nogil:
-    """Copy the pixels of a tile from a row of sums to the output."""
-    cdef Py_ssize_t c
-    to += tile.top * row_stride + tile.left * column_stride
-    for _ in range(tile.height):
-        if column_stride == 1:
-            for c in range(tile.width):
-                to[c] = sums[c] + bias
-        else:
-            for c in range(tile.width):
-                to[c * column_stride] = sums[c] + bias
-        to += row_stride
-        sums += tiling.pitch
-
-
-cdef void sum_channels(
-    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
-    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
-    const Py_ssize_t *offset, real *sums
-) noexcept nogil:
-    cdef Py_ssize_t taps = correlation.tiling.taps
-    cdef Py_ssize_t kernel_taps = correlation.channels * taps
-    cdef Py_ssize_t first = first_kernel(correlation, first_block)
-    cdef Py_ssize_t b, begin, count
-    cdef const real *weights = <const real *> correlation.weights + (
-        group * correlation.kernels * kernel_taps
-    )
-    for b in range(first_block, last_block):
-        begin = first_kernel(correlation, b)
-        count = first_kernel(correlation, b + 1) - begin
-        correlation.micro.correlate[count](
-            channels * taps, tile.num_pixels,
-            weights + begin * kernel_taps + channel * taps * count,
-            pixels, offset, sums + (begin - first) * correlation.row_size,
-            correlation.row_size, channel > 0
-        )
+            t += run
+        weights += group_weights(correlation)
 
 
 cdef void run_task(
@@ -221,12 +230,11 @@ cdef void run_task(
     cdef Tile tile = tile_at(tiling, index // correlation.num_chunks % num_tiles, micro.lanes)
     cdef Py_ssize_t first_block = chunk * correlation.num_blocks // correlation.num_chunks
     cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
-    cdef Py_ssize_t first = first_kernel(correlation, first_block)
     cdef real *sums = scratch + packed_size(tiling, micro.lanes)
     cdef Array4 images = correlation.source
     cdef const real *pixels
     cdef const Py_ssize_t *offset
-    cdef Py_ssize_t c, k, channels, kernel
+    cdef Py_ssize_t c, channels
     images.data = <void *> source
 
     c = 0
@@ -238,18 +246,25 @@ cdef void run_task(
             tiling, &tile, &images, sample, group * correlation.channels + c, channels, scratch,
             micro.lanes, &offset
         )
-        sum_channels(
-            correlation, &tile, group, first_block, last_block, c, channels, pixels, offset, sums
-        )
+        if correlation.by_kernels:
+            sum_vectors_of_kernels(
+                correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
+                sums
+            )
+        else:
+            sum_vectors_of_pixels(
+                correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
+                sums
+            )
         c += channels
 
-    for k in range(first, first_kernel(correlation, last_block)):
-        kernel = group * correlation.kernels + k
-        store_tile(
-            tiling, &tile, sums + (k - first) * correlation.row_size,
-            bias[kernel] if bias != NULL else <real> 0,
-            <real *> out.data + out_sample * out.n_stride + kernel * out.c_stride,
-            out.h_stride, out.w_stride
+    if correlation.by_kernels:
+        finish_vectors_of_kernels(
+            correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
+        )
+    else:
+        finish_vectors_of_pixels(
+            correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
         )
 
 

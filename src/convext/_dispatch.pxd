@@ -1,7 +1,8 @@
 cdef extern from "microkernel.h" nogil:
     ctypedef void correlate_kernel "convext_correlate"(
-        Py_ssize_t num_taps, Py_ssize_t num_pixels, const void *weights, const void *pixels,
-        const Py_ssize_t *offset, void *sums, Py_ssize_t sums_stride, int accumulate)
+        Py_ssize_t num_taps, Py_ssize_t num_pixels, const void *weights,
+        const Py_ssize_t *weight_offset, const void *pixels, const Py_ssize_t *offset, void *sums,
+        Py_ssize_t sums_stride, int accumulate)
 
     ctypedef void dot_kernel "convext_dot"(
         Py_ssize_t num_pixels, const void *rows, Py_ssize_t row_stride, const void *pixels,
@@ -18,6 +19,7 @@ cdef extern from "microkernel.h" nogil:
     ctypedef struct Microkernels "convext_microkernels":
         int lanes
         int max_kernels
+        int correlate_vectors[15]
         int max_rows
         int max_dot_taps[5]
         correlate_kernel *correlate[15]

@@ -13,7 +13,7 @@ from convext._tile cimport Tile, Tiling, lay_out, packed_size
 
 
 # The scratch memory: the channels one after the other, as lay_out has them, and side by side; the
-# offsets of the pixels; their output gradients; the running sums.
+# offsets of the pixels and of their output gradients; these; the running sums.
 cdef struct Scratch:
     Py_ssize_t width            # channels side by side, whole vectors
     Py_ssize_t tile_pixels      # of a whole tile
@@ -30,7 +30,7 @@ cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcep
     scratch.panel = aligned_size(packed_size(tiling, lanes), itemsize)
     scratch.offsets = scratch.panel + span(gradient) * scratch.width
     scratch.gradients = scratch.offsets + aligned_size(
-        scratch.tile_pixels * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize), itemsize
+        2 * scratch.tile_pixels * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize), itemsize
     )
     scratch.sums = scratch.gradients + aligned_size(
         scratch.tile_pixels * gradient.micro.max_kernels, itemsize
@@ -61,10 +61,9 @@ cdef void lay_out_channels(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const real *pixels,
     bint packed, const Scratch *layout, real *scratch
 ) noexcept nogil:
-    """Lay the channels side by side, and note where each pixel of the tile is then."""
+    """Lay the channels side by side."""
     cdef const Tiling *tiling = &gradient.tiling
-    cdef Py_ssize_t *offset = <Py_ssize_t *> (scratch + layout.offsets)
-    cdef Py_ssize_t r, c, count = tiling.channel_size, stride = tiling.channel_size
+    cdef Py_ssize_t count = tiling.channel_size, stride = tiling.channel_size
     if not packed:
         stride = tiling.channel_stride
         count = (
@@ -74,14 +73,24 @@ cdef void lay_out_channels(
     gradient.micro.interleave(
         count, part.channels, pixels, stride, 1, scratch + layout.panel, layout.width
     )
+
+
+cdef void note_offsets(
+    const Tiling *tiling, const Tile *tile, Py_ssize_t channels_width, Py_ssize_t kernels_width,
+    Py_ssize_t *pixel_offset, Py_ssize_t *gradient_offset
+) noexcept nogil:
+    """Note where each pixel of the tile and its output gradients are then."""
+    cdef Py_ssize_t r, c, pixel
     for r in range(tile.height):
         for c in range(tile.width):
-            offset[r * tile.width + c] = (r * tiling.pitch + c) * layout.width
+            pixel = r * tile.width + c
+            pixel_offset[pixel] = (r * tiling.pitch + c) * channels_width
+            gradient_offset[pixel] = pixel * kernels_width
 
 
 cdef void lay_out_gradients(
     const KernelGradient *gradient, const Tile *tile, Py_ssize_t kernels, const real *output_grad,
-    real *to
+    real *to, Py_ssize_t width
 ) noexcept nogil:
     """Pack the output gradients of a block of kernels as the weights of the tile's pixels."""
     cdef const Array4 *layout = &gradient.output_grad
@@ -89,15 +98,15 @@ cdef void lay_out_gradients(
     if tile.width * layout.w_stride == layout.h_stride:     # the rows follow each other
         gradient.micro.interleave(
             tile.height * tile.width, kernels, output_grad, layout.c_stride, layout.w_stride, to,
-            kernels
+            width
         )
         return
     for _ in range(tile.height):
         gradient.micro.interleave(
-            tile.width, kernels, output_grad, layout.c_stride, layout.w_stride, to, kernels
+            tile.width, kernels, output_grad, layout.c_stride, layout.w_stride, to, width
         )
         output_grad += layout.h_stride
-        to += tile.width * kernels
+        to += tile.width * width
 
 
 cdef void add_tile_by_channels(
@@ -107,7 +116,12 @@ cdef void add_tile_by_channels(
     cdef const Tiling *tiling = &gradient.tiling
     cdef Scratch layout = arrange(gradient, part.kernels)
     cdef real *gradients = scratch + layout.gradients
-    cdef Py_ssize_t num_blocks = divide_up(part.kernels, gradient.micro.max_kernels)
+    cdef Py_ssize_t *pixel_offset = <Py_ssize_t *> (scratch + layout.offsets)
+    cdef Py_ssize_t *gradient_offset = pixel_offset + layout.tile_pixels
+    cdef Py_ssize_t width = divide_up(
+        part.kernels, divide_up(part.kernels, gradient.micro.max_kernels)
+    )
+    cdef Py_ssize_t num_blocks = divide_up(part.kernels, width)
     cdef Py_ssize_t b, t, begin, count
     cdef const Py_ssize_t *tap
     cdef const real *pixels = lay_out(
@@ -117,17 +131,18 @@ cdef void add_tile_by_channels(
     lay_out_channels(
         gradient, part, tile, pixels, tap == tiling.offset_packed, &layout, scratch
     )
+    note_offsets(tiling, tile, layout.width, width, pixel_offset, gradient_offset)
     for b in range(num_blocks):
-        begin = b * part.kernels // num_blocks
-        count = (b + 1) * part.kernels // num_blocks - begin
+        begin = b * width
+        count = min(width, part.kernels - begin)
         lay_out_gradients(
-            gradient, tile, count, output_grad + begin * gradient.output_grad.c_stride, gradients
+            gradient, tile, count, output_grad + begin * gradient.output_grad.c_stride, gradients,
+            width
         )
         for t in range(tiling.taps):
             gradient.micro.correlate[count](
-                tile.height * tile.width, layout.width, gradients,
-                scratch + layout.panel + tap[t] * layout.width,
-                <const Py_ssize_t *> (scratch + layout.offsets),
+                tile.height * tile.width, layout.width, gradients, gradient_offset,
+                scratch + layout.panel + tap[t] * layout.width, pixel_offset,
                 scratch + layout.sums + (t * part.kernels + begin) * layout.width,
                 layout.width, not first
             )

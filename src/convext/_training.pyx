@@ -7,7 +7,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from convext._correlation cimport (
-    Correlation, free_correlation, run_correlation, sum_channels
+    Correlation, free_correlation, run_correlation
 )
 from convext._forward cimport init_forward, set_kernels
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
@@ -19,6 +19,7 @@ from convext._kernel_gradient cimport (
 from convext._scratch cimport aligned_alloc
 from convext._tasks cimport MIN_PRODUCTS_PER_THREAD
 from convext._tile cimport Tile, Tiling, lay_out, packed_size, tile_at
+from convext._vectors_of_pixels cimport sum_vectors_of_pixels
 
 # The predictions of so many bytes are kept at a time; a larger batch is taken in several parts.
 cdef Py_ssize_t MAX_PREDICTION_BYTES = 16 * 1024 * 1024
@@ -93,7 +94,8 @@ cdef class Trainer:
         # This must not depend on the number of threads: the order of the sums differs.
         self.fused = (
             <double> self.gradient.size * self.plane * self.part < MAX_FUSED_PRODUCTS
-            and self.forward.num_chunks == 1 and not self.gradient.by_channels
+            and self.forward.num_chunks == 1
+            and not self.forward.by_kernels and not self.gradient.by_channels
             and one_tile(&self.forward.tiling, self.images.c)
             and one_tile(&self.gradient.tiling, self.images.c)
         )
@@ -233,7 +235,7 @@ cdef double differentiate_sample(
         tiling, &tile, &trainer.images, sample, 0, trainer.images.c, scratch,
         forward.micro.lanes, &offset
     )
-    sum_channels(
+    sum_vectors_of_pixels(
         forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, rows
     )
     for k in range(trainer.weights.n):

@@ -38,8 +38,9 @@ enum { MAX_KERNELS = 6, MAX_ROWS = 3 };
 
 /* In registers: kernels x vectors sums, one row of pixels, one weight. From L1: the weights of
  * these kernels. Streams: the pixels. */
-CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff_t num_taps,
-                                   const real *weights, const real *pixels,
+CONVEXT_INLINE void correlate_tile(const int kernels, const int step, const int vectors,
+                                   ptrdiff_t num_taps, const real *weights,
+                                   const ptrdiff_t *weight_offset, const real *pixels,
                                    const ptrdiff_t *offset, real *sums, ptrdiff_t sums_stride,
                                    int accumulate)
 {
@@ -52,6 +53,7 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff
             sum[k][v] = (vec){0};
 
     for (ptrdiff_t t = 0; t < num_taps; t++) {
+        const real *weight_of = weights + weight_offset[t];
         const real *from = pixels + offset[t];
         vec pixel[8];
         UNROLL(8)
@@ -59,12 +61,11 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff
             pixel[v] = load(from + v * LANES);
         UNROLL(16)
         for (int k = 0; k < kernels; k++) {
-            const vec weight = splat(weights[k]);
+            const vec weight = splat(weight_of[k * step]);
             UNROLL(8)
             for (int v = 0; v < vectors; v++)
                 sum[k][v] += weight * pixel[v];
         }
-        weights += kernels;
     }
 
     UNROLL(16)
@@ -77,22 +78,22 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff
 }
 
 /* All tiles for a block of taps, then for the next. */
-CONVEXT_INLINE void correlate(const int kernels, ptrdiff_t num_taps, ptrdiff_t num_pixels,
-                              const real *weights, const real *pixels, const ptrdiff_t *offset,
-                              real *sums, ptrdiff_t sums_stride, int accumulate)
+CONVEXT_INLINE void correlate(const int kernels, const int step, ptrdiff_t num_taps,
+                              ptrdiff_t num_pixels, const real *weights,
+                              const ptrdiff_t *weight_offset, const real *pixels,
+                              const ptrdiff_t *offset, real *sums, ptrdiff_t sums_stride,
+                              int accumulate)
 {
     const int vectors = CORRELATE_VECTORS(kernels);
     for (ptrdiff_t t = 0; t < num_taps; t += CONVEXT_BLOCK) {
         const ptrdiff_t taps = MIN(CONVEXT_BLOCK, num_taps - t);
         ptrdiff_t p = 0;
         for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
-            correlate_tile(kernels, vectors, taps, weights, pixels + p, offset, sums + p,
-                           sums_stride, accumulate);
+            correlate_tile(kernels, step, vectors, taps, weights, weight_offset + t, pixels + p,
+                           offset + t, sums + p, sums_stride, accumulate);
         for (; p < num_pixels; p += LANES)
-            correlate_tile(kernels, 1, taps, weights, pixels + p, offset, sums + p, sums_stride,
-                           accumulate);
-        weights += taps * kernels;
-        offset += taps;
+            correlate_tile(kernels, step, 1, taps, weights, weight_offset + t, pixels + p,
+                           offset + t, sums + p, sums_stride, accumulate);
         accumulate = 1;
     }
 }
@@ -264,12 +265,12 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
 /* The instances, and the table that lists them. Sizes that do not fit the registers stay NULL. */
 #define CORRELATE_INSTANCE(kernels) \
     static void correlate_##kernels(ptrdiff_t num_taps, ptrdiff_t num_pixels, \
-                                    const void *weights, const void *pixels, \
-                                    const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride, \
-                                    int accumulate) \
+                                    const void *weights, const ptrdiff_t *weight_offset, \
+                                    const void *pixels, const ptrdiff_t *offset, void *sums, \
+                                    ptrdiff_t sums_stride, int accumulate) \
     { \
-        correlate(kernels, num_taps, num_pixels, weights, pixels, offset, sums, sums_stride, \
-                  accumulate); \
+        correlate(kernels, 1, num_taps, num_pixels, weights, weight_offset, pixels, offset, sums, \
+                  sums_stride, accumulate); \
     }
 
 #define DOT_INSTANCE(rows, taps) \
@@ -305,6 +306,7 @@ FOR_KERNELS(CORRELATE_INSTANCE)
 FOR_DOTS(DOT_INSTANCE)
 
 #define CORRELATE_ENTRY(kernels) [kernels] = correlate_##kernels,
+#define VECTORS_ENTRY(kernels) [kernels] = CORRELATE_VECTORS(kernels),
 #define DOT_ENTRY(rows, taps) [rows][taps] = dot_##rows##_##taps,
 
 #if CONVEXT_REGISTERS >= 32
@@ -316,6 +318,7 @@ FOR_DOTS(DOT_INSTANCE)
 const convext_microkernels CONVEXT_TABLE = {
     .lanes = LANES,
     .max_kernels = MAX_KERNELS,
+    .correlate_vectors = {FOR_KERNELS(VECTORS_ENTRY)},
     .max_rows = MAX_ROWS,
     .max_dot_taps = MAX_DOT_TAPS,
     .correlate = {FOR_KERNELS(CORRELATE_ENTRY)},

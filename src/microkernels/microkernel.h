@@ -18,15 +18,18 @@ enum {
     CONVEXT_BLOCK = 256
 };
 
-/* sums[k * sums_stride + p] (+)= sum over t of weights[t * kernels + k] * pixels[offset[t] + p]
+/* The building block, a product of two matrices whose rows may lie anywhere:
+ *
+ * sums[k * sums_stride + p] (+)= sum over t of weights[weight_offset[t] + k] * pixels[offset[t] + p]
  *
  * for every k < kernels and p < num_pixels, where num_pixels is a multiple of `lanes`. `kernels` is
  * the index in the table, 1 to max_kernels. The sum is added to what `sums` holds when
  * `accumulate` is not 0, else it replaces that. For each element the taps are added in blocks of
  * CONVEXT_BLOCK in the order of t, whatever the tile: its sum does not depend on its neighbours. */
 typedef void convext_correlate(ptrdiff_t num_taps, ptrdiff_t num_pixels, const void *weights,
-                               const void *pixels, const ptrdiff_t *offset, void *sums,
-                               ptrdiff_t sums_stride, int accumulate);
+                               const ptrdiff_t *weight_offset, const void *pixels,
+                               const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride,
+                               int accumulate);
 
 /* sums[r * taps + t] = sum over p of rows[r * row_stride + p] * pixels[offset[t] + p]
  *
@@ -54,6 +57,7 @@ typedef void convext_interleave(ptrdiff_t count, ptrdiff_t num_rows, const void 
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
+    int correlate_vectors[CONVEXT_MAX_KERNELS + 1]; /* vectors of pixels that fit the registers */
     int max_rows;    /* dot[1 .. max_rows] exist */
     int max_dot_taps[CONVEXT_MAX_ROWS + 1]; /* dot[rows][1 .. max_dot_taps[rows]] exist */
     convext_correlate *correlate[CONVEXT_MAX_KERNELS + 1];

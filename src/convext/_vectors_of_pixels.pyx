@@ -1,0 +1,70 @@
+"""A tile computed with vectors of neighbouring pixels, the pixels between its rows included."""
+
+from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, group_weights
+from convext._geometry cimport Array4, real
+from convext._tile cimport Tile
+
+
+cdef Py_ssize_t pixels_scratch_size(const Correlation *correlation) noexcept nogil:
+    # A row of sums for each kernel.
+    return blocks_of_chunk(correlation) * correlation.width * correlation.row_size
+
+
+cdef void sum_vectors_of_pixels(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
+    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
+    const Py_ssize_t *offset, real *sums
+) noexcept nogil:
+    cdef Py_ssize_t taps = correlation.tiling.taps
+    cdef Py_ssize_t first = first_kernel(correlation, first_block)
+    cdef Py_ssize_t b, begin, count
+    cdef const real *weights = (
+        <const real *> correlation.weights + group * group_weights(correlation)
+    )
+    for b in range(first_block, last_block):
+        begin = first_kernel(correlation, b)
+        count = first_kernel(correlation, b + 1) - begin
+        correlation.micro.correlate[count](
+            channels * taps, tile.num_pixels,
+            weights + (b * correlation.channels + channel) * taps * correlation.width,
+            correlation.weight_offset, pixels, offset,
+            sums + (begin - first) * correlation.row_size, correlation.row_size, channel > 0
+        )
+
+
+cdef void store_tile(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t pitch, const real *results,
+    Py_ssize_t kernel, Py_ssize_t kernels, const real *bias, const Array4 *out,
+    Py_ssize_t out_sample
+) noexcept nogil:
+    cdef Py_ssize_t k, r, c
+    cdef const real *row
+    cdef real *to
+    cdef real offset
+    for k in range(kernels):
+        offset = bias[kernel + k] if bias != NULL else <real> 0
+        row = results + k * correlation.row_size
+        to = <real *> out.data + (
+            out_sample * out.n_stride + (kernel + k) * out.c_stride
+            + tile.top * out.h_stride + tile.left * out.w_stride
+        )
+        for r in range(tile.height):
+            if out.w_stride == 1:
+                for c in range(tile.width):
+                    to[c] = row[c] + offset
+            else:
+                for c in range(tile.width):
+                    to[c * out.w_stride] = row[c] + offset
+            to += out.h_stride
+            row += pitch
+
+
+cdef void finish_vectors_of_pixels(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
+    Py_ssize_t last_block, real *sums, const real *bias, const Array4 *out, Py_ssize_t out_sample
+) noexcept nogil:
+    cdef Py_ssize_t first = first_kernel(correlation, first_block)
+    store_tile(
+        correlation, tile, correlation.tiling.pitch, sums, group * correlation.kernels + first,
+        first_kernel(correlation, last_block) - first, bias, out, out_sample
+    )

@@ -11,7 +11,7 @@ from libc.string cimport memset
 from convext._dispatch cimport Microkernels, microkernels
 from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt, interrupted
-from convext._scratch cimport aligned_alloc, aligned_size
+from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport divide_up, threads_for
 from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, row_size, tile_at
@@ -149,9 +149,9 @@ cdef int allocate(Correlation *correlation) noexcept nogil:
 
 cdef void free_correlation(Correlation *correlation) noexcept nogil:
     free_tiling(&correlation.tiling)
-    free(correlation.weights)
+    aligned_free(correlation.weights)
     free(correlation.weight_offset)
-    free(correlation.scratch)
+    aligned_free(correlation.scratch)
 
 
 cdef Py_ssize_t consecutive_weights(

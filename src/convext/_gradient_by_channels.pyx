@@ -148,17 +148,40 @@ cdef void add_tile_by_channels(
             )
 
 
+cdef void gather_kernel(
+    const KernelGradient *gradient, const Part *part, const Scratch *layout, Py_ssize_t k,
+    const real *scratch, real *to
+) noexcept nogil:
+    """Bring the running sums of a kernel, tap by tap, into the order of the gradient."""
+    gradient.micro.interleave(
+        part.channels, gradient.tiling.taps, scratch + layout.sums + k * layout.width,
+        part.kernels * layout.width, 1, to, gradient.tiling.taps
+    )
+
+
 cdef void flush_channels(
-    const KernelGradient *gradient, const Part *part, const real *scratch
+    const KernelGradient *gradient, const Part *part, real *scratch
 ) noexcept nogil:
     cdef Py_ssize_t taps = gradient.tiling.taps
     cdef Scratch layout = arrange(gradient, part.kernels)
-    cdef const real *sums
+    # The pixels are not needed any more.
+    cdef real *sums = scratch + layout.panel
     cdef double *to
-    cdef Py_ssize_t k, c, t
+    cdef Py_ssize_t k, i
     for k in range(part.kernels):
+        gather_kernel(gradient, part, &layout, k, scratch, sums)
         to = part.sums + k * gradient.channels * taps
-        sums = scratch + layout.sums + k * layout.width
-        for c in range(part.channels):
-            for t in range(taps):
-                to[c * taps + t] += sums[t * part.kernels * layout.width + c]
+        for i in range(part.channels * taps):
+            to[i] += sums[i]
+
+
+cdef void store_channels(
+    const KernelGradient *gradient, const Part *part, const real *scratch, real *kernel_grad
+) noexcept nogil:
+    cdef Scratch layout = arrange(gradient, part.kernels)
+    cdef Py_ssize_t k
+    for k in range(part.kernels):
+        gather_kernel(
+            gradient, part, &layout, k, scratch,
+            kernel_grad + k * gradient.channels * gradient.tiling.taps
+        )

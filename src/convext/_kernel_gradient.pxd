@@ -17,15 +17,17 @@ cdef struct KernelGradient:
     Py_ssize_t row_size             # elements of a row of output gradients in the scratch memory
     Py_ssize_t scratch_size         # elements of scratch memory for a thread
     void *scratch                   # scratch_size elements for each of num_threads
-    double *sums                    # [segments][size]
+    double *sums                    # [segments][size], NULL where parts need no sums
     int num_threads
     bint by_channels                # else by dots
+    bint in_one_go                  # each part has a single running sum, which is the result
 
 # One part of it: some kernels and some channels of one group.
 cdef struct Part:
     Py_ssize_t kernel, kernels      # first (of all) and how many
     Py_ssize_t channel, channels
-    double *sums                    # of the first kernel and channel
+    Py_ssize_t first                # where in the gradient the first kernel and channel are
+    double *sums                    # and in this segment's sums
 
 # Prepare gradients over `num_samples` samples at a time at most. -1 when memory runs out.
 cdef int init_kernel_gradient(
@@ -36,9 +38,9 @@ cdef int init_kernel_gradient(
 
 cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil
 
-# Leave in gradient.sums[0 .. size), in the order (K, C/groups, kh, kw), the gradient over the
-# samples images[order[0]] with output_grad[0], and so on (`order` NULL: 0, 1, ...).
+# Write the gradient over the samples images[order[0]] with output_grad[0], and so on (`order` NULL:
+# 0, 1, ...), to kernel_grad[0 .. size), in the order (K, C/groups, kh, kw).
 cdef void run_kernel_gradient(
     KernelGradient *gradient, const real *images, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *output_grad, Interrupt *interrupt
+    Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Interrupt *interrupt
 ) noexcept nogil

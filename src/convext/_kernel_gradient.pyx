@@ -8,17 +8,18 @@ layout of the arrays, never on the number of threads.
 
 cimport numpy as cnp
 from cython.parallel cimport parallel, prange, threadid
+from libc.math cimport sqrt
 from libc.stdlib cimport free
 from libc.string cimport memset
 
 from convext._dispatch cimport Microkernels, microkernels
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
 from convext._gradient_by_channels cimport (
-    add_tile_by_channels, channels_scratch_size, flush_channels
+    add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
 )
 from convext._gradient_by_dots cimport add_tile_by_dots, dots_scratch_size
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext._scratch cimport aligned_alloc, aligned_size
+from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, divide_up, threads_for
 from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
@@ -46,6 +47,14 @@ cdef bint worth_going_by_channels(const KernelGradient *gradient) noexcept nogil
     return gradient.kernels >= 4 and 4 * gradient.channels >= 3 * width
 
 
+cdef Py_ssize_t channels_of_part(
+    Py_ssize_t taps, Py_ssize_t lanes, size_t itemsize
+) noexcept nogil:
+    """As many channels as kernels: then the least is laid out, over all parts."""
+    cdef Py_ssize_t channels = <Py_ssize_t> sqrt(<double> MAX_CHUNK_BYTES / (taps * itemsize))
+    return max(1, channels // lanes) * lanes
+
+
 cdef int init_kernel_gradient(
     KernelGradient *gradient, const Array4 *images, const Array4 *output_grad,
     Py_ssize_t num_samples, Py_ssize_t kernel_h, Py_ssize_t kernel_w, const Geometry *geometry,
@@ -54,7 +63,7 @@ cdef int init_kernel_gradient(
     cdef const Microkernels *micro = microkernels(itemsize)
     cdef Tiling *tiling = &gradient.tiling
     cdef Axis rows, columns
-    cdef Py_ssize_t max_pixels, row_bytes, kernels, tiles, parts
+    cdef Py_ssize_t max_pixels, max_block, row_bytes, kernels, tiles, parts
     cdef double products
     if init_axis(&rows, kernel_h, geometry.stride_h, geometry.padding_top,
                  geometry.dilation_h) == -1:
@@ -72,12 +81,15 @@ cdef int init_kernel_gradient(
     gradient.kernels = output_grad.c // geometry.groups
     gradient.size = output_grad.c * gradient.channels * kernel_h * kernel_w
     gradient.by_channels = worth_going_by_channels(gradient)
-    max_pixels = (
-        TILE_PIXELS_BY_CHANNELS if gradient.by_channels else MAX_ROW_BYTES // <Py_ssize_t> itemsize
-    )
+    if gradient.by_channels:
+        max_pixels = TILE_PIXELS_BY_CHANNELS
+        max_block = channels_of_part(kernel_h * kernel_w, micro.lanes, itemsize)
+    else:
+        max_pixels = MAX_ROW_BYTES // <Py_ssize_t> itemsize
+        max_block = gradient.channels
     if init_tiling(
         tiling, rows, columns, images, gradient.channels, output_grad.h, output_grad.w,
-        max_pixels, gradient.channels, itemsize
+        max_pixels, max_block, itemsize
     ) == -1:
         return -1
     gradient.row_size = row_size(tiling, micro.lanes)
@@ -96,6 +108,10 @@ cdef int init_kernel_gradient(
             min(tiles, divide_up(ENOUGH_TASKS, parts)),
             MAX_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))
         ))
+    gradient.in_one_go = (
+        gradient.by_channels and gradient.segments == 1
+        and num_samples * output_grad.h * output_grad.w <= MAX_RUNNING_PIXELS
+    )
     gradient.num_threads = threads_for(products, parts * gradient.segments, num_threads)
 
     kernels = divide_up(gradient.kernels, gradient.kernel_chunks)
@@ -105,8 +121,12 @@ cdef int init_kernel_gradient(
         itemsize
     )
     gradient.scratch = aligned_alloc(gradient.scratch_size * gradient.num_threads, itemsize)
-    gradient.sums = <double *> aligned_alloc(gradient.segments * gradient.size, sizeof(double))
-    if gradient.scratch == NULL or gradient.sums == NULL:
+    gradient.sums = NULL
+    if not gradient.in_one_go:
+        gradient.sums = <double *> aligned_alloc(
+            gradient.segments * gradient.size, sizeof(double)
+        )
+    if gradient.scratch == NULL or (gradient.sums == NULL and not gradient.in_one_go):
         free_kernel_gradient(gradient)
         return -1
     return 0
@@ -114,8 +134,8 @@ cdef int init_kernel_gradient(
 
 cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil:
     free_tiling(&gradient.tiling)
-    free(gradient.scratch)
-    free(gradient.sums)
+    aligned_free(gradient.scratch)
+    aligned_free(gradient.sums)
 
 
 cdef Part part_of(
@@ -133,16 +153,15 @@ cdef Part part_of(
     part.kernels = end - first
     part.channel = group * gradient.channels + channel
     part.channels = min(gradient.tiling.block, gradient.channels - channel)
-    part.sums = gradient.sums + segment * gradient.size + (
-        (part.kernel * gradient.channels + channel) * gradient.tiling.taps
-    )
+    part.first = (part.kernel * gradient.channels + channel) * gradient.tiling.taps
+    part.sums = gradient.sums + segment * gradient.size + part.first
     return part
 
 
 cdef void run_part(
     const KernelGradient *gradient, const real *images, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *output_grad, Py_ssize_t task, real *scratch,
-    Interrupt *interrupt, bint may_poll
+    Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Py_ssize_t task,
+    real *scratch, Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
     """Sum one part of the gradient over one segment of the tiles."""
     cdef const Tiling *tiling = &gradient.tiling
@@ -156,11 +175,12 @@ cdef void run_part(
     cdef Py_ssize_t i, n, k, image, running = 0
     cdef const real *first_grad
     source.data = <void *> images
-    for k in range(part.kernels):
-        memset(
-            part.sums + k * gradient.channels * tiling.taps, 0,
-            part.channels * tiling.taps * sizeof(double)
-        )
+    if not gradient.in_one_go:
+        for k in range(part.kernels):
+            memset(
+                part.sums + k * gradient.channels * tiling.taps, 0,
+                part.channels * tiling.taps * sizeof(double)
+            )
 
     for i in range(begin, end):
         if interrupted(interrupt, may_poll):
@@ -178,29 +198,38 @@ cdef void run_part(
             gradient, &part, &tile, &source, image, first_grad, running == 0, scratch
         )
         running += tile.height * tile.width
-        if running >= MAX_RUNNING_PIXELS or i == end - 1:
+        if gradient.in_one_go and i == end - 1:
+            store_channels(gradient, &part, scratch, kernel_grad + part.first)
+        elif running >= MAX_RUNNING_PIXELS or i == end - 1:
             flush_channels(gradient, &part, scratch)
             running = 0
 
 
 cdef void run_kernel_gradient(
     KernelGradient *gradient, const real *images, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *output_grad, Interrupt *interrupt
+    Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Interrupt *interrupt
 ) noexcept nogil:
     cdef Py_ssize_t tasks = (
         gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments
     )
     cdef Py_ssize_t task, segment, i
+    if num_samples == 0:
+        memset(kernel_grad, 0, gradient.size * sizeof(real))
+        return
     with parallel(num_threads=gradient.num_threads, use_threads_if=gradient.num_threads > 1):
         for task in prange(tasks, schedule="dynamic"):
             run_part(
-                gradient, images, order, num_samples, output_grad, task,
+                gradient, images, order, num_samples, output_grad, kernel_grad, task,
                 <real *> gradient.scratch + threadid() * gradient.scratch_size,
                 interrupt, threadid() == 0
             )
+    if gradient.in_one_go:
+        return
     for segment in range(1, gradient.segments):
         for i in range(gradient.size):
             gradient.sums[i] += gradient.sums[segment * gradient.size + i]
+    for i in range(gradient.size):
+        kernel_grad[i] = <real> gradient.sums[i]
 
 
 cdef int differentiate(
@@ -209,7 +238,6 @@ cdef int differentiate(
     Interrupt *interrupt
 ) noexcept nogil:
     cdef KernelGradient gradient
-    cdef Py_ssize_t i
     if init_kernel_gradient(
         &gradient, images, output_grad, images.n, kernel_h, kernel_w, geometry, num_threads,
         sizeof(real)
@@ -217,10 +245,8 @@ cdef int differentiate(
         return -1
     run_kernel_gradient(
         &gradient, <const real *> images.data, NULL, images.n, <const real *> output_grad.data,
-        interrupt
+        kernel_grad, interrupt
     )
-    for i in range(gradient.size):
-        kernel_grad[i] = <real> gradient.sums[i]
     free_kernel_gradient(&gradient)
     return 0
 

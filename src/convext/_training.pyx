@@ -3,7 +3,6 @@
 cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.math cimport isfinite
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 from convext._correlation cimport (
@@ -16,7 +15,7 @@ from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_po
 from convext._kernel_gradient cimport (
     KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
-from convext._scratch cimport aligned_alloc
+from convext._scratch cimport aligned_alloc, aligned_free
 from convext._tasks cimport MIN_PRODUCTS_PER_THREAD
 from convext._tile cimport Tile, Tiling, lay_out, packed_size, tile_at
 from convext._vectors_of_pixels cimport sum_vectors_of_pixels
@@ -55,7 +54,8 @@ cdef class Trainer:
     cdef KernelGradient gradient
     cdef void *predictions          # [part][K][OH][OW], turned into the loss's gradient in place
     cdef double *squares            # [part][K], sums of squared residuals
-    cdef double *total              # [K][C][kh][kw], the gradient of a batch
+    cdef void *kernel_grad          # [K][C][kh][kw], the gradient of a part
+    cdef double *total              # the same of a batch
 
     def __cinit__(
         self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
@@ -101,8 +101,12 @@ cdef class Trainer:
         )
         self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
         self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
+        self.kernel_grad = aligned_alloc(self.gradient.size, itemsize)
         self.total = <double *> aligned_alloc(self.gradient.size, sizeof(double))
-        if self.predictions == NULL or self.squares == NULL or self.total == NULL:
+        if (
+            self.predictions == NULL or self.squares == NULL or self.kernel_grad == NULL
+            or self.total == NULL
+        ):
             self.release()
             return -1
         return 0
@@ -110,9 +114,10 @@ cdef class Trainer:
     cdef void release(self) noexcept:
         free_correlation(&self.forward)
         free_kernel_gradient(&self.gradient)
-        free(self.predictions)
-        free(self.squares)
-        free(self.total)
+        aligned_free(self.predictions)
+        aligned_free(self.squares)
+        aligned_free(self.kernel_grad)
+        aligned_free(self.total)
 
     def __dealloc__(self):
         if self.ready:
@@ -179,6 +184,7 @@ cdef int differentiate_batch(
     """Leave the gradient of a batch's loss in trainer.total."""
     cdef Py_ssize_t first = 0, part, i
     cdef real *predictions = <real *> trainer.predictions
+    cdef real *kernel_grad = <real *> trainer.kernel_grad
     cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
     cdef Array4 out = trainer.targets
     out.data = predictions
@@ -203,10 +209,10 @@ cdef int differentiate_batch(
         squares[0] += subtract_targets(trainer, order + first, part, scale, predictions)
         run_kernel_gradient(
             &trainer.gradient, <const real *> trainer.images.data, order + first, part,
-            predictions, interrupt
+            predictions, kernel_grad, interrupt
         )
         for i in range(trainer.gradient.size):
-            trainer.total[i] += trainer.gradient.sums[i]
+            trainer.total[i] += kernel_grad[i]
         first += part
     return 0
 

@@ -198,45 +198,70 @@ static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicte
     return sum + sum_of_lanes(squares) + rest;
 }
 
-/* As much of a vector as lies before `end`, else `count` elements and zeros. */
-CONVEXT_INLINE vec load_before(const real *end, const real *from, ptrdiff_t count)
-{
-    if (from + LANES <= end)
-        return load(from);
-    real part[LANES] = {0};
-    for (ptrdiff_t i = 0; i < count; i++)
-        part[i] = from[i];
-    return load(part);
-}
+/* The next elements of each row are asked for early: the rows lie too far apart for the hardware to
+ * see where they lead. */
+enum { PREFETCH_ELEMENTS = 8 * LANES };
 
-CONVEXT_INLINE void store_before(real *end, real *to, vec value, ptrdiff_t count)
-{
-    if (to + LANES <= end) {
-        store(to, value);
-        return;
-    }
-    real part[LANES];
-    store(part, value);
-    for (ptrdiff_t i = 0; i < count; i++)
-        to[i] = part[i];
-}
-
-/* `count` elements of `num_rows` rows, at most LANES of each. Whole vectors are read and written
- * wherever they end before `from_end` and `to_end`: what is too much is not used, or overwritten by
- * the next element. */
-CONVEXT_INLINE void interleave_square(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
-                                      ptrdiff_t row_stride, const real *from_end, real *to,
-                                      ptrdiff_t to_stride, real *to_end)
+/* `count` elements, at most LANES, of LANES rows side by side. Reads whole vectors, and writes them
+ * for each element. */
+CONVEXT_INLINE void interleave_square(ptrdiff_t count, const real *const row[LANES], real *to,
+                                      ptrdiff_t to_stride)
 {
     vec square[LANES];
     UNROLL(16)
-    for (int r = 0; r < LANES; r++)
-        square[r] = r < num_rows ? load_before(from_end, from + r * row_stride, count) : (vec){0};
+    for (int r = 0; r < LANES; r++) {
+        square[r] = load(row[r]);
+        __builtin_prefetch(row[r] + PREFETCH_ELEMENTS);
+    }
     transpose(square);
     UNROLL(16)
-    for (int i = 0; i < LANES; i++)
-        if (i < count)
-            store_before(to_end, to + i * to_stride, square[i], num_rows);
+    for (int i = 0; i < LANES; i++) {
+        if (i == count)
+            break;
+        store(to + i * to_stride, square[i]);
+    }
+}
+
+/* The same, without reading at or beyond `from_end`, or writing beyond `num_rows`. */
+static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *const row[LANES],
+                            const real *from_end, real *to, ptrdiff_t to_stride)
+{
+    real copy[LANES * LANES], result[LANES * LANES];
+    const real *inside[LANES];
+    for (int r = 0; r < LANES; r++) {
+        inside[r] = row[r];
+        if (row[r] + LANES > from_end) {
+            inside[r] = copy + r * LANES;
+            for (ptrdiff_t i = 0; i < LANES; i++)
+                copy[r * LANES + i] = i < count ? row[r][i] : 0;
+        }
+    }
+    interleave_square(LANES, inside, result, LANES);
+    for (ptrdiff_t i = 0; i < count; i++)
+        for (ptrdiff_t r = 0; r < num_rows; r++)
+            to[i * to_stride + r] = result[i * LANES + r];
+}
+
+/* LANES rows or fewer, in squares. What a square writes beyond the last row is overwritten by the
+ * next elements; the last ones must not write more than there is room for. */
+static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
+                             ptrdiff_t row_stride, const real *from_end, real *to,
+                             ptrdiff_t to_stride, const real *to_end)
+{
+    const real *row[LANES];
+    for (int r = 0; r < LANES; r++)
+        row[r] = from + MIN(r, num_rows - 1) * row_stride;
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        const ptrdiff_t elements = MIN(LANES, count - i);
+        if (row[LANES - 1] + LANES > from_end || to + (elements - 1) * to_stride + LANES > to_end)
+            interleave_edge(elements, num_rows, row, from_end, to, to_stride);
+        else
+            interleave_square(elements, row, to, to_stride);
+        to += LANES * to_stride;
+        UNROLL(16)
+        for (int r = 0; r < LANES; r++)
+            row[r] += LANES;
+    }
 }
 
 static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
@@ -245,7 +270,7 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
     const real *from = from_;
     const real *from_end = from + (num_rows - 1) * row_stride + count;
     real *to = to_;
-    real *to_end = to + (count - 1) * to_stride + num_rows;
+    const real *to_end = to + (count - 1) * to_stride + num_rows;
     if (step != 1 || row_stride < 0 || num_rows * count < LANES * LANES / 4) {
         for (ptrdiff_t i = 0; i < count; i++)
             for (ptrdiff_t r = 0; r < num_rows; r++)
@@ -253,12 +278,10 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
         return;
     }
     for (ptrdiff_t r = 0; r < num_rows; r += LANES) {
-        /* The last rows are taken together with some before, so that no square writes beyond. */
-        const ptrdiff_t row = MAX(0, MIN(r, num_rows - LANES));
-        for (ptrdiff_t i = 0; i < count; i += LANES)
-            interleave_square(MIN(LANES, count - i), MIN(LANES, num_rows - row),
-                              from + row * row_stride + i, row_stride, from_end,
-                              to + i * to_stride + row, to_stride, to_end);
+        /* The last rows are taken together with some before, so that they write nothing beyond. */
+        const ptrdiff_t first = MAX(0, MIN(r, num_rows - LANES));
+        interleave_strip(count, MIN(LANES, num_rows), from + first * row_stride, row_stride,
+                         from_end, to + first, to_stride, to_end);
     }
 }
 

@@ -1,0 +1,98 @@
+"""Aligned memory that is used again.
+
+The system hands out large blocks as pages that are zeroed one by one when they are first touched,
+which can take longer than the work in them. So the last few blocks are kept for the next call.
+"""
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <stdlib.h>
+
+    enum {
+        ALIGNMENT = 64,             /* a cache line, and the widest vector */
+        KEPT_BLOCKS = 4,
+        MIN_KEPT_BYTES = 1 << 16,   /* the allocator keeps smaller ones itself */
+        MAX_KEPT_BYTES = 24 << 20   /* of all kept blocks together */
+    };
+
+    /* Lies before each block. */
+    typedef union {
+        size_t bytes;
+        char line[ALIGNMENT];
+    } header;
+
+    static header *kept[KEPT_BLOCKS];
+    static size_t kept_bytes;
+
+    static header *take(int i)
+    {
+        header *block = __atomic_exchange_n(&kept[i], NULL, __ATOMIC_ACQ_REL);
+        if (block)
+            __atomic_sub_fetch(&kept_bytes, block->bytes, __ATOMIC_RELAXED);
+        return block;
+    }
+
+    /* What was kept in the same place makes room. */
+    static void keep(int i, header *block)
+    {
+        __atomic_add_fetch(&kept_bytes, block->bytes, __ATOMIC_RELAXED);
+        block = __atomic_exchange_n(&kept[i], block, __ATOMIC_ACQ_REL);
+        if (block)
+            __atomic_sub_fetch(&kept_bytes, block->bytes, __ATOMIC_RELAXED);
+        free(block);
+    }
+
+    static void *allocate(size_t count, size_t itemsize)
+    {
+        if (count > (SIZE_MAX / 2 - 2 * ALIGNMENT) / itemsize)
+            return NULL;
+        const size_t bytes = count * itemsize;
+        for (int i = 0; bytes >= MIN_KEPT_BYTES && i < KEPT_BLOCKS; i++) {
+            header *block = take(i);
+            if (block && block->bytes >= bytes && block->bytes / 4 <= bytes)
+                return block + 1;
+            if (block)
+                keep(i, block);
+        }
+        void *memory;
+        if (posix_memalign(&memory, ALIGNMENT, sizeof(header) + bytes))
+            return NULL;
+        ((header *)memory)->bytes = bytes;
+        return (header *)memory + 1;
+    }
+
+    static void release(void *memory)
+    {
+        if (memory == NULL)
+            return;
+        header *block = (header *)memory - 1;
+        if (block->bytes < MIN_KEPT_BYTES || block->bytes > MAX_KEPT_BYTES) {
+            free(block);
+            return;
+        }
+        int i = 0;
+        while (i < KEPT_BLOCKS - 1 && __atomic_load_n(&kept[i], __ATOMIC_RELAXED))
+            i++;
+        keep(i, block);
+        for (i = 0; i < KEPT_BLOCKS
+             && __atomic_load_n(&kept_bytes, __ATOMIC_RELAXED) > MAX_KEPT_BYTES; i++)
+            free(take(i));
+    }
+    """
+    const Py_ssize_t ALIGNMENT
+    void *allocate(size_t count, size_t itemsize) noexcept nogil
+    void release(void *memory) noexcept nogil
+
+
+cdef void *aligned_alloc(Py_ssize_t count, size_t itemsize) noexcept nogil:
+    return allocate(<size_t> count, itemsize)
+
+
+cdef void aligned_free(void *memory) noexcept nogil:
+    release(memory)
+
+
+cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil:
+    cdef Py_ssize_t line = ALIGNMENT // <Py_ssize_t> itemsize
+    return (count + line - 1) // line * line

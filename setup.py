@@ -119,7 +119,7 @@ def extensions():
             f"convext.{path.stem}",
             [str(path)],
             include_dirs=[str(MICROKERNELS), np.get_include()],
-            depends=[str(header) for header in MICROKERNELS.glob("*.h")],
+            depends=[str(source) for source in MICROKERNELS.glob("*.[ch]")],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         )
         if path.stem == "_dispatch":

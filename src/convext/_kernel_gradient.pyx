@@ -36,6 +36,9 @@ cdef Py_ssize_t MAX_CHUNK_BYTES = 256 * 1024
 cdef Py_ssize_t TILE_PIXELS_BY_CHANNELS = 256
 cdef Py_ssize_t MAX_RUNNING_PIXELS = 2048
 
+# A segment has at least so many pixels, or adding its sums to the others' takes too long.
+cdef Py_ssize_t MIN_SEGMENT_PIXELS = 512
+
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
 
@@ -105,8 +108,11 @@ cdef int init_kernel_gradient(
     gradient.segments = 1
     if products > MIN_PRODUCTS_PER_THREAD:
         gradient.segments = max(1, min(
-            min(tiles, divide_up(ENOUGH_TASKS, parts)),
-            MAX_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))
+            min(tiles, num_samples * output_grad.h * output_grad.w // MIN_SEGMENT_PIXELS),
+            min(
+                divide_up(ENOUGH_TASKS, parts),
+                MAX_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))
+            )
         ))
     gradient.in_one_go = (
         gradient.by_channels and gradient.segments == 1

@@ -11,6 +11,8 @@
 #include "microkernel.h"
 #include "simd.h"
 
+#include <string.h>
+
 /* Without a fused multiply-add a product needs a register of its own. */
 #if defined(__FMA__) || defined(__aarch64__)
 #define PRODUCT_REGISTERS 0
@@ -271,7 +273,11 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
     const real *from_end = from + (num_rows - 1) * row_stride + count;
     real *to = to_;
     const real *to_end = to + (count - 1) * to_stride + num_rows;
-    if (step != 1 || row_stride < 0 || num_rows * count < LANES * LANES / 4) {
+    if (num_rows == 1 && step == 1 && to_stride == 1) {
+        memcpy(to, from, count * sizeof(real));
+        return;
+    }
+    if (step != 1 || row_stride < 0 || MIN(num_rows, count) < LANES / 4) {
         for (ptrdiff_t i = 0; i < count; i++)
             for (ptrdiff_t r = 0; r < num_rows; r++)
                 to[i * to_stride + r] = from[r * row_stride + i * step];

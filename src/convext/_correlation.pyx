@@ -117,13 +117,20 @@ cdef int init_correlation(
     return allocate(correlation)
 
 
+cdef inline Py_ssize_t sums_start(const Correlation *correlation) noexcept nogil:
+    """Where the sums begin in the scratch memory, after the pixels."""
+    return aligned_size(
+        packed_size(&correlation.tiling, correlation.micro.lanes), correlation.itemsize
+    )
+
+
 cdef int allocate(Correlation *correlation) noexcept nogil:
     cdef const Tiling *tiling = &correlation.tiling
     cdef Py_ssize_t taps = tiling.block * tiling.taps
     cdef Py_ssize_t t
     correlation.row_size = row_size(tiling, correlation.micro.lanes)
     correlation.scratch_size = aligned_size(
-        packed_size(tiling, correlation.micro.lanes) + (
+        sums_start(correlation) + (
             kernels_scratch_size(correlation) if correlation.by_kernels
             else pixels_scratch_size(correlation)
         ),
@@ -230,7 +237,7 @@ cdef void run_task(
     cdef Tile tile = tile_at(tiling, index // correlation.num_chunks % num_tiles, micro.lanes)
     cdef Py_ssize_t first_block = chunk * correlation.num_blocks // correlation.num_chunks
     cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
-    cdef real *sums = scratch + packed_size(tiling, micro.lanes)
+    cdef real *sums = scratch + sums_start(correlation)
     cdef Array4 images = correlation.source
     cdef const real *pixels
     cdef const Py_ssize_t *offset

@@ -4,10 +4,13 @@ No pixel between the rows of the tile is computed, and the last vector of a row 
 narrow images, which have few pixels but many kernels, keep the registers full.
 """
 
+from libc.string cimport memset
+
 from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, group_weights
 from convext._geometry cimport Array4, real
+from convext._scratch cimport aligned_size
 from convext._tasks cimport divide_up
-from convext._tile cimport Tile, Tiling
+from convext._tile cimport Axis, Tile
 from convext._vectors_of_pixels cimport store_tile
 
 
@@ -16,35 +19,96 @@ cdef inline Py_ssize_t sums_stride(const Correlation *correlation) noexcept nogi
     return blocks_of_chunk(correlation) * correlation.width
 
 
+# The scratch memory: the sums, pixel by pixel; some kernels of them row by row; the offsets of taps
+# that were selected.
+cdef inline Py_ssize_t rows_start(const Correlation *correlation) noexcept nogil:
+    return correlation.tiling.tile_h * correlation.tiling.tile_w * sums_stride(correlation)
+
+
+cdef inline Py_ssize_t offsets_start(const Correlation *correlation) noexcept nogil:
+    return aligned_size(
+        rows_start(correlation) + correlation.micro.lanes * correlation.row_size,
+        correlation.itemsize
+    )
+
+
 cdef Py_ssize_t kernels_scratch_size(const Correlation *correlation) noexcept nogil:
-    # The sums, pixel by pixel, and some kernels of them row by row.
-    cdef Py_ssize_t pixels = correlation.tiling.tile_h * correlation.tiling.tile_w
-    return pixels * sums_stride(correlation) + correlation.micro.lanes * correlation.row_size
+    cdef Py_ssize_t taps = correlation.tiling.block * correlation.tiling.taps
+    return offsets_start(correlation) + (
+        2 * taps * <Py_ssize_t> (sizeof(Py_ssize_t) // correlation.itemsize)
+    )
+
+
+cdef Py_ssize_t select_taps(
+    const Correlation *correlation, Py_ssize_t row, Py_ssize_t num_taps, const Py_ssize_t *offset,
+    Py_ssize_t *selected
+) noexcept nogil:
+    """Select the taps that do not lie above or below the image for an output row.
+
+    Their offsets and then those of their weights go to `selected`, unless all taps are. Returns
+    how many there are.
+    """
+    cdef const Axis *rows = &correlation.tiling.rows
+    cdef Py_ssize_t columns = correlation.tiling.columns.num_taps
+    cdef Py_ssize_t top = row * rows.stride + rows.origin
+    cdef Py_ssize_t t, y, count = 0
+    if top >= 0 and top + rows.extent < correlation.source.h:
+        return num_taps
+    for t in range(num_taps):
+        y = top + rows.distance[t // columns % rows.num_taps]
+        if 0 <= y < correlation.source.h:
+            selected[count] = offset[t]
+            selected[num_taps + count] = correlation.weight_offset[t]
+            count += 1
+    return count
+
+
+cdef void sum_row(
+    const Correlation *correlation, Py_ssize_t num_pixels, Py_ssize_t num_taps,
+    const real *weights, const Py_ssize_t *weight_offset, const real *pixels,
+    const Py_ssize_t *offset, real *sums, bint accumulate
+) noexcept nogil:
+    """Add the products of a block of kernels to the sums of neighbouring pixels."""
+    cdef Py_ssize_t stride = sums_stride(correlation)
+    cdef Py_ssize_t parts = divide_up(num_pixels, correlation.micro.max_kernels)
+    cdef Py_ssize_t i, begin, end
+    if num_taps == 0 and not accumulate:
+        for i in range(num_pixels):
+            memset(sums + i * stride, 0, correlation.width * sizeof(real))
+        return
+    for i in range(parts):
+        begin = i * num_pixels // parts
+        end = (i + 1) * num_pixels // parts
+        # The micro-kernel's weights are our pixels, and the other way round.
+        correlation.micro.correlate[end - begin](
+            num_taps, correlation.width, pixels + begin, offset, weights, weight_offset,
+            sums + begin * stride, stride, accumulate
+        )
 
 
 cdef void sum_block(
     const Correlation *correlation, const Tile *tile, Py_ssize_t num_taps, const real *weights,
-    const real *pixels, const Py_ssize_t *offset, real *sums, bint accumulate
+    const real *pixels, const Py_ssize_t *offset, real *sums, bint accumulate,
+    Py_ssize_t *selected
 ) noexcept nogil:
     """Add the products of a block of kernels to the sums of all pixels of a tile."""
-    cdef const Tiling *tiling = &correlation.tiling
-    cdef Py_ssize_t rows = tile.height, columns = tile.width
-    cdef Py_ssize_t num_parts, r, i, begin, end
-    if columns == tiling.pitch:     # the rows follow each other
-        rows, columns = 1, rows * columns
-    num_parts = divide_up(columns, correlation.micro.max_kernels)
-    for r in range(rows):
-        for i in range(num_parts):
-            begin = i * columns // num_parts
-            end = (i + 1) * columns // num_parts
-            # The micro-kernel's weights are our pixels, and the other way round.
-            correlation.micro.correlate[end - begin](
-                num_taps, correlation.width, pixels + begin, offset,
-                weights, correlation.weight_offset,
-                sums + begin * sums_stride(correlation), sums_stride(correlation), accumulate
-            )
-        pixels += tiling.pitch
-        sums += columns * sums_stride(correlation)
+    cdef Py_ssize_t r, count
+    if tile.width == correlation.tiling.pitch:      # the rows follow each other
+        sum_row(
+            correlation, tile.height * tile.width, num_taps, weights, correlation.weight_offset,
+            pixels, offset, sums, accumulate
+        )
+        return
+    for r in range(tile.height):
+        count = select_taps(correlation, tile.top + r, num_taps, offset, selected)
+        sum_row(
+            correlation, tile.width, count,
+            weights, correlation.weight_offset if count == num_taps else selected + num_taps,
+            pixels, offset if count == num_taps else selected,
+            sums, accumulate
+        )
+        pixels += correlation.tiling.pitch
+        sums += tile.width * sums_stride(correlation)
 
 
 cdef void sum_vectors_of_kernels(
@@ -53,6 +117,7 @@ cdef void sum_vectors_of_kernels(
     const Py_ssize_t *offset, real *sums
 ) noexcept nogil:
     cdef Py_ssize_t taps = correlation.tiling.taps
+    cdef Py_ssize_t *selected = <Py_ssize_t *> (sums + offsets_start(correlation))
     cdef Py_ssize_t b
     cdef const real *weights = (
         <const real *> correlation.weights + group * group_weights(correlation)
@@ -61,7 +126,7 @@ cdef void sum_vectors_of_kernels(
         sum_block(
             correlation, tile, channels * taps,
             weights + (b * correlation.channels + channel) * taps * correlation.width,
-            pixels, offset, sums + (b - first_block) * correlation.width, channel > 0
+            pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected
         )
 
 
@@ -72,11 +137,20 @@ cdef void finish_vectors_of_kernels(
     cdef Py_ssize_t lanes = correlation.micro.lanes
     cdef Py_ssize_t first = first_kernel(correlation, first_block)
     cdef Py_ssize_t kernels = first_kernel(correlation, last_block) - first
+    cdef Py_ssize_t kernel = group * correlation.kernels + first
     cdef Py_ssize_t pixels = tile.height * tile.width
-    cdef real *rows = sums + (
-        correlation.tiling.tile_h * correlation.tiling.tile_w * sums_stride(correlation)
-    )
+    cdef real *rows = sums + rows_start(correlation)
     cdef Py_ssize_t i, k, count
+    # Straight to their place, where the rows follow each other there and fill a vector.
+    if bias == NULL and out.w_stride == 1 and out.h_stride == tile.width and pixels >= lanes:
+        correlation.micro.interleave(
+            kernels, pixels, sums, sums_stride(correlation), 1,
+            <real *> out.data + (
+                out_sample * out.n_stride + kernel * out.c_stride + tile.top * out.h_stride
+            ),
+            out.c_stride
+        )
+        return
     for i in range(divide_up(kernels, lanes)):
         k = i * lanes
         count = min(lanes, kernels - k)
@@ -84,6 +158,5 @@ cdef void finish_vectors_of_kernels(
             count, pixels, sums + k, sums_stride(correlation), 1, rows, correlation.row_size
         )
         store_tile(
-            correlation, tile, tile.width, rows, group * correlation.kernels + first + k, count,
-            bias, out, out_sample
+            correlation, tile, tile.width, rows, kernel + k, count, bias, out, out_sample
         )

@@ -16,6 +16,9 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
         Py_ssize_t step, void *to, Py_ssize_t to_stride)
 
+    ctypedef void decimate_kernel "convext_decimate"(
+        Py_ssize_t count, const void *source, Py_ssize_t step, void *to)
+
     ctypedef struct Microkernels "convext_microkernels":
         int lanes
         int max_kernels
@@ -26,6 +29,7 @@ cdef extern from "microkernel.h" nogil:
         dot_kernel *dot[5][25]
         residual_kernel *residual
         interleave_kernel *interleave
+        decimate_kernel *decimate
 
 
 # The micro-kernels in use for elements of `itemsize` bytes (4 or 8).

@@ -7,6 +7,7 @@
 # each output pixel, across the rows. Between the last column of the tile and the pitch are a few
 # pixels that mean nothing; whatever is computed for them is dropped.
 
+from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, real
 
 # The taps of a kernel along one axis (rows or columns).
@@ -23,6 +24,7 @@ cdef struct Axis:
     Py_ssize_t reach        # the largest shift
 
 cdef struct Tiling:
+    const Microkernels *micro
     Axis rows, columns
     Py_ssize_t out_h, out_w             # output pixels in all
     Py_ssize_t tile_h, tile_w           # output pixels of a whole tile

@@ -3,6 +3,7 @@
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from convext._dispatch cimport microkernels
 from convext._geometry cimport Array4, real
 from convext._tasks cimport divide_up
 
@@ -89,6 +90,7 @@ cdef int init_tiling(
     size_t itemsize
 ) noexcept nogil:
     cdef Py_ssize_t fitting
+    tiling.micro = microkernels(itemsize)
     tiling.rows = rows
     tiling.columns = columns
     tiling.offset_packed = NULL
@@ -195,11 +197,11 @@ cdef inline bint readable_in_place(
 
 
 cdef void pack_row(
-    const real *source, Py_ssize_t step, Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size,
-    real *to, Py_ssize_t count
+    const Tiling *tiling, const real *source, Py_ssize_t step, Py_ssize_t first,
+    Py_ssize_t stride, Py_ssize_t size, real *to, Py_ssize_t count
 ) noexcept nogil:
     """Copy the pixels first, first + stride, ... of a row of `size`, with zeros outside of it."""
-    cdef Py_ssize_t begin = 0, end = 0, q
+    cdef Py_ssize_t begin = 0, end = 0
     if first < 0:
         begin = min(count, divide_up(-first, stride))
     if first < size:
@@ -209,8 +211,9 @@ cdef void pack_row(
     if stride * step == 1:
         memcpy(to + begin, source + first + begin, (end - begin) * sizeof(real))
     else:
-        for q in range(begin, end):
-            to[q] = source[(first + q * stride) * step]
+        tiling.micro.decimate(
+            end - begin, source + (first + begin * stride) * step, stride * step, to + begin
+        )
     memset(to + end, 0, (count - end) * sizeof(real))
 
 
@@ -225,7 +228,7 @@ cdef void pack_plane(
     for _ in range(tile.height + rows.reach):
         if 0 <= y < source.h:
             pack_row(
-                channel + y * source.h_stride, source.w_stride, x, columns.stride, source.w,
+                tiling, channel + y * source.h_stride, source.w_stride, x, columns.stride, source.w,
                 to, tiling.pitch
             )
         else:

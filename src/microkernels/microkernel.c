@@ -291,6 +291,18 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
     }
 }
 
+static void decimate(ptrdiff_t count, const void *from_, ptrdiff_t step, void *to_)
+{
+    const real *from = from_;
+    real *to = to_;
+    ptrdiff_t i = 0;
+    if (step == 2)
+        for (; i + LANES < count; i += LANES)
+            store(to + i, EVERY_OTHER(load(from + 2 * i), load(from + 2 * i + LANES)));
+    for (; i < count; i++)
+        to[i] = from[i * step];
+}
+
 /* The instances, and the table that lists them. Sizes that do not fit the registers stay NULL. */
 #define CORRELATE_INSTANCE(kernels) \
     static void correlate_##kernels(ptrdiff_t num_taps, ptrdiff_t num_pixels, \
@@ -354,4 +366,5 @@ const convext_microkernels CONVEXT_TABLE = {
     .dot = {FOR_DOTS(DOT_ENTRY)},
     .residual = residual,
     .interleave = interleave,
+    .decimate = decimate,
 };

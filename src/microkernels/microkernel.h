@@ -54,6 +54,9 @@ typedef void convext_interleave(ptrdiff_t count, ptrdiff_t num_rows, const void 
                                 ptrdiff_t row_stride, ptrdiff_t step, void *to,
                                 ptrdiff_t to_stride);
 
+/* to[i] = from[i * step] for every i < count. */
+typedef void convext_decimate(ptrdiff_t count, const void *from, ptrdiff_t step, void *to);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -64,6 +67,7 @@ typedef struct {
     convext_dot *dot[CONVEXT_MAX_ROWS + 1][CONVEXT_MAX_DOT_TAPS + 1];
     convext_residual *residual;
     convext_interleave *interleave;
+    convext_decimate *decimate;
 } convext_microkernels;
 
 #endif

@@ -30,45 +30,49 @@ def real_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     )
 
 
-def as_numeric_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return `value` as an array of real numbers, not copied where it already is one."""
+def as_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return `value` as an array, not copied where it already is one."""
+    if type(value) is np.ndarray:
+        return value
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made into one array: {error}") from None
+
+
+def as_numeric_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return `value` as an array of real numbers, not copied where it already is one."""
+    array = as_array(name, value)
     real_dtype(name, array.dtype)
     return array
 
 
-def common_dtype(**arrays: npt.NDArray[Any]) -> np.dtype[Any]:
-    """Return float32 when every array is computed in float32, else float64."""
-    if all(real_dtype(name, array.dtype) == FLOAT32 for name, array in arrays.items()):
-        return FLOAT32
-    return FLOAT64
+def common_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """Return float32 when arrays of all these types are computed in float32, else float64."""
+    computed = [real_dtype(name, dtype) for name, dtype in dtypes.items()]
+    return FLOAT32 if all(dtype == FLOAT32 for dtype in computed) else FLOAT64
 
 
 def as_dtype(
     array: npt.NDArray[Any], dtype: np.dtype[Any], *, contiguous: bool = False
 ) -> RealArray:
     """Return `array` in `dtype`, native byte order and aligned; copied only when it is not so."""
-    flags = array.flags
-    if array.dtype is dtype and flags.aligned and (flags.c_contiguous or not contiguous):
+    as_it_is = array.dtype is dtype and array.flags.aligned
+    if as_it_is and (not contiguous or array.flags.c_contiguous):
         return array  # numpy.require would find the same, in ten times the time
     return np.require(array, dtype, ["C", "A"] if contiguous else ["A"])
 
 
-def check_dimensions(name: str, array: npt.NDArray[Any], layouts: dict[int, str]) -> None:
-    """Raise ValueError unless `array` has a number of dimensions in `layouts`, none of size 0."""
-    if array.ndim not in layouts:
+def check_dimensions(name: str, shape: tuple[int, ...], layouts: dict[int, str]) -> None:
+    """Raise ValueError unless `shape` has a number of dimensions in `layouts`, none of size 0."""
+    if len(shape) not in layouts:
         expected = " or ".join(layouts.values())
         raise ValueError(
-            f"{name} must have the shape {expected}, got {array.ndim} dimensions "
-            f"(shape {array.shape})"
+            f"{name} must have the shape {expected}, got {len(shape)} dimensions (shape {shape})"
         )
-    if array.size == 0:
-        axis = array.shape.index(0)
-        axis_name = layouts[array.ndim].strip("()").split(", ")[axis]
-        raise ValueError(f"{name} is empty: {axis_name} is 0 in its shape {array.shape}")
+    if 0 in shape:
+        axis_name = layouts[len(shape)].strip("()").split(", ")[shape.index(0)]
+        raise ValueError(f"{name} is empty: {axis_name} is 0 in its shape {shape}")
 
 
 def integer(name: str, value: object, *, minimum: int) -> int:

@@ -118,10 +118,10 @@ def load_data(
     ((5, 1, 8, 8), (5, 1, 6, 6))
     """
     input_data = load_array(input_file, "input_data", mmap=mmap)
-    check_dimensions(f"input_data ({os.fspath(input_file)})", input_data, {4: "(N, C, H, W)"})
+    check_dimensions(f"input_data ({os.fspath(input_file)})", input_data.shape, {4: "(N, C, H, W)"})
     target_output = load_array(target_file, "target_output", mmap=mmap)
     check_dimensions(
-        f"target_output ({os.fspath(target_file)})", target_output, {4: "(N, K, OH, OW)"}
+        f"target_output ({os.fspath(target_file)})", target_output.shape, {4: "(N, K, OH, OW)"}
     )
     if len(input_data) != len(target_output):
         raise ValueError(

@@ -120,7 +120,7 @@ def save_image(file: FilePath, array: npt.ArrayLike) -> None:
     pillow = _pillow()
     name, options = _FORMATS[image_suffix(file)]
     pixels = as_numeric_array("array", array)
-    check_dimensions("array", pixels, {3: "(C, H, W)"})
+    check_dimensions("array", pixels.shape, {3: "(C, H, W)"})
     if len(pixels) not in (1, 3):
         raise ValueError(
             f"an image has 1 channel (grey) or 3 (colour), got {len(pixels)} "

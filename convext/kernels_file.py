@@ -53,7 +53,7 @@ def save_kernels(file: FilePath, kernels: RealArray, record: Mapping[str, object
     ((2, 3, 2, 2), {'num_epochs': 10})
     """
     array = as_numeric_array("kernels", kernels)
-    check_dimensions("kernels", array, _LAYOUT)
+    check_dimensions("kernels", array.shape, _LAYOUT)
     array = as_dtype(array, real_dtype("kernels", array.dtype))
     text = json.dumps(dict(record), ensure_ascii=False, allow_nan=False)
     with atomic_write(file) as stream:
@@ -97,7 +97,7 @@ def load_kernels(file: FilePath) -> tuple[RealArray, Record]:
     ((1, 1, 3, 3), {})
     """
     array = load_array(file, "kernels", member="kernels")
-    check_dimensions(f"kernels ({os.fspath(file)})", array, _LAYOUT)
+    check_dimensions(f"kernels ({os.fspath(file)})", array.shape, _LAYOUT)
     kernels = as_dtype(array, real_dtype("kernels", array.dtype))
     text = load_text(file, "kernels", "record")
     return kernels, {} if text is None else _parse_record(text, file)

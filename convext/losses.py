@@ -65,7 +65,7 @@ def mse_loss_gradient(predicted: npt.ArrayLike, target: npt.ArrayLike) -> RealAr
     array([ 1., -2.])
     """
     predictions, targets = _same_shape(predicted, target)
-    dtype = common_dtype(predicted=predictions, target=targets)
+    dtype = common_dtype(predicted=predictions.dtype, target=targets.dtype)
     gradient: RealArray = np.subtract(as_dtype(predictions, dtype), as_dtype(targets, dtype))
     gradient *= 2 / gradient.size
     return gradient

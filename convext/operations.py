@@ -12,27 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _forward, _input_gradient, _kernel_gradient
-from ._checks import (
-    RealArray,
-    as_dtype,
-    as_numeric_array,
-    check_dimensions,
-    check_size,
-    common_dtype,
-    shape_of_length,
-)
+from ._checks import RealArray, as_array, as_dtype, as_numeric_array, check_dimensions
 from .config import resolve_num_threads
 from .losses import mse_loss_gradient
-from .shapes import (
-    IMAGES,
-    KERNEL_SHAPE,
-    KERNELS,
-    Padding,
-    Pair,
-    check_channels,
-    check_groups,
-    resolve,
-)
+from .plans import plan_conv2d, plan_input_grad, plan_kernel_grad, remembering
+from .shapes import IMAGES, KERNELS, Padding, Pair, Shape, check_channels, resolve
 
 
 def conv2d(
@@ -101,40 +85,40 @@ def conv2d(
             [1., 1.],
             [1., 1.]]])
     """
-    images = as_numeric_array("input_data", input_data)
-    weights = as_numeric_array("kernels", kernels)
-    check_dimensions("input_data", images, IMAGES)
-    check_dimensions("kernels", weights, KERNELS)
-    offsets = None if bias is None else _bias(bias, weights.shape[0])
-    options = resolve(
+    images = as_array("input_data", input_data)
+    weights = as_array("kernels", kernels)
+    offsets = None if bias is None else as_array("bias", bias)
+    make = remembering(plan_conv2d, stride, padding, dilation, groups)
+    shape, dtype, convolution = make(
         images.shape,
+        images.dtype,
         weights.shape,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
+        weights.dtype,
+        None if offsets is None else offsets.dtype,
+        stride,
+        padding,
+        dilation,
+        groups,
     )
-    check_channels(images.shape, weights.shape, options.groups)
     threads = resolve_num_threads(num_threads)
-
-    arrays = {"input_data": images, "kernels": weights}
     if offsets is not None:
-        arrays["bias"] = offsets
-    dtype = common_dtype(**arrays)
-    shape = (*images.shape[:-3], weights.shape[0], *options.output_shape)
-    result = _empty(shape, dtype) if out is None else _checked_out(out, shape, dtype, arrays)
+        _check_bias(offsets, weights.shape[0])
+    if out is None:
+        out = np.empty(shape, dtype)
+    else:
+        _check_out(out, shape, dtype, {"input_data": images, "kernels": weights, "bias": offsets})
     _forward.conv2d(
-        _four_dimensional(as_dtype(images, dtype)),
+        as_dtype(images, dtype),
         as_dtype(weights, dtype),
         None if offsets is None else as_dtype(offsets, dtype, contiguous=True),
-        _four_dimensional(result),
-        options.stride,
-        options.padding_before,
-        options.dilation,
-        options.groups,
+        out,
+        convolution.stride,
+        convolution.padding_before,
+        convolution.dilation,
+        convolution.groups,
         threads,
     )
-    return result
+    return out
 
 
 def conv2d_kernel_grad(
@@ -184,29 +168,30 @@ def conv2d_kernel_grad(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    images = as_numeric_array("input_data", input_data)
-    gradients = as_numeric_array("output_grad", output_grad)
-    check_dimensions("input_data", images, IMAGES)
-    check_dimensions("output_grad", gradients, {images.ndim: _output_layout(images.ndim)})
-    size = shape_of_length("kernel_shape", kernel_shape, KERNEL_SHAPE)
-    options = resolve(
-        images.shape, size, stride=stride, padding=padding, dilation=dilation, groups=groups
+    images = as_array("input_data", input_data)
+    gradients = as_array("output_grad", output_grad)
+    make = remembering(plan_kernel_grad, stride, padding, dilation, groups, kernel_shape)
+    shape, dtype, convolution = make(
+        images.shape,
+        images.dtype,
+        gradients.shape,
+        gradients.dtype,
+        kernel_shape,
+        stride,
+        padding,
+        dilation,
+        groups,
     )
-    num_kernels = gradients.shape[-3]
-    check_groups(images.shape[-3], num_kernels, options.groups)
-    _check_output_grad(gradients, (*images.shape[:-3], num_kernels, *options.output_shape))
     threads = resolve_num_threads(num_threads)
-
-    dtype = common_dtype(input_data=images, output_grad=gradients)
-    result = _empty((num_kernels, images.shape[-3] // options.groups, *size), dtype)
+    result: RealArray = np.empty(shape, dtype)
     _kernel_gradient.conv2d_kernel_grad(
-        _four_dimensional(as_dtype(images, dtype)),
-        _four_dimensional(as_dtype(gradients, dtype)),
+        as_dtype(images, dtype),
+        as_dtype(gradients, dtype),
         result,
-        options.stride,
-        options.padding_before,
-        options.dilation,
-        options.groups,
+        convolution.stride,
+        convolution.padding_before,
+        convolution.dilation,
+        convolution.groups,
         threads,
     )
     return result
@@ -254,40 +239,30 @@ def conv2d_input_grad(
     >>> convext.conv2d_input_grad(np.ones((1, 1, 3)), kernel, (1, 1, 4))
     array([[[1., 3., 3., 2.]]])
     """
-    gradients = as_numeric_array("output_grad", output_grad)
-    weights = as_numeric_array("kernels", kernels)
-    check_dimensions("output_grad", gradients, {n: _output_layout(n) for n in IMAGES})
-    check_dimensions("kernels", weights, KERNELS)
-    shape = shape_of_length("input_shape", input_shape, IMAGES)
-    if len(shape) < gradients.ndim:
-        shape = (gradients.shape[0], *shape)
-    name = "input_shape"
-    options = resolve(
-        shape,
+    gradients = as_array("output_grad", output_grad)
+    weights = as_array("kernels", kernels)
+    make = remembering(plan_input_grad, stride, padding, dilation, groups, input_shape)
+    shape, dtype, convolution = make(
+        gradients.shape,
+        gradients.dtype,
         weights.shape,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        image_name=name,
+        weights.dtype,
+        input_shape,
+        stride,
+        padding,
+        dilation,
+        groups,
     )
-    check_channels(shape, weights.shape, options.groups, name)
-    if len(shape) > gradients.ndim:
-        gradients = gradients[np.newaxis]
-    _check_output_grad(gradients, (*shape[:-3], weights.shape[0], *options.output_shape))
     threads = resolve_num_threads(num_threads)
-
-    dtype = common_dtype(output_grad=gradients, kernels=weights)
-    check_size("the result", shape, dtype.itemsize)
     result: RealArray = np.zeros(shape, dtype)
     _input_gradient.conv2d_input_grad(
-        _four_dimensional(as_dtype(gradients, dtype)),
+        as_dtype(gradients, dtype),
         as_dtype(weights, dtype),
-        _four_dimensional(result),
-        options.stride,
-        options.padding_before,
-        options.dilation,
-        options.groups,
+        result,
+        convolution.stride,
+        convolution.padding_before,
+        convolution.dilation,
+        convolution.groups,
         threads,
     )
     return result
@@ -338,8 +313,8 @@ def conv2d_backprop(
     """
     images = as_numeric_array("input_data", input_data)
     weights = as_numeric_array("kernels", kernels)
-    check_dimensions("input_data", images, IMAGES)
-    check_dimensions("kernels", weights, KERNELS)
+    check_dimensions("input_data", images.shape, IMAGES)
+    check_dimensions("kernels", weights.shape, KERNELS)
     check_channels(images.shape, weights.shape, 1)
     options = resolve(images.shape, weights.shape, stride=1, padding=0, dilation=1, groups=1)
     expected = (*images.shape[:-3], weights.shape[0], *options.output_shape)
@@ -351,39 +326,20 @@ def conv2d_backprop(
     return conv2d_kernel_grad(images, mse_loss_gradient(predicted, target), weights.shape[2:])
 
 
-def _bias(bias: npt.ArrayLike, num_kernels: int) -> npt.NDArray[Any]:
-    offsets = as_numeric_array("bias", bias)
-    if offsets.shape != (num_kernels,):
+def _check_bias(bias: npt.NDArray[Any], num_kernels: int) -> None:
+    if bias.shape != (num_kernels,):
         raise ValueError(
             f"bias must have the shape ({num_kernels},), one number for each kernel, "
-            f"got {offsets.shape}"
-        )
-    return offsets
-
-
-def _output_layout(dimensions: int) -> str:
-    return IMAGES[dimensions].replace("C, H, W", "K, OH, OW")
-
-
-def _check_output_grad(gradients: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
-    if gradients.shape != expected:
-        raise ValueError(
-            f"output_grad must have the shape {expected} of the convolution's result, "
-            f"got {gradients.shape}"
+            f"got {bias.shape}"
         )
 
 
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
-    check_size("the result", shape, dtype.itemsize)
-    return np.empty(shape, dtype)
-
-
-def _checked_out(
+def _check_out(
     out: RealArray,
-    shape: tuple[int, ...],
+    shape: Shape,
     dtype: np.dtype[Any],
-    arrays: dict[str, npt.NDArray[Any]],
-) -> RealArray:
+    arrays: dict[str, npt.NDArray[Any] | None],
+) -> None:
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
     if out.dtype != dtype or not out.dtype.isnative:
@@ -395,10 +351,5 @@ def _checked_out(
     if not out.flags.writeable:
         raise ValueError("out is read-only")
     for name, array in arrays.items():
-        if np.may_share_memory(out, array):
+        if array is not None and np.may_share_memory(out, array):
             raise ValueError(f"out overlaps {name}, which would be overwritten while it is read")
-    return out
-
-
-def _four_dimensional(array: RealArray) -> RealArray:
-    return array if array.ndim == 4 else array[np.newaxis]

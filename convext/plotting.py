@@ -190,7 +190,7 @@ class _Grid:
 
     def __init__(self, kernels: npt.ArrayLike) -> None:
         array = as_numeric_array("kernels", kernels)
-        check_dimensions("kernels", array, {4: "(num_kernels, C, kh, kw)"})
+        check_dimensions("kernels", array.shape, {4: "(num_kernels, C, kh, kw)"})
         self.title = _title(array.shape)
         self.kernels = array[:_MOST_KERNELS, :_MOST_CHANNELS].astype(np.float64)
         finite = np.isfinite(self.kernels)

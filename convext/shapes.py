@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from ._checks import check_size, integer, integer_pair
@@ -15,6 +14,7 @@ KERNEL_SHAPE = {2: "(kh, kw)"}
 # product with the length of a row may overflow.
 LARGEST_PADDING = 2**31 - 1
 
+Shape: TypeAlias = tuple[int, ...]
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = (
     int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | Literal["valid", "same"]
@@ -32,8 +32,8 @@ class Convolution(NamedTuple):
 
 
 def resolve(
-    image_shape: tuple[int, ...],
-    kernel_shape: tuple[int, ...],
+    image_shape: Shape,
+    kernel_shape: Shape,
     *,
     stride: Pair,
     padding: Padding,
@@ -45,25 +45,11 @@ def resolve(
 
     `image_name` is what messages call the image.
     """
-    sizes = (image_shape[-2:], kernel_shape[-2:])
-    if type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str):
-        return _resolve_simple(*sizes, stride, padding, dilation, groups, image_name)
-    return _resolve(*sizes, stride, padding, dilation, groups, image_name)
-
-
-def _resolve(
-    image_size: tuple[int, ...],
-    kernel_size: tuple[int, ...],
-    stride: object,
-    padding: object,
-    dilation: object,
-    groups: object,
-    image_name: str,
-) -> Convolution:
     strides = integer_pair("stride", stride, minimum=1)
     dilations = integer_pair("dilation", dilation, minimum=1)
     num_groups = integer("groups", groups, minimum=1)
-    height, width = image_size
+    height, width = image_shape[-2:]
+    kernel_size = kernel_shape[-2:]
     extents = [(kernel_size[axis] - 1) * dilations[axis] + 1 for axis in range(2)]
     margins = _margins(padding, (height, width), extents, strides)
 
@@ -91,14 +77,9 @@ def _resolve(
     )
 
 
-# Small convolutions are called over and over with the same options; resolving these would take
-# longer than the convolution. `resolve` keeps out equal keys of other types (1, True and 1.0).
-_resolve_simple = lru_cache(maxsize=256)(_resolve)
-
-
 def check_channels(
-    image_shape: tuple[int, ...],
-    kernel_shape: tuple[int, ...],
+    image_shape: Shape,
+    kernel_shape: Shape,
     groups: int,
     image_name: str = "input_data",
 ) -> None:
@@ -155,7 +136,7 @@ def _same_margin(size: int, extent: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _size(shape: Shape) -> str:
     return "x".join(str(length) for length in shape)
 
 

@@ -157,10 +157,10 @@ def train_model(
     check_finite(names[1], targets)
     start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
 
-    arrays = {"input_data": inputs, "target_output": targets}
+    dtypes = {"input_data": inputs.dtype, "target_output": targets.dtype}
     if kernels is not None:
-        arrays["kernels"] = start
-    dtype = common_dtype(**arrays)
+        dtypes["kernels"] = start.dtype
+    dtype = common_dtype(**dtypes)
     trained = np.array(start, dtype, order="C")
     trainer = _training.Trainer(
         as_dtype(inputs, dtype, contiguous=True),
@@ -303,9 +303,9 @@ def _load(input_file: Source, target_file: Source) -> tuple[npt.NDArray[Any], np
         )
     inputs = as_numeric_array("input_data", cast("npt.ArrayLike", input_file))
     targets = as_numeric_array("target_output", cast("npt.ArrayLike", target_file))
-    check_dimensions("input_data", inputs, IMAGES)
+    check_dimensions("input_data", inputs.shape, IMAGES)
     layout = IMAGES[inputs.ndim].replace("C, H, W", "K, OH, OW")
-    check_dimensions("target_output", targets, {inputs.ndim: layout})
+    check_dimensions("target_output", targets.shape, {inputs.ndim: layout})
     if inputs.ndim == 3:
         inputs, targets = inputs[np.newaxis], targets[np.newaxis]
     if len(inputs) != len(targets):
@@ -322,7 +322,7 @@ def _first_kernels(
     if kernels is None:
         return generate_kernels(shape[0], shape[2:], shape[1], seed=seed)
     given = as_numeric_array("kernels", kernels)
-    check_dimensions("kernels", given, KERNELS)
+    check_dimensions("kernels", given.shape, KERNELS)
     if given.shape != shape:
         raise ValueError(f"kernels must have the shape {shape}, got {given.shape}")
     check_finite("kernels", given)

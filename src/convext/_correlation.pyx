@@ -220,9 +220,8 @@ cdef void pack_weights(
 
 
 cdef void run_task(
-    const Correlation *correlation, const real *source, Py_ssize_t sample, Py_ssize_t index,
-    const real *bias, const Array4 *out, Py_ssize_t out_sample, real *scratch,
-    Interrupt *interrupt, bint may_poll
+    const Correlation *correlation, const real *source, const Py_ssize_t *order, Py_ssize_t task,
+    const real *bias, const Array4 *out, int thread, Interrupt *interrupt
 ) noexcept nogil:
     """Compute one tile of a sample for one chunk of kernels.
 
@@ -231,6 +230,10 @@ cdef void run_task(
     """
     cdef const Tiling *tiling = &correlation.tiling
     cdef const Microkernels *micro = correlation.micro
+    cdef real *scratch = <real *> correlation.scratch + thread * correlation.scratch_size
+    cdef Py_ssize_t out_sample = task // correlation.tasks_per_sample
+    cdef Py_ssize_t sample = order[out_sample] if order != NULL else out_sample
+    cdef Py_ssize_t index = task % correlation.tasks_per_sample
     cdef Py_ssize_t chunk = index % correlation.num_chunks
     cdef Py_ssize_t num_tiles = tiling.tiles_down * tiling.tiles_across
     cdef Py_ssize_t group = index // correlation.num_chunks // num_tiles
@@ -246,7 +249,7 @@ cdef void run_task(
 
     c = 0
     while c < correlation.channels:
-        if interrupted(interrupt, may_poll):
+        if interrupted(interrupt, thread == 0):
             return
         channels = min(tiling.block, correlation.channels - c)
         pixels = lay_out(
@@ -279,16 +282,13 @@ cdef void run_correlation(
     const Correlation *correlation, const real *source, const Py_ssize_t *order,
     Py_ssize_t num_samples, const real *bias, const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
-    cdef Py_ssize_t task, n
-    cdef Py_ssize_t tasks = correlation.tasks_per_sample
-    with parallel(
-        num_threads=correlation.num_threads, use_threads_if=correlation.num_threads > 1
-    ):
-        for task in prange(num_samples * tasks, schedule="dynamic"):
-            n = task // tasks
-            run_task(
-                correlation, source, order[n] if order != NULL else n, task % tasks,
-                bias, out, n,
-                <real *> correlation.scratch + threadid() * correlation.scratch_size,
-                interrupt, threadid() == 0
-            )
+    cdef Py_ssize_t task
+    cdef Py_ssize_t tasks = num_samples * correlation.tasks_per_sample
+    # OpenMP takes as long for one thread as for several: longer than a small correlation.
+    if correlation.num_threads == 1:
+        for task in range(tasks):
+            run_task(correlation, source, order, task, bias, out, 0, interrupt)
+        return
+    with parallel(num_threads=correlation.num_threads):
+        for task in prange(tasks, schedule="dynamic"):
+            run_task(correlation, source, order, task, bias, out, threadid(), interrupt)

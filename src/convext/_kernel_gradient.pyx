@@ -167,10 +167,11 @@ cdef Part part_of(
 cdef void run_part(
     const KernelGradient *gradient, const real *images, const Py_ssize_t *order,
     Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Py_ssize_t task,
-    real *scratch, Interrupt *interrupt, bint may_poll
+    int thread, Interrupt *interrupt
 ) noexcept nogil:
     """Sum one part of the gradient over one segment of the tiles."""
     cdef const Tiling *tiling = &gradient.tiling
+    cdef real *scratch = <real *> gradient.scratch + thread * gradient.scratch_size
     cdef Py_ssize_t segment = task % gradient.segments
     cdef Part part = part_of(gradient, task // gradient.segments, segment)
     cdef Py_ssize_t tiles = tiling.tiles_down * tiling.tiles_across
@@ -189,7 +190,7 @@ cdef void run_part(
             )
 
     for i in range(begin, end):
-        if interrupted(interrupt, may_poll):
+        if interrupted(interrupt, thread == 0):
             return
         n = i // tiles
         image = order[n] if order != NULL else n
@@ -222,13 +223,18 @@ cdef void run_kernel_gradient(
     if num_samples == 0:
         memset(kernel_grad, 0, gradient.size * sizeof(real))
         return
-    with parallel(num_threads=gradient.num_threads, use_threads_if=gradient.num_threads > 1):
-        for task in prange(tasks, schedule="dynamic"):
+    if gradient.num_threads == 1:   # as in run_correlation
+        for task in range(tasks):
             run_part(
-                gradient, images, order, num_samples, output_grad, kernel_grad, task,
-                <real *> gradient.scratch + threadid() * gradient.scratch_size,
-                interrupt, threadid() == 0
+                gradient, images, order, num_samples, output_grad, kernel_grad, task, 0, interrupt
             )
+    else:
+        with parallel(num_threads=gradient.num_threads):
+            for task in prange(tasks, schedule="dynamic"):
+                run_part(
+                    gradient, images, order, num_samples, output_grad, kernel_grad, task,
+                    threadid(), interrupt
+                )
     if gradient.in_one_go:
         return
     for segment in range(1, gradient.segments):

@@ -125,7 +125,7 @@ CONVEXT_INLINE void dot_block(const int rows, const int taps, ptrdiff_t num_pixe
             gradient[r] = load(row + r * row_stride + p);
         UNROLL(24)
         for (int t = 0; t < taps; t++) {
-            const vec pixel = load(tap[t] + p);
+            const vec pixel = load_once(tap[t] + p);
             UNROLL(4)
             for (int r = 0; r < rows; r++)
                 sum[r][t] += gradient[r] * pixel;
@@ -167,37 +167,51 @@ static double sum_of_lanes(vec value)
 /* So many vectors of squares are added up in `real`, and their sums in double. */
 enum { MAX_SQUARES = 64 };
 
+/* A row is taken in whole vectors. The last one ends with the row; where it begins within the one
+ * before, it is computed first, since the results replace the predictions. */
 static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicted_,
                        ptrdiff_t pitch, const void *target_, ptrdiff_t target_pitch, double scale_)
 {
     const vec scale = splat((real)scale_);
-    double sum = 0, rest = 0;
+    const ptrdiff_t whole = num_columns / LANES * LANES;
+    const ptrdiff_t last = num_columns - LANES;
+    real beyond_whole[LANES];
     vec squares = {0};
-    int num_squares = 0;
+    double sum = 0;
 
-    for (ptrdiff_t r = 0; r < num_rows; r++) {
+    for (ptrdiff_t i = 0; i < LANES; i++)
+        beyond_whole[i] = last + i >= whole;
+    const mask rest = load(beyond_whole) != 0;
+
+    for (ptrdiff_t r = 0, vectors = 0; r < num_rows; r++) {
         real *predicted = (real *)predicted_ + r * pitch;
         const real *target = (const real *)target_ + r * target_pitch;
-        ptrdiff_t c = 0;
-        for (; c + LANES <= num_columns; c += LANES) {
-            const vec difference = load(predicted + c) - load(target + c);
-            squares += difference * difference;
-            store(predicted + c, difference * scale);
-            if (++num_squares == MAX_SQUARES) {
-                sum += sum_of_lanes(squares);
-                squares = (vec){0};
-                num_squares = 0;
+        if (last < 0) {
+            for (ptrdiff_t c = 0; c < num_columns; c++) {
+                const real difference = predicted[c] - target[c];
+                sum += (double)difference * difference;
+                predicted[c] = difference * scale[0];
             }
+        } else {
+            const vec end = load(predicted + last) - load(target + last);
+            const vec rest_of_end = (vec)((mask)end & rest);
+            for (ptrdiff_t c = 0; c < whole; c += LANES) {
+                const vec difference = load(predicted + c) - load(target + c);
+                squares += difference * difference;
+                store(predicted + c, difference * scale);
+                if (++vectors % MAX_SQUARES == 0) {
+                    sum += sum_of_lanes(squares);
+                    squares = (vec){0};
+                }
+            }
+            squares += rest_of_end * rest_of_end;
+            store(predicted + last, end * scale);
         }
-        for (; c < num_columns; c++) {
-            const real difference = predicted[c] - target[c];
-            rest += (double)difference * difference;
-            predicted[c] = difference * scale[0];
-        }
-        for (; c < pitch; c++)
-            predicted[c] = 0;
+        /* Volatile, or the compiler calls memset for one or two elements. */
+        for (ptrdiff_t c = num_columns; c < pitch; c++)
+            *(volatile real *)(predicted + c) = 0;
     }
-    return sum + sum_of_lanes(squares) + rest;
+    return sum + sum_of_lanes(squares);
 }
 
 /* The next elements of each row are asked for early: the rows lie too far apart for the hardware to

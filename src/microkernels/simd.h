@@ -16,6 +16,9 @@ typedef real vec __attribute__((vector_size(CONVEXT_LANES * sizeof(real))));
 typedef real vec_anywhere
     __attribute__((vector_size(CONVEXT_LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 
+/* What a comparison of vectors gives: in each lane all bits set, or none. */
+typedef __typeof__((vec){0} != (vec){0}) mask;
+
 /* Before a loop of at most `n` rounds, which are a compile-time constant: take it apart entirely.
  * Clang leaves the loop as it is when n is larger than the number of rounds. */
 #define CONVEXT_PRAGMA(text) _Pragma(#text)
@@ -30,6 +33,19 @@ typedef real vec_anywhere
 CONVEXT_INLINE vec load(const real *from)
 {
     return (vec)*(const vec_anywhere *)from;
+}
+
+/* Used more than once: without this, GCC loads it anew for every use, and a load across two cache
+ * lines takes longer than a multiply-add. */
+CONVEXT_INLINE vec load_once(const real *from)
+{
+    vec value = load(from);
+#if defined(__x86_64__)
+    __asm__("" : "+v"(value));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(value));
+#endif
+    return value;
 }
 
 CONVEXT_INLINE void store(real *to, vec value)

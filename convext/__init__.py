@@ -8,6 +8,7 @@ from .data import generate_kernels, generate_random_data, load_data
 from .errors import DivergenceError, StopTraining
 from .losses import mse_loss, mse_loss_gradient
 from .operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
+from .prepared import PreparedKernels, prepare_kernels
 from .training import train_model
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "EarlyStopping",
     "EpochReport",
     "History",
+    "PreparedKernels",
     "StopTraining",
     "__version__",
     "conv2d",
@@ -28,6 +30,7 @@ __all__ = [
     "load_data",
     "mse_loss",
     "mse_loss_gradient",
+    "prepare_kernels",
     "schedules",
     "set_num_threads",
     "show_config",

@@ -10,4 +10,15 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
     num_threads: int,
+    kept: dict[object, object] | None = None,
+) -> None: ...
+def keep_kernels(
+    kernels: RealArray,
+    input_shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
+    stride: tuple[int, int],
+    padding_before: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    kept: dict[object, object],
 ) -> None: ...

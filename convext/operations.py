@@ -16,12 +16,13 @@ from ._checks import RealArray, as_array, as_dtype, as_numeric_array, check_dime
 from .config import resolve_num_threads
 from .losses import mse_loss_gradient
 from .plans import plan_conv2d, plan_input_grad, plan_kernel_grad, remembering
+from .prepared import PreparedKernels, check_bias
 from .shapes import IMAGES, KERNELS, Padding, Pair, Shape, check_channels, resolve
 
 
 def conv2d(
     input_data: npt.ArrayLike,
-    kernels: npt.ArrayLike,
+    kernels: npt.ArrayLike | PreparedKernels,
     *,
     bias: npt.ArrayLike | None = None,
     stride: Pair = 1,
@@ -37,8 +38,9 @@ def conv2d(
     ----------
     input_data : array_like, (C, H, W) or (N, C, H, W)
         One image, or N of them, of C channels.
-    kernels : array_like, (K, C/groups, kh, kw)
-        K kernels; they are not flipped (this is cross-correlation).
+    kernels : array_like, (K, C/groups, kh, kw), or PreparedKernels
+        K kernels; they are not flipped (this is cross-correlation). Kernels from
+        `prepare_kernels` bring their bias, stride, padding, dilation and groups with them.
     bias : array_like, (K,), optional
         Added to the result, one number for each kernel.
     stride : int or (int, int), default 1
@@ -73,6 +75,7 @@ def conv2d(
     See Also
     --------
     conv2d_kernel_grad, conv2d_input_grad : The gradients.
+    prepare_kernels : For many convolutions with the same kernels.
 
     Examples
     --------
@@ -85,6 +88,13 @@ def conv2d(
             [1., 1.],
             [1., 1.]]])
     """
+    kept = None
+    if isinstance(kernels, PreparedKernels):
+        prepared = kernels
+        _check_not_given(bias, stride, padding, dilation, groups)
+        kernels, bias, kept = prepared.kernels, prepared.bias, prepared._kept
+        stride, padding = prepared.stride, prepared.padding
+        dilation, groups = prepared.dilation, prepared.groups
     images = as_array("input_data", input_data)
     weights = as_array("kernels", kernels)
     offsets = None if bias is None else as_array("bias", bias)
@@ -102,7 +112,7 @@ def conv2d(
     )
     threads = resolve_num_threads(num_threads)
     if offsets is not None:
-        _check_bias(offsets, weights.shape[0])
+        check_bias(offsets, weights.shape[0])
     if out is None:
         out = np.empty(shape, dtype)
     else:
@@ -117,6 +127,7 @@ def conv2d(
         convolution.dilation,
         convolution.groups,
         threads,
+        kept,
     )
     return out
 
@@ -326,12 +337,21 @@ def conv2d_backprop(
     return conv2d_kernel_grad(images, mse_loss_gradient(predicted, target), weights.shape[2:])
 
 
-def _check_bias(bias: npt.NDArray[Any], num_kernels: int) -> None:
-    if bias.shape != (num_kernels,):
-        raise ValueError(
-            f"bias must have the shape ({num_kernels},), one number for each kernel, "
-            f"got {bias.shape}"
-        )
+def _check_not_given(
+    bias: object, stride: object, padding: object, dilation: object, groups: object
+) -> None:
+    """Raise ValueError where prepared kernels come with options that they have already."""
+    for name, value, default in (
+        ("bias", bias, None),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+        ("dilation", dilation, 1),
+        ("groups", groups, 1),
+    ):
+        if value is not default and (default is None or value != default):
+            raise ValueError(
+                f"{name} is part of prepared kernels: give it to prepare_kernels, not to conv2d"
+            )
 
 
 def _check_out(

@@ -26,7 +26,7 @@ cdef struct Correlation:
     Py_ssize_t tasks_per_sample
     Py_ssize_t row_size         # elements of a row of results in the scratch memory
     Py_ssize_t scratch_size     # elements of scratch memory for a thread
-    void *weights               # packed, see pack_weights
+    const void *weights         # packed, see pack_weights; they belong to the caller
     Py_ssize_t *weight_offset   # [tiling.block * taps] in a block of packed weights
     void *scratch               # scratch_size elements for each of num_threads
     int num_threads
@@ -53,11 +53,16 @@ cdef inline Py_ssize_t blocks_of_chunk(const Correlation *correlation) noexcept 
     return (correlation.num_blocks + correlation.num_chunks - 1) // correlation.num_chunks
 
 
-# Elements of the packed weights of a group.
+# Elements of the packed weights of a group. Their order depends on the kernels and `width` alone.
 cdef inline Py_ssize_t group_weights(const Correlation *correlation) noexcept nogil:
     return (
         correlation.num_blocks * correlation.channels * correlation.tiling.taps * correlation.width
     )
+
+
+# Elements of all packed weights.
+cdef inline Py_ssize_t all_weights(const Correlation *correlation) noexcept nogil:
+    return correlation.groups * group_weights(correlation)
 
 
 # Pack the weights of tap (i, j), kernels[k, c, rows[i], columns[j]], for the micro-kernels; k

@@ -136,17 +136,11 @@ cdef int allocate(Correlation *correlation) noexcept nogil:
         ),
         correlation.itemsize
     )
-    correlation.weights = aligned_alloc(
-        correlation.groups * group_weights(correlation), correlation.itemsize
-    )
     correlation.weight_offset = <Py_ssize_t *> malloc(taps * sizeof(Py_ssize_t))
     correlation.scratch = aligned_alloc(
         correlation.scratch_size * correlation.num_threads, correlation.itemsize
     )
-    if (
-        correlation.weights == NULL or correlation.weight_offset == NULL
-        or correlation.scratch == NULL
-    ):
+    if correlation.weight_offset == NULL or correlation.scratch == NULL:
         free_correlation(correlation)
         return -1
     for t in range(taps):
@@ -156,7 +150,6 @@ cdef int allocate(Correlation *correlation) noexcept nogil:
 
 cdef void free_correlation(Correlation *correlation) noexcept nogil:
     free_tiling(&correlation.tiling)
-    aligned_free(correlation.weights)
     free(correlation.weight_offset)
     aligned_free(correlation.scratch)
 

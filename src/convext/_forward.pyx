@@ -1,14 +1,20 @@
 """The forward convolution: a correlation with the kernels' own taps."""
 
 cimport numpy as cnp
+import numpy as np
 from libc.stdlib cimport free, malloc
 
 from convext._correlation cimport (
-    Correlation, free_correlation, init_correlation, pack_weights, run_correlation
+    Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation
 )
-from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext._geometry cimport Array4, Geometry, contiguous, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
+from convext._scratch cimport aligned_alloc, aligned_free
 from convext._tile cimport Axis, init_axis
+
+cdef size_t CACHE_LINE = 64
+
+NO_MEMORY = "not enough memory for the convolution's scratch space"
 
 
 cdef int init_forward(
@@ -46,53 +52,119 @@ cdef int set_kernels(
     return 0
 
 
+cdef object packed_kernels(
+    Correlation *correlation, const Array4 *kernels, dict kept
+):
+    """Point the correlation to packed kernels that are kept for it, packing them where they are not.
+
+    Returns what they lie in, which must outlive the correlation.
+    """
+    cdef size_t itemsize = correlation.itemsize
+    cdef tuple key = (itemsize, correlation.width)
+    cdef cnp.ndarray memory = kept.get(key)
+    cdef bint missing = memory is None
+    cdef int status = 0
+    if missing:
+        # NumPy aligns to less than a cache line.
+        memory = np.empty(all_weights(correlation) * itemsize + CACHE_LINE, np.uint8)
+    correlation.weights = <void *> (
+        (<size_t> cnp.PyArray_DATA(memory) + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
+    )
+    if missing:
+        if itemsize == sizeof(float):
+            status = set_kernels(correlation, kernels, <float *> correlation.weights)
+        else:
+            status = set_kernels(correlation, kernels, <double *> correlation.weights)
+        if status == -1:
+            raise MemoryError("not enough memory for packing the kernels")
+        kept[key] = memory
+    return memory
+
+
 cdef int convolve(
-    const Array4 *images, const Array4 *kernels, const real *bias, const Array4 *out,
-    const Geometry *geometry, int num_threads, Interrupt *interrupt
+    Correlation *correlation, const Array4 *images, const Array4 *kernels, const real *bias,
+    const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
-    cdef Correlation correlation
-    cdef int status
-    if init_forward(
-        &correlation, images, kernels, images.n, geometry, out.h, out.w, num_threads, sizeof(real)
-    ) == -1:
-        return -1
-    status = set_kernels(&correlation, kernels, <real *> correlation.weights)
+    """Run a correlation that was prepared; pack the kernels for it alone unless it has some."""
+    cdef real *weights = NULL
+    cdef int status = 0
+    if correlation.weights == NULL:
+        weights = <real *> aligned_alloc(all_weights(correlation), sizeof(real))
+        if weights == NULL:
+            return -1
+        status = set_kernels(correlation, kernels, weights)
+        correlation.weights = weights
     if status == 0:
         run_correlation(
-            &correlation, <const real *> images.data, NULL, images.n, bias, out, interrupt
+            correlation, <const real *> images.data, NULL, images.n, bias, out, interrupt
         )
-    free_correlation(&correlation)
+    aligned_free(weights)
     return status
 
 
 def conv2d(
     cnp.ndarray input_data, cnp.ndarray kernels, cnp.ndarray bias, cnp.ndarray out,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads
+    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
+    dict kept=None
 ):
     """Write the convolution of `input_data` with `kernels`, plus `bias` (or None), to `out`.
 
-    All arrays are four-dimensional (bias is flat), of one type, aligned; the sizes fit.
+    All arrays are three- or four-dimensional (bias is flat), of one type, aligned; the sizes fit.
+    Packed kernels are looked up in `kept`, and left there for the next call.
     """
     cdef Array4 images = describe(input_data)
     cdef Array4 weights = describe(kernels)
     cdef Array4 result = describe(out)
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
-    cdef bint single = cnp.PyArray_ITEMSIZE(out) == sizeof(float)
+    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
+    cdef Correlation correlation
     cdef Interrupt interrupt
-    cdef int status
+    cdef object memory = None
+    cdef int status = init_forward(
+        &correlation, &images, &weights, images.n, &geometry, result.h, result.w, num_threads,
+        itemsize
+    )
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    if kept is not None:
+        try:
+            memory = packed_kernels(&correlation, &weights, kept)
+        except BaseException:
+            free_correlation(&correlation)
+            raise
     with nogil:
         start_polling(&interrupt)
-        if single:
+        if itemsize == sizeof(float):
             status = convolve[float](
-                &images, &weights, <const float *> offsets, &result, &geometry, num_threads,
-                &interrupt
+                &correlation, &images, &weights, <const float *> offsets, &result, &interrupt
             )
         else:
             status = convolve[double](
-                &images, &weights, <const double *> offsets, &result, &geometry, num_threads,
-                &interrupt
+                &correlation, &images, &weights, <const double *> offsets, &result, &interrupt
             )
+        free_correlation(&correlation)
     finish_polling(&interrupt)
     if status == -1:
-        raise MemoryError("not enough memory for the convolution's scratch space")
+        raise MemoryError(NO_MEMORY)
+
+
+def keep_kernels(
+    cnp.ndarray kernels, tuple input_shape, tuple output_shape,
+    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, dict kept
+):
+    """Leave in `kept` what `conv2d` will want for inputs (N, C, H, W) and outputs of such shapes."""
+    cdef Array4 images = contiguous(input_shape)
+    cdef Array4 weights = describe(kernels)
+    cdef Array4 result = contiguous(output_shape)
+    cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
+    cdef Correlation correlation
+    if init_forward(
+        &correlation, &images, &weights, images.n, &geometry, result.h, result.w, 1,
+        cnp.PyArray_ITEMSIZE(kernels)
+    ) == -1:
+        raise MemoryError(NO_MEMORY)
+    try:
+        packed_kernels(&correlation, &weights, kept)
+    finally:
+        free_correlation(&correlation)

@@ -42,6 +42,18 @@ cdef inline Array4 describe(cnp.ndarray array) noexcept:
     return description
 
 
+# An array of the given shape (N, C, H, W) that lies nowhere.
+cdef inline Array4 contiguous(tuple shape):
+    cdef Array4 description
+    description.data = NULL
+    description.n, description.c, description.h, description.w = shape
+    description.w_stride = 1
+    description.h_stride = description.w
+    description.c_stride = description.h * description.w
+    description.n_stride = description.c * description.c_stride
+    return description
+
+
 cdef inline Geometry geometry_of(
     tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups
 ):

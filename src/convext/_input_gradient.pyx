@@ -11,10 +11,11 @@ cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 
 from convext._correlation cimport (
-    Correlation, free_correlation, init_correlation, pack_weights, run_correlation
+    Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation
 )
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext._scratch cimport aligned_alloc, aligned_free
 from convext._tile cimport Axis, init_axis_at
 
 # One phase of one axis: the input pixels first, first + stride, ..., `count` of them.
@@ -67,6 +68,7 @@ cdef int run_phase(
     int num_threads, Interrupt *interrupt
 ) noexcept nogil:
     cdef Correlation correlation
+    cdef real *weights
     cdef Array4 out = input_grad[0]
     out.data = first_pixel
     out.h_stride *= geometry.stride_h
@@ -76,15 +78,17 @@ cdef int run_phase(
         sizeof(real)
     ) == -1:
         return -1
-    pack_weights(
-        &correlation, kernels, True, rows.tap, columns.tap, <real *> correlation.weights
-    )
-    run_correlation(
-        &correlation, <const real *> output_grad.data, NULL, output_grad.n, <const real *> NULL,
-        &out, interrupt
-    )
+    weights = <real *> aligned_alloc(all_weights(&correlation), sizeof(real))
+    if weights != NULL:
+        pack_weights(&correlation, kernels, True, rows.tap, columns.tap, weights)
+        correlation.weights = weights
+        run_correlation(
+            &correlation, <const real *> output_grad.data, NULL, output_grad.n,
+            <const real *> NULL, &out, interrupt
+        )
+        aligned_free(weights)
     free_correlation(&correlation)
-    return 0
+    return -1 if weights == NULL else 0
 
 
 cdef int run_row_phase(

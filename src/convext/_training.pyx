@@ -6,7 +6,7 @@ from libc.math cimport isfinite
 from libc.string cimport memset
 
 from convext._correlation cimport (
-    Correlation, free_correlation, run_correlation
+    Correlation, all_weights, free_correlation, run_correlation
 )
 from convext._forward cimport init_forward, set_kernels
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
@@ -52,6 +52,7 @@ cdef class Trainer:
     cdef bint fused                 # each sample is taken in one go, by one thread
     cdef Correlation forward
     cdef KernelGradient gradient
+    cdef void *packed               # the kernels, for the forward convolution
     cdef void *predictions          # [part][K][OH][OW], turned into the loss's gradient in place
     cdef double *squares            # [part][K], sums of squared residuals
     cdef void *kernel_grad          # [K][C][kh][kw], the gradient of a part
@@ -99,13 +100,15 @@ cdef class Trainer:
             and one_tile(&self.forward.tiling, self.images.c)
             and one_tile(&self.gradient.tiling, self.images.c)
         )
+        self.packed = aligned_alloc(all_weights(&self.forward), itemsize)
+        self.forward.weights = self.packed
         self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
         self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
         self.kernel_grad = aligned_alloc(self.gradient.size, itemsize)
         self.total = <double *> aligned_alloc(self.gradient.size, sizeof(double))
         if (
-            self.predictions == NULL or self.squares == NULL or self.kernel_grad == NULL
-            or self.total == NULL
+            self.packed == NULL or self.predictions == NULL or self.squares == NULL
+            or self.kernel_grad == NULL or self.total == NULL
         ):
             self.release()
             return -1
@@ -114,6 +117,7 @@ cdef class Trainer:
     cdef void release(self) noexcept:
         free_correlation(&self.forward)
         free_kernel_gradient(&self.gradient)
+        aligned_free(self.packed)
         aligned_free(self.predictions)
         aligned_free(self.squares)
         aligned_free(self.kernel_grad)
@@ -190,7 +194,7 @@ cdef int differentiate_batch(
     out.data = predictions
     squares[0] = 0
     memset(trainer.total, 0, trainer.gradient.size * sizeof(double))
-    if set_kernels(&trainer.forward, &trainer.weights, <real *> trainer.forward.weights) == -1:
+    if set_kernels(&trainer.forward, &trainer.weights, <real *> trainer.packed) == -1:
         return -1
     if trainer.fused:
         for i in range(count):

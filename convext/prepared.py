@@ -1,0 +1,204 @@
+"""Kernels prepared once for many convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _forward
+from ._checks import (
+    RealArray,
+    as_numeric_array,
+    check_dimensions,
+    common_dtype,
+    integer,
+    integer_pair,
+    shape_of_length,
+)
+from .plans import plan_conv2d
+from .shapes import IMAGES, KERNELS, Padding, Pair, Shape, resolve
+
+
+class PreparedKernels:
+    """Kernels, their bias and the options of a convolution, made by `prepare_kernels`.
+
+    `convext.conv2d` takes it in place of kernels. It holds copies: nothing done later to the arrays
+    that it was made from changes it.
+
+    Attributes
+    ----------
+    kernels : numpy.ndarray, (K, C/groups, kh, kw)
+        The kernels, read-only.
+    bias : numpy.ndarray, (K,), or None
+        The bias, read-only.
+    stride, padding, dilation, groups
+        As they were given.
+    """
+
+    def __init__(
+        self,
+        kernels: RealArray,
+        bias: RealArray | None,
+        stride: Pair,
+        padding: Padding,
+        dilation: Pair,
+        groups: int,
+    ) -> None:
+        self.kernels = kernels
+        self.bias = bias
+        self.stride = stride
+        self.padding = padding
+        self.dilation = dilation
+        self.groups = groups
+        # What the compiled code made of them, for each type and layout that was asked for.
+        self._kept: dict[object, object] = {}
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the kernels, (K, C/groups, kh, kw)."""
+        return self.kernels.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the kernels, float32 or float64."""
+        return self.kernels.dtype
+
+    def __repr__(self) -> str:
+        options = {
+            "stride": (self.stride, 1),
+            "padding": (self.padding, 0),
+            "dilation": (self.dilation, 1),
+            "groups": (self.groups, 1),
+        }
+        given = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
+        if self.bias is not None:
+            given.insert(0, "bias")
+        return f"<PreparedKernels {', '.join([f'{self.shape} {self.dtype}', *given])}>"
+
+    def _prepare_for(self, input_shape: Shape) -> None:
+        shape, _, convolution = plan_conv2d(
+            input_shape,
+            self.dtype,
+            self.shape,
+            self.dtype,
+            None if self.bias is None else self.bias.dtype,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )
+        _forward.keep_kernels(
+            self.kernels,
+            (1, *input_shape)[-4:],
+            (1, *shape)[-4:],
+            convolution.stride,
+            convolution.padding_before,
+            convolution.dilation,
+            convolution.groups,
+            self._kept,
+        )
+
+
+def prepare_kernels(
+    kernels: npt.ArrayLike,
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    bias: npt.ArrayLike | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> PreparedKernels:
+    """Prepare kernels for many convolutions with them.
+
+    `conv2d` brings the kernels into another order at every call, which takes longer than the
+    convolution itself where images are small and kernels are many. Prepared kernels are brought
+    into it once.
+
+    Parameters
+    ----------
+    kernels : array_like, (K, C/groups, kh, kw)
+        K kernels. They are copied.
+    input_shape : (C, H, W) or (N, C, H, W), optional
+        The shape of the images to come: the kernels are then ready for the first of them. Images
+        of other shapes may follow, too; without it, the first call prepares what it needs.
+    bias : array_like, (K,), optional
+        Added to the result, one number for each kernel. Copied, too.
+    stride, padding, dilation, groups
+        As for `conv2d`, which then must not be given them again.
+
+    Returns
+    -------
+    PreparedKernels
+        To be given to `conv2d` in place of kernels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convext
+    >>> blur = convext.prepare_kernels(np.full((1, 1, 3, 3), 1 / 9), padding=1)
+    >>> convext.conv2d(np.ones((1, 3, 3)), blur).round(2)
+    array([[[0.44, 0.67, 0.44],
+            [0.67, 1.  , 0.67],
+            [0.44, 0.67, 0.44]]])
+    """
+    weights = as_numeric_array("kernels", kernels)
+    check_dimensions("kernels", weights.shape, KERNELS)
+    offsets = None if bias is None else check_bias(bias, weights.shape[0])
+    groups = integer("groups", groups, minimum=1)
+    dilations = integer_pair("dilation", dilation, minimum=1)
+    # The smallest image that the kernels fit on; what is wrong with the options shows on any.
+    size = (
+        (length - 1) * step + 1 for length, step in zip(weights.shape[2:], dilations, strict=True)
+    )
+    resolve(
+        (weights.shape[1] * groups, *size),
+        weights.shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    if weights.shape[0] % groups:
+        raise ValueError(
+            f"groups is {groups}, which does not divide the {weights.shape[0]} kernels"
+        )
+    dtypes = {"kernels": weights.dtype}
+    if offsets is not None:
+        dtypes["bias"] = offsets.dtype
+    dtype = common_dtype(**dtypes)
+    prepared = PreparedKernels(
+        _read_only_copy(weights, dtype),
+        None if offsets is None else _read_only_copy(offsets, dtype),
+        stride,
+        padding,
+        dilation,
+        groups,
+    )
+    if input_shape is not None:
+        prepared._prepare_for(shape_of_length("input_shape", input_shape, IMAGES))
+    return prepared
+
+
+def check_bias(bias: npt.ArrayLike, num_kernels: int) -> npt.NDArray[Any]:
+    """Return the bias as an array of one real number for each kernel."""
+    offsets = as_numeric_array("bias", bias)
+    if offsets.shape != (num_kernels,):
+        raise ValueError(
+            f"bias must have the shape ({num_kernels},), one number for each kernel, "
+            f"got {offsets.shape}"
+        )
+    return offsets
+
+
+def _read_only_copy(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> RealArray:
+    copy: RealArray = np.array(array, dtype, order="C")
+    copy.flags.writeable = False
+    return copy

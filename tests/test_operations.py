@@ -198,6 +198,25 @@ def test_operations_agree_with_the_definition_on_larger_arrays(isa, name, dtype)
     reference.assert_within_bound(convext.conv2d_input_grad(g, w, x.shape, **options), expected)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("kernel_hw", [(2, 1), (3, 3), (4, 2), (5, 5), (7, 3), (17, 17)])
+def test_one_kernel_on_any_number_of_rows(isa, kernel_hw, dtype):
+    rng = np.random.default_rng(11)
+    for height, width, channels, groups in product((1, 2, 3, 4, 5, 9), (14, 130), (1, 3), (1, 3)):
+        if channels % groups:
+            continue
+        options = {"padding": kernel_hw[0] // 2, "groups": groups}
+        x = rng.standard_normal((channels, height + kernel_hw[0] - 1, width)).astype(dtype)
+        w = rng.standard_normal((groups, channels // groups, *kernel_hw)).astype(dtype)
+        result = convext.conv2d(x, w, **options)
+        expected = reference.conv2d(x, w, **options, detailed=True)
+        reference.assert_within_bound(result, expected)
+        expected = reference.conv2d_input_grad(result, w, x.shape, **options, detailed=True)
+        reference.assert_within_bound(
+            convext.conv2d_input_grad(result, w, x.shape, **options), expected
+        )
+
+
 def test_a_known_small_convolution_is_a_cross_correlation():
     image = np.arange(9.0).reshape(1, 3, 3)
     kernel = np.array([[[[1.0, 10.0], [100.0, 1000.0]]]])

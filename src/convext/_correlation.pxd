@@ -20,11 +20,14 @@ cdef struct Correlation:
     Py_ssize_t channels         # of a group
     Py_ssize_t kernels          # of a group
     bint by_kernels             # vectors hold kernels, else pixels
+    int slide                   # pixels: one kernel on several rows, whose taps go down (1) or up
+                                # (-1); else 0
     Py_ssize_t num_blocks       # the kernels of a group are computed in so many blocks
     Py_ssize_t width            # packed weights of a tap of a block
     Py_ssize_t num_chunks       # and the blocks shared out to so many tasks
     Py_ssize_t tasks_per_sample
-    Py_ssize_t row_size         # elements of a row of results in the scratch memory
+    Py_ssize_t results_pitch    # vectors of pixels: from one row of a tile's results to the next
+    Py_ssize_t row_size         # elements of a kernel's results in the scratch memory
     Py_ssize_t scratch_size     # elements of scratch memory for a thread
     const void *weights         # packed, see pack_weights; they belong to the caller
     Py_ssize_t *weight_offset   # [tiling.block * taps] in a block of packed weights

@@ -8,7 +8,7 @@ from cython.parallel cimport parallel, prange, threadid
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from convext._dispatch cimport Microkernels, microkernels
+from convext._dispatch cimport BLOCK, Microkernels, microkernels
 from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt, interrupted
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
@@ -20,7 +20,7 @@ from convext._vectors_of_kernels cimport (
     finish_vectors_of_kernels, kernels_scratch_size, sum_vectors_of_kernels
 )
 from convext._vectors_of_pixels cimport (
-    finish_vectors_of_pixels, pixels_scratch_size, sum_vectors_of_pixels
+    finish_vectors_of_pixels, pixels_scratch_size, slide_vectors_of_pixels, sum_vectors_of_pixels
 )
 
 # The sums of a tile for all kernels should stay in a small L2 cache, a block's weights in L1.
@@ -48,6 +48,26 @@ cdef bint worth_going_by_kernels(
     return (
         kernels * (out_w + columns.extent // columns.stride) > out_w * divide_up(kernels, lanes) * lanes
     )
+
+
+cdef int worth_sliding(
+    const Correlation *correlation, const Axis *rows, const Axis *columns, Py_ssize_t out_w
+) noexcept nogil:
+    """Whether to slide a single kernel over several rows at once, and which way its taps go."""
+    cdef Py_ssize_t lanes = correlation.micro.lanes
+    cdef Py_ssize_t last = rows.num_taps - 1, t
+    cdef bint down = True, up = True
+    if (
+        correlation.kernels > 1 or correlation.by_kernels or rows.stride > 1 or last == 0
+        or rows.num_taps * columns.num_taps > BLOCK
+        # Half-empty vectors at the end of each row can cost more than is won.
+        or 10 * divide_up(out_w, lanes) * lanes > 17 * (out_w + columns.extent // columns.stride)
+    ):
+        return 0
+    for t in range(rows.num_taps):
+        down = down and rows.distance[t] == t
+        up = up and rows.distance[t] == last - t
+    return 1 if down else -1 if up else 0
 
 
 cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t out_w) noexcept nogil:
@@ -83,6 +103,7 @@ cdef int init_correlation(
     correlation.by_kernels = worth_going_by_kernels(
         correlation, &columns, rows.num_taps * columns.num_taps, out_w
     )
+    correlation.slide = worth_sliding(correlation, &rows, &columns, out_w)
     cut_into_blocks(correlation, out_w)
     correlation.num_chunks = min(correlation.num_blocks, divide_up(
         correlation.kernels * MIN_TILE_PIXELS * <Py_ssize_t> itemsize, MAX_SUM_BYTES
@@ -126,9 +147,14 @@ cdef inline Py_ssize_t sums_start(const Correlation *correlation) noexcept nogil
 
 cdef int allocate(Correlation *correlation) noexcept nogil:
     cdef const Tiling *tiling = &correlation.tiling
+    cdef Py_ssize_t lanes = correlation.micro.lanes
     cdef Py_ssize_t taps = tiling.block * tiling.taps
     cdef Py_ssize_t t
-    correlation.row_size = row_size(tiling, correlation.micro.lanes)
+    correlation.row_size = row_size(tiling, lanes)
+    correlation.results_pitch = tiling.pitch
+    if correlation.slide != 0:
+        correlation.results_pitch = divide_up(tiling.tile_w, lanes) * lanes
+        correlation.row_size = tiling.tile_h * correlation.results_pitch
     correlation.scratch_size = aligned_size(
         sums_start(correlation) + (
             kernels_scratch_size(correlation) if correlation.by_kernels
@@ -239,6 +265,10 @@ cdef void run_task(
     cdef const Py_ssize_t *offset
     cdef Py_ssize_t c, channels
     images.data = <void *> source
+    if correlation.slide != 0:
+        tile.num_pixels = (tile.height - 1) * tiling.pitch + (
+            divide_up(tile.width, micro.lanes) * micro.lanes
+        )
 
     c = 0
     while c < correlation.channels:
@@ -253,6 +283,10 @@ cdef void run_task(
             sum_vectors_of_kernels(
                 correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
                 sums
+            )
+        elif correlation.slide != 0:
+            slide_vectors_of_pixels(
+                correlation, &tile, group, c, channels, pixels, offset, sums
             )
         else:
             sum_vectors_of_pixels(

@@ -1,7 +1,15 @@
 cdef extern from "microkernel.h" nogil:
+    enum:
+        BLOCK "CONVEXT_BLOCK"
+
     ctypedef void correlate_kernel "convext_correlate"(
         Py_ssize_t num_taps, Py_ssize_t num_pixels, const void *weights,
         const Py_ssize_t *weight_offset, const void *pixels, const Py_ssize_t *offset, void *sums,
+        Py_ssize_t sums_stride, int accumulate)
+
+    ctypedef void slide_kernel "convext_slide"(
+        Py_ssize_t num_rows, Py_ssize_t num_columns, Py_ssize_t num_pixels, const void *weights,
+        const void *pixels, Py_ssize_t pitch, const Py_ssize_t *offset, void *sums,
         Py_ssize_t sums_stride, int accumulate)
 
     ctypedef void dot_kernel "convext_dot"(
@@ -26,6 +34,8 @@ cdef extern from "microkernel.h" nogil:
         int max_rows
         int max_dot_taps[5]
         correlate_kernel *correlate[15]
+        int max_slide_rows
+        slide_kernel *slide[5]
         dot_kernel *dot[5][25]
         residual_kernel *residual
         interleave_kernel *interleave

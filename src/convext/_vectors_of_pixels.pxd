@@ -16,6 +16,12 @@ cdef void sum_vectors_of_pixels(
     const Py_ssize_t *offset, real *sums
 ) noexcept nogil
 
+# The same for a single kernel, on several rows of the tile at once, where correlation.slide.
+cdef void slide_vectors_of_pixels(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t channel,
+    Py_ssize_t channels, const real *pixels, const Py_ssize_t *offset, real *sums
+) noexcept nogil
+
 # Write the sums, plus the bias, to the output.
 cdef void finish_vectors_of_pixels(
     const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,

@@ -32,6 +32,35 @@ cdef void sum_vectors_of_pixels(
         )
 
 
+cdef void slide_vectors_of_pixels(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t channel,
+    Py_ssize_t channels, const real *pixels, const Py_ssize_t *offset, real *sums
+) noexcept nogil:
+    cdef Py_ssize_t num_rows = correlation.tiling.rows.num_taps
+    cdef Py_ssize_t num_columns = correlation.tiling.columns.num_taps
+    cdef Py_ssize_t most = min(<Py_ssize_t> correlation.micro.max_slide_rows, num_rows)
+    # Where the taps go up, so do the rows.
+    cdef Py_ssize_t pitch = correlation.slide * correlation.tiling.pitch
+    cdef Py_ssize_t stride = correlation.slide * correlation.results_pitch
+    cdef Py_ssize_t c, r, first, count
+    cdef const real *weights = <const real *> correlation.weights + (
+        group * group_weights(correlation) + channel * num_rows * num_columns
+    )
+    for c in range(channels):
+        r = 0
+        while r < tile.height:
+            count = min(most, tile.height - r)
+            first = r if correlation.slide > 0 else r + count - 1
+            correlation.micro.slide[count](
+                num_rows, num_columns, correlation.results_pitch, weights,
+                pixels + first * correlation.tiling.pitch, pitch, offset,
+                sums + first * correlation.results_pitch, stride, channel + c > 0
+            )
+            r += count
+        weights += num_rows * num_columns
+        offset += num_rows * num_columns
+
+
 cdef void store_tile(
     const Correlation *correlation, const Tile *tile, Py_ssize_t pitch, const real *results,
     Py_ssize_t kernel, Py_ssize_t kernels, const real *bias, const Array4 *out,
@@ -65,6 +94,6 @@ cdef void finish_vectors_of_pixels(
 ) noexcept nogil:
     cdef Py_ssize_t first = first_kernel(correlation, first_block)
     store_tile(
-        correlation, tile, correlation.tiling.pitch, sums, group * correlation.kernels + first,
+        correlation, tile, correlation.results_pitch, sums, group * correlation.kernels + first,
         first_kernel(correlation, last_block) - first, bias, out, out_sample
     )

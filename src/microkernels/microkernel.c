@@ -100,6 +100,82 @@ CONVEXT_INLINE void correlate(const int kernels, const int step, ptrdiff_t num_t
     }
 }
 
+/* One row of pixels under the windows of the output rows first to last - 1. */
+CONVEXT_INLINE void slide_row(const int first, const int last, const int vectors,
+                              ptrdiff_t num_columns, const real *weights, const real *pixels,
+                              const ptrdiff_t *offset, vec sum[CONVEXT_MAX_SLIDE_ROWS][8])
+{
+    for (ptrdiff_t j = 0; j < num_columns; j++) {
+        vec pixel[8];
+        UNROLL(8)
+        for (int v = 0; v < vectors; v++)
+            pixel[v] = load(pixels + offset[j] + v * LANES);
+        UNROLL(4)
+        for (int r = first; r < last; r++) {
+            /* The further down the output row, the further up in its window. */
+            const vec weight = splat(weights[j - r * num_columns]);
+            UNROLL(8)
+            for (int v = 0; v < vectors; v++)
+                sum[r][v] += weight * pixel[v];
+        }
+    }
+}
+
+/* In registers: rows x vectors sums, one row of pixel vectors, one weight. The first and the last
+ * rows of pixels lie under the windows of some output rows only. */
+CONVEXT_INLINE void slide_tile(const int rows, const int vectors, ptrdiff_t num_rows,
+                               ptrdiff_t num_columns, const real *weights, const real *pixels,
+                               ptrdiff_t pitch, const ptrdiff_t *offset, real *sums,
+                               ptrdiff_t sums_stride, int accumulate)
+{
+    vec sum[CONVEXT_MAX_SLIDE_ROWS][8];
+    UNROLL(4)
+    for (int r = 0; r < rows; r++)
+        UNROLL(8)
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = (vec){0};
+
+    UNROLL(4)
+    for (int i = 0; i < rows - 1; i++)
+        slide_row(0, i + 1, vectors, num_columns, weights + i * num_columns, pixels + i * pitch,
+                  offset, sum);
+    for (ptrdiff_t i = rows - 1; i < num_rows; i++)
+        slide_row(0, rows, vectors, num_columns, weights + i * num_columns, pixels + i * pitch,
+                  offset, sum);
+    UNROLL(4)
+    for (int r = 1; r < rows; r++) {
+        const ptrdiff_t i = num_rows - 1 + r;
+        slide_row(r, rows, vectors, num_columns, weights + i * num_columns, pixels + i * pitch,
+                  offset, sum);
+    }
+
+    UNROLL(4)
+    for (int r = 0; r < rows; r++)
+        UNROLL(8)
+        for (int v = 0; v < vectors; v++) {
+            real *to = sums + r * sums_stride + v * LANES;
+            store(to, accumulate ? load(to) + sum[r][v] : sum[r][v]);
+        }
+}
+
+CONVEXT_INLINE void slide(const int rows, ptrdiff_t num_rows, ptrdiff_t num_columns,
+                          ptrdiff_t num_pixels, const real *weights, const real *pixels,
+                          ptrdiff_t pitch, const ptrdiff_t *offset, real *sums,
+                          ptrdiff_t sums_stride, int accumulate)
+{
+    const int vectors = CORRELATE_VECTORS(rows);
+    ptrdiff_t p = 0;
+    for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
+        slide_tile(rows, vectors, num_rows, num_columns, weights, pixels + p, pitch, offset,
+                   sums + p, sums_stride, accumulate);
+    for (; p + 2 * LANES <= num_pixels; p += 2 * LANES)
+        slide_tile(rows, 2, num_rows, num_columns, weights, pixels + p, pitch, offset, sums + p,
+                   sums_stride, accumulate);
+    if (p < num_pixels)
+        slide_tile(rows, 1, num_rows, num_columns, weights, pixels + p, pitch, offset, sums + p,
+                   sums_stride, accumulate);
+}
+
 /* In registers: rows x taps sums, the rows' vectors, one vector of pixels. Streams: the rows from
  * L1, the pixels. */
 CONVEXT_INLINE void dot_block(const int rows, const int taps, ptrdiff_t num_pixels,
@@ -328,12 +404,24 @@ static void decimate(ptrdiff_t count, const void *from_, ptrdiff_t step, void *t
                   sums_stride, accumulate); \
     }
 
+#define SLIDE_INSTANCE(rows) \
+    static void slide_##rows(ptrdiff_t num_rows, ptrdiff_t num_columns, ptrdiff_t num_pixels, \
+                             const void *weights, const void *pixels, ptrdiff_t pitch, \
+                             const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride, \
+                             int accumulate) \
+    { \
+        slide(rows, num_rows, num_columns, num_pixels, weights, pixels, pitch, offset, sums, \
+              sums_stride, accumulate); \
+    }
+
 #define DOT_INSTANCE(rows, taps) \
     static void dot_##rows##_##taps(ptrdiff_t num_pixels, const void *row, ptrdiff_t row_stride, \
                                     const void *pixels, const ptrdiff_t *offset, void *sums) \
     { \
         dot(rows, taps, num_pixels, row, row_stride, pixels, offset, sums); \
     }
+
+#define FOR_SLIDE_ROWS(X) X(1) X(2) X(3) X(4)
 
 #define FOR_1_TO_6(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define FOR_7_TO_14(X) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
@@ -358,10 +446,12 @@ static void decimate(ptrdiff_t count, const void *from_, ptrdiff_t step, void *t
 #endif
 
 FOR_KERNELS(CORRELATE_INSTANCE)
+FOR_SLIDE_ROWS(SLIDE_INSTANCE)
 FOR_DOTS(DOT_INSTANCE)
 
 #define CORRELATE_ENTRY(kernels) [kernels] = correlate_##kernels,
 #define VECTORS_ENTRY(kernels) [kernels] = CORRELATE_VECTORS(kernels),
+#define SLIDE_ENTRY(rows) [rows] = slide_##rows,
 #define DOT_ENTRY(rows, taps) [rows][taps] = dot_##rows##_##taps,
 
 #if CONVEXT_REGISTERS >= 32
@@ -377,6 +467,8 @@ const convext_microkernels CONVEXT_TABLE = {
     .max_rows = MAX_ROWS,
     .max_dot_taps = MAX_DOT_TAPS,
     .correlate = {FOR_KERNELS(CORRELATE_ENTRY)},
+    .max_slide_rows = CONVEXT_MAX_SLIDE_ROWS,
+    .slide = {FOR_SLIDE_ROWS(SLIDE_ENTRY)},
     .dot = {FOR_DOTS(DOT_ENTRY)},
     .residual = residual,
     .interleave = interleave,

@@ -10,6 +10,7 @@
 
 enum {
     CONVEXT_MAX_KERNELS = 14, /* the most kernels that one `correlate` computes at once */
+    CONVEXT_MAX_SLIDE_ROWS = 4, /* the most rows that one `slide` computes at once */
     CONVEXT_MAX_ROWS = 4,     /* the most gradient rows that one `dot` takes at once */
     CONVEXT_MAX_DOT_TAPS = 24, /* the most taps that one `dot` takes at once */
 
@@ -30,6 +31,20 @@ typedef void convext_correlate(ptrdiff_t num_taps, ptrdiff_t num_pixels, const v
                                const ptrdiff_t *weight_offset, const void *pixels,
                                const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride,
                                int accumulate);
+
+/* One kernel over several rows of outputs at once, so that each vector of pixels that is loaded
+ * serves all rows under whose windows it lies:
+ *
+ * sums[r * sums_stride + p] (+)= sum over i < num_rows and j < num_columns of
+ *     weights[i * num_columns + j] * pixels[(r + i) * pitch + offset[j] + p]
+ *
+ * for every r < rows and p < num_pixels, a multiple of `lanes`. `rows` is the index in the table, 1
+ * to max_slide_rows, and no more than num_rows. The order of each sum is that of `correlate`, in
+ * one block. */
+typedef void convext_slide(ptrdiff_t num_rows, ptrdiff_t num_columns, ptrdiff_t num_pixels,
+                           const void *weights, const void *pixels, ptrdiff_t pitch,
+                           const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride,
+                           int accumulate);
 
 /* sums[r * taps + t] = sum over p of rows[r * row_stride + p] * pixels[offset[t] + p]
  *
@@ -64,6 +79,8 @@ typedef struct {
     int max_rows;    /* dot[1 .. max_rows] exist */
     int max_dot_taps[CONVEXT_MAX_ROWS + 1]; /* dot[rows][1 .. max_dot_taps[rows]] exist */
     convext_correlate *correlate[CONVEXT_MAX_KERNELS + 1];
+    int max_slide_rows; /* slide[1 .. max_slide_rows] exist */
+    convext_slide *slide[CONVEXT_MAX_SLIDE_ROWS + 1];
     convext_dot *dot[CONVEXT_MAX_ROWS + 1][CONVEXT_MAX_DOT_TAPS + 1];
     convext_residual *residual;
     convext_interleave *interleave;

@@ -31,9 +31,13 @@ cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
 # The rows, or the running sums, of a chunk of kernels should stay in L2.
 cdef Py_ssize_t MAX_CHUNK_BYTES = 256 * 1024
 
-# By channels: pixels of a tile, and how many are summed in the arrays' own type before the sums are
-# added in float64.
+# By channels: pixels of a tile, or more where so few would be less than so many rows, since the rows
+# above and below a tile are laid out with it.
 cdef Py_ssize_t TILE_PIXELS_BY_CHANNELS = 256
+cdef Py_ssize_t MAX_TILE_PIXELS_BY_CHANNELS = 1024
+cdef Py_ssize_t TILE_ROWS_BY_CHANNELS = 4
+
+# So many pixels are summed in the arrays' own type before the sums are added in float64.
 cdef Py_ssize_t MAX_RUNNING_PIXELS = 2048
 
 # A segment has at least so many pixels, or adding its sums to the others' takes too long.
@@ -85,7 +89,9 @@ cdef int init_kernel_gradient(
     gradient.size = output_grad.c * gradient.channels * kernel_h * kernel_w
     gradient.by_channels = worth_going_by_channels(gradient)
     if gradient.by_channels:
-        max_pixels = TILE_PIXELS_BY_CHANNELS
+        max_pixels = max(TILE_PIXELS_BY_CHANNELS, min(
+            MAX_TILE_PIXELS_BY_CHANNELS, TILE_ROWS_BY_CHANNELS * output_grad.w
+        ))
         max_block = channels_of_part(kernel_h * kernel_w, micro.lanes, itemsize)
     else:
         max_pixels = MAX_ROW_BYTES // <Py_ssize_t> itemsize

@@ -11,6 +11,14 @@ from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt
 from convext._tile cimport Axis, Tile, Tiling
 
+# The weight of tap (i, j) is kernels[k, c, rows[i], columns[j]]; k counts through the groups, c
+# within one. Where `swapped`, k and c of each group change places.
+cdef struct Weights:
+    Array4 kernels
+    bint swapped
+    const Py_ssize_t *rows
+    const Py_ssize_t *columns
+
 cdef struct Correlation:
     const Microkernels *micro
     size_t itemsize
@@ -29,7 +37,8 @@ cdef struct Correlation:
     Py_ssize_t results_pitch    # vectors of pixels: from one row of a tile's results to the next
     Py_ssize_t row_size         # elements of a kernel's results in the scratch memory
     Py_ssize_t scratch_size     # elements of scratch memory for a thread
-    const void *weights         # packed, see pack_weights; they belong to the caller
+    Weights weights             # as they were given, and
+    const void *packed          # packed, see pack_weights; NULL: each block is when it is needed
     Py_ssize_t *weight_offset   # [tiling.block * taps] in a block of packed weights
     void *scratch               # scratch_size elements for each of num_threads
     int num_threads
@@ -56,23 +65,25 @@ cdef inline Py_ssize_t blocks_of_chunk(const Correlation *correlation) noexcept 
     return (correlation.num_blocks + correlation.num_chunks - 1) // correlation.num_chunks
 
 
-# Elements of the packed weights of a group. Their order depends on the kernels and `width` alone.
-cdef inline Py_ssize_t group_weights(const Correlation *correlation) noexcept nogil:
+# Elements of all packed weights. Their order depends on the kernels and `width` alone.
+cdef inline Py_ssize_t all_weights(const Correlation *correlation) noexcept nogil:
     return (
-        correlation.num_blocks * correlation.channels * correlation.tiling.taps * correlation.width
+        correlation.groups * correlation.num_blocks * correlation.channels
+        * correlation.tiling.taps * correlation.width
     )
 
 
-# Elements of all packed weights.
-cdef inline Py_ssize_t all_weights(const Correlation *correlation) noexcept nogil:
-    return correlation.groups * group_weights(correlation)
+# Whether weights are used more than once, so that all should be packed before.
+cdef bint worth_packing(const Correlation *correlation, Py_ssize_t num_samples) noexcept nogil
 
+# Pack all weights for the micro-kernels, in the order group, block of kernels, channel, tap, kernel
+# within the block.
+cdef void pack_weights(const Correlation *correlation, real *packed) noexcept nogil
 
-# Pack the weights of tap (i, j), kernels[k, c, rows[i], columns[j]], for the micro-kernels; k
-# counts through the groups, c within one. Where `swapped`, k and c of each group change places.
-cdef void pack_weights(
-    Correlation *correlation, const Array4 *kernels, bint swapped,
-    const Py_ssize_t *rows, const Py_ssize_t *columns, real *weights
+# The packed weights of some channels of a block of a group, which may be packed into `scratch`.
+cdef const real *weights_of_block(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
+    Py_ssize_t channels, real *scratch
 ) noexcept nogil
 
 # Correlate the samples source[order[0]], source[order[1]], ... into out[0], out[1], ...

@@ -97,7 +97,7 @@ cdef int init_correlation(
     correlation.groups = groups
     correlation.channels = source.c // groups
     correlation.kernels = num_kernels // groups
-    correlation.weights = NULL
+    correlation.packed = NULL
     correlation.weight_offset = NULL
     correlation.scratch = NULL
     correlation.by_kernels = worth_going_by_kernels(
@@ -138,10 +138,18 @@ cdef int init_correlation(
     return allocate(correlation)
 
 
-cdef inline Py_ssize_t sums_start(const Correlation *correlation) noexcept nogil:
-    """Where the sums begin in the scratch memory, after the pixels."""
+# The scratch memory: the pixels of a block of channels; their weights for a block of kernels; the
+# sums.
+cdef inline Py_ssize_t weights_start(const Correlation *correlation) noexcept nogil:
     return aligned_size(
         packed_size(&correlation.tiling, correlation.micro.lanes), correlation.itemsize
+    )
+
+
+cdef inline Py_ssize_t sums_start(const Correlation *correlation) noexcept nogil:
+    return weights_start(correlation) + aligned_size(
+        correlation.tiling.block * correlation.tiling.taps * correlation.width,
+        correlation.itemsize
     )
 
 
@@ -180,18 +188,24 @@ cdef void free_correlation(Correlation *correlation) noexcept nogil:
     aligned_free(correlation.scratch)
 
 
+cdef bint worth_packing(const Correlation *correlation, Py_ssize_t num_samples) noexcept nogil:
+    return num_samples * correlation.tasks_per_sample > (
+        correlation.num_chunks * correlation.groups
+    )
+
+
 cdef Py_ssize_t consecutive_weights(
-    const Correlation *correlation, const Array4 *kernels, Py_ssize_t channel_stride,
-    const Py_ssize_t *rows, const Py_ssize_t *columns
+    const Correlation *correlation, Py_ssize_t channel_stride
 ) noexcept nogil:
     """How many weights of a kernel, in the order (channel, tap), lie one after the other."""
     cdef const Tiling *tiling = &correlation.tiling
+    cdef const Weights *weights = &correlation.weights
     cdef Py_ssize_t i, j, distance
     for i in range(tiling.rows.num_taps):
         for j in range(tiling.columns.num_taps):
             distance = (
-                (rows[i] - rows[0]) * kernels.h_stride
-                + (columns[j] - columns[0]) * kernels.w_stride
+                (weights.rows[i] - weights.rows[0]) * weights.kernels.h_stride
+                + (weights.columns[j] - weights.columns[0]) * weights.kernels.w_stride
             )
             if distance != i * tiling.columns.num_taps + j:
                 return 1
@@ -200,42 +214,65 @@ cdef Py_ssize_t consecutive_weights(
     return tiling.taps
 
 
-cdef void pack_weights(
-    Correlation *correlation, const Array4 *kernels, bint swapped,
-    const Py_ssize_t *rows, const Py_ssize_t *columns, real *weights
+cdef void pack_block(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
+    Py_ssize_t channels, real *packed
 ) noexcept nogil:
-    # Order: group, block of kernels, channel, tap, kernel within the block.
+    cdef const Weights *weights = &correlation.weights
+    cdef const Array4 *kernels = &weights.kernels
     cdef Py_ssize_t kernel_stride = kernels.n_stride, channel_stride = kernels.c_stride
     cdef Py_ssize_t group_stride = correlation.kernels * kernels.n_stride
     cdef Py_ssize_t num_columns = correlation.tiling.columns.num_taps
     cdef Py_ssize_t taps = correlation.tiling.taps
-    cdef Py_ssize_t width = correlation.width
-    cdef Py_ssize_t g, b, t, tap, begin, run
+    cdef Py_ssize_t begin = first_kernel(correlation, block)
+    cdef Py_ssize_t count = first_kernel(correlation, block + 1) - begin
+    cdef Py_ssize_t t = 0, tap, run, step = 1
     cdef const real *first
-    if swapped:
+    if weights.swapped:
         kernel_stride, channel_stride = kernels.c_stride, kernels.n_stride
         group_stride = correlation.channels * kernels.n_stride
-    run = consecutive_weights(correlation, kernels, channel_stride, rows, columns)
+    if count < correlation.width:
+        memset(packed, 0, channels * taps * correlation.width * sizeof(real))
+    run = min(channels * taps, consecutive_weights(correlation, channel_stride))
+    if taps == 1:
+        run, step = channels, channel_stride
+    first = (
+        <const real *> kernels.data + group * group_stride + begin * kernel_stride
+        + channel * channel_stride
+    )
+    while t < channels * taps:
+        tap = t % taps
+        correlation.micro.interleave(
+            run, count,
+            first + t // taps * channel_stride
+            + weights.rows[tap // num_columns] * kernels.h_stride
+            + weights.columns[tap % num_columns] * kernels.w_stride,
+            kernel_stride, step, packed + t * correlation.width, correlation.width
+        )
+        t += run
+
+
+cdef void pack_weights(const Correlation *correlation, real *packed) noexcept nogil:
+    cdef Py_ssize_t g, b
     for g in range(correlation.groups):
-        if correlation.num_blocks * width > correlation.kernels:
-            memset(weights, 0, group_weights(correlation) * sizeof(real))
-        t = 0
-        while t < correlation.channels * taps:
-            tap = t % taps
-            first = (
-                <const real *> kernels.data + g * group_stride + t // taps * channel_stride
-                + rows[tap // num_columns] * kernels.h_stride
-                + columns[tap % num_columns] * kernels.w_stride
-            )
-            for b in range(correlation.num_blocks):
-                begin = first_kernel(correlation, b)
-                correlation.micro.interleave(
-                    run, first_kernel(correlation, b + 1) - begin,
-                    first + begin * kernel_stride, kernel_stride, 1,
-                    weights + (b * correlation.channels * taps + t) * width, width
-                )
-            t += run
-        weights += group_weights(correlation)
+        for b in range(correlation.num_blocks):
+            pack_block(correlation, g, b, 0, correlation.channels, packed)
+            packed += correlation.channels * correlation.tiling.taps * correlation.width
+
+
+cdef const real *weights_of_block(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
+    Py_ssize_t channels, real *scratch
+) noexcept nogil:
+    cdef Py_ssize_t index = (
+        (group * correlation.num_blocks + block) * correlation.channels + channel
+    )
+    if correlation.packed != NULL:
+        return <const real *> correlation.packed + (
+            index * correlation.tiling.taps * correlation.width
+        )
+    pack_block(correlation, group, block, channel, channels, scratch)
+    return scratch
 
 
 cdef void run_task(
@@ -259,6 +296,7 @@ cdef void run_task(
     cdef Tile tile = tile_at(tiling, index // correlation.num_chunks % num_tiles, micro.lanes)
     cdef Py_ssize_t first_block = chunk * correlation.num_blocks // correlation.num_chunks
     cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
+    cdef real *weights = scratch + weights_start(correlation)
     cdef real *sums = scratch + sums_start(correlation)
     cdef Array4 images = correlation.source
     cdef const real *pixels
@@ -282,16 +320,16 @@ cdef void run_task(
         if correlation.by_kernels:
             sum_vectors_of_kernels(
                 correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
-                sums
+                weights, sums
             )
         elif correlation.slide != 0:
             slide_vectors_of_pixels(
-                correlation, &tile, group, c, channels, pixels, offset, sums
+                correlation, &tile, group, c, channels, pixels, offset, weights, sums
             )
         else:
             sum_vectors_of_pixels(
                 correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
-                sums
+                weights, sums
             )
         c += channels
 

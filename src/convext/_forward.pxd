@@ -1,5 +1,5 @@
 from convext._correlation cimport Correlation
-from convext._geometry cimport Array4, Geometry, real
+from convext._geometry cimport Array4, Geometry
 
 # Prepare the convolution of images like `images` with kernels like `kernels`, for `num_samples`
 # samples at a time at most. -1 when memory runs out.
@@ -8,7 +8,4 @@ cdef int init_forward(
     const Geometry *geometry, Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
 ) noexcept nogil
 
-# Use these kernels from the next run on. -1 when memory runs out.
-cdef int set_kernels(
-    Correlation *correlation, const Array4 *kernels, real *weights
-) noexcept nogil
+cdef void free_forward(Correlation *correlation) noexcept nogil

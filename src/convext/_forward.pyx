@@ -5,7 +5,8 @@ import numpy as np
 from libc.stdlib cimport free, malloc
 
 from convext._correlation cimport (
-    Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation
+    Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
+    worth_packing
 )
 from convext._geometry cimport Array4, Geometry, contiguous, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
@@ -22,6 +23,9 @@ cdef int init_forward(
     const Geometry *geometry, Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
 ) noexcept nogil:
     cdef Axis rows, columns
+    cdef Py_ssize_t size = max(kernels.h, kernels.w)
+    cdef Py_ssize_t *every
+    cdef Py_ssize_t t
     if init_axis(
         &rows, kernels.h, geometry.stride_h, geometry.padding_top, geometry.dilation_h
     ) == -1:
@@ -31,30 +35,30 @@ cdef int init_forward(
     ) == -1:
         free(rows.distance)
         return -1
-    return init_correlation(
+    if init_correlation(
         correlation, images, num_samples, rows, columns, geometry.groups, kernels.n,
         out_h, out_w, num_threads, itemsize
-    )
-
-
-cdef int set_kernels(
-    Correlation *correlation, const Array4 *kernels, real *weights
-) noexcept nogil:
-    cdef Py_ssize_t size = max(kernels.h, kernels.w)
-    cdef Py_ssize_t *every = <Py_ssize_t *> malloc(size * sizeof(Py_ssize_t))
-    cdef Py_ssize_t t
+    ) == -1:
+        return -1
+    every = <Py_ssize_t *> malloc(size * sizeof(Py_ssize_t))
     if every == NULL:
+        free_correlation(correlation)
         return -1
     for t in range(size):
         every[t] = t
-    pack_weights(correlation, kernels, False, every, every, weights)
-    free(every)
+    correlation.weights.kernels = kernels[0]
+    correlation.weights.swapped = False
+    correlation.weights.rows = every
+    correlation.weights.columns = every
     return 0
 
 
-cdef object packed_kernels(
-    Correlation *correlation, const Array4 *kernels, dict kept
-):
+cdef void free_forward(Correlation *correlation) noexcept nogil:
+    free(<void *> correlation.weights.rows)
+    free_correlation(correlation)
+
+
+cdef object packed_kernels(Correlation *correlation, dict kept):
     """Point the correlation to packed kernels that are kept for it, packing them where they are not.
 
     Returns what they lie in, which must outlive the correlation.
@@ -63,43 +67,36 @@ cdef object packed_kernels(
     cdef tuple key = (itemsize, correlation.width)
     cdef cnp.ndarray memory = kept.get(key)
     cdef bint missing = memory is None
-    cdef int status = 0
     if missing:
         # NumPy aligns to less than a cache line.
         memory = np.empty(all_weights(correlation) * itemsize + CACHE_LINE, np.uint8)
-    correlation.weights = <void *> (
+    correlation.packed = <void *> (
         (<size_t> cnp.PyArray_DATA(memory) + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
     )
     if missing:
         if itemsize == sizeof(float):
-            status = set_kernels(correlation, kernels, <float *> correlation.weights)
+            pack_weights(correlation, <float *> correlation.packed)
         else:
-            status = set_kernels(correlation, kernels, <double *> correlation.weights)
-        if status == -1:
-            raise MemoryError("not enough memory for packing the kernels")
+            pack_weights(correlation, <double *> correlation.packed)
         kept[key] = memory
     return memory
 
 
 cdef int convolve(
-    Correlation *correlation, const Array4 *images, const Array4 *kernels, const real *bias,
-    const Array4 *out, Interrupt *interrupt
+    Correlation *correlation, const Array4 *images, const real *bias, const Array4 *out,
+    Interrupt *interrupt
 ) noexcept nogil:
-    """Run a correlation that was prepared; pack the kernels for it alone unless it has some."""
-    cdef real *weights = NULL
-    cdef int status = 0
-    if correlation.weights == NULL:
-        weights = <real *> aligned_alloc(all_weights(correlation), sizeof(real))
-        if weights == NULL:
+    """Run a correlation that was prepared; pack the kernels for it unless they are or need not be."""
+    cdef real *packed = NULL
+    if correlation.packed == NULL and worth_packing(correlation, images.n):
+        packed = <real *> aligned_alloc(all_weights(correlation), sizeof(real))
+        if packed == NULL:
             return -1
-        status = set_kernels(correlation, kernels, weights)
-        correlation.weights = weights
-    if status == 0:
-        run_correlation(
-            correlation, <const real *> images.data, NULL, images.n, bias, out, interrupt
-        )
-    aligned_free(weights)
-    return status
+        pack_weights(correlation, packed)
+        correlation.packed = packed
+    run_correlation(correlation, <const real *> images.data, NULL, images.n, bias, out, interrupt)
+    aligned_free(packed)
+    return 0
 
 
 def conv2d(
@@ -129,21 +126,21 @@ def conv2d(
         raise MemoryError(NO_MEMORY)
     if kept is not None:
         try:
-            memory = packed_kernels(&correlation, &weights, kept)
+            memory = packed_kernels(&correlation, kept)
         except BaseException:
-            free_correlation(&correlation)
+            free_forward(&correlation)
             raise
     with nogil:
         start_polling(&interrupt)
         if itemsize == sizeof(float):
             status = convolve[float](
-                &correlation, &images, &weights, <const float *> offsets, &result, &interrupt
+                &correlation, &images, <const float *> offsets, &result, &interrupt
             )
         else:
             status = convolve[double](
-                &correlation, &images, &weights, <const double *> offsets, &result, &interrupt
+                &correlation, &images, <const double *> offsets, &result, &interrupt
             )
-        free_correlation(&correlation)
+        free_forward(&correlation)
     finish_polling(&interrupt)
     if status == -1:
         raise MemoryError(NO_MEMORY)
@@ -165,6 +162,6 @@ def keep_kernels(
     ) == -1:
         raise MemoryError(NO_MEMORY)
     try:
-        packed_kernels(&correlation, &weights, kept)
+        packed_kernels(&correlation, kept)
     finally:
-        free_correlation(&correlation)
+        free_forward(&correlation)

@@ -11,7 +11,8 @@ cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 
 from convext._correlation cimport (
-    Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation
+    Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
+    worth_packing
 )
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
@@ -68,7 +69,7 @@ cdef int run_phase(
     int num_threads, Interrupt *interrupt
 ) noexcept nogil:
     cdef Correlation correlation
-    cdef real *weights
+    cdef real *packed = NULL
     cdef Array4 out = input_grad[0]
     out.data = first_pixel
     out.h_stride *= geometry.stride_h
@@ -78,17 +79,24 @@ cdef int run_phase(
         sizeof(real)
     ) == -1:
         return -1
-    weights = <real *> aligned_alloc(all_weights(&correlation), sizeof(real))
-    if weights != NULL:
-        pack_weights(&correlation, kernels, True, rows.tap, columns.tap, weights)
-        correlation.weights = weights
-        run_correlation(
-            &correlation, <const real *> output_grad.data, NULL, output_grad.n,
-            <const real *> NULL, &out, interrupt
-        )
-        aligned_free(weights)
+    correlation.weights.kernels = kernels[0]
+    correlation.weights.swapped = True
+    correlation.weights.rows = rows.tap
+    correlation.weights.columns = columns.tap
+    if worth_packing(&correlation, output_grad.n):
+        packed = <real *> aligned_alloc(all_weights(&correlation), sizeof(real))
+        if packed == NULL:
+            free_correlation(&correlation)
+            return -1
+        pack_weights(&correlation, packed)
+        correlation.packed = packed
+    run_correlation(
+        &correlation, <const real *> output_grad.data, NULL, output_grad.n, <const real *> NULL,
+        &out, interrupt
+    )
+    aligned_free(packed)
     free_correlation(&correlation)
-    return -1 if weights == NULL else 0
+    return 0
 
 
 cdef int run_row_phase(

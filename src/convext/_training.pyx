@@ -6,9 +6,9 @@ from libc.math cimport isfinite
 from libc.string cimport memset
 
 from convext._correlation cimport (
-    Correlation, all_weights, free_correlation, run_correlation
+    Correlation, all_weights, pack_weights, run_correlation
 )
-from convext._forward cimport init_forward, set_kernels
+from convext._forward cimport free_forward, init_forward
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
 from convext._gradient_by_dots cimport add_dots
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
@@ -90,18 +90,19 @@ cdef class Trainer:
             &self.gradient, &self.images, &self.targets, self.part, self.weights.h,
             self.weights.w, geometry, self.num_threads, itemsize
         ) == -1:
-            free_correlation(&self.forward)
+            free_forward(&self.forward)
             return -1
         # This must not depend on the number of threads: the order of the sums differs.
         self.fused = (
             <double> self.gradient.size * self.plane * self.part < MAX_FUSED_PRODUCTS
             and self.forward.num_chunks == 1
-            and not self.forward.by_kernels and not self.gradient.by_channels
+            and not self.forward.by_kernels and self.forward.slide == 0
+            and not self.gradient.by_channels
             and one_tile(&self.forward.tiling, self.images.c)
             and one_tile(&self.gradient.tiling, self.images.c)
         )
         self.packed = aligned_alloc(all_weights(&self.forward), itemsize)
-        self.forward.weights = self.packed
+        self.forward.packed = self.packed
         self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
         self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
         self.kernel_grad = aligned_alloc(self.gradient.size, itemsize)
@@ -115,7 +116,7 @@ cdef class Trainer:
         return 0
 
     cdef void release(self) noexcept:
-        free_correlation(&self.forward)
+        free_forward(&self.forward)
         free_kernel_gradient(&self.gradient)
         aligned_free(self.packed)
         aligned_free(self.predictions)
@@ -194,8 +195,7 @@ cdef int differentiate_batch(
     out.data = predictions
     squares[0] = 0
     memset(trainer.total, 0, trainer.gradient.size * sizeof(double))
-    if set_kernels(&trainer.forward, &trainer.weights, <real *> trainer.packed) == -1:
-        return -1
+    pack_weights(&trainer.forward, <real *> trainer.packed)
     if trainer.fused:
         for i in range(count):
             if interrupted(interrupt, True):
@@ -246,7 +246,7 @@ cdef double differentiate_sample(
         forward.micro.lanes, &offset
     )
     sum_vectors_of_pixels(
-        forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, rows
+        forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows
     )
     for k in range(trainer.weights.n):
         row = rows + k * forward.row_size

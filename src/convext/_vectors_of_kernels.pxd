@@ -8,12 +8,13 @@ from convext._tile cimport Tile
 cdef Py_ssize_t kernels_scratch_size(const Correlation *correlation) noexcept nogil
 
 # Add what `channels` channels, from `channel` on in their group, contribute to the sums of a tile
-# for some blocks of kernels: `pixels` and `offset` from lay_out, the sums in the scratch memory.
+# for some blocks of kernels: `pixels` and `offset` from lay_out; the weights, where they are packed
+# here, and the sums in the scratch memory.
 # Channel 0 begins the sums.
 cdef void sum_vectors_of_kernels(
     const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
     Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
-    const Py_ssize_t *offset, real *sums
+    const Py_ssize_t *offset, real *weights, real *sums
 ) noexcept nogil
 
 # Write the sums, plus the bias, to the output.

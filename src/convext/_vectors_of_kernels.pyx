@@ -6,7 +6,7 @@ narrow images, which have few pixels but many kernels, keep the registers full.
 
 from libc.string cimport memset
 
-from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, group_weights
+from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, weights_of_block
 from convext._geometry cimport Array4, real
 from convext._scratch cimport aligned_size
 from convext._tasks cimport divide_up
@@ -114,18 +114,15 @@ cdef void sum_block(
 cdef void sum_vectors_of_kernels(
     const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
     Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
-    const Py_ssize_t *offset, real *sums
+    const Py_ssize_t *offset, real *weights, real *sums
 ) noexcept nogil:
     cdef Py_ssize_t taps = correlation.tiling.taps
     cdef Py_ssize_t *selected = <Py_ssize_t *> (sums + offsets_start(correlation))
     cdef Py_ssize_t b
-    cdef const real *weights = (
-        <const real *> correlation.weights + group * group_weights(correlation)
-    )
     for b in range(first_block, last_block):
         sum_block(
             correlation, tile, channels * taps,
-            weights + (b * correlation.channels + channel) * taps * correlation.width,
+            weights_of_block(correlation, group, b, channel, channels, weights),
             pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected
         )
 

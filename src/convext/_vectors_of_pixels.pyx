@@ -1,6 +1,6 @@
 """A tile computed with vectors of neighbouring pixels, the pixels between its rows included."""
 
-from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, group_weights
+from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, weights_of_block
 from convext._geometry cimport Array4, real
 from convext._tile cimport Tile
 
@@ -13,20 +13,17 @@ cdef Py_ssize_t pixels_scratch_size(const Correlation *correlation) noexcept nog
 cdef void sum_vectors_of_pixels(
     const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
     Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
-    const Py_ssize_t *offset, real *sums
+    const Py_ssize_t *offset, real *weights, real *sums
 ) noexcept nogil:
     cdef Py_ssize_t taps = correlation.tiling.taps
     cdef Py_ssize_t first = first_kernel(correlation, first_block)
     cdef Py_ssize_t b, begin, count
-    cdef const real *weights = (
-        <const real *> correlation.weights + group * group_weights(correlation)
-    )
     for b in range(first_block, last_block):
         begin = first_kernel(correlation, b)
         count = first_kernel(correlation, b + 1) - begin
         correlation.micro.correlate[count](
             channels * taps, tile.num_pixels,
-            weights + (b * correlation.channels + channel) * taps * correlation.width,
+            weights_of_block(correlation, group, b, channel, channels, weights),
             correlation.weight_offset, pixels, offset,
             sums + (begin - first) * correlation.row_size, correlation.row_size, channel > 0
         )
@@ -34,7 +31,7 @@ cdef void sum_vectors_of_pixels(
 
 cdef void slide_vectors_of_pixels(
     const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t channel,
-    Py_ssize_t channels, const real *pixels, const Py_ssize_t *offset, real *sums
+    Py_ssize_t channels, const real *pixels, const Py_ssize_t *offset, real *weights, real *sums
 ) noexcept nogil:
     cdef Py_ssize_t num_rows = correlation.tiling.rows.num_taps
     cdef Py_ssize_t num_columns = correlation.tiling.columns.num_taps
@@ -43,21 +40,19 @@ cdef void slide_vectors_of_pixels(
     cdef Py_ssize_t pitch = correlation.slide * correlation.tiling.pitch
     cdef Py_ssize_t stride = correlation.slide * correlation.results_pitch
     cdef Py_ssize_t c, r, first, count
-    cdef const real *weights = <const real *> correlation.weights + (
-        group * group_weights(correlation) + channel * num_rows * num_columns
-    )
+    cdef const real *kernel = weights_of_block(correlation, group, 0, channel, channels, weights)
     for c in range(channels):
         r = 0
         while r < tile.height:
             count = min(most, tile.height - r)
             first = r if correlation.slide > 0 else r + count - 1
             correlation.micro.slide[count](
-                num_rows, num_columns, correlation.results_pitch, weights,
+                num_rows, num_columns, correlation.results_pitch, kernel,
                 pixels + first * correlation.tiling.pitch, pitch, offset,
                 sums + first * correlation.results_pitch, stride, channel + c > 0
             )
             r += count
-        weights += num_rows * num_columns
+        kernel += num_rows * num_columns
         offset += num_rows * num_columns
 
 

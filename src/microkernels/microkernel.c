@@ -367,6 +367,11 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
         memcpy(to, from, count * sizeof(real));
         return;
     }
+    if (row_stride == 1) {
+        for (ptrdiff_t i = 0; i < count; i++)
+            memcpy(to + i * to_stride, from + i * step, num_rows * sizeof(real));
+        return;
+    }
     if (step != 1 || row_stride < 0 || MIN(num_rows, count) < LANES / 4) {
         for (ptrdiff_t i = 0; i < count; i++)
             for (ptrdiff_t r = 0; r < num_rows; r++)

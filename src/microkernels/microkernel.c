@@ -356,6 +356,15 @@ static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *fr
     }
 }
 
+static void interleave_elements(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
+                                ptrdiff_t row_stride, ptrdiff_t step, real *to,
+                                ptrdiff_t to_stride)
+{
+    for (ptrdiff_t i = 0; i < count; i++)
+        for (ptrdiff_t r = 0; r < num_rows; r++)
+            to[i * to_stride + r] = from[r * row_stride + i * step];
+}
+
 static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
                        ptrdiff_t row_stride, ptrdiff_t step, void *to_, ptrdiff_t to_stride)
 {
@@ -372,18 +381,19 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
             memcpy(to + i * to_stride, from + i * step, num_rows * sizeof(real));
         return;
     }
-    if (step != 1 || row_stride < 0 || MIN(num_rows, count) < LANES / 4) {
-        for (ptrdiff_t i = 0; i < count; i++)
-            for (ptrdiff_t r = 0; r < num_rows; r++)
-                to[i * to_stride + r] = from[r * row_stride + i * step];
-        return;
-    }
-    for (ptrdiff_t r = 0; r < num_rows; r += LANES) {
-        /* The last rows are taken together with some before, so that they write nothing beyond. */
-        const ptrdiff_t first = MAX(0, MIN(r, num_rows - LANES));
-        interleave_strip(count, MIN(LANES, num_rows), from + first * row_stride, row_stride,
-                         from_end, to + first, to_stride, to_end);
-    }
+    /* A few rows, the last ones perhaps, are not worth a square. */
+    const ptrdiff_t few = LANES / 4;
+    ptrdiff_t r = 0;
+    if (step == 1 && row_stride > 0 && count >= few)
+        for (; num_rows - r >= few && (r == 0 || num_rows - r > few); r += LANES) {
+            /* The last rows are taken together with some before, so as to write nothing beyond. */
+            const ptrdiff_t first = MAX(0, MIN(r, num_rows - LANES));
+            interleave_strip(count, MIN(LANES, num_rows), from + first * row_stride, row_stride,
+                             from_end, to + first, to_stride, to_end);
+        }
+    if (r < num_rows)
+        interleave_elements(count, num_rows - r, from + r * row_stride, row_stride, step, to + r,
+                            to_stride);
 }
 
 static void decimate(ptrdiff_t count, const void *from_, ptrdiff_t step, void *to_)

@@ -27,6 +27,10 @@ cdef extern from "microkernel.h" nogil:
     ctypedef void decimate_kernel "convext_decimate"(
         Py_ssize_t count, const void *source, Py_ssize_t step, void *to)
 
+    ctypedef void unfold_kernel "convext_unfold"(
+        Py_ssize_t num_pixels, Py_ssize_t num_pieces, const void *pixels,
+        const Py_ssize_t *offset, void *to, const Py_ssize_t *start, Py_ssize_t width)
+
     ctypedef struct Microkernels "convext_microkernels":
         int lanes
         int max_kernels
@@ -40,6 +44,7 @@ cdef extern from "microkernel.h" nogil:
         residual_kernel *residual
         interleave_kernel *interleave
         decimate_kernel *decimate
+        unfold_kernel *unfold
 
 
 # The micro-kernels in use for elements of `itemsize` bytes (4 or 8).

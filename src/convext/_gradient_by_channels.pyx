@@ -3,6 +3,9 @@
 The pixels of a tile are laid out with the channels side by side, so that a vector holds the same
 pixel of several channels; for one tap and one block of kernels, the micro-kernel of the forward
 convolution then multiplies each pixel's vectors with its output gradients and adds up all pixels.
+
+Where channels are few, the whole windows of the pixels are laid out side by side instead, so that a
+vector holds several taps.
 """
 
 from convext._geometry cimport Array4, real
@@ -10,12 +13,14 @@ from convext._kernel_gradient cimport KernelGradient, Part
 from convext._scratch cimport aligned_size
 from convext._tasks cimport divide_up
 from convext._tile cimport Tile, Tiling, lay_out, packed_size
+from convext._unfolding cimport unfold
 
 
 # The scratch memory: the channels one after the other, as lay_out has them, and side by side; the
 # offsets of the pixels and of their output gradients; these; the running sums.
 cdef struct Scratch:
-    Py_ssize_t width            # channels side by side, whole vectors
+    Py_ssize_t width            # channels, or taps, side by side, whole vectors
+    Py_ssize_t passes           # taps that are taken one after the other
     Py_ssize_t tile_pixels      # of a whole tile
     Py_ssize_t panel, offsets, gradients, sums, end     # where each begins
 
@@ -26,22 +31,28 @@ cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcep
     cdef int lanes = gradient.micro.lanes
     cdef Scratch scratch
     scratch.width = divide_up(tiling.block, lanes) * lanes
+    scratch.passes = tiling.taps
+    if gradient.unfolded:
+        scratch.width = gradient.unfolding.width
+        scratch.passes = 1
     scratch.tile_pixels = tiling.tile_h * tiling.tile_w
     scratch.panel = aligned_size(packed_size(tiling, lanes), itemsize)
-    scratch.offsets = scratch.panel + span(gradient) * scratch.width
+    scratch.offsets = scratch.panel + span(gradient) * scratch.width + lanes
     scratch.gradients = scratch.offsets + aligned_size(
         2 * scratch.tile_pixels * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize), itemsize
     )
     scratch.sums = scratch.gradients + aligned_size(
         scratch.tile_pixels * gradient.micro.max_kernels, itemsize
     )
-    scratch.end = scratch.sums + tiling.taps * kernels * scratch.width
+    scratch.end = scratch.sums + scratch.passes * kernels * scratch.width
     return scratch
 
 
 cdef inline Py_ssize_t span(const KernelGradient *gradient) noexcept nogil:
-    """Positions in a channel, packed or in place, from a tile's first pixel to its last."""
+    """Positions in the panel: those of a channel, packed or in place, that a tile reaches."""
     cdef const Tiling *tiling = &gradient.tiling
+    if gradient.unfolded:
+        return tiling.tile_h * tiling.tile_w
     if not tiling.contiguous:
         return tiling.channel_size
     # A tile that reaches beyond the image is packed, however far apart its taps are.
@@ -76,7 +87,7 @@ cdef void lay_out_channels(
 
 
 cdef void note_offsets(
-    const Tiling *tiling, const Tile *tile, Py_ssize_t channels_width, Py_ssize_t kernels_width,
+    const Tile *tile, Py_ssize_t pitch, Py_ssize_t channels_width, Py_ssize_t kernels_width,
     Py_ssize_t *pixel_offset, Py_ssize_t *gradient_offset
 ) noexcept nogil:
     """Note where each pixel of the tile and its output gradients are then."""
@@ -84,7 +95,7 @@ cdef void note_offsets(
     for r in range(tile.height):
         for c in range(tile.width):
             pixel = r * tile.width + c
-            pixel_offset[pixel] = (r * tiling.pitch + c) * channels_width
+            pixel_offset[pixel] = (r * pitch + c) * channels_width
             gradient_offset[pixel] = pixel * kernels_width
 
 
@@ -122,16 +133,21 @@ cdef void add_tile_by_channels(
         part.kernels, divide_up(part.kernels, gradient.micro.max_kernels)
     )
     cdef Py_ssize_t num_blocks = divide_up(part.kernels, width)
-    cdef Py_ssize_t b, t, begin, count
+    cdef Py_ssize_t b, t, begin, count, pitch = tiling.pitch, nowhere = 0
     cdef const Py_ssize_t *tap
     cdef const real *pixels = lay_out(
         tiling, tile, images, image, part.channel, part.channels, scratch, gradient.micro.lanes,
         &tap
     )
-    lay_out_channels(
-        gradient, part, tile, pixels, tap == tiling.offset_packed, &layout, scratch
-    )
-    note_offsets(tiling, tile, layout.width, width, pixel_offset, gradient_offset)
+    if gradient.unfolded:
+        unfold(&gradient.unfolding, tiling, tile, pixels, tap, scratch + layout.panel)
+        tap = &nowhere
+        pitch = tile.width
+    else:
+        lay_out_channels(
+            gradient, part, tile, pixels, tap == tiling.offset_packed, &layout, scratch
+        )
+    note_offsets(tile, pitch, layout.width, width, pixel_offset, gradient_offset)
     for b in range(num_blocks):
         begin = b * width
         count = min(width, part.kernels - begin)
@@ -139,7 +155,7 @@ cdef void add_tile_by_channels(
             gradient, tile, count, output_grad + begin * gradient.output_grad.c_stride, gradients,
             width
         )
-        for t in range(tiling.taps):
+        for t in range(layout.passes):
             gradient.micro.correlate[count](
                 tile.height * tile.width, layout.width, gradients, gradient_offset,
                 scratch + layout.panel + tap[t] * layout.width, pixel_offset,
@@ -152,10 +168,16 @@ cdef void gather_kernel(
     const KernelGradient *gradient, const Part *part, const Scratch *layout, Py_ssize_t k,
     const real *scratch, real *to
 ) noexcept nogil:
-    """Bring the running sums of a kernel, tap by tap, into the order of the gradient."""
+    """Bring the running sums of a kernel into the order of the gradient."""
+    cdef const real *sums = scratch + layout.sums + k * layout.width
+    cdef Py_ssize_t i
+    if gradient.unfolded:
+        for i in range(part.channels * gradient.tiling.taps):
+            to[gradient.unfolding.place[i]] = sums[i]
+        return
     gradient.micro.interleave(
-        part.channels, gradient.tiling.taps, scratch + layout.sums + k * layout.width,
-        part.kernels * layout.width, 1, to, gradient.tiling.taps
+        part.channels, gradient.tiling.taps, sums, part.kernels * layout.width, 1, to,
+        gradient.tiling.taps
     )
 
 

@@ -2,6 +2,7 @@ from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, Geometry, real
 from convext._interrupt cimport Interrupt
 from convext._tile cimport Tiling
+from convext._unfolding cimport Unfolding
 
 # The gradient with respect to the kernels, prepared for images and output gradients of given sizes.
 cdef struct KernelGradient:
@@ -20,6 +21,8 @@ cdef struct KernelGradient:
     double *sums                    # [segments][size], NULL where parts need no sums
     int num_threads
     bint by_channels                # else by dots
+    bint unfolded                   # by channels, of which each tap counts as one
+    Unfolding unfolding
     bint in_one_go                  # each part has a single running sum, which is the result
 
 # One part of it: some kernels and some channels of one group.

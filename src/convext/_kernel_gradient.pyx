@@ -24,6 +24,7 @@ from convext._tasks cimport ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, divide_up, th
 from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
 )
+from convext._unfolding cimport free_unfolding, init_unfolding
 
 # By dots: a few rows of output gradients should stay in L1 beside the pixels.
 cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
@@ -36,6 +37,11 @@ cdef Py_ssize_t MAX_CHUNK_BYTES = 256 * 1024
 cdef Py_ssize_t TILE_PIXELS_BY_CHANNELS = 256
 cdef Py_ssize_t MAX_TILE_PIXELS_BY_CHANNELS = 1024
 cdef Py_ssize_t TILE_ROWS_BY_CHANNELS = 4
+
+# Windows of more taps than this are not unfolded, nor those whose pieces, each of which takes as long
+# to copy as a few products of vectors, are met by fewer of these.
+cdef Py_ssize_t MAX_UNFOLDED_TAPS = 256
+cdef Py_ssize_t PRODUCTS_PER_PIECE = 16
 
 # So many pixels are summed in the arrays' own type before the sums are added in float64.
 cdef Py_ssize_t MAX_RUNNING_PIXELS = 2048
@@ -52,6 +58,22 @@ cdef bint worth_going_by_channels(const KernelGradient *gradient) noexcept nogil
     cdef Py_ssize_t lanes = gradient.micro.lanes
     cdef Py_ssize_t width = divide_up(gradient.channels, lanes) * lanes
     return gradient.kernels >= 4 and 4 * gradient.channels >= 3 * width
+
+
+cdef bint worth_unfolding(
+    const KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_w
+) noexcept nogil:
+    """Whether vectors of taps are nearly full, and met by enough kernels to pay for unfolding."""
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t size = gradient.channels * kernel_h * kernel_w
+    cdef Py_ssize_t width = divide_up(size, lanes) * lanes
+    cdef Py_ssize_t pieces = gradient.channels * kernel_h * max(
+        divide_up(kernel_w, lanes), min(kernel_w, stride_w)
+    )
+    return (
+        size <= MAX_UNFOLDED_TAPS and 4 * size >= 3 * width
+        and gradient.kernels * (width // lanes) >= PRODUCTS_PER_PIECE * pieces
+    )
 
 
 cdef Py_ssize_t channels_of_part(
@@ -88,7 +110,15 @@ cdef int init_kernel_gradient(
     gradient.kernels = output_grad.c // geometry.groups
     gradient.size = output_grad.c * gradient.channels * kernel_h * kernel_w
     gradient.by_channels = worth_going_by_channels(gradient)
-    if gradient.by_channels:
+    gradient.unfolded = not gradient.by_channels and worth_unfolding(
+        gradient, kernel_h, kernel_w, geometry.stride_w
+    )
+    gradient.unfolding.place = NULL
+    if gradient.unfolded:
+        gradient.by_channels = True
+        max_pixels = TILE_PIXELS_BY_CHANNELS
+        max_block = gradient.channels
+    elif gradient.by_channels:
         max_pixels = max(TILE_PIXELS_BY_CHANNELS, min(
             MAX_TILE_PIXELS_BY_CHANNELS, TILE_ROWS_BY_CHANNELS * output_grad.w
         ))
@@ -100,6 +130,11 @@ cdef int init_kernel_gradient(
         tiling, rows, columns, images, gradient.channels, output_grad.h, output_grad.w,
         max_pixels, max_block, itemsize
     ) == -1:
+        return -1
+    # A part has all channels, unless a block of them is too large to be packed.
+    gradient.unfolded = gradient.unfolded and tiling.block == gradient.channels
+    if gradient.unfolded and init_unfolding(&gradient.unfolding, tiling, micro.lanes) == -1:
+        free_tiling(tiling)
         return -1
     gradient.row_size = row_size(tiling, micro.lanes)
 
@@ -146,6 +181,7 @@ cdef int init_kernel_gradient(
 
 cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil:
     free_tiling(&gradient.tiling)
+    free_unfolding(&gradient.unfolding)
     aligned_free(gradient.scratch)
     aligned_free(gradient.sums)
 
@@ -201,6 +237,9 @@ cdef void run_part(
         n = i // tiles
         image = order[n] if order != NULL else n
         tile = tile_at(tiling, i % tiles, gradient.micro.lanes)
+        if gradient.unfolded:
+            # Each window is read in whole vectors.
+            tile.num_pixels += gradient.micro.lanes
         first_grad = output_grad + (
             n * gradient.output_grad.n_stride + part.kernel * gradient.output_grad.c_stride
         )

@@ -408,6 +408,24 @@ static void decimate(ptrdiff_t count, const void *from_, ptrdiff_t step, void *t
         to[i] = from[i * step];
 }
 
+/* Short pieces are copied as short vectors: those that cross cache lines take their time. */
+static void unfold(ptrdiff_t num_pixels, ptrdiff_t num_pieces, const void *pixels_,
+                   const ptrdiff_t *offset, void *to_, const ptrdiff_t *start, ptrdiff_t width)
+{
+    const real *pixels = pixels_;
+    real *to = to_;
+    for (ptrdiff_t p = 0; p < num_pixels; p++, pixels++, to += width)
+        for (ptrdiff_t i = 0; i < num_pieces; i++) {
+            const ptrdiff_t length = start[i + 1] - start[i];
+            if (length <= LANES / 4)
+                memcpy(to + start[i], pixels + offset[i], LANES / 4 * sizeof(real));
+            else if (length <= LANES / 2)
+                memcpy(to + start[i], pixels + offset[i], LANES / 2 * sizeof(real));
+            else
+                store(to + start[i], load(pixels + offset[i]));
+        }
+}
+
 /* The instances, and the table that lists them. Sizes that do not fit the registers stay NULL. */
 #define CORRELATE_INSTANCE(kernels) \
     static void correlate_##kernels(ptrdiff_t num_taps, ptrdiff_t num_pixels, \
@@ -488,4 +506,5 @@ const convext_microkernels CONVEXT_TABLE = {
     .residual = residual,
     .interleave = interleave,
     .decimate = decimate,
+    .unfold = unfold,
 };

@@ -72,6 +72,13 @@ typedef void convext_interleave(ptrdiff_t count, ptrdiff_t num_rows, const void 
 /* to[i] = from[i * step] for every i < count. */
 typedef void convext_decimate(ptrdiff_t count, const void *from, ptrdiff_t step, void *to);
 
+/* to[p * width + j] = pixels[p + offset[i] + j - start[i]] for every p < num_pixels, i < num_pieces
+ * and start[i] <= j < start[i + 1], pieces of `lanes` elements at most. Goes through p and i in
+ * order; up to a vector from start[i] on is read and written, which the next pieces overwrite. */
+typedef void convext_unfold(ptrdiff_t num_pixels, ptrdiff_t num_pieces, const void *pixels,
+                            const ptrdiff_t *offset, void *to, const ptrdiff_t *start,
+                            ptrdiff_t width);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -85,6 +92,7 @@ typedef struct {
     convext_residual *residual;
     convext_interleave *interleave;
     convext_decimate *decimate;
+    convext_unfold *unfold;
 } convext_microkernels;
 
 #endif

@@ -16,6 +16,7 @@ cdef struct Quadratic:
     double *squares                 # [samples]
     double *kernels                 # [samples][num_kernels][taps]
     double *half_gradient           # [samples][num_kernels][taps]
+    double *step                    # [num_kernels][taps], d: scratch memory
 
 # `products` stay the caller's. -1 when memory runs out.
 cdef int init_quadratic(

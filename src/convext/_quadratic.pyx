@@ -17,7 +17,9 @@ cdef int init_quadratic(
 ) noexcept nogil:
     cdef Py_ssize_t size = num_kernels * taps
     cdef Py_ssize_t i
-    cdef double *block = <double *> malloc(num_samples * (1 + 2 * size) * sizeof(double))
+    cdef double *block = <double *> malloc(
+        (num_samples * (1 + 2 * size) + size) * sizeof(double)
+    )
     quadratic.num_kernels = num_kernels
     quadratic.taps = taps
     quadratic.products = products
@@ -26,6 +28,7 @@ cdef int init_quadratic(
         return -1
     quadratic.kernels = block + num_samples
     quadratic.half_gradient = quadratic.kernels + num_samples * size
+    quadratic.step = quadratic.half_gradient + num_samples * size
     for i in range(num_samples):
         block[i] = NAN
     return 0
@@ -44,18 +47,22 @@ cdef double expand(
     cdef const double *first_kernels = quadratic.kernels + sample * size
     cdef const double *first_half = quadratic.half_gradient + sample * size
     cdef double squares = quadratic.squares[sample]
-    cdef double step
+    cdef double *step = quadratic.step
+    cdef double product
     cdef Py_ssize_t i, k, t, u
     if squares != squares:
         return NAN
-    memcpy(half_gradient, first_half, size * sizeof(double))
+    for k in range(size):
+        step[k] = kernels[k] - first_kernels[k]
+    # G is symmetric, so that sums along its rows will do; they stay in registers.
     for k in range(quadratic.num_kernels):
-        for t in range(taps):
-            step = kernels[k * taps + t] - first_kernels[k * taps + t]
-            for u in range(taps):
-                half_gradient[k * taps + u] += step * products[t * taps + u]
-    for i in range(size):
-        squares += (kernels[i] - first_kernels[i]) * (first_half[i] + half_gradient[i])
+        for u in range(taps):
+            product = 0
+            for t in range(taps):
+                product += products[u * taps + t] * step[k * taps + t]
+            i = k * taps + u
+            half_gradient[i] = first_half[i] + product
+            squares += step[i] * (first_half[i] + half_gradient[i])
     return squares if LARGEST_FALL * squares >= quadratic.squares[sample] else NAN
 
 

@@ -103,8 +103,8 @@ cdef class Trainer:
         self.fused = (
             <double> self.gradient.size * self.plane * self.part < MAX_FUSED_PRODUCTS
             and self.forward.num_chunks == 1
-            and not self.forward.by_kernels and self.forward.slide == 0
-            and not self.gradient.by_channels
+            and not self.forward.by_kernels and not self.gradient.by_channels
+            and self.gradient.kernel_chunks == 1 and self.gradient.channel_chunks == 1
             and one_tile(&self.forward.tiling, self.images.c)
             and one_tile(&self.gradient.tiling, self.images.c)
         )
@@ -269,7 +269,7 @@ cdef int differentiate_samples(
             if interrupted(interrupt, True):
                 return 0
             squares[0] += differentiate_sample(
-                trainer, order[i], scale, <real *> trainer.forward.scratch, total
+                trainer, order[i], scale, <real *> trainer.gradient.scratch, total
             )
         return 0
     while first < count and not interrupted(interrupt, True):
@@ -295,10 +295,11 @@ cdef double differentiate_sample(
     """Add the gradient of one sample to `total`, all in one tile that stays in the caches.
 
     The pixels are laid out once; the predictions become the output gradients where they are, in
-    the layout that the kernel gradient wants.
+    the layout and the scratch memory of the kernel gradient.
     """
     cdef const Correlation *forward = &trainer.forward
-    cdef const Tiling *tiling = &forward.tiling
+    cdef const Tiling *tiling = &trainer.gradient.tiling
+    cdef Py_ssize_t row_size = trainer.gradient.row_size
     cdef Tile tile = tile_at(tiling, 0, forward.micro.lanes)
     cdef real *rows = scratch + packed_size(tiling, forward.micro.lanes)
     cdef const real *target = <const real *> trainer.targets.data + (
@@ -314,18 +315,19 @@ cdef double differentiate_sample(
         forward.micro.lanes, &offset
     )
     sum_vectors_of_pixels(
-        forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows
+        forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows,
+        row_size
     )
     for k in range(trainer.weights.n):
-        row = rows + k * forward.row_size
+        row = rows + k * row_size
         squares += forward.micro.residual(
             tile.height, tile.width, row, tiling.pitch, target, tile.width, scale
         )
-        memset(row + used, 0, (forward.row_size - used) * sizeof(real))
+        memset(row + used, 0, (row_size - used) * sizeof(real))
         target += trainer.plane
     add_dots(
         &trainer.gradient, &tile, trainer.weights.n, trainer.images.c * tiling.taps, rows, pixels,
-        offset, <real *> trainer.gradient.scratch, total
+        offset, rows + trainer.weights.n * row_size, total
     )
     return squares
 

@@ -27,6 +27,7 @@ from .config import resolve_num_threads
 from .data import generate_kernels, load_data
 from .errors import DivergenceError, StopTraining
 from .files import FilePath
+from .products import first_epoch_with_products, patch_products
 from .report import Progress
 from .shapes import IMAGES, KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
 from .stability import largest_stable_rate
@@ -162,8 +163,9 @@ def train_model(
         dtypes["kernels"] = start.dtype
     dtype = common_dtype(**dtypes)
     trained = np.array(start, dtype, order="C")
+    images = as_dtype(inputs, dtype, contiguous=True)
     trainer = _training.Trainer(
-        as_dtype(inputs, dtype, contiguous=True),
+        images,
         as_dtype(targets, dtype, contiguous=True),
         trained,
         batch_size,
@@ -172,7 +174,7 @@ def train_model(
         options.dilation,
         threads,
     )
-    run = _Run(trainer, trained, inputs, targets, options, batch_size)
+    run = _Run(trainer, trained, images, targets, options, batch_size, threads)
     orders = _orders(len(inputs), shuffle, seed)
     _train(run, learning_rate, num_epochs, orders, callbacks, verbose)
     return trained
@@ -185,16 +187,22 @@ class _Run:
         self,
         trainer: _training.Trainer,
         kernels: RealArray,
-        inputs: npt.NDArray[Any],
+        inputs: RealArray,
         targets: npt.NDArray[Any],
         options: Convolution,
         batch_size: int,
+        num_threads: int,
     ) -> None:
         self.trainer = trainer
         self.kernels = kernels
         self.inputs, self.options, self.batch_size = inputs, options, batch_size
+        self.num_threads = num_threads
         self.loss_of_zero = _mean_square(targets)
         self.first_loss: float | None = None
+        self.first_epoch_with_products = first_epoch_with_products(
+            inputs.shape, kernels.shape, options.output_shape
+        )
+        self.uses_products = False
         # The kernels at the start of this epoch and of the one before.
         self.before = self.earlier = kernels.copy()
 
@@ -202,6 +210,11 @@ class _Run:
         """Run an epoch; return its average loss and how many seconds it took."""
         self.earlier, self.before = self.before, self.kernels.copy()
         started = time.perf_counter()
+        if not self.uses_products and number >= self.first_epoch_with_products:
+            self.trainer.use_products(
+                patch_products(self.inputs, self.kernels.shape, self.options, self.num_threads)
+            )
+            self.uses_products = True
         loss, first_loss = self.trainer.run_epoch(order, rate)
         seconds = time.perf_counter() - started
         if self.first_loss is None:

@@ -95,6 +95,27 @@ def test_options_and_batches_agree_with_plain_loops(batch_size, options):
     np.testing.assert_allclose(kernels, expected, rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("num_kernels", "kernel_shape", "padding"),
+    [(1, (3, 3), 1), (1, (5, 5), 0), (70, (2, 2), 0), (2, (1, 6), (0, 3)), (15, (4, 1), 2)],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_samples_of_any_size_agree_with_plain_loops(
+    num_kernels, kernel_shape, padding, dtype, isa
+):
+    rng = np.random.default_rng(4)
+    inputs = rng.random((3, 2, 33, 29)).astype(dtype)
+    start = rng.random((num_kernels, 2, *kernel_shape)).astype(dtype)
+    targets = rng.random(reference.conv2d(inputs, start, padding=padding).shape).astype(dtype)
+    kernels, history = train(
+        inputs, targets, num_kernels, kernel_shape, 0.05, 3, kernels=start, padding=padding
+    )
+    expected, losses = plain_training(inputs, targets, start, [0.05] * 3, padding=padding)
+    precise = dtype == np.float64
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-12 if precise else 1e-5)
+    np.testing.assert_allclose(kernels, expected, rtol=1e-11 if precise else 1e-4)
+
+
 def test_a_batch_too_large_for_its_predictions_to_be_kept_is_taken_in_parts():
     rng = np.random.default_rng(1)
     inputs = rng.random((5, 1, 700, 900))

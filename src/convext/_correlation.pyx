@@ -329,7 +329,7 @@ cdef void run_task(
         else:
             sum_vectors_of_pixels(
                 correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
-                weights, sums
+                weights, sums, correlation.row_size
             )
         c += channels
 

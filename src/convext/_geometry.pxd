@@ -26,19 +26,19 @@ cdef struct Geometry:
 cdef inline Array4 describe(cnp.ndarray array) noexcept:
     # Elements have four or eight bytes; dividing by a variable would take longer than the rest.
     cdef int shift = 2 if cnp.PyArray_ITEMSIZE(array) == 4 else 3
-    cdef bint samples = cnp.PyArray_NDIM(array) == 4
-    cdef const cnp.npy_intp *shape = cnp.PyArray_DIMS(array) + samples
-    cdef const cnp.npy_intp *stride = cnp.PyArray_STRIDES(array) + samples
+    cdef int channel = cnp.PyArray_NDIM(array) - 3
+    cdef const cnp.npy_intp *shape = cnp.PyArray_DIMS(array)
+    cdef const cnp.npy_intp *stride = cnp.PyArray_STRIDES(array)
     cdef Array4 description
     description.data = cnp.PyArray_DATA(array)
-    description.n = shape[-1] if samples else 1
-    description.c = shape[0]
-    description.h = shape[1]
-    description.w = shape[2]
-    description.n_stride = stride[-1] >> shift if samples else 0
-    description.c_stride = stride[0] >> shift
-    description.h_stride = stride[1] >> shift
-    description.w_stride = stride[2] >> shift
+    description.n = shape[0] if channel == 1 else 1
+    description.c = shape[channel]
+    description.h = shape[channel + 1]
+    description.w = shape[channel + 2]
+    description.n_stride = stride[0] >> shift if channel == 1 else 0
+    description.c_stride = stride[channel] >> shift
+    description.h_stride = stride[channel + 1] >> shift
+    description.w_stride = stride[channel + 2] >> shift
     return description
 
 

@@ -15,6 +15,9 @@ from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_po
 from convext._kernel_gradient cimport (
     KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
+from convext._quadratic cimport (
+    Quadratic, expand, expand_from, free_quadratic, init_quadratic
+)
 from convext._scratch cimport aligned_alloc, aligned_free
 from convext._tasks cimport MIN_PRODUCTS_PER_THREAD
 from convext._tile cimport Tile, Tiling, lay_out, packed_size, tile_at
@@ -57,6 +60,10 @@ cdef class Trainer:
     cdef double *squares            # [part][K], sums of squared residuals
     cdef void *kernel_grad          # [K][C][kh][kw], the gradient of a part
     cdef double *total              # the same of a batch
+    cdef double *half_gradient      # the same of a sample, see Quadratic
+    cdef double[:, :, ::1] products
+    cdef Quadratic quadratic
+    cdef bint expanding             # whether `quadratic` is in use
 
     def __cinit__(
         self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
@@ -96,8 +103,8 @@ cdef class Trainer:
         self.fused = (
             <double> self.gradient.size * self.plane * self.part < MAX_FUSED_PRODUCTS
             and self.forward.num_chunks == 1
-            and not self.forward.by_kernels and self.forward.slide == 0
-            and not self.gradient.by_channels
+            and not self.forward.by_kernels and not self.gradient.by_channels
+            and self.gradient.kernel_chunks == 1 and self.gradient.channel_chunks == 1
             and one_tile(&self.forward.tiling, self.images.c)
             and one_tile(&self.gradient.tiling, self.images.c)
         )
@@ -107,9 +114,10 @@ cdef class Trainer:
         self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
         self.kernel_grad = aligned_alloc(self.gradient.size, itemsize)
         self.total = <double *> aligned_alloc(self.gradient.size, sizeof(double))
+        self.half_gradient = <double *> aligned_alloc(self.gradient.size, sizeof(double))
         if (
             self.packed == NULL or self.predictions == NULL or self.squares == NULL
-            or self.kernel_grad == NULL or self.total == NULL
+            or self.kernel_grad == NULL or self.total == NULL or self.half_gradient == NULL
         ):
             self.release()
             return -1
@@ -123,10 +131,28 @@ cdef class Trainer:
         aligned_free(self.squares)
         aligned_free(self.kernel_grad)
         aligned_free(self.total)
+        aligned_free(self.half_gradient)
+        if self.expanding:
+            free_quadratic(&self.quadratic)
 
     def __dealloc__(self):
         if self.ready:
             self.release()
+
+    def use_products(self, double[:, :, ::1] products):
+        """From now on compute a sample's loss from sums over its pixels where that is accurate.
+
+        `products` holds, for each sample, the sums over all patches of the products of every two
+        pixels (c, i, j) of a patch: (N, C * kh * kw, C * kh * kw).
+        """
+        if not self.expanding:
+            self.products = products
+            self.expanding = init_quadratic(
+                &self.quadratic, &products[0, 0, 0], products.shape[0], self.weights.n,
+                products.shape[1]
+            ) == 0
+        if not self.expanding:
+            raise MemoryError("not enough memory for training")
 
     def run_epoch(self, const Py_ssize_t[::1] order, double learning_rate):
         """Take a step for every batch of the samples in `order`.
@@ -187,21 +213,63 @@ cdef int differentiate_batch(
     Interrupt *interrupt, real *kernels
 ) noexcept nogil:
     """Leave the gradient of a batch's loss in trainer.total."""
+    cdef Py_ssize_t i
+    cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
+    squares[0] = 0
+    memset(trainer.total, 0, trainer.gradient.size * sizeof(double))
+    if trainer.expanding:
+        for i in range(count):
+            if interrupted(interrupt, True):
+                return 0
+            if expand_sample(trainer, order + i, scale, squares, interrupt, kernels) == -1:
+                return -1
+        return 0
+    return differentiate_samples(
+        trainer, order, count, scale, trainer.total, squares, interrupt, kernels
+    )
+
+
+cdef int expand_sample(
+    Trainer trainer, const Py_ssize_t *sample, double scale, double *squares,
+    Interrupt *interrupt, const real *kernels
+) noexcept nogil:
+    """Add the gradient of one sample to trainer.total, if possible without reading it."""
+    cdef double *half = trainer.half_gradient
+    cdef double of_sample = expand(&trainer.quadratic, sample[0], kernels, half)
+    cdef Py_ssize_t i
+    if of_sample != of_sample:
+        of_sample = 0
+        memset(half, 0, trainer.gradient.size * sizeof(double))
+        if differentiate_samples(
+            trainer, sample, 1, 1, half, &of_sample, interrupt, kernels
+        ) == -1:
+            return -1
+        if interrupt.raised:
+            return 0
+        expand_from(&trainer.quadratic, sample[0], kernels, half, of_sample)
+    for i in range(trainer.gradient.size):
+        trainer.total[i] += scale * half[i]
+    squares[0] += of_sample
+    return 0
+
+
+cdef int differentiate_samples(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, double *total,
+    double *squares, Interrupt *interrupt, const real *kernels
+) noexcept nogil:
+    """Add the squared residuals of samples, and their gradient times scale / 2, from the pixels."""
     cdef Py_ssize_t first = 0, part, i
     cdef real *predictions = <real *> trainer.predictions
     cdef real *kernel_grad = <real *> trainer.kernel_grad
-    cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
     cdef Array4 out = trainer.targets
     out.data = predictions
-    squares[0] = 0
-    memset(trainer.total, 0, trainer.gradient.size * sizeof(double))
     pack_weights(&trainer.forward, <real *> trainer.packed)
     if trainer.fused:
         for i in range(count):
             if interrupted(interrupt, True):
                 return 0
             squares[0] += differentiate_sample(
-                trainer, order[i], scale, <real *> trainer.forward.scratch
+                trainer, order[i], scale, <real *> trainer.gradient.scratch, total
             )
         return 0
     while first < count and not interrupted(interrupt, True):
@@ -216,21 +284,22 @@ cdef int differentiate_batch(
             predictions, kernel_grad, interrupt
         )
         for i in range(trainer.gradient.size):
-            trainer.total[i] += kernel_grad[i]
+            total[i] += kernel_grad[i]
         first += part
     return 0
 
 
 cdef double differentiate_sample(
-    Trainer trainer, Py_ssize_t sample, double scale, real *scratch
+    Trainer trainer, Py_ssize_t sample, double scale, real *scratch, double *total
 ) noexcept nogil:
-    """Add the gradient of one sample to trainer.total, all in one tile that stays in the caches.
+    """Add the gradient of one sample to `total`, all in one tile that stays in the caches.
 
     The pixels are laid out once; the predictions become the output gradients where they are, in
-    the layout that the kernel gradient wants.
+    the layout and the scratch memory of the kernel gradient.
     """
     cdef const Correlation *forward = &trainer.forward
-    cdef const Tiling *tiling = &forward.tiling
+    cdef const Tiling *tiling = &trainer.gradient.tiling
+    cdef Py_ssize_t row_size = trainer.gradient.row_size
     cdef Tile tile = tile_at(tiling, 0, forward.micro.lanes)
     cdef real *rows = scratch + packed_size(tiling, forward.micro.lanes)
     cdef const real *target = <const real *> trainer.targets.data + (
@@ -246,18 +315,19 @@ cdef double differentiate_sample(
         forward.micro.lanes, &offset
     )
     sum_vectors_of_pixels(
-        forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows
+        forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows,
+        row_size
     )
     for k in range(trainer.weights.n):
-        row = rows + k * forward.row_size
+        row = rows + k * row_size
         squares += forward.micro.residual(
             tile.height, tile.width, row, tiling.pitch, target, tile.width, scale
         )
-        memset(row + used, 0, (forward.row_size - used) * sizeof(real))
+        memset(row + used, 0, (row_size - used) * sizeof(real))
         target += trainer.plane
     add_dots(
         &trainer.gradient, &tile, trainer.weights.n, trainer.images.c * tiling.taps, rows, pixels,
-        offset, <real *> trainer.gradient.scratch, trainer.total
+        offset, rows + trainer.weights.n * row_size, total
     )
     return squares
 

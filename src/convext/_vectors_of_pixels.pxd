@@ -9,12 +9,12 @@ cdef Py_ssize_t pixels_scratch_size(const Correlation *correlation) noexcept nog
 
 # Add what `channels` channels, from `channel` on in their group, contribute to the sums of a tile
 # for some blocks of kernels: `pixels` and `offset` from lay_out; the weights, where they are packed
-# here, and the sums in the scratch memory.
+# here, in the scratch memory; the sums of each kernel `row_size` elements apart.
 # Channel 0 begins the sums.
 cdef void sum_vectors_of_pixels(
     const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
     Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
-    const Py_ssize_t *offset, real *weights, real *sums
+    const Py_ssize_t *offset, real *weights, real *sums, Py_ssize_t row_size
 ) noexcept nogil
 
 # The same for a single kernel, on several rows of the tile at once, where correlation.slide.

@@ -13,7 +13,7 @@ cdef Py_ssize_t pixels_scratch_size(const Correlation *correlation) noexcept nog
 cdef void sum_vectors_of_pixels(
     const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
     Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
-    const Py_ssize_t *offset, real *weights, real *sums
+    const Py_ssize_t *offset, real *weights, real *sums, Py_ssize_t row_size
 ) noexcept nogil:
     cdef Py_ssize_t taps = correlation.tiling.taps
     cdef Py_ssize_t first = first_kernel(correlation, first_block)
@@ -25,7 +25,7 @@ cdef void sum_vectors_of_pixels(
             channels * taps, tile.num_pixels,
             weights_of_block(correlation, group, b, channel, channels, weights),
             correlation.weight_offset, pixels, offset,
-            sums + (begin - first) * correlation.row_size, correlation.row_size, channel > 0
+            sums + (begin - first) * row_size, row_size, channel > 0
         )
 
 

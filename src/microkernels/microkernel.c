@@ -271,13 +271,18 @@ static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicte
         } else {
             const vec end = load(predicted + last) - load(target + last);
             const vec rest_of_end = (vec)((mask)end & rest);
-            for (ptrdiff_t c = 0; c < whole; c += LANES) {
-                const vec difference = load(predicted + c) - load(target + c);
-                squares += difference * difference;
-                store(predicted + c, difference * scale);
-                if (++vectors % MAX_SQUARES == 0) {
+            for (ptrdiff_t c = 0, until; c < whole;) {
+                until = MIN(whole, c + (MAX_SQUARES - vectors) * LANES);
+                vectors += (until - c) / LANES;
+                for (; c < until; c += LANES) {
+                    const vec difference = load(predicted + c) - load(target + c);
+                    squares += difference * difference;
+                    store(predicted + c, difference * scale);
+                }
+                if (vectors == MAX_SQUARES) {
                     sum += sum_of_lanes(squares);
                     squares = (vec){0};
+                    vectors = 0;
                 }
             }
             squares += rest_of_end * rest_of_end;

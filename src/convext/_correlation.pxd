@@ -28,8 +28,7 @@ cdef struct Correlation:
     Py_ssize_t channels         # of a group
     Py_ssize_t kernels          # of a group
     bint by_kernels             # vectors hold kernels, else pixels
-    int slide                   # pixels: one kernel on several rows, whose taps go down (1) or up
-                                # (-1); else 0
+    int slide                   # one kernel on several rows: its taps go down (1) or up (-1); or 0
     Py_ssize_t num_blocks       # the kernels of a group are computed in so many blocks
     Py_ssize_t width            # packed weights of a tap of a block
     Py_ssize_t num_chunks       # and the blocks shared out to so many tasks

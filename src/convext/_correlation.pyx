@@ -33,7 +33,7 @@ cdef Py_ssize_t MAX_WEIGHT_BYTES = 16 * 1024
 cdef Py_ssize_t TASKS_PER_THREAD = 3
 
 
-# With vectors of kernels, so many blocks of pixels at most wait for each other in the registers.
+# Results computed with vectors of kernels must be brought into rows: too much for fewer products.
 cdef Py_ssize_t MIN_TAPS_BY_KERNELS = 16
 
 
@@ -43,11 +43,9 @@ cdef bint worth_going_by_kernels(
     """Whether vectors of kernels are fuller than vectors of pixels, gaps between rows included."""
     cdef Py_ssize_t lanes = correlation.micro.lanes
     cdef Py_ssize_t kernels = correlation.kernels
-    if correlation.channels * taps < MIN_TAPS_BY_KERNELS:
-        return False
-    return (
-        kernels * (out_w + columns.extent // columns.stride) > out_w * divide_up(kernels, lanes) * lanes
-    )
+    cdef Py_ssize_t width = divide_up(kernels, lanes) * lanes
+    cdef Py_ssize_t pitch = out_w + columns.extent // columns.stride
+    return correlation.channels * taps >= MIN_TAPS_BY_KERNELS and kernels * pitch > out_w * width
 
 
 cdef int worth_sliding(

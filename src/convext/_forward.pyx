@@ -58,11 +58,8 @@ cdef void free_forward(Correlation *correlation) noexcept nogil:
     free_correlation(correlation)
 
 
-cdef object packed_kernels(Correlation *correlation, dict kept):
-    """Point the correlation to packed kernels that are kept for it, packing them where they are not.
-
-    Returns what they lie in, which must outlive the correlation.
-    """
+cdef int use_kept(Correlation *correlation, dict kept) except -1:
+    """Point the correlation to packed kernels in `kept`, packing them where they are missing."""
     cdef size_t itemsize = correlation.itemsize
     cdef tuple key = (itemsize, correlation.width)
     cdef cnp.ndarray memory = kept.get(key)
@@ -79,14 +76,14 @@ cdef object packed_kernels(Correlation *correlation, dict kept):
         else:
             pack_weights(correlation, <double *> correlation.packed)
         kept[key] = memory
-    return memory
+    return 0
 
 
 cdef int convolve(
     Correlation *correlation, const Array4 *images, const real *bias, const Array4 *out,
     Interrupt *interrupt
 ) noexcept nogil:
-    """Run a correlation that was prepared; pack the kernels for it unless they are or need not be."""
+    """Run a correlation that was prepared; pack the kernels where they are not and should be."""
     cdef real *packed = NULL
     if correlation.packed == NULL and worth_packing(correlation, images.n):
         packed = <real *> aligned_alloc(all_weights(correlation), sizeof(real))
@@ -117,7 +114,6 @@ def conv2d(
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef Correlation correlation
     cdef Interrupt interrupt
-    cdef object memory = None
     cdef int status = init_forward(
         &correlation, &images, &weights, images.n, &geometry, result.h, result.w, num_threads,
         itemsize
@@ -126,7 +122,7 @@ def conv2d(
         raise MemoryError(NO_MEMORY)
     if kept is not None:
         try:
-            memory = packed_kernels(&correlation, kept)
+            use_kept(&correlation, kept)
         except BaseException:
             free_forward(&correlation)
             raise
@@ -150,7 +146,7 @@ def keep_kernels(
     cnp.ndarray kernels, tuple input_shape, tuple output_shape,
     tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, dict kept
 ):
-    """Leave in `kept` what `conv2d` will want for inputs (N, C, H, W) and outputs of such shapes."""
+    """Leave in `kept` what `conv2d` wants for an input and an output of such shapes."""
     cdef Array4 images = contiguous(input_shape)
     cdef Array4 weights = describe(kernels)
     cdef Array4 result = contiguous(output_shape)
@@ -162,6 +158,6 @@ def keep_kernels(
     ) == -1:
         raise MemoryError(NO_MEMORY)
     try:
-        packed_kernels(&correlation, kept)
+        use_kept(&correlation, kept)
     finally:
         free_forward(&correlation)

@@ -32,14 +32,14 @@ cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
 # The rows, or the running sums, of a chunk of kernels should stay in L2.
 cdef Py_ssize_t MAX_CHUNK_BYTES = 256 * 1024
 
-# By channels: pixels of a tile, or more where so few would be less than so many rows, since the rows
+# By channels: pixels of a tile, or more where so few would be less than so many rows: the rows
 # above and below a tile are laid out with it.
 cdef Py_ssize_t TILE_PIXELS_BY_CHANNELS = 256
 cdef Py_ssize_t MAX_TILE_PIXELS_BY_CHANNELS = 1024
 cdef Py_ssize_t TILE_ROWS_BY_CHANNELS = 4
 
-# Windows of more taps than this are not unfolded, nor those whose pieces, each of which takes as long
-# to copy as a few products of vectors, are met by fewer of these.
+# Windows of more taps than this are not unfolded, nor those whose pieces meet fewer products of
+# vectors: copying a piece takes as long as some of these.
 cdef Py_ssize_t MAX_UNFOLDED_TAPS = 256
 cdef Py_ssize_t PRODUCTS_PER_PIECE = 16
 

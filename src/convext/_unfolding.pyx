@@ -1,4 +1,4 @@
-"""Unfolding the windows of a tile, for kernels that see so few channels that these fill no vector."""
+"""Unfolding the windows of a tile, for kernels whose channels are too few to fill a vector."""
 
 from libc.stdlib cimport free, malloc
 

@@ -1,4 +1,4 @@
-# Vectors of pixels: how a tile of a correlation is computed where its rows are wide or its kernels few.
+# Vectors of pixels: how a tile of a correlation is computed where rows are wide or kernels few.
 
 from convext._correlation cimport Correlation
 from convext._geometry cimport Array4, real

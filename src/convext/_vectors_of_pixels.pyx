@@ -61,7 +61,7 @@ cdef void store_tile(
     Py_ssize_t kernel, Py_ssize_t kernels, const real *bias, const Array4 *out,
     Py_ssize_t out_sample
 ) noexcept nogil:
-    cdef Py_ssize_t k, r, c
+    cdef Py_ssize_t k, c
     cdef const real *row
     cdef real *to
     cdef real offset
@@ -72,7 +72,7 @@ cdef void store_tile(
             out_sample * out.n_stride + (kernel + k) * out.c_stride
             + tile.top * out.h_stride + tile.left * out.w_stride
         )
-        for r in range(tile.height):
+        for _ in range(tile.height):
             if out.w_stride == 1:
                 for c in range(tile.width):
                     to[c] = row[c] + offset

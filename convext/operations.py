@@ -87,8 +87,8 @@ def conv2d(
     Notes
     -----
     Computed directly, NaN and infinity reach the results whose windows cover them and no others.
-    Winograd's algorithm spreads them, as NaN, over whole tiles of 4x4 results, and can overflow where
-    products come within a few orders of magnitude of the largest number.
+    Winograd's algorithm spreads them, mostly as NaN, over whole tiles of 4x4 results, whose errors
+    are relative to the largest of their products; and it overflows a little earlier.
 
     References
     ----------
@@ -115,9 +115,7 @@ def conv2d(
     images = as_array("input_data", input_data)
     weights = as_array("kernels", kernels)
     offsets = None if bias is None else as_array("bias", bias)
-    make = remembering(
-        plan_conv2d, stride, padding, dilation, groups, algorithm=algorithm
-    )
+    make = remembering(plan_conv2d, stride, padding, dilation, groups, algorithm=algorithm)
     shape, dtype, convolution, method = make(
         images.shape,
         images.dtype,
@@ -274,9 +272,7 @@ def conv2d_input_grad(
     """
     gradients = as_array("output_grad", output_grad)
     weights = as_array("kernels", kernels)
-    make = remembering(
-        plan_input_grad, stride, padding, dilation, groups, input_shape, algorithm
-    )
+    make = remembering(plan_input_grad, stride, padding, dilation, groups, input_shape, algorithm)
     shape, dtype, convolution, method = make(
         gradients.shape,
         gradients.dtype,

@@ -98,9 +98,7 @@ def plan_conv2d(
     )
     check_channels(image_shape, kernel_shape, convolution.groups)
     shape = (*image_shape[:-3], kernel_shape[0], *convolution.output_shape)
-    return _plan(
-        shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution)
-    )
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
 
 
 @lru_cache(NUM_REMEMBERED)
@@ -164,14 +162,10 @@ def plan_input_grad(
     if len(shape) > len(grad_shape):
         grad_shape = (1, *grad_shape)
     _check_output_grad(grad_shape, (*shape[:-3], kernel_shape[0], *convolution.output_shape))
-    return _plan(
-        shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution)
-    )
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
 
 
-def _plan(
-    shape: Shape, dtype: np.dtype[Any], convolution: Convolution, algorithm: int = 0
-) -> Plan:
+def _plan(shape: Shape, dtype: np.dtype[Any], convolution: Convolution, algorithm: int = 0) -> Plan:
     check_size("the result", shape, dtype.itemsize)
     return Plan(shape, dtype, convolution, algorithm)
 

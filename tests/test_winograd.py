@@ -1,4 +1,4 @@
-"""Winograd's algorithm: right on every instruction set, and not much less accurate than the direct."""
+"""Winograd's algorithm: right on every instruction set, nearly as accurate as the direct one."""
 
 from __future__ import annotations
 

@@ -23,22 +23,27 @@ cdef enum:
     VALUES = 36         # of a transformed tile
 
 # The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed kernels
-# in the L3 cache. But where all tiles make one block, kernels are transformed where they are used and
-# need not be fetched: then it is better that the pixels take the L3 cache.
+# in the L3 cache.
 cdef Py_ssize_t MAX_BLOCK_BYTES = 640 * 1024
-cdef Py_ssize_t MIN_TILES = 14
-cdef Py_ssize_t MAX_SINGLE_BLOCK_BYTES = 5 * 1024 * 1024
 cdef Py_ssize_t MAX_KERNEL_BYTES = 8 * 1024 * 1024
-cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
+
+# Kernels are fetched for each block, which has at least so many tiles for them.
+cdef Py_ssize_t MIN_TILES = 14
+
+# Where all tiles make one block, kernels are transformed where they are used and need not be fetched:
+# then it is better that the pixels take the L3 cache.
+cdef Py_ssize_t MAX_SINGLE_BLOCK_BYTES = 5 * 1024 * 1024
 
 # The pixels of a single block are transformed by each thread, which must be worth it.
 cdef Py_ssize_t MIN_UNITS_PER_THREAD = 4
 
-# With more channels neither fits.
+# Pixels of so many strips are laid out together as stay in the L2 cache.
+cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
+
+# With more channels neither pixels nor kernels fit.
 cdef Py_ssize_t MAX_CHANNELS = 2048
 
-# Transformed kernels take four times the memory. Where they do not stay in the caches, fetching them
-# takes longer than transforming kernels anew.
+# Transformed kernels take four times the memory, which is too much of it to keep beyond this.
 cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 
 cdef Py_ssize_t CACHE_LINE = 64
@@ -498,6 +503,14 @@ cdef void run_task(
 # ---------------------------------------------------------------- runs
 
 
+cdef inline const real *transformed_from(
+    const Winograd *plan, const real *transformed, Py_ssize_t unit
+) noexcept nogil:
+    if transformed == NULL:
+        return NULL
+    return transformed + unit * unit_size(plan)
+
+
 cdef int run_units(
     const Winograd *plan, const Array4 *kernels, const real *transformed, Py_ssize_t first_unit,
     Py_ssize_t last_unit, const real *bias, const Array4 *out, Interrupt *interrupt
@@ -521,9 +534,8 @@ cdef int run_units(
             part = task % parts
             begin = part * units // parts
             run_task(
-                plan, kernels,
-                NULL if transformed == NULL else transformed + begin * unit_size(plan),
-                task // parts, first_unit + begin, first_unit + (part + 1) * units // parts,
+                plan, kernels, transformed_from(plan, transformed, begin), task // parts,
+                first_unit + begin, first_unit + (part + 1) * units // parts,
                 bias, out, scratch + threadid() * size, interrupt, threadid() == 0
             )
     aligned_free(scratch)

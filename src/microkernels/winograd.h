@@ -17,14 +17,16 @@
 
 enum { TILE = 4, TAPS = 3, POINTS = 6, CHANNELS = CONVEXT_WINOGRAD_CHANNELS };
 
-/* Two chains of sums of so many tiles and so many vectors of kernels fit the registers. */
+/* So many chains of sums, of so many tiles and vectors of kernels, fit the registers. More chains
+ * round less, more vectors need fewer loads. */
 #if CONVEXT_REGISTERS >= 32
-enum { PRODUCT_TILES = 7, PRODUCT_VECTORS = 2, WIDTH = PRODUCT_VECTORS * LANES };
+enum { CHAINS = 4, PRODUCT_TILES = 7, PRODUCT_VECTORS = 1 };
 #define FOR_PRODUCT_TILES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #else
-enum { PRODUCT_TILES = 3, PRODUCT_VECTORS = 2, WIDTH = PRODUCT_VECTORS * LANES };
+enum { CHAINS = 2, PRODUCT_TILES = 3, PRODUCT_VECTORS = 2 };
 #define FOR_PRODUCT_TILES(X) X(1) X(2) X(3)
 #endif
+enum { WIDTH = 2 * LANES };
 
 /* The values of a polynomial of three taps, without the factors of `kernel_factor`. */
 CONVEXT_INLINE void evaluate_taps(const vec tap[TAPS], vec value[POINTS])
@@ -172,34 +174,38 @@ CONVEXT_INLINE void add_channel(const int tiles, const int vectors, const real *
     }
 }
 
-/* In registers: two chains of tiles x vectors sums, of the even and the odd channels. They round
- * less than one chain of all, and no sum waits for the one before. From L1: the values of these
- * tiles. Streams: the kernels. */
+/* In registers: tiles x vectors sums in chains, of the channels in turns. They round less than one
+ * chain of all channels, and no sum waits for the one before. From L1: the values of these tiles.
+ * Streams: the kernels. */
 CONVEXT_INLINE void multiply(const int tiles, const int vectors, ptrdiff_t num_channels,
                              const real *values, const real *kernels, real *sums, int accumulate)
 {
-    vec even[PRODUCT_TILES][PRODUCT_VECTORS], odd[PRODUCT_TILES][PRODUCT_VECTORS];
+    vec chain[CHAINS][PRODUCT_TILES][PRODUCT_VECTORS];
     ptrdiff_t c = 0;
 
-    UNROLL(7)
-    for (int t = 0; t < tiles; t++)
-        UNROLL(2)
-        for (int v = 0; v < vectors; v++)
-            even[t][v] = odd[t][v] = (vec){0};
+    UNROLL(4)
+    for (int i = 0; i < CHAINS; i++)
+        UNROLL(7)
+        for (int t = 0; t < tiles; t++)
+            UNROLL(2)
+            for (int v = 0; v < vectors; v++)
+                chain[i][t][v] = (vec){0};
 
-    for (; c + 2 <= num_channels; c += 2) {
-        add_channel(tiles, vectors, values + c, kernels + c * WIDTH, even);
-        add_channel(tiles, vectors, values + c + 1, kernels + (c + 1) * WIDTH, odd);
-    }
-    if (c < num_channels)
-        add_channel(tiles, vectors, values + c, kernels + c * WIDTH, even);
+    for (; c + CHAINS <= num_channels; c += CHAINS)
+        UNROLL(4)
+        for (int i = 0; i < CHAINS; i++)
+            add_channel(tiles, vectors, values + c + i, kernels + (c + i) * WIDTH, chain[i]);
+    for (; c < num_channels; c++)
+        add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[0]);
 
     UNROLL(7)
     for (int t = 0; t < tiles; t++)
         UNROLL(2)
         for (int v = 0; v < vectors; v++) {
             real *to = sums + t * WIDTH + v * LANES;
-            const vec sum = even[t][v] + odd[t][v];
+            vec sum = chain[0][t][v] + chain[1][t][v];
+            if (CHAINS == 4)
+                sum += chain[CHAINS - 2][t][v] + chain[CHAINS - 1][t][v];
             store(to, accumulate ? load(to) + sum : sum);
         }
 }
@@ -209,10 +215,12 @@ CONVEXT_INLINE void multiply(const int tiles, const int vectors, ptrdiff_t num_c
                                  const real *values, const real *kernels, real *sums, \
                                  int accumulate) \
     { \
-        if (num_kernels > LANES) \
-            multiply(tiles, 2, num_channels, values, kernels, sums, accumulate); \
-        else \
-            multiply(tiles, 1, num_channels, values, kernels, sums, accumulate); \
+        ptrdiff_t k = 0; \
+        for (; num_kernels - k > (PRODUCT_VECTORS - 1) * LANES; k += PRODUCT_VECTORS * LANES) \
+            multiply(tiles, PRODUCT_VECTORS, num_channels, values, kernels + k, sums + k, \
+                     accumulate); \
+        if (k < num_kernels) \
+            multiply(tiles, 1, num_channels, values, kernels + k, sums + k, accumulate); \
     }
 #define MULTIPLY_ENTRY(tiles) [tiles] = multiply_##tiles,
 

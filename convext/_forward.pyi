@@ -11,6 +11,7 @@ def conv2d(
     groups: int,
     num_threads: int,
     kept: dict[object, object] | None = None,
+    algorithm: int = 0,
 ) -> None: ...
 def keep_kernels(
     kernels: RealArray,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ._checks import check_dimensions, check_size, common_dtype, shape_of_length
+from .algorithms import Algorithm, resolve_algorithm
 from .shapes import (
     IMAGES,
     KERNEL_SHAPE,
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     shape: Shape
     dtype: np.dtype[Any]
     convolution: Convolution
+    algorithm: int = 0
 
 
 def remembering(
@@ -49,6 +51,7 @@ def remembering(
     dilation: object,
     groups: object,
     sizes: object = None,
+    algorithm: object = "auto",
 ) -> Callable[..., Plan]:
     """Return `make`, or what it is without its memory, where that might mix up these options.
 
@@ -58,6 +61,7 @@ def remembering(
     if (
         type(stride) is type(dilation) is type(groups) is int
         and type(padding) in (int, str)
+        and type(algorithm) is str
         and (sizes is None or (type(sizes) is tuple and _INTEGERS.issuperset(map(type, sizes))))
     ):
         return make
@@ -75,6 +79,7 @@ def plan_conv2d(
     padding: Padding,
     dilation: Pair,
     groups: int,
+    algorithm: Algorithm = "auto",
 ) -> Plan:
     """Check the arguments of `conv2d`."""
     dtypes = {"input_data": image_dtype, "kernels": kernel_dtype}
@@ -93,7 +98,7 @@ def plan_conv2d(
     )
     check_channels(image_shape, kernel_shape, convolution.groups)
     shape = (*image_shape[:-3], kernel_shape[0], *convolution.output_shape)
-    return _plan(shape, dtype, convolution)
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
 
 
 @lru_cache(NUM_REMEMBERED)
@@ -134,6 +139,7 @@ def plan_input_grad(
     padding: Padding,
     dilation: Pair,
     groups: int,
+    algorithm: Algorithm = "auto",
 ) -> Plan:
     """Check the arguments of `conv2d_input_grad`."""
     dtype = common_dtype(output_grad=grad_dtype, kernels=kernel_dtype)
@@ -156,12 +162,12 @@ def plan_input_grad(
     if len(shape) > len(grad_shape):
         grad_shape = (1, *grad_shape)
     _check_output_grad(grad_shape, (*shape[:-3], kernel_shape[0], *convolution.output_shape))
-    return _plan(shape, dtype, convolution)
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
 
 
-def _plan(shape: Shape, dtype: np.dtype[Any], convolution: Convolution) -> Plan:
+def _plan(shape: Shape, dtype: np.dtype[Any], convolution: Convolution, algorithm: int = 0) -> Plan:
     check_size("the result", shape, dtype.itemsize)
-    return Plan(shape, dtype, convolution)
+    return Plan(shape, dtype, convolution, algorithm)
 
 
 def _output_layout(dimensions: int) -> str:

@@ -78,7 +78,7 @@ class PreparedKernels:
         return f"<PreparedKernels {', '.join([f'{self.shape} {self.dtype}', *given])}>"
 
     def _prepare_for(self, input_shape: Shape) -> None:
-        shape, _, convolution = plan_conv2d(
+        shape, _, convolution, _ = plan_conv2d(
             input_shape,
             self.dtype,
             self.shape,

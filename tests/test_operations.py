@@ -187,7 +187,9 @@ def test_operations_agree_with_the_definition_on_larger_arrays(isa, name, dtype)
     x = rng.standard_normal(input_shape).astype(dtype)
     w = rng.standard_normal(kernels_shape).astype(dtype)
     expected = reference.conv2d(x, w, **options, detailed=True)
-    reference.assert_within_bound(convext.conv2d(x, w, **options), expected)
+    for algorithm in ("auto", "direct"):
+        actual = convext.conv2d(x, w, algorithm=algorithm, **options)
+        reference.assert_within_bound(actual, expected)
 
     g = rng.standard_normal(expected.value.shape).astype(dtype)
     expected = reference.conv2d_kernel_grad(x, g, w.shape[2:], **options, detailed=True)
@@ -195,7 +197,9 @@ def test_operations_agree_with_the_definition_on_larger_arrays(isa, name, dtype)
     reference.assert_within_bound(actual, expected)
 
     expected = reference.conv2d_input_grad(g, w, x.shape, **options, detailed=True)
-    reference.assert_within_bound(convext.conv2d_input_grad(g, w, x.shape, **options), expected)
+    for algorithm in ("auto", "direct"):
+        actual = convext.conv2d_input_grad(g, w, x.shape, algorithm=algorithm, **options)
+        reference.assert_within_bound(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -824,12 +828,14 @@ THREADED = {
 
 @pytest.mark.parametrize("name", THREADED)
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_large_results_have_the_same_bits_for_any_thread_count(isa, name, dtype):
+@pytest.mark.parametrize("algorithm", ["auto", "direct"])
+def test_large_results_have_the_same_bits_for_any_thread_count(isa, name, dtype, algorithm):
     input_shape, kernels_shape, options = THREADED[name]
     rng = np.random.default_rng(17)
     x = rng.standard_normal(input_shape).astype(dtype)
     w = rng.standard_normal(kernels_shape).astype(dtype)
-    results = [convext.conv2d(x, w, **options, num_threads=n) for n in (1, 2, 5)]
+    chosen = {**options, "algorithm": algorithm}
+    results = [convext.conv2d(x, w, **chosen, num_threads=n) for n in (1, 2, 5)]
     g = rng.standard_normal(results[0].shape).astype(dtype)
     assert g.size * w[0].size >= 1_000_000
     assert same_bits(results[0], results[1])
@@ -838,7 +844,7 @@ def test_large_results_have_the_same_bits_for_any_thread_count(isa, name, dtype)
     kernel_shape = w.shape[2:]
     for function in (
         lambda n: convext.conv2d_kernel_grad(x, g, kernel_shape, **options, num_threads=n),
-        lambda n: convext.conv2d_input_grad(g, w, x.shape, **options, num_threads=n),
+        lambda n: convext.conv2d_input_grad(g, w, x.shape, **chosen, num_threads=n),
     ):
         one, two, five = (function(n) for n in (1, 2, 5))
         assert same_bits(one, two)

@@ -31,6 +31,25 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_pixels, Py_ssize_t num_pieces, const void *pixels,
         const Py_ssize_t *offset, void *to, const Py_ssize_t *start, Py_ssize_t width)
 
+    ctypedef void winograd_kernels_kernel "convext_winograd_kernels"(
+        Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *taps, Py_ssize_t tap_stride,
+        void *to, Py_ssize_t stride)
+
+    ctypedef void winograd_pixels_kernel "convext_winograd_pixels"(
+        Py_ssize_t num_tiles, Py_ssize_t num_channels, const void *panel, Py_ssize_t row_stride,
+        void *to, Py_ssize_t stride)
+
+    ctypedef void winograd_products_kernel "convext_winograd_products"(
+        Py_ssize_t num_tiles, Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *values,
+        Py_ssize_t values_stride, const void *kernels, Py_ssize_t kernels_stride, void *sums,
+        Py_ssize_t sums_stride, int accumulate)
+
+    ctypedef void winograd_results_kernel "convext_winograd_results"(
+        Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,
+        Py_ssize_t num_rows, Py_ssize_t num_columns, void *to)
+
+    const Py_ssize_t WINOGRAD_CHANNELS "CONVEXT_WINOGRAD_CHANNELS"
+
     ctypedef struct Microkernels "convext_microkernels":
         int lanes
         int max_kernels
@@ -45,6 +64,11 @@ cdef extern from "microkernel.h" nogil:
         interleave_kernel *interleave
         decimate_kernel *decimate
         unfold_kernel *unfold
+        int winograd_width
+        winograd_kernels_kernel *winograd_kernels
+        winograd_pixels_kernel *winograd_pixels
+        winograd_products_kernel *winograd_products
+        winograd_results_kernel *winograd_results
 
 
 # The micro-kernels in use for elements of `itemsize` bytes (4 or 8).

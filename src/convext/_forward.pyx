@@ -8,10 +8,15 @@ from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
 )
-from convext._geometry cimport Array4, Geometry, contiguous, describe, geometry_of, real
+from convext._geometry cimport (
+    AUTO, Array4, Geometry, contiguous, describe, geometry_of, real
+)
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
 from convext._tile cimport Axis, init_axis
+from convext._winograd cimport (
+    Winograd, convolve_by_winograd, kept_kernels, plan_forward
+)
 
 cdef size_t CACHE_LINE = 64
 
@@ -99,12 +104,13 @@ cdef int convolve(
 def conv2d(
     cnp.ndarray input_data, cnp.ndarray kernels, cnp.ndarray bias, cnp.ndarray out,
     tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
-    dict kept=None
+    dict kept=None, int algorithm=AUTO
 ):
     """Write the convolution of `input_data` with `kernels`, plus `bias` (or None), to `out`.
 
-    All arrays are three- or four-dimensional (bias is flat), of one type, aligned; the sizes fit.
-    Packed kernels are looked up in `kept`, and left there for the next call.
+    All arrays are three- or four-dimensional (bias is flat), of one type, aligned; the sizes fit,
+    and the algorithm applies. Packed kernels are looked up in `kept`, and left there for the next
+    call.
     """
     cdef Array4 images = describe(input_data)
     cdef Array4 weights = describe(kernels)
@@ -112,9 +118,16 @@ def conv2d(
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
+    cdef Winograd plan
     cdef Correlation correlation
     cdef Interrupt interrupt
-    cdef int status = init_forward(
+    cdef int status
+    if plan_forward(
+        &plan, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads, itemsize
+    ):
+        convolve_by_winograd(&plan, &weights, offsets, &result, kept)
+        return
+    status = init_forward(
         &correlation, &images, &weights, images.n, &geometry, result.h, result.w, num_threads,
         itemsize
     )
@@ -151,10 +164,16 @@ def keep_kernels(
     cdef Array4 weights = describe(kernels)
     cdef Array4 result = contiguous(output_shape)
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
+    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
+    cdef Winograd plan
     cdef Correlation correlation
+    if plan_forward(
+        &plan, &images, &weights, &geometry, result.h, result.w, AUTO, 1, itemsize
+    ):
+        kept_kernels(&plan, &weights, kept)
+        return
     if init_forward(
-        &correlation, &images, &weights, images.n, &geometry, result.h, result.w, 1,
-        cnp.PyArray_ITEMSIZE(kernels)
+        &correlation, &images, &weights, images.n, &geometry, result.h, result.w, 1, itemsize
     ) == -1:
         raise MemoryError(NO_MEMORY)
     try:

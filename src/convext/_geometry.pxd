@@ -6,6 +6,12 @@ ctypedef fused real:
     float
     double
 
+# How a convolution is computed; the numbers of convext/algorithms.py.
+cdef enum:
+    AUTO = 0
+    DIRECT = 1
+    WINOGRAD = 2
+
 # A four-dimensional array in any layout: images (N, C, H, W) or kernels (K, C, kh, kw).
 # Strides are in elements.
 cdef struct Array4:

@@ -14,10 +14,13 @@ from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
 )
-from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
 from convext._tile cimport Axis, init_axis_at
+from convext._winograd cimport (
+    Winograd, convolve_by_winograd, plan_input_gradient
+)
 
 # One phase of one axis: the input pixels first, first + stride, ..., `count` of them.
 cdef struct Phase:
@@ -150,19 +153,27 @@ cdef int gather(
 
 def conv2d_input_grad(
     cnp.ndarray output_grad, cnp.ndarray kernels, cnp.ndarray input_grad,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads
+    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
+    int algorithm=AUTO
 ):
     """Write the gradient with respect to the input to `input_grad`, which holds zeros.
 
-    All arrays are four-dimensional, of one type, aligned; the sizes fit.
+    All arrays are four-dimensional, of one type, aligned; the sizes fit, and the algorithm applies.
     """
     cdef Array4 gradients = describe(output_grad)
     cdef Array4 weights = describe(kernels)
     cdef Array4 result = describe(input_grad)
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef bint single = cnp.PyArray_ITEMSIZE(input_grad) == sizeof(float)
+    cdef Winograd plan
     cdef Interrupt interrupt
     cdef int status
+    if plan_input_gradient(
+        &plan, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        cnp.PyArray_ITEMSIZE(input_grad)
+    ):
+        convolve_by_winograd(&plan, &weights, NULL, &result, None)
+        return
     with nogil:
         start_polling(&interrupt)
         if single:

@@ -10,6 +10,7 @@
  * that its accumulators live in registers; the macros at the end instantiate it for every size. */
 #include "microkernel.h"
 #include "simd.h"
+#include "winograd.h"
 
 #include <string.h>
 
@@ -319,9 +320,10 @@ CONVEXT_INLINE void interleave_square(ptrdiff_t count, const real *const row[LAN
     }
 }
 
-/* The same, without reading at or beyond `from_end`, or writing beyond `num_rows`. */
+/* The same, without reading at or beyond `from_end`, or writing at or beyond `to_end`. */
 static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *const row[LANES],
-                            const real *from_end, real *to, ptrdiff_t to_stride)
+                            const real *from_end, real *to, ptrdiff_t to_stride,
+                            const real *to_end)
 {
     real copy[LANES * LANES], result[LANES * LANES];
     const real *inside[LANES];
@@ -332,6 +334,10 @@ static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *con
             for (ptrdiff_t i = 0; i < LANES; i++)
                 copy[r * LANES + i] = i < count ? row[r][i] : 0;
         }
+    }
+    if (to + (count - 1) * to_stride + LANES <= to_end) {
+        interleave_square(count, inside, to, to_stride);
+        return;
     }
     interleave_square(LANES, inside, result, LANES);
     for (ptrdiff_t i = 0; i < count; i++)
@@ -351,7 +357,7 @@ static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *fr
     for (ptrdiff_t i = 0; i < count; i += LANES) {
         const ptrdiff_t elements = MIN(LANES, count - i);
         if (row[LANES - 1] + LANES > from_end || to + (elements - 1) * to_stride + LANES > to_end)
-            interleave_edge(elements, num_rows, row, from_end, to, to_stride);
+            interleave_edge(elements, num_rows, row, from_end, to, to_stride, to_end);
         else
             interleave_square(elements, row, to, to_stride);
         to += LANES * to_stride;
@@ -512,4 +518,9 @@ const convext_microkernels CONVEXT_TABLE = {
     .interleave = interleave,
     .decimate = decimate,
     .unfold = unfold,
+    .winograd_width = WIDTH,
+    .winograd_kernels = winograd_kernels,
+    .winograd_pixels = winograd_pixels,
+    .winograd_products = winograd_products,
+    .winograd_results = winograd_results,
 };

@@ -1,0 +1,63 @@
+# Winograd's convolution: a correlation with 3x3 taps, one pixel apart, in tiles of 4x4 results.
+#
+#   out[n, k, y, x] = bias[k] + sum over c, i, j of
+#       taps[k, c, i, j] * source[n, c, top + y + i, left + x + j]
+#
+# where the source is zero outside. The taps are the kernels' own or, for the input gradient, turned
+# around, with kernels and channels in each other's place.
+#
+# Kernels are transformed in units of `width` kernels, whose memory does not depend on the images: it
+# can be filled once and used many times.
+
+from convext._dispatch cimport Microkernels
+from convext._geometry cimport Array4, Geometry
+
+cdef struct Winograd:
+    const Microkernels *micro
+    size_t itemsize
+    Array4 source                   # sizes and strides; the data may differ from run to run
+    Py_ssize_t groups
+    Py_ssize_t channels             # of a group
+    Py_ssize_t kernels              # of a group
+    Py_ssize_t out_h, out_w
+    Py_ssize_t top, left            # where the first tap of the first result meets the source
+    bint swapped                    # for the input gradient
+
+    Py_ssize_t tiles_down
+    Py_ssize_t strips_across        # a row of tiles is cut into so many strips
+    Py_ssize_t strip_tiles          # tiles of a strip
+    Py_ssize_t num_strips           # of all samples: by sample, place across, place down
+    Py_ssize_t num_blocks           # strips are computed in so many blocks
+    Py_ssize_t block_strips         # strips of a block, at most
+
+    Py_ssize_t channel_blocks       # of WINOGRAD_CHANNELS channels
+    Py_ssize_t width                # kernels of a unit
+    Py_ssize_t group_units          # units of a group
+    Py_ssize_t piece_stride         # elements from one of the 36 values to the next: of kernels
+    Py_ssize_t piece_size           # transformed kernels of a unit for a block of channels
+    Py_ssize_t value_stride         # of pixels
+    Py_ssize_t value_size           # transformed pixels of a block of channels
+    Py_ssize_t sum_stride           # of sums
+    int num_threads
+
+# Plan the forward convolution, or the gradient with respect to the input. False, with nothing planned,
+# where another way is to be taken: by the algorithm that was asked for, which applies, or, for AUTO,
+# because that takes less time, which depends on sizes alone.
+cdef bint plan_forward(
+    Winograd *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil
+cdef bint plan_input_gradient(
+    Winograd *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil
+
+# Compute `out`. `bias` may be NULL; transformed kernels are looked up in `kept`, unless that is None,
+# and left there for the next call.
+cdef int convolve_by_winograd(
+    const Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
+) except -1
+
+# The memory of transformed kernels in `kept`, which are transformed where they are not there; None
+# where they are better transformed anew at each call.
+cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)

@@ -22,4 +22,5 @@ def keep_kernels(
     dilation: tuple[int, int],
     groups: int,
     kept: dict[object, object],
+    algorithm: int = ...,
 ) -> None: ...

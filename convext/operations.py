@@ -42,7 +42,8 @@ def conv2d(
         One image, or N of them, of C channels.
     kernels : array_like, (K, C/groups, kh, kw), or PreparedKernels
         K kernels; they are not flipped (this is cross-correlation). Kernels from
-        `prepare_kernels` bring their bias, stride, padding, dilation and groups with them.
+        `prepare_kernels` bring their bias, stride, padding, dilation, groups and algorithm with
+        them.
     bias : array_like, (K,), optional
         Added to the result, one number for each kernel.
     stride : int or (int, int), default 1
@@ -108,10 +109,10 @@ def conv2d(
     kept = None
     if isinstance(kernels, PreparedKernels):
         prepared = kernels
-        _check_not_given(bias, stride, padding, dilation, groups)
+        _check_not_given(bias, stride, padding, dilation, groups, algorithm)
         kernels, bias, kept = prepared.kernels, prepared.bias, prepared._kept
         stride, padding = prepared.stride, prepared.padding
-        dilation, groups = prepared.dilation, prepared.groups
+        dilation, groups, algorithm = prepared.dilation, prepared.groups, prepared.algorithm
     images = as_array("input_data", input_data)
     weights = as_array("kernels", kernels)
     offsets = None if bias is None else as_array("bias", bias)
@@ -360,7 +361,12 @@ def conv2d_backprop(
 
 
 def _check_not_given(
-    bias: object, stride: object, padding: object, dilation: object, groups: object
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    algorithm: object,
 ) -> None:
     """Raise ValueError where prepared kernels come with options that they have already."""
     for name, value, default in (
@@ -369,6 +375,7 @@ def _check_not_given(
         ("padding", padding, 0),
         ("dilation", dilation, 1),
         ("groups", groups, 1),
+        ("algorithm", algorithm, "auto"),
     ):
         if value is not default and (default is None or value != default):
             raise ValueError(

@@ -17,6 +17,7 @@ from ._checks import (
     integer_pair,
     shape_of_length,
 )
+from .algorithms import Algorithm, resolve_algorithm
 from .plans import plan_conv2d
 from .shapes import IMAGES, KERNELS, Padding, Pair, Shape, resolve
 
@@ -33,7 +34,7 @@ class PreparedKernels:
         The kernels, read-only.
     bias : numpy.ndarray, (K,), or None
         The bias, read-only.
-    stride, padding, dilation, groups
+    stride, padding, dilation, groups, algorithm
         As they were given.
     """
 
@@ -45,6 +46,7 @@ class PreparedKernels:
         padding: Padding,
         dilation: Pair,
         groups: int,
+        algorithm: Algorithm,
     ) -> None:
         self.kernels = kernels
         self.bias = bias
@@ -52,6 +54,7 @@ class PreparedKernels:
         self.padding = padding
         self.dilation = dilation
         self.groups = groups
+        self.algorithm = algorithm
         # What the compiled code made of them, for each type and layout that was asked for.
         self._kept: dict[object, object] = {}
 
@@ -71,6 +74,7 @@ class PreparedKernels:
             "padding": (self.padding, 0),
             "dilation": (self.dilation, 1),
             "groups": (self.groups, 1),
+            "algorithm": (self.algorithm, "auto"),
         }
         given = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
         if self.bias is not None:
@@ -78,7 +82,7 @@ class PreparedKernels:
         return f"<PreparedKernels {', '.join([f'{self.shape} {self.dtype}', *given])}>"
 
     def _prepare_for(self, input_shape: Shape) -> None:
-        shape, _, convolution, _ = plan_conv2d(
+        shape, _, convolution, algorithm = plan_conv2d(
             input_shape,
             self.dtype,
             self.shape,
@@ -88,6 +92,7 @@ class PreparedKernels:
             self.padding,
             self.dilation,
             self.groups,
+            self.algorithm,
         )
         _forward.keep_kernels(
             self.kernels,
@@ -98,6 +103,7 @@ class PreparedKernels:
             convolution.dilation,
             convolution.groups,
             self._kept,
+            algorithm,
         )
 
 
@@ -110,12 +116,13 @@ def prepare_kernels(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
+    algorithm: Algorithm = "auto",
 ) -> PreparedKernels:
     """Prepare kernels for many convolutions with them.
 
-    `conv2d` brings the kernels into another order at every call, which takes longer than the
-    convolution itself where images are small and kernels are many. Prepared kernels are brought
-    into it once.
+    `conv2d` reorders or transforms the kernels at every call, which can take longer than the
+    convolution itself where images are small and kernels are many. Prepared kernels are reordered
+    or transformed once.
 
     Parameters
     ----------
@@ -126,7 +133,7 @@ def prepare_kernels(
         of other shapes may follow, too; without it, the first call prepares what it needs.
     bias : array_like, (K,), optional
         Added to the result, one number for each kernel. Copied, too.
-    stride, padding, dilation, groups
+    stride, padding, dilation, groups, algorithm
         As for `conv2d`, which then must not be given them again.
 
     Returns
@@ -158,7 +165,7 @@ def prepare_kernels(
     size = (
         (length - 1) * step + 1 for length, step in zip(weights.shape[2:], dilations, strict=True)
     )
-    resolve(
+    convolution = resolve(
         (weights.shape[1] * groups, *size),
         weights.shape,
         stride=stride,
@@ -166,6 +173,7 @@ def prepare_kernels(
         dilation=dilation,
         groups=groups,
     )
+    resolve_algorithm(algorithm, weights.shape, convolution)
     if weights.shape[0] % groups:
         raise ValueError(
             f"groups is {groups}, which does not divide the {weights.shape[0]} kernels"
@@ -181,6 +189,7 @@ def prepare_kernels(
         padding,
         dilation,
         groups,
+        algorithm,
     )
     if input_shape is not None:
         prepared._prepare_for(shape_of_length("input_shape", input_shape, IMAGES))

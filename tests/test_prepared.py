@@ -38,13 +38,33 @@ def test_results_are_right_call_after_call(
 ):
     images, kernels, bias = random_convolution(input_shape, kernel_shape, dtype)
     prepared = convext.prepare_kernels(
-        kernels, input_shape if with_input_shape else None, bias=bias, **options
+        kernels,
+        input_shape if with_input_shape else None,
+        bias=bias,
+        algorithm="direct",
+        **options,
     )
     expected = reference.conv2d(images, kernels, bias=bias, **options, detailed=True)
     for _ in range(2):
         result = convext.conv2d(images, prepared)
         assert result.dtype == dtype
         reference.assert_within_bound(result, expected)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd"])
+@pytest.mark.parametrize("with_input_shape", [False, True])
+def test_each_algorithm_gives_the_bits_that_it_gives_without_preparation(
+    isa, algorithm, with_input_shape
+):
+    input_shape = (2, 40, 15, 18)
+    images, kernels, bias = random_convolution(input_shape, (50, 40, 3, 3), "float32")
+    options = {"bias": bias, "padding": 1, "algorithm": algorithm}
+    prepared = convext.prepare_kernels(
+        kernels, input_shape if with_input_shape else None, **options
+    )
+    expected = convext.conv2d(images, kernels, **options)
+    for _ in range(2):
+        assert np.array_equal(convext.conv2d(images, prepared), expected)
 
 
 def test_images_of_any_shape_may_follow():
@@ -110,6 +130,9 @@ def test_what_it_shows_of_itself():
         ({"padding": "half"}, ValueError, "padding must be"),
         ({"padding": -1}, ValueError, "padding must be at least 0"),
         ({"dilation": 1.5}, TypeError, "dilation must be an integer"),
+        ({"algorithm": "fft"}, ValueError, "algorithm must be 'auto', 'direct' or 'winograd'"),
+        ({"algorithm": "winograd", "stride": 2}, ValueError, "algorithm 'winograd' computes 3x3"),
+        ({"algorithm": 1}, TypeError, "algorithm must be"),
         ({"groups": 3}, ValueError, "groups is 3, which does not divide the 4 kernels"),
         ({"input_shape": (5, 5)}, ValueError, "input_shape must be"),
         ({"input_shape": (3, 9, 9)}, ValueError, "kernels has 2 channels but input_data has 3"),
@@ -123,7 +146,15 @@ def test_bad_arguments(arguments, error, message):
 
 
 @pytest.mark.parametrize(
-    "option", [{"bias": [0.0]}, {"stride": 2}, {"padding": 1}, {"dilation": (2, 2)}, {"groups": 2}]
+    "option",
+    [
+        {"bias": [0.0]},
+        {"stride": 2},
+        {"padding": 1},
+        {"dilation": (2, 2)},
+        {"groups": 2},
+        {"algorithm": "direct"},
+    ],
 )
 def test_options_are_not_given_twice(option):
     prepared = convext.prepare_kernels(np.zeros((1, 1, 2, 2)))

@@ -157,7 +157,8 @@ def conv2d(
 
 def keep_kernels(
     cnp.ndarray kernels, tuple input_shape, tuple output_shape,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, dict kept
+    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, dict kept,
+    int algorithm=AUTO
 ):
     """Leave in `kept` what `conv2d` wants for an input and an output of such shapes."""
     cdef Array4 images = contiguous(input_shape)
@@ -168,7 +169,7 @@ def keep_kernels(
     cdef Winograd plan
     cdef Correlation correlation
     if plan_forward(
-        &plan, &images, &weights, &geometry, result.h, result.w, AUTO, 1, itemsize
+        &plan, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
     ):
         kept_kernels(&plan, &weights, kept)
         return

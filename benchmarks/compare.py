@@ -1,127 +1,283 @@
-"""convext beside PyTorch: forward convolution and both gradients, on layers of all kinds.
+"""convext beside the libraries that are installed: convolution and its gradients, by layers.
 
-Run as ``python -m benchmarks.compare [--threads N] [--dtype float32|float64]``; needs the ``bench``
-extra. Both libraries get the same data and take turns; the results are compared before they are
-timed. Times are medians in microseconds, ratios are PyTorch's time over convext's.
+Run as ``python -m benchmarks.compare``; ``--help`` lists the options. Each library runs in a
+process of its own and has the same data; each result is checked before it is timed; the libraries
+take turns. Times are medians in microseconds, a ratio is the fastest peer's time over convext's,
+so convext is slower where it is below 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import contextlib
+import os
+import shutil
+import signal
 import statistics
-import time
+import sys
+from pathlib import Path
 
-import numpy as np
-import torch
+from . import peak, report, shapes
+from .libraries import ENGINES, OPERATIONS, PEERS, Settings
+from .processes import Library, LibraryError
+from .reference import TOLERANCES, error_of, expected
+from .report import Entry, Failure
 
-import convext
+# In how many slices a library's time is taken, so that what disturbs the machine for a while
+# disturbs all libraries.
+TURNS = 3
 
-from .textbook import cpu_name
-
-# (input shape, kernels, kernel size, stride, padding)
-SHAPES = [
-    ((100, 3, 28, 28), 2, 2, 1, 0),
-    ((1, 3, 512, 512), 8, 3, 1, 0),
-    ((1, 1, 1080, 1920), 1, 5, 1, 0),
-    ((1, 1, 512, 512), 1, 15, 1, 0),
-    ((16, 1, 33, 33), 64, 9, 1, 0),
-    ((16, 64, 25, 25), 32, 5, 1, 0),
-    ((64, 32, 26, 26), 64, 3, 1, 0),
-    ((1, 64, 224, 224), 64, 3, 1, 1),
-    ((1, 256, 56, 56), 256, 3, 1, 1),
-    ((1, 64, 56, 56), 64, 3, 1, 1),
-    ((1, 256, 14, 14), 256, 3, 1, 1),
-    ((1, 512, 14, 14), 512, 3, 1, 1),
-    ((1, 3, 224, 224), 64, 7, 2, 3),
-    ((1, 64, 56, 56), 256, 1, 1, 0),
-    ((1, 128, 56, 56), 128, 3, 2, 1),
-    ((1, 2048, 7, 7), 512, 1, 1, 0),
-    ((1, 512, 7, 7), 512, 3, 1, 1),
-    ((4, 64, 40, 40), 64, 3, 1, 1),
-]
-
-# Each operation is timed for about so long, in turns with its peer.
-SECONDS = 0.3
-
-
-def operations(shape, num_kernels, size, stride, padding, dtype, threads):
-    """Return, for each operation, its name and a function of each library."""
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal(shape).astype(dtype)
-    kernels = rng.standard_normal((num_kernels, shape[1], size, size)).astype(dtype)
-    options = {"stride": stride, "padding": padding, "num_threads": threads}
-    gradient = rng.standard_normal(convext.conv2d(images, kernels, **options).shape).astype(dtype)
-    x, w, g = (torch.from_numpy(array) for array in (images, kernels, gradient))
-
-    def backward(index):
-        wanted = [index == i for i in range(3)]
-        return torch.ops.aten.convolution_backward(
-            g, x, w, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted
-        )[index]
-
-    yield (
-        "forward",
-        lambda: convext.conv2d(images, kernels, **options),
-        lambda: torch.conv2d(x, w, stride=stride, padding=padding),
-    )
-    yield (
-        "kernel gradient",
-        lambda: convext.conv2d_kernel_grad(images, gradient, (size, size), **options),
-        lambda: backward(1),
-    )
-    yield (
-        "input gradient",
-        lambda: convext.conv2d_input_grad(gradient, kernels, shape, **options),
-        lambda: backward(0),
-    )
-
-
-def check(ours, theirs, dtype):
-    """Raise AssertionError unless both libraries computed the same."""
-    tolerance = 1e-4 if dtype == "float32" else 1e-11
-    expected = theirs().numpy()
-    error = np.abs(ours() - expected).max() / np.abs(expected).max()
-    assert error < tolerance, f"results differ by {error:.1e}"
-
-
-def time_in_turns(*functions):
-    """Return the median time of each function in microseconds."""
-    times = [[] for _ in functions]
-    begin = time.perf_counter()
-    while len(times[0]) < 3 or time.perf_counter() - begin < SECONDS:
-        for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            taken.append((time.perf_counter() - start) * 1e6)
-    return [statistics.median(taken) for taken in times]
+# For each entry, beside the libraries.
+SECONDS_FOR_PEAK = 0.03
 
 
 def main():
-    """Print a line for each shape and the geometric mean of all ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    """Print a line for each shape and operation, and the summary; fail if convext failed."""
+    arguments = command_line()
+    # As Ctrl-C does, so that the processes are ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    settings = Settings(arguments.dtype, arguments.threads, arguments.algorithm)
+    libraries = [
+        Library(name, settings, arguments.python.get(name, sys.executable))
+        for name in ["peak", "convext", *selected_peers(arguments)]
+    ]
+    try:
+        versions = start(libraries, required={"convext", *(arguments.peers or [])})
+        print(*report.preface(settings, versions), sep="\n")
+        comparison = Comparison(libraries, settings, arguments.seconds)
+        with contextlib.suppress(KeyboardInterrupt):  # what has been measured is reported
+            comparison.run(arguments.cases, arguments.operation)
+    finally:
+        for library in libraries:
+            library.end()
+
+    entries, failures = comparison.entries, comparison.failures
+    print(*report.summary(entries, failures), sep="\n")
+    if arguments.json:
+        report.write_json(arguments.json, settings, versions, entries, failures)
+    if arguments.plot:
+        from .plot import plot  # noqa: PLC0415  (matplotlib is for this alone)
+
+        plot(arguments.plot, report.conditions(settings), entries)
+    return int(any(failure.name == "convext" for failure in failures))
+
+
+class Comparison:
+    """The entries and the failures so far.
+
+    Parameters
+    ----------
+    libraries : list of Library
+        That have been started, convext and perhaps the peak among them.
+    settings : Settings
+        That they were told.
+    seconds : float
+        For each library and operation.
+    """
+
+    def __init__(self, libraries, settings, seconds):
+        self.peak = next((library for library in libraries if library.name == "peak"), None)
+        if self.peak:
+            self.peak.prepare(shapes.CASES[0])  # any: the loop is the same
+        self.libraries = [library for library in libraries if library.name != "peak"]
+        self.settings = settings
+        self.seconds = seconds
+        self.peak_times = []
+        self.entries = []
+        self.failures = []
+
+    def run(self, cases, operations):
+        """Measure the cases, and print them as they are done."""
+        for case in cases:
+            offers = self.prepare(case)
+            for operation in operations:
+                libraries = [library for library in offers if operation in offers[library]]
+                self.entries.append(self.measure(case, operation, libraries))
+                print(report.line(self.entries[-1]), flush=True)
+
+    def prepare(self, case):
+        """Return, for each library, the operations that it has for the case."""
+        offers = {}
+        for library in self.libraries:
+            try:
+                offers[library] = library.prepare(case)
+            except LibraryError as error:
+                self.fail(library, case, "setting up", error)
+        return offers
+
+    def measure(self, case, operation, libraries):
+        """Check the libraries' results, then take their times."""
+        reference = expected(case, operation, self.settings.dtype)
+        tolerance = TOLERANCES[self.settings.dtype]
+        times = {}
+        for library in libraries:
+            try:
+                error = error_of(library.compute(operation), reference)
+                if not error <= tolerance:  # NaN is wrong, too
+                    raise ValueError(f"wrong by {error:.1e}, more than {tolerance:.0e}")
+            except (LibraryError, ValueError) as error:
+                self.fail(library, case, operation, error)
+            else:
+                times[library] = []
+        self.take_turns(case, operation, times)
+        return Entry(
+            case,
+            operation,
+            {library.name: statistics.median(taken) for library, taken in times.items()},
+            self.peak_so_far(),
+        )
+
+    def take_turns(self, case, operation, times):
+        """Fill in the times, and leave out who fails."""
+        for turn in range(TURNS):
+            if self.peak:
+                self.peak_times += self.peak.times("peak", SECONDS_FOR_PEAK / TURNS)
+            order = list(times)
+            # Each time another one begins.
+            for library in order[turn:] + order[:turn]:
+                try:
+                    times[library] += library.times(operation, self.seconds / TURNS)
+                except LibraryError as error:
+                    self.fail(library, case, operation, error)
+                    del times[library]
+
+    def peak_so_far(self):
+        """Return the median over all that was measured, in operations per second, or None."""
+        if not self.peak_times:
+            return None
+        return peak.flops(self.settings.threads) / statistics.median(self.peak_times)
+
+    def fail(self, library, case, operation, error):
+        """Note that the library failed."""
+        self.failures.append(Failure(library.name, case, operation, str(error)))
+
+
+def selected_peers(arguments):
+    """Return the names of the peers that have anything to do."""
+    names = arguments.peers or list(PEERS)
+    idle = set() if "prepared forward" in arguments.operation else set(ENGINES)
+    if arguments.dtype != "float32":
+        idle |= set(ENGINES)
+    return [name for name in names if name not in idle]
+
+
+def start(libraries, required):
+    """Start the libraries, drop those that cannot be; return the versions of the others."""
+    versions = {}
+    for library in list(libraries):
+        try:
+            versions[library.name] = library.start()
+        except LibraryError as error:
+            library.end()
+            libraries.remove(library)
+            if library.name in required:
+                raise SystemExit(f"{library.title} cannot be measured: {error}") from None
+            print(f"without {library.title}: {error}")
+    if versions.keys() <= {"peak", "convext"}:
+        raise SystemExit("none of the peers is installed: pip install -e '.[bench]'")
+    return versions
+
+
+def command_line():
+    """Return the arguments, with the cases that they select."""
+    parser = argument_parser()
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(f"{cpu_name()}; {arguments.dtype}, {arguments.threads} thread(s)")
-    print(
-        f"convext {convext.__version__} ({convext.get_config()['isa']}), torch {torch.__version__}"
+    arguments.python = dict(arguments.python)
+    arguments.cases = [case for case in shapes.CASES if any(map(case.matches, arguments.shapes))]
+    check(parser, arguments)
+    return arguments
+
+
+def argument_parser():
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compare",
+        description=__doc__.partition("\n\n")[0],
+        epilog="Example: python -m benchmarks.compare --shapes 56,56 U-Net --peers pytorch ncnn",
     )
-    print(f"{'input, kernels':<36} operation         convext  PyTorch  ratio")
-    ratios = []
-    for shape, num_kernels, size, stride, padding in SHAPES:
-        name = f"{','.join(map(str, shape))} -> {num_kernels}, {size}x{size} s{stride} p{padding}"
-        for operation, ours, theirs in operations(
-            shape, num_kernels, size, stride, padding, arguments.dtype, arguments.threads
-        ):
-            check(ours, theirs, arguments.dtype)
-            our_time, their_time = time_in_turns(ours, theirs)
-            ratios.append(their_time / our_time)
-            print(f"{name:<36} {operation:<15} {our_time:9.0f} {their_time:8.0f} {ratios[-1]:6.2f}")
-    mean = math.exp(statistics.fmean(map(math.log, ratios)))
-    print(f"geometric mean {mean:.2f}, worst {min(ratios):.2f}, best {max(ratios):.1f}")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of each library (default: 1)"
+    )
+    parser.add_argument(
+        "--dtype", choices=TOLERANCES, default="float32", help="of all arrays (default: float32)"
+    )
+    parser.add_argument(
+        "--algorithm",
+        default="auto",
+        metavar="NAME",
+        help="of convext's forward operation, such as direct (default: auto)",
+    )
+    parser.add_argument(
+        "--operation",
+        nargs="+",
+        choices=OPERATIONS,
+        default=OPERATIONS,
+        metavar="NAME",
+        help=f"of {', '.join(map(repr, OPERATIONS))} (default: all)",
+    )
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        default=[""],
+        metavar="TEXT",
+        help="those with the text in their name, such as '7x7 s2', or in their family's, which is "
+        "reference, MobileNet or U-Net (default: all)",
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        choices=PEERS,
+        metavar="NAME",
+        help=f"of {', '.join(PEERS)} (default: all that are installed)",
+    )
+    parser.add_argument(
+        "--python",
+        nargs="+",
+        type=name_and_path,
+        default=[],
+        metavar="PEER=PATH",
+        help="the Python that has a peer which needs an environment of its own",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=0.3,
+        metavar="S",
+        help="for each operation and library, about (default: 0.3)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="to write all figures to")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="to draw the ratios to")
+    return parser
+
+
+def name_and_path(text):
+    """Split NAME=PATH."""
+    name, _, path = text.partition("=")
+    if name not in PEERS or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a peer's name, '=' and a path")
+    program = shutil.which(path)
+    if program is None:
+        raise argparse.ArgumentTypeError(f"{path} cannot be run")
+    return name, str(Path(program).absolute())  # since processes start in another folder
+
+
+def check(parser, arguments):
+    """End the program with a message if what was asked for cannot be done."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if not 1 <= arguments.threads <= cpus:
+        parser.error(f"--threads must be from 1 to {cpus}, the CPUs, got {arguments.threads}")
+    if not arguments.seconds > 0:
+        parser.error(f"--seconds must be positive, got {arguments.seconds}")
+    if not arguments.cases:
+        parser.error(f"no shape's name has any of {arguments.shapes}")
+    if not selected_peers(arguments):
+        parser.error(
+            f"{', '.join(arguments.peers)}: only for the operation 'prepared forward' in float32"
+        )
+    for path in filter(None, (arguments.json, arguments.plot)):
+        if not path.absolute().parent.is_dir():
+            parser.error(f"{path.parent} is not a folder")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

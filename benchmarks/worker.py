@@ -1,0 +1,83 @@
+"""A process that serves one library: started by `benchmarks.processes`, it answers over a pipe.
+
+Each message is the name of a `Server` method and its arguments; each answer is whether that went
+well, and the result or a message. The libraries' own messages go nowhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from . import libraries
+
+
+class Server:
+    """One library, and the functions that it has for the case at hand."""
+
+    def start(self, name, settings):
+        """Import the library; return its version."""
+        module = "benchmarks.peak" if name == "peak" else f"{libraries.__name__}.{name}"
+        self.library = importlib.import_module(module)
+        self.library.start(settings)
+        self.settings = settings
+        return self.library.VERSION
+
+    def prepare(self, case):
+        """Return the operations that the library has for the case."""
+        self.functions = {}  # first, so that two cases are never in memory together
+        self.functions = self.library.operations(case, case.arrays(self.settings.dtype))
+        # What has nothing to prepare competes with what it has.
+        if "forward" in self.functions:
+            self.functions.setdefault("prepared forward", self.functions["forward"])
+        return list(self.functions)
+
+    def compute(self, operation):
+        """Return the result."""
+        return np.asarray(self.functions[operation]())
+
+    def times(self, operation, seconds):
+        """Return the times of as many calls as there are in so many seconds, but of one at least.
+
+        One call before is not counted: it brings back to the caches what others have driven out.
+        """
+        function, clock = self.functions[operation], time.perf_counter
+        times = []
+        begin = clock()
+        while len(times) < 2 or clock() - begin < seconds:
+            start = clock()
+            function()
+            times.append(clock() - start)
+        return times[1:]
+
+
+def main(connection):
+    """Answer until the other end is closed."""
+    # Ctrl-C goes to all processes of a terminal; the one that started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    server = Server()
+    while True:
+        try:
+            method, *arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = (True, getattr(server, method)(*arguments))
+        except Exception as error:  # whatever a library may raise
+            answer = (False, error_message(error))
+        connection.send(answer)
+
+
+def error_message(error):
+    """Return the kind of the error and the first line of its text."""
+    text = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
+
+
+if __name__ == "__main__":
+    main(Connection(int(sys.argv[1])))

@@ -14,6 +14,18 @@ from convext._tile cimport Axis, Tile
 from convext._vectors_of_pixels cimport store_tile
 
 
+cdef extern from *:
+    """
+    /* Ask for `count` bytes, to be in the L2 cache when they are needed. */
+    static inline void convext_fetch(const char *from, Py_ssize_t count)
+    {
+        for (Py_ssize_t i = 0; i < count; i += 64)
+            __builtin_prefetch(from + i, 0, 2);
+    }
+    """
+    void fetch "convext_fetch"(const char *source, Py_ssize_t count) noexcept nogil
+
+
 cdef inline Py_ssize_t sums_stride(const Correlation *correlation) noexcept nogil:
     """Elements from the sums of one pixel to those of the next."""
     return blocks_of_chunk(correlation) * correlation.width
@@ -66,11 +78,14 @@ cdef Py_ssize_t select_taps(
 cdef void sum_row(
     const Correlation *correlation, Py_ssize_t num_pixels, Py_ssize_t num_taps,
     const real *weights, const Py_ssize_t *weight_offset, const real *pixels,
-    const Py_ssize_t *offset, real *sums, bint accumulate
+    const Py_ssize_t *offset, real *sums, bint accumulate, const real *wanted, Py_ssize_t share
 ) noexcept nogil:
-    """Add the products of a block of kernels to the sums of neighbouring pixels."""
+    """Add the products of a block of kernels to the sums of neighbouring pixels.
+
+    Meanwhile, `share` weights from `wanted` on are fetched for each part of the pixels.
+    """
     cdef Py_ssize_t stride = sums_stride(correlation)
-    cdef Py_ssize_t parts = divide_up(num_pixels, correlation.micro.max_kernels)
+    cdef Py_ssize_t parts = parts_of_row(correlation, num_pixels)
     cdef Py_ssize_t i, begin, end
     if num_taps == 0 and not accumulate:
         for i in range(num_pixels):
@@ -79,6 +94,8 @@ cdef void sum_row(
     for i in range(parts):
         begin = i * num_pixels // parts
         end = (i + 1) * num_pixels // parts
+        if wanted != NULL:
+            fetch(<const char *> (wanted + i * share), share * sizeof(real))
         # The micro-kernel's weights are our pixels, and the other way round.
         correlation.micro.correlate[end - begin](
             num_taps, correlation.width, pixels + begin, offset, weights, weight_offset,
@@ -86,29 +103,40 @@ cdef void sum_row(
         )
 
 
+cdef inline Py_ssize_t parts_of_row(
+    const Correlation *correlation, Py_ssize_t num_pixels
+) noexcept nogil:
+    """The pixels of a row are taken in so many parts."""
+    return divide_up(num_pixels, correlation.micro.max_kernels)
+
+
 cdef void sum_block(
     const Correlation *correlation, const Tile *tile, Py_ssize_t num_taps, const real *weights,
     const real *pixels, const Py_ssize_t *offset, real *sums, bint accumulate,
-    Py_ssize_t *selected
+    Py_ssize_t *selected, const real *wanted
 ) noexcept nogil:
-    """Add the products of a block of kernels to the sums of all pixels of a tile."""
-    cdef Py_ssize_t r, count
-    if tile.width == correlation.tiling.pitch:      # the rows follow each other
+    """Add the products of a block of kernels to the sums of all pixels of a tile.
+
+    `wanted` are the weights of the next block, or NULL.
+    """
+    cdef Py_ssize_t height = tile.height, width = tile.width
+    cdef Py_ssize_t r, count, parts, share
+    if width == correlation.tiling.pitch:       # the rows follow each other
+        height, width = 1, height * width
+    parts = parts_of_row(correlation, width)
+    share = num_taps * correlation.width // (height * parts)
+    for r in range(height):
+        count = num_taps
+        if height > 1:
+            count = select_taps(correlation, tile.top + r, num_taps, offset, selected)
         sum_row(
-            correlation, tile.height * tile.width, num_taps, weights, correlation.weight_offset,
-            pixels, offset, sums, accumulate
-        )
-        return
-    for r in range(tile.height):
-        count = select_taps(correlation, tile.top + r, num_taps, offset, selected)
-        sum_row(
-            correlation, tile.width, count,
+            correlation, width, count,
             weights, correlation.weight_offset if count == num_taps else selected + num_taps,
-            pixels, offset if count == num_taps else selected,
-            sums, accumulate
+            pixels, offset if count == num_taps else selected, sums, accumulate,
+            wanted + r * parts * share if wanted != NULL else NULL, share
         )
         pixels += correlation.tiling.pitch
-        sums += tile.width * sums_stride(correlation)
+        sums += width * sums_stride(correlation)
 
 
 cdef void sum_vectors_of_kernels(
@@ -119,11 +147,16 @@ cdef void sum_vectors_of_kernels(
     cdef Py_ssize_t taps = correlation.tiling.taps
     cdef Py_ssize_t *selected = <Py_ssize_t *> (sums + offsets_start(correlation))
     cdef Py_ssize_t b
+    cdef const real *wanted
     for b in range(first_block, last_block):
+        wanted = NULL
+        if correlation.packed != NULL and b + 1 < last_block:
+            wanted = weights_of_block(correlation, group, b + 1, channel, channels, weights)
         sum_block(
             correlation, tile, channels * taps,
             weights_of_block(correlation, group, b, channel, channels, weights),
-            pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected
+            pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected,
+            wanted
         )
 
 

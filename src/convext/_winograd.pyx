@@ -22,8 +22,8 @@ cdef enum:
     OVERLAP = TAPS - 1  # pixels of a tile along an axis that are the next tile's, too
     VALUES = 36         # of a transformed tile
 
-# The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed kernels
-# in the L3 cache.
+# The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
+# kernels in the L3 cache.
 cdef Py_ssize_t MAX_BLOCK_BYTES = 640 * 1024
 cdef Py_ssize_t MAX_KERNEL_BYTES = 8 * 1024 * 1024
 

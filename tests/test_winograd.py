@@ -8,7 +8,7 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import LAYOUTS, Case, lay_out
-from test_operations import compute, expect, output_of, same_bits
+from test_operations import compute, expect, operands, output_of, same_bits
 
 import convext
 
@@ -18,13 +18,23 @@ TILE = 4
 ERROR_RATIO = 3
 
 
-def assert_within_tile_bound(actual, expected):
-    """Check each error against the products of all results: those of a tile share their errors."""
-    magnitude = expected.magnitude.max(axis=(-1, -2), keepdims=True)
-    allowed = ERROR_RATIO * reference.BOUNDS[actual.dtype] * np.sqrt(expected.taps) * magnitude
+def tile_magnitude(function, pixels, kernels, *shape, **options):
+    """Return the largest sum of absolute products of each channel, also in tiles beyond its edge.
+
+    A tile's results share their errors, those that are dropped included.
+    """
+    margin = [(0, 0)] * (pixels.ndim - 2) + [(0, TILE - 1)] * 2
+    larger = [(*sizes[:-2], *(n + TILE - 1 for n in sizes[-2:])) for sizes in shape]
+    pixels = np.pad(np.abs(pixels.astype(float)), margin)
+    return function(pixels, np.abs(kernels.astype(float)), *larger, **options).max((-1, -2))
+
+
+def assert_within_tile_bound(actual, expected, magnitude):
+    """Check each error against the largest products of its channel."""
+    bound = ERROR_RATIO * reference.BOUNDS[actual.dtype] * np.sqrt(expected.taps)
     error = np.abs(actual.astype(reference.Wide) - expected.value)
     assert actual.shape == expected.value.shape
-    assert (error <= allowed).all(), (error / allowed).max()
+    assert (error <= bound * magnitude[..., np.newaxis, np.newaxis]).all()
 
 
 @st.composite
@@ -37,7 +47,7 @@ def winograd_cases(draw):
     edges = reference.resolve_padding(padding, (3, 3), (3, 3))
     height, width = (max(draw(st.integers(1, 22)), 3 - sum(margin)) for margin in edges)
     groups = draw(st.sampled_from([1, 1, 2, 3]))
-    channels, kernels = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    channels, kernels = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     batch = draw(st.sampled_from([(), (1,), (2,), (5,)]))
     return Case(
         input_shape=(*batch, groups * channels, height, width),
@@ -55,11 +65,16 @@ def winograd_cases(draw):
 
 
 @pytest.mark.parametrize("operation", ["conv2d", "conv2d_input_grad"])
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(case=winograd_cases())
 def test_winograd_agrees_with_the_definition(operation, isa, case):
     actual = compute(operation, case, algorithm="winograd")
-    assert_within_tile_bound(actual, expect(operation, case))
+    magnitude = tile_magnitude(
+        getattr(reference, operation), *operands(operation, case), **case.options
+    )
+    if operation == "conv2d" and case.bias is not None:
+        magnitude = magnitude + np.abs(case.bias.astype(float))
+    assert_within_tile_bound(actual, expect(operation, case), magnitude)
     one = compute(operation, case, algorithm="winograd", num_threads=1)
     assert same_bits(actual, one)
 
@@ -68,9 +83,9 @@ def test_winograd_agrees_with_the_definition(operation, isa, case):
 LARGE = {
     "wide": ((1, 3, 9, 1500), (5, 3, 3, 3)),
     "many samples": ((70, 17, 6, 5), (33, 17, 3, 3)),
-    "many channels": ((1, 513, 20, 18), (16, 513, 3, 3)),
-    "many kernels": ((2, 40, 30, 9), (520, 40, 3, 3)),
-    "tall": ((1, 33, 300, 7), (31, 33, 3, 3)),
+    "many channels": ((1, 513, 12, 14), (9, 513, 3, 3)),
+    "many kernels": ((2, 10, 21, 9), (520, 10, 3, 3)),
+    "tall": ((1, 33, 130, 7), (31, 33, 3, 3)),
 }
 
 
@@ -83,14 +98,15 @@ def test_winograd_agrees_with_the_definition_on_larger_arrays(isa, name):
     expected = reference.conv2d(x, w, padding=1, detailed=True)
     g = rng.standard_normal(expected.value.shape, dtype=np.float32)
     expected_gradient = reference.conv2d_input_grad(g, w, x.shape, padding=1, detailed=True)
-    for function, arguments, value in (
-        (convext.conv2d, (x, w), expected),
-        (convext.conv2d_input_grad, (g, w, x.shape), expected_gradient),
+    for operation, arguments, value in (
+        ("conv2d", (x, w), expected),
+        ("conv2d_input_grad", (g, w, x.shape), expected_gradient),
     ):
+        function = getattr(convext, operation)
         one, two, five = (
             function(*arguments, padding=1, algorithm="winograd", num_threads=n) for n in (1, 2, 5)
         )
-        assert_within_tile_bound(one, value)
+        assert_within_tile_bound(one, value, value.magnitude.max((-1, -2)))
         assert same_bits(one, two)
         assert same_bits(one, five)
 

@@ -6,8 +6,8 @@
 # where the source is zero outside. The taps are the kernels' own or, for the input gradient, turned
 # around, with kernels and channels in each other's place.
 #
-# Kernels are transformed in units of `width` kernels, whose memory does not depend on the images: it
-# can be filled once and used many times.
+# Kernels are transformed in units of `width` kernels, whose memory does not depend on the images:
+# it can be filled once and used many times.
 
 from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, Geometry
@@ -40,9 +40,9 @@ cdef struct Winograd:
     Py_ssize_t sum_stride           # of sums
     int num_threads
 
-# Plan the forward convolution, or the gradient with respect to the input. False, with nothing planned,
-# where another way is to be taken: by the algorithm that was asked for, which applies, or, for AUTO,
-# because that takes less time, which depends on sizes alone.
+# Plan the forward convolution, or the gradient with respect to the input. False, with nothing
+# planned, where another way is to be taken: by the algorithm that was asked for, which applies, or,
+# for AUTO, because that takes less time, which depends on sizes alone.
 cdef bint plan_forward(
     Winograd *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
     Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
@@ -52,12 +52,12 @@ cdef bint plan_input_gradient(
     Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil
 
-# Compute `out`. `bias` may be NULL; transformed kernels are looked up in `kept`, unless that is None,
-# and left there for the next call.
+# Compute `out`. `bias` may be NULL; transformed kernels are looked up in `kept`, unless that is
+# None, and left there for the next call.
 cdef int convolve_by_winograd(
     const Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
 ) except -1
 
 # The memory of transformed kernels in `kept`, which are transformed where they are not there; None
-# where they are better transformed anew at each call.
+# where that would be too much memory.
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)

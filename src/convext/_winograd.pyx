@@ -1,8 +1,8 @@
 """Winograd's convolution F(4x4, 3x3): 36 products where the direct one needs 144.
 
-Pixels and kernels are transformed, for each of the 36 values a matrix of tiles by channels meets one
-of channels by kernels, and the sums are transformed to results; see docs/winograd.md. Vectors hold
-channels, then kernels, never pixels, so that narrow images leave no lane empty.
+Pixels and kernels are transformed, for each of the 36 values a matrix of tiles by channels meets
+one of channels by kernels, and the sums are transformed to results; see docs/winograd.md. Vectors
+hold channels, then kernels, never pixels, so that narrow images leave no lane empty.
 """
 
 cimport numpy as cnp
@@ -10,7 +10,7 @@ import numpy as np
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
-from convext._dispatch cimport WINOGRAD_CHANNELS, Microkernels, microkernels
+from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
@@ -22,16 +22,16 @@ cdef enum:
     OVERLAP = TAPS - 1  # pixels of a tile along an axis that are the next tile's, too
     VALUES = 36         # of a transformed tile
 
-# The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed kernels
-# in the L3 cache.
+# The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
+# kernels in the L3 cache.
 cdef Py_ssize_t MAX_BLOCK_BYTES = 640 * 1024
 cdef Py_ssize_t MAX_KERNEL_BYTES = 8 * 1024 * 1024
 
 # Kernels are fetched for each block, which has at least so many tiles for them.
 cdef Py_ssize_t MIN_TILES = 14
 
-# Where all tiles make one block, kernels are transformed where they are used and need not be fetched:
-# then it is better that the pixels take the L3 cache.
+# Where all tiles make one block, kernels are transformed where they are used and need not be
+# fetched: then it is better that the pixels take the L3 cache.
 cdef Py_ssize_t MAX_SINGLE_BLOCK_BYTES = 5 * 1024 * 1024
 
 # The pixels of a single block are transformed by each thread, which must be worth it.

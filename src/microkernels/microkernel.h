@@ -18,8 +18,8 @@ enum {
      * of equal numbers, each rounded the same way, would drift by more than its square root. */
     CONVEXT_BLOCK = 256,
 
-    /* Winograd's convolution adds up so many channels one after the other, then the sums of such
-     * blocks: each of its products carries more errors than one of the direct convolution. */
+    /* Winograd's convolution adds up so many channels, then the sums of such blocks: each of its
+     * products carries more errors than one of the direct convolution. */
     CONVEXT_WINOGRAD_CHANNELS = 32
 };
 
@@ -86,32 +86,34 @@ typedef void convext_unfold(ptrdiff_t num_pixels, ptrdiff_t num_pieces, const vo
 /* Winograd's convolution of 3x3 taps, in tiles of 4x4 results: 36 values of a kernel and of the 6x6
  * pixels under a tile, their products, summed over the channels, and the results from these sums.
  * Side by side lie CONVEXT_WINOGRAD_CHANNELS channels of a pixel, here 32, and `width` kernels of a
- * channel; the i-th value lies i * stride elements behind the first. Counts of kernels and channels
- * are rounded up to whole vectors.
+ * channel; the i-th value lies i * stride elements behind the first. Counts of kernels and of
+ * channels are rounded up to whole vectors.
  *
- * Kernels: tap t of channel c of kernel k is taps[c * 9 * width + t * tap_stride + k], and its values
- * go to to[c * width + k], ... */
+ * Kernels: tap t of channel c of kernel k is taps[c * 9 * width + t * tap_stride + k], and its
+ * values go to to[c * width + k], ... */
 typedef void convext_winograd_kernels(ptrdiff_t num_channels, ptrdiff_t num_kernels,
                                       const void *taps, ptrdiff_t tap_stride, void *to,
                                       ptrdiff_t stride);
 
-/* Pixels, of a row of tiles: pixel (y, x) of channel c is panel[y * row_stride + x * 32 + c], and the
- * values of a tile go to to[tile * 32 + c], ... */
+/* Pixels, of a row of tiles: pixel (y, x) of channel c is panel[y * row_stride + x * 32 + c], and
+ * the values of a tile go to to[tile * 32 + c], ... */
 typedef void convext_winograd_pixels(ptrdiff_t num_tiles, ptrdiff_t num_channels,
                                      const void *panel, ptrdiff_t row_stride, void *to,
                                      ptrdiff_t stride);
 
-/* Products: sums[tile * width + k] (+)= sum over c of values[tile * 32 + c] * kernels[c * width + k],
- * added to what is there when `accumulate` is not 0, for each of the 36 values. A sum does not depend
- * on its neighbours. */
+/* Products, for each of the 36 values:
+ *
+ * sums[tile * width + k] (+)= sum over c of values[tile * 32 + c] * kernels[c * width + k]
+ *
+ * added to what is there when `accumulate` is not 0. A sum does not depend on its neighbours. */
 typedef void convext_winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channels,
                                        ptrdiff_t num_kernels, const void *values,
                                        ptrdiff_t values_stride, const void *kernels,
                                        ptrdiff_t kernels_stride, void *sums,
                                        ptrdiff_t sums_stride, int accumulate);
 
-/* Results, of a row of tiles: from the sums of a tile, sums[tile * width + k], ..., for each kernel k
- * plus bias[k], to to[(y * num_columns + x) * width + k] for every y < num_rows (at most 4) and
+/* Results, of a row of tiles: from the sums of a tile, sums[tile * width + k], ..., for each kernel
+ * k plus bias[k], to to[(y * num_columns + x) * width + k] for every y < num_rows (at most 4) and
  * x < num_columns. */
 typedef void convext_winograd_results(ptrdiff_t num_kernels, const void *sums, ptrdiff_t stride,
                                       const void *bias, ptrdiff_t num_rows,

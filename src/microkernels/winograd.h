@@ -2,8 +2,8 @@
  * correlating 6x6 pixels with 3x3 taps to 4x4 results is evaluating both as polynomials at six
  * points along each axis, multiplying 36 values, and interpolating.
  *
- * The points are 0, infinity, +-43/64 and +-3/2, in this order: those at which errors grow little, and
- * for which all factors but those of the kernels are exact in float. Why: docs/winograd.md. */
+ * The points are 0, infinity, +-43/64 and +-3/2, in this order. With them errors grow little, and all
+ * factors but those of the kernels are exact in float; see docs/winograd.md. */
 #ifndef CONVEXT_WINOGRAD_H
 #define CONVEXT_WINOGRAD_H
 

@@ -38,14 +38,19 @@ cdef Py_ssize_t MIN_TAPS_BY_KERNELS = 16
 
 
 cdef bint worth_going_by_kernels(
-    const Correlation *correlation, const Axis *columns, Py_ssize_t taps, Py_ssize_t out_w
+    const Correlation *correlation, const Axis *columns, Py_ssize_t taps, Py_ssize_t out_h,
+    Py_ssize_t out_w
 ) noexcept nogil:
     """Whether vectors of kernels are fuller than vectors of pixels, gaps between rows included."""
     cdef Py_ssize_t lanes = correlation.micro.lanes
     cdef Py_ssize_t kernels = correlation.kernels
     cdef Py_ssize_t width = divide_up(kernels, lanes) * lanes
     cdef Py_ssize_t pitch = out_w + columns.extent // columns.stride
-    return correlation.channels * taps >= MIN_TAPS_BY_KERNELS and kernels * pitch > out_w * width
+    cdef double pixels = divide_up((out_h - 1) * pitch + out_w, lanes) * <double> lanes
+    return (
+        correlation.channels * taps >= MIN_TAPS_BY_KERNELS
+        and kernels * pixels >= <double> out_h * out_w * width
+    )
 
 
 cdef int worth_sliding(
@@ -99,7 +104,7 @@ cdef int init_correlation(
     correlation.weight_offset = NULL
     correlation.scratch = NULL
     correlation.by_kernels = worth_going_by_kernels(
-        correlation, &columns, rows.num_taps * columns.num_taps, out_w
+        correlation, &columns, rows.num_taps * columns.num_taps, out_h, out_w
     )
     correlation.slide = worth_sliding(correlation, &rows, &columns, out_w)
     cut_into_blocks(correlation, out_w)

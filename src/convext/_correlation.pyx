@@ -20,7 +20,8 @@ from convext._vectors_of_kernels cimport (
     finish_vectors_of_kernels, kernels_scratch_size, sum_vectors_of_kernels
 )
 from convext._vectors_of_pixels cimport (
-    finish_vectors_of_pixels, pixels_scratch_size, slide_vectors_of_pixels, sum_vectors_of_pixels
+    finish_vectors_of_pixels, may_sum_in_place, pixels_scratch_size, slide_vectors_of_pixels,
+    sum_vectors_of_pixels
 )
 
 # The sums of a tile for all kernels should stay in a small L2 cache, a block's weights in L1.
@@ -33,8 +34,9 @@ cdef Py_ssize_t MAX_WEIGHT_BYTES = 16 * 1024
 cdef Py_ssize_t TASKS_PER_THREAD = 3
 
 
-# Results computed with vectors of kernels must be brought into rows: too much for fewer products.
-cdef Py_ssize_t MIN_TAPS_BY_KERNELS = 16
+# Results computed with vectors of kernels must be brought into rows, which takes as long as so many
+# products of each.
+cdef Py_ssize_t PRODUCTS_PER_RESULT = 24
 
 
 cdef bint worth_going_by_kernels(
@@ -46,10 +48,10 @@ cdef bint worth_going_by_kernels(
     cdef Py_ssize_t kernels = correlation.kernels
     cdef Py_ssize_t width = divide_up(kernels, lanes) * lanes
     cdef Py_ssize_t pitch = out_w + columns.extent // columns.stride
-    cdef double pixels = divide_up((out_h - 1) * pitch + out_w, lanes) * <double> lanes
+    cdef Py_ssize_t pixels = divide_up((out_h - 1) * pitch + out_w, lanes) * lanes
+    cdef double products = <double> correlation.channels * taps
     return (
-        correlation.channels * taps >= MIN_TAPS_BY_KERNELS
-        and kernels * pixels >= <double> out_h * out_w * width
+        kernels * pixels * products > out_h * out_w * width * (products + PRODUCTS_PER_RESULT)
     )
 
 
@@ -301,10 +303,16 @@ cdef void run_task(
     cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
     cdef real *weights = scratch + weights_start(correlation)
     cdef real *sums = scratch + sums_start(correlation)
+    cdef Py_ssize_t kernel = group * correlation.kernels + first_kernel(correlation, first_block)
+    cdef bint in_place = may_sum_in_place(correlation, &tile, bias, out)
     cdef Array4 images = correlation.source
     cdef const real *pixels
     cdef const Py_ssize_t *offset
     cdef Py_ssize_t c, channels
+    if in_place:
+        sums = <real *> out.data + (
+            out_sample * out.n_stride + kernel * out.c_stride + tile.top * out.h_stride + tile.left
+        )
     images.data = <void *> source
     if correlation.slide != 0:
         tile.num_pixels = (tile.height - 1) * tiling.pitch + (
@@ -332,7 +340,7 @@ cdef void run_task(
         else:
             sum_vectors_of_pixels(
                 correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
-                weights, sums, correlation.row_size
+                weights, sums, out.c_stride if in_place else correlation.row_size
             )
         c += channels
 
@@ -340,7 +348,7 @@ cdef void run_task(
         finish_vectors_of_kernels(
             correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
         )
-    else:
+    elif not in_place:
         finish_vectors_of_pixels(
             correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
         )

@@ -7,6 +7,11 @@ from convext._tile cimport Tile
 # Elements of scratch memory that a thread needs beside the pixels.
 cdef Py_ssize_t pixels_scratch_size(const Correlation *correlation) noexcept nogil
 
+# Whether the sums may be made where the output has them, so that nothing is left to finish.
+cdef bint may_sum_in_place(
+    const Correlation *correlation, const Tile *tile, const real *bias, const Array4 *out
+) noexcept nogil
+
 # Add what `channels` channels, from `channel` on in their group, contribute to the sums of a tile
 # for some blocks of kernels: `pixels` and `offset` from lay_out; the weights, where they are packed
 # here, in the scratch memory; the sums of each kernel `row_size` elements apart.

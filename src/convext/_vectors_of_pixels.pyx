@@ -10,6 +10,18 @@ cdef Py_ssize_t pixels_scratch_size(const Correlation *correlation) noexcept nog
     return blocks_of_chunk(correlation) * correlation.width * correlation.row_size
 
 
+cdef bint may_sum_in_place(
+    const Correlation *correlation, const Tile *tile, const real *bias, const Array4 *out
+) noexcept nogil:
+    """Whether a tile's sums lie one after the other in the output, too, and fill whole vectors."""
+    return (
+        not correlation.by_kernels and correlation.slide == 0
+        and bias == NULL and out.w_stride == 1
+        and (tile.height == 1 or out.h_stride == tile.width == correlation.tiling.pitch)
+        and tile.num_pixels == tile.height * tile.width
+    )
+
+
 cdef void sum_vectors_of_pixels(
     const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
     Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,

@@ -407,14 +407,22 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
                             to_stride);
 }
 
+/* The last vector ends with the last element that is wanted, and nothing beyond it is read. */
 static void decimate(ptrdiff_t count, const void *from_, ptrdiff_t step, void *to_)
 {
     const real *from = from_;
     real *to = to_;
     ptrdiff_t i = 0;
-    if (step == 2)
-        for (; i + LANES < count; i += LANES)
+    if (step == 2 && count >= LANES) {
+        for (; i + LANES < count; i += LANES) {
+            __builtin_prefetch(from + 2 * i + 16 * LANES);
+            __builtin_prefetch(from + 2 * i + 17 * LANES);
             store(to + i, EVERY_OTHER(load(from + 2 * i), load(from + 2 * i + LANES)));
+        }
+        i = count - LANES;
+        store(to + i, EVERY_OTHER_ODD(load(from + 2 * i), load(from + 2 * i + LANES - 1)));
+        return;
+    }
     for (; i < count; i++)
         to[i] = from[i * step];
 }

@@ -176,6 +176,10 @@ LARGE = {
     "dilated": ((1, 8, 50, 70), (16, 8, 3, 3), {"dilation": (4, 3), "padding": 6}),
     "large kernel": ((1, 2, 40, 70), (3, 2, 19, 23), {"padding": "same"}),
     "many samples": ((130, 2, 7, 7), (6, 2, 3, 3), {"padding": 1}),
+    "wide windows": ((9, 1, 33, 33), (61, 1, 9, 9), {}),
+    "wide windows, padded": ((3, 2, 40, 45), (16, 2, 5, 15), {"padding": (2, 7)}),
+    "wide windows, strided": ((2, 6, 61, 67), (64, 3, 7, 7), {"stride": 2, "groups": 2}),
+    "wide windows in wide rows": ((1, 1, 8, 1400), (32, 1, 3, 6), {"stride": (2, 1)}),
 }
 
 
@@ -1027,7 +1031,7 @@ AT_THE_EDGE_OF_MEMORY = """
                 for channels, kernels, groups in ((1, 1, 1), (3, 2, 1), (2, 15, 1), (4, 4, 4)):
                     for options in ({}, {"padding": 1}, {"stride": 2}, {"dilation": (1, 2)}):
                         options = {**options, "groups": groups}
-                        for size in ((3, 3), (2, 2), (1, 1)):
+                        for size in ((3, 3), (2, 2), (1, 1), (2, 7)):
                             if (size[1] - 1) * 2 >= width:
                                 continue
                             x = rng.random((channels, 4, width)).astype(dtype)

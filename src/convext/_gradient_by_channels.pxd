@@ -14,10 +14,10 @@ cdef void add_tile_by_channels(
     Py_ssize_t image, const real *output_grad, bint first, real *scratch
 ) noexcept nogil
 
-# Add the running sums of a part to part.sums, or round them to the gradient itself, of which
-# `kernel_grad` is the first kernel and channel.
+# Add the running sums of a part to part.sums, which begin anew where `fresh`, or round them to the
+# gradient itself, of which `kernel_grad` is the first kernel and channel.
 cdef void flush_channels(
-    const KernelGradient *gradient, const Part *part, real *scratch
+    const KernelGradient *gradient, const Part *part, bint fresh, real *scratch
 ) noexcept nogil
 cdef void store_channels(
     const KernelGradient *gradient, const Part *part, const real *scratch, real *kernel_grad

@@ -182,7 +182,7 @@ cdef void gather_kernel(
 
 
 cdef void flush_channels(
-    const KernelGradient *gradient, const Part *part, real *scratch
+    const KernelGradient *gradient, const Part *part, bint fresh, real *scratch
 ) noexcept nogil:
     cdef Py_ssize_t taps = gradient.tiling.taps
     cdef Scratch layout = arrange(gradient, part.kernels)
@@ -194,7 +194,7 @@ cdef void flush_channels(
         gather_kernel(gradient, part, &layout, k, scratch, sums)
         to = part.sums + k * gradient.channels * taps
         for i in range(part.channels * taps):
-            to[i] += sums[i]
+            to[i] = sums[i] if fresh else to[i] + sums[i]
 
 
 cdef void store_channels(

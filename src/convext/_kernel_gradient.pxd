@@ -20,7 +20,7 @@ cdef struct KernelGradient:
     void *scratch                   # scratch_size elements for each of num_threads
     double *sums                    # [segments][size], NULL where parts need no sums
     int num_threads
-    bint by_channels                # else by dots
+    bint by_kernels, by_channels    # else by dots
     bint unfolded                   # by channels, of which each tap counts as one
     Unfolding unfolding
     bint in_one_go                  # each part has a single running sum, which is the result

@@ -18,6 +18,9 @@ from convext._gradient_by_channels cimport (
     add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
 )
 from convext._gradient_by_dots cimport add_tile_by_dots, dots_scratch_size
+from convext._gradient_by_kernels cimport (
+    add_tile_by_kernels, flush_kernels, kernels_scratch_size, store_kernels
+)
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, divide_up, threads_for
@@ -38,6 +41,9 @@ cdef Py_ssize_t TILE_PIXELS_BY_CHANNELS = 256
 cdef Py_ssize_t MAX_TILE_PIXELS_BY_CHANNELS = 1024
 cdef Py_ssize_t TILE_ROWS_BY_CHANNELS = 4
 
+# By kernels: pixels of a tile.
+cdef Py_ssize_t TILE_PIXELS_BY_KERNELS = 1024
+
 # Windows of more taps than this are not unfolded, nor those whose pieces meet fewer products of
 # vectors: copying a piece takes as long as some of these.
 cdef Py_ssize_t MAX_UNFOLDED_TAPS = 256
@@ -47,7 +53,7 @@ cdef Py_ssize_t PRODUCTS_PER_PIECE = 16
 cdef Py_ssize_t MAX_RUNNING_PIXELS = 2048
 
 # A segment has at least so many pixels, or adding its sums to the others' takes too long.
-cdef Py_ssize_t MIN_SEGMENT_PIXELS = 512
+cdef Py_ssize_t MIN_SEGMENT_PIXELS = 1024
 
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
@@ -58,6 +64,21 @@ cdef bint worth_going_by_channels(const KernelGradient *gradient) noexcept nogil
     cdef Py_ssize_t lanes = gradient.micro.lanes
     cdef Py_ssize_t width = divide_up(gradient.channels, lanes) * lanes
     return gradient.kernels >= 4 and 4 * gradient.channels >= 3 * width
+
+
+cdef bint worth_going_by_kernels(
+    const KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w,
+    const Geometry *geometry
+) noexcept nogil:
+    """Whether vectors of kernels are nearly full, and met by enough neighbouring taps."""
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t most = gradient.micro.max_kernels
+    cdef Py_ssize_t width = divide_up(gradient.kernels, lanes) * lanes
+    return (
+        4 * gradient.kernels >= 3 * width and geometry.dilation_w == 1
+        and 3 * (kernel_w // divide_up(kernel_w, most)) >= most
+        and geometry.stride_h <= kernel_h and geometry.stride_w <= kernel_w
+    )
 
 
 cdef bint worth_unfolding(
@@ -110,11 +131,17 @@ cdef int init_kernel_gradient(
     gradient.kernels = output_grad.c // geometry.groups
     gradient.size = output_grad.c * gradient.channels * kernel_h * kernel_w
     gradient.by_channels = worth_going_by_channels(gradient)
-    gradient.unfolded = not gradient.by_channels and worth_unfolding(
+    gradient.by_kernels = not gradient.by_channels and worth_going_by_kernels(
+        gradient, kernel_h, kernel_w, geometry
+    )
+    gradient.unfolded = not (gradient.by_channels or gradient.by_kernels) and worth_unfolding(
         gradient, kernel_h, kernel_w, geometry.stride_w
     )
     gradient.unfolding.place = NULL
-    if gradient.unfolded:
+    if gradient.by_kernels:
+        max_pixels = TILE_PIXELS_BY_KERNELS
+        max_block = gradient.channels
+    elif gradient.unfolded:
         gradient.by_channels = True
         max_pixels = TILE_PIXELS_BY_CHANNELS
         max_block = gradient.channels
@@ -139,7 +166,8 @@ cdef int init_kernel_gradient(
     gradient.row_size = row_size(tiling, micro.lanes)
 
     row_bytes = <Py_ssize_t> itemsize * (
-        tiling.taps * tiling.block if gradient.by_channels else gradient.row_size
+        tiling.taps * tiling.block if gradient.by_channels or gradient.by_kernels
+        else gradient.row_size
     )
     gradient.kernel_chunks = divide_up(gradient.kernels, max(1, MAX_CHUNK_BYTES // row_bytes))
     gradient.channel_chunks = divide_up(gradient.channels, tiling.block)
@@ -156,14 +184,16 @@ cdef int init_kernel_gradient(
             )
         ))
     gradient.in_one_go = (
-        gradient.by_channels and gradient.segments == 1
+        (gradient.by_channels or gradient.by_kernels and gradient.channel_chunks == 1)
+        and gradient.segments == 1
         and num_samples * output_grad.h * output_grad.w <= MAX_RUNNING_PIXELS
     )
     gradient.num_threads = threads_for(products, parts * gradient.segments, num_threads)
 
     kernels = divide_up(gradient.kernels, gradient.kernel_chunks)
     gradient.scratch_size = aligned_size(
-        channels_scratch_size(gradient, kernels) if gradient.by_channels
+        kernels_scratch_size(gradient, kernels) if gradient.by_kernels
+        else channels_scratch_size(gradient, kernels) if gradient.by_channels
         else dots_scratch_size(gradient, kernels),
         itemsize
     )
@@ -222,9 +252,10 @@ cdef void run_part(
     cdef Array4 source = gradient.images
     cdef Tile tile
     cdef Py_ssize_t i, n, k, image, running = 0
+    cdef bint fresh = True
     cdef const real *first_grad
     source.data = <void *> images
-    if not gradient.in_one_go:
+    if not (gradient.by_kernels or gradient.by_channels):
         for k in range(part.kernels):
             memset(
                 part.sums + k * gradient.channels * tiling.taps, 0,
@@ -243,18 +274,42 @@ cdef void run_part(
         first_grad = output_grad + (
             n * gradient.output_grad.n_stride + part.kernel * gradient.output_grad.c_stride
         )
-        if not gradient.by_channels:
+        if gradient.by_kernels:
+            add_tile_by_kernels(
+                gradient, &part, &tile, &source, image, first_grad, running == 0, scratch
+            )
+        elif gradient.by_channels:
+            add_tile_by_channels(
+                gradient, &part, &tile, &source, image, first_grad, running == 0, scratch
+            )
+        else:
             add_tile_by_dots(gradient, &part, &tile, &source, image, first_grad, scratch)
             continue
-        add_tile_by_channels(
-            gradient, &part, &tile, &source, image, first_grad, running == 0, scratch
-        )
         running += tile.height * tile.width
         if gradient.in_one_go and i == end - 1:
-            store_channels(gradient, &part, scratch, kernel_grad + part.first)
+            store_running_sums(gradient, &part, scratch, kernel_grad + part.first)
         elif running >= MAX_RUNNING_PIXELS or i == end - 1:
-            flush_channels(gradient, &part, scratch)
+            flush_running_sums(gradient, &part, fresh, scratch)
+            fresh = False
             running = 0
+
+
+cdef void store_running_sums(
+    const KernelGradient *gradient, const Part *part, const real *scratch, real *kernel_grad
+) noexcept nogil:
+    if gradient.by_kernels:
+        store_kernels(gradient, part, scratch, kernel_grad)
+    else:
+        store_channels(gradient, part, scratch, kernel_grad)
+
+
+cdef void flush_running_sums(
+    const KernelGradient *gradient, const Part *part, bint fresh, real *scratch
+) noexcept nogil:
+    if gradient.by_kernels:
+        flush_kernels(gradient, part, fresh, scratch)
+    else:
+        flush_channels(gradient, part, fresh, scratch)
 
 
 cdef void run_kernel_gradient(

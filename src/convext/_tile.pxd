@@ -78,3 +78,10 @@ cdef const real *lay_out(
     const Tiling *tiling, const Tile *tile, const Array4 *source, Py_ssize_t n,
     Py_ssize_t channel, Py_ssize_t channels, real *scratch, int lanes, const Py_ssize_t **offset
 ) noexcept nogil
+
+# Copy the pixels first, first + stride, ... of a row of `size`, which lie `step` elements apart;
+# outside of it are zeros.
+cdef void pack_row(
+    const Tiling *tiling, const real *source, Py_ssize_t step, Py_ssize_t first,
+    Py_ssize_t stride, Py_ssize_t size, real *to, Py_ssize_t count
+) noexcept nogil

@@ -200,7 +200,6 @@ cdef void pack_row(
     const Tiling *tiling, const real *source, Py_ssize_t step, Py_ssize_t first,
     Py_ssize_t stride, Py_ssize_t size, real *to, Py_ssize_t count
 ) noexcept nogil:
-    """Copy the pixels first, first + stride, ... of a row of `size`, with zeros outside of it."""
     cdef Py_ssize_t begin = 0, end = 0
     if first < 0:
         begin = min(count, divide_up(-first, stride))

@@ -345,6 +345,36 @@ static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *con
             to[i * to_stride + r] = result[i * LANES + r];
 }
 
+/* The compiler does not see where this leads, and so keeps no pointer for every step of a loop: there
+ * are not registers enough. */
+CONVEXT_INLINE const real *step_by(const real *pointer, ptrdiff_t stride)
+{
+    pointer += stride;
+    __asm__("" : "+r"(pointer));
+    return pointer;
+}
+
+/* LANES rows, at least as many elements of each, in whole squares: the last one may overlap. */
+static void interleave_squares(ptrdiff_t count, const real *from, ptrdiff_t row_stride, real *to,
+                               ptrdiff_t to_stride)
+{
+    for (ptrdiff_t begin = 0; begin < count; begin += LANES) {
+        const ptrdiff_t i = MIN(begin, count - LANES);
+        const real *row = from + i;
+        const real *column = to + i * to_stride;
+        vec square[LANES];
+        UNROLL(16)
+        for (int r = 0; r < LANES; r++, row = step_by(row, row_stride)) {
+            square[r] = load_once(row);
+            __builtin_prefetch(row + PREFETCH_ELEMENTS);
+        }
+        transpose(square);
+        UNROLL(16)
+        for (int r = 0; r < LANES; r++, column = step_by(column, to_stride))
+            store((real *)column, square[r]);
+    }
+}
+
 /* LANES rows or fewer, in squares. What a square writes beyond the last row is overwritten by the
  * next elements; the last ones must not write more than there is room for. */
 static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
@@ -352,6 +382,10 @@ static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *fr
                              ptrdiff_t to_stride, const real *to_end)
 {
     const real *row[LANES];
+    if (num_rows == LANES && count >= LANES) {
+        interleave_squares(count, from, row_stride, to, to_stride);
+        return;
+    }
     for (int r = 0; r < LANES; r++)
         row[r] = from + MIN(r, num_rows - 1) * row_stride;
     for (ptrdiff_t i = 0; i < count; i += LANES) {

@@ -165,6 +165,57 @@ def test_operations_agree_with_the_definition_at_every_tile_edge(isa, width, dty
             reference.assert_within_bound(actual, expected)
 
 
+# Few kernels over many channels, where the forward convolution and the input gradient shift sums:
+# channels, kernels (each per group), groups, image, kernel, options.
+FEW_KERNELS = {
+    "one": (32, 1, 1, (25, 25), (5, 5), {}),
+    "padded": (17, 1, 1, (19, 33), (4, 7), {"padding": ((3, 1), (0, 6))}),
+    "dilated": (20, 1, 1, (41, 18), (3, 2), {"dilation": (4, 3), "padding": (4, 1)}),
+    "groups": (16, 3, 2, (16, 44), (5, 5), {}),
+    "groups, padded": (16, 3, 2, (12, 40), (5, 5), {"padding": 4}),
+    "in bands": (24, 1, 1, (90, 70), (3, 3), {"padding": 1}),
+    "wide rows": (64, 1, 1, (5, 1201), (3, 3), {"padding": "same"}),
+}
+
+
+@pytest.mark.parametrize("name", FEW_KERNELS)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_few_kernels_over_many_channels(isa, name, dtype):
+    channels, kernels, groups, image_hw, kernel_hw, options = FEW_KERNELS[name]
+    options = {**options, "groups": groups}
+    rng = np.random.default_rng(23)
+    x = rng.standard_normal((2, channels * groups, *image_hw)).astype(dtype)
+    w = rng.standard_normal((kernels * groups, channels, *kernel_hw)).astype(dtype)
+    b = rng.standard_normal(kernels * groups).astype(dtype)
+    expected = reference.conv2d(x, w, bias=b, **options, detailed=True)
+    for threads in (1, 3):
+        actual = convext.conv2d(x, w, bias=b, **options, num_threads=threads)
+        reference.assert_within_bound(actual, expected)
+    assert same_bits(actual, convext.conv2d(x, w, bias=b, **options, num_threads=1))
+
+    # The same sizes the other way round: the gradient's channels are the convolution's kernels.
+    shape = (2, kernels * groups, *image_hw)
+    w = rng.standard_normal((channels * groups, kernels, *kernel_hw)).astype(dtype)
+    g = convext.conv2d(rng.standard_normal(shape).astype(dtype), w, **options)
+    expected = reference.conv2d_input_grad(g, w, shape, **options, detailed=True)
+    for threads in (1, 3):
+        actual = convext.conv2d_input_grad(g, w, shape, **options, num_threads=threads)
+        reference.assert_within_bound(actual, expected)
+    assert same_bits(actual, convext.conv2d_input_grad(g, w, shape, **options, num_threads=1))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_few_kernels_spread_nan_and_infinity_no_further_than_their_windows(isa, value):
+    rng = np.random.default_rng(29)
+    w = rng.uniform(1, 2, (1, 32, 3, 3))
+    marks = one_marked_pixel_each(32, HEIGHT, 18, marked_channel=30)
+    x = rng.standard_normal(marks.shape)
+    clean = convext.conv2d(np.where(marks, 0, x), w, padding=1)
+    result = convext.conv2d(np.where(marks, value, x), w, padding=1)
+    covering = reached("conv2d", marks, w.shape, padding=1)
+    check_only_reached_are(lambda a: ~np.isfinite(a), result, covering, clean)
+
+
 # Larger than what is generated: several blocks of channels, of kernels and of rows.
 LARGE = {
     "many channels": ((1, 70, 9, 17), (3, 70, 3, 3), {"padding": 1}),

@@ -20,6 +20,10 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_rows, Py_ssize_t num_columns, void *predicted, Py_ssize_t pitch,
         const void *target, Py_ssize_t target_pitch, double scale)
 
+    ctypedef void add_rows_kernel "convext_add_rows"(
+        Py_ssize_t num_rows, Py_ssize_t num_columns, const void *source, Py_ssize_t source_pitch,
+        void *to, Py_ssize_t to_pitch)
+
     ctypedef void interleave_kernel "convext_interleave"(
         Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
         Py_ssize_t step, void *to, Py_ssize_t to_stride)
@@ -61,6 +65,7 @@ cdef extern from "microkernel.h" nogil:
         slide_kernel *slide[5]
         dot_kernel *dot[5][25]
         residual_kernel *residual
+        add_rows_kernel *add_rows
         interleave_kernel *interleave
         decimate_kernel *decimate
         unfold_kernel *unfold

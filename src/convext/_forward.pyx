@@ -13,6 +13,7 @@ from convext._geometry cimport (
 )
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
+from convext._shifted_sums cimport ShiftedSums, convolve_by_shifts, plan_forward_by_shifts
 from convext._tile cimport Axis, init_axis
 from convext._winograd cimport (
     Winograd, convolve_by_winograd, kept_kernels, plan_forward
@@ -119,6 +120,7 @@ def conv2d(
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef Winograd plan
+    cdef ShiftedSums by_shifts
     cdef Correlation correlation
     cdef Interrupt interrupt
     cdef int status
@@ -126,6 +128,11 @@ def conv2d(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads, itemsize
     ):
         convolve_by_winograd(&plan, &weights, offsets, &result, kept)
+        return
+    if plan_forward_by_shifts(
+        &by_shifts, &images, &weights, &geometry, &result, num_threads, itemsize
+    ):
+        convolve_by_shifts(&by_shifts, offsets, &result)
         return
     status = init_forward(
         &correlation, &images, &weights, images.n, &geometry, result.h, result.w, num_threads,

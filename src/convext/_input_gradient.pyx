@@ -17,6 +17,9 @@ from convext._correlation cimport (
 from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
+from convext._shifted_sums cimport (
+    ShiftedSums, convolve_by_shifts, plan_input_gradient_by_shifts
+)
 from convext._tile cimport Axis, init_axis_at
 from convext._winograd cimport (
     Winograd, convolve_by_winograd, plan_input_gradient
@@ -164,15 +167,22 @@ def conv2d_input_grad(
     cdef Array4 weights = describe(kernels)
     cdef Array4 result = describe(input_grad)
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
-    cdef bint single = cnp.PyArray_ITEMSIZE(input_grad) == sizeof(float)
+    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(input_grad)
+    cdef bint single = itemsize == sizeof(float)
     cdef Winograd plan
+    cdef ShiftedSums by_shifts
     cdef Interrupt interrupt
     cdef int status
     if plan_input_gradient(
         &plan, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
-        cnp.PyArray_ITEMSIZE(input_grad)
+        itemsize
     ):
         convolve_by_winograd(&plan, &weights, NULL, &result, None)
+        return
+    if plan_input_gradient_by_shifts(
+        &by_shifts, &gradients, &weights, &geometry, &result, num_threads, itemsize
+    ):
+        convolve_by_shifts(&by_shifts, NULL, &result)
         return
     with nogil:
         start_polling(&interrupt)

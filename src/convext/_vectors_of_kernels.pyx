@@ -8,22 +8,11 @@ from libc.string cimport memset
 
 from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, weights_of_block
 from convext._geometry cimport Array4, real
+from convext._prefetch cimport fetch
 from convext._scratch cimport aligned_size
 from convext._tasks cimport divide_up
 from convext._tile cimport Axis, Tile
 from convext._vectors_of_pixels cimport store_tile
-
-
-cdef extern from *:
-    """
-    /* Ask for `count` bytes, to be in the L2 cache when they are needed. */
-    static inline void convext_fetch(const char *from, Py_ssize_t count)
-    {
-        for (Py_ssize_t i = 0; i < count; i += 64)
-            __builtin_prefetch(from + i, 0, 2);
-    }
-    """
-    void fetch "convext_fetch"(const char *source, Py_ssize_t count) noexcept nogil
 
 
 cdef inline Py_ssize_t sums_stride(const Correlation *correlation) noexcept nogil:

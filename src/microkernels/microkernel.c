@@ -296,6 +296,28 @@ static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicte
     return sum + sum_of_lanes(squares);
 }
 
+/* The last vector of a row ends with the row. Where it begins within the one before, it is computed
+ * first, from what was there. */
+static void add_rows(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *from_,
+                     ptrdiff_t from_pitch, void *to_, ptrdiff_t to_pitch)
+{
+    const real *from = from_;
+    real *to = to_;
+    const ptrdiff_t last = num_columns - LANES;
+    for (ptrdiff_t r = 0; r < num_rows; r++, from += from_pitch, to += to_pitch) {
+        if (last < 0) {
+            /* Volatile, or the compiler makes vectors that are longer than the row. */
+            for (ptrdiff_t c = 0; c < num_columns; c++)
+                *(volatile real *)(to + c) += from[c];
+            continue;
+        }
+        const vec end = load(to + last) + load(from + last);
+        for (ptrdiff_t c = 0; c < last; c += LANES)
+            store(to + c, load(to + c) + load(from + c));
+        store(to + last, end);
+    }
+}
+
 /* The next elements of each row are asked for early: the rows lie too far apart for the hardware to
  * see where they lead. */
 enum { PREFETCH_ELEMENTS = 8 * LANES };
@@ -557,6 +579,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .slide = {FOR_SLIDE_ROWS(SLIDE_ENTRY)},
     .dot = {FOR_DOTS(DOT_ENTRY)},
     .residual = residual,
+    .add_rows = add_rows,
     .interleave = interleave,
     .decimate = decimate,
     .unfold = unfold,

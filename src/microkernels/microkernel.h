@@ -73,6 +73,10 @@ typedef void convext_interleave(ptrdiff_t count, ptrdiff_t num_rows, const void 
                                 ptrdiff_t row_stride, ptrdiff_t step, void *to,
                                 ptrdiff_t to_stride);
 
+/* to[r * to_pitch + c] += from[r * from_pitch + c] for every r < num_rows and c < num_columns. */
+typedef void convext_add_rows(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *from,
+                              ptrdiff_t from_pitch, void *to, ptrdiff_t to_pitch);
+
 /* to[i] = from[i * step] for every i < count. */
 typedef void convext_decimate(ptrdiff_t count, const void *from, ptrdiff_t step, void *to);
 
@@ -130,6 +134,7 @@ typedef struct {
     convext_slide *slide[CONVEXT_MAX_SLIDE_ROWS + 1];
     convext_dot *dot[CONVEXT_MAX_ROWS + 1][CONVEXT_MAX_DOT_TAPS + 1];
     convext_residual *residual;
+    convext_add_rows *add_rows;
     convext_interleave *interleave;
     convext_decimate *decimate;
     convext_unfold *unfold;

@@ -161,6 +161,7 @@ def conv2d_kernel_grad(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
+    algorithm: Algorithm = "auto",
     num_threads: int | None = None,
 ) -> RealArray:
     """Return the gradient of a loss with respect to the kernels of a convolution.
@@ -173,7 +174,7 @@ def conv2d_kernel_grad(
         The gradient of the loss with respect to the result of `conv2d`.
     kernel_shape : (int, int)
         Height and width of the kernels, (kh, kw).
-    stride, padding, dilation, groups, num_threads
+    stride, padding, dilation, groups, algorithm, num_threads
         As given to `conv2d`.
 
     Returns
@@ -201,8 +202,8 @@ def conv2d_kernel_grad(
     """
     images = as_array("input_data", input_data)
     gradients = as_array("output_grad", output_grad)
-    make = remembering(plan_kernel_grad, stride, padding, dilation, groups, kernel_shape)
-    shape, dtype, convolution, _ = make(
+    make = remembering(plan_kernel_grad, stride, padding, dilation, groups, kernel_shape, algorithm)
+    shape, dtype, convolution, method = make(
         images.shape,
         images.dtype,
         gradients.shape,
@@ -212,6 +213,7 @@ def conv2d_kernel_grad(
         padding,
         dilation,
         groups,
+        algorithm,
     )
     threads = resolve_num_threads(num_threads)
     result: RealArray = np.empty(shape, dtype)
@@ -224,6 +226,7 @@ def conv2d_kernel_grad(
         convolution.dilation,
         convolution.groups,
         threads,
+        method,
     )
     return result
 

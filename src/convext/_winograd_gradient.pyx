@@ -1,0 +1,322 @@
+"""Winograd's kernel gradient: 36 products for a tile of 4x4 output gradients instead of 144.
+
+Pixels and output gradients are transformed; for each of the 36 values a matrix of kernels by tiles
+meets one of tiles by channels, and the sums are transformed to the nine taps: docs/winograd.md.
+Vectors hold kernels, then channels, never pixels, so that narrow images leave no lane empty.
+
+The sums of a block of tiles are transformed in the arrays' own type, and added in float64 to those
+of the other blocks, in an order that depends on the shapes alone.
+"""
+
+from cython.parallel cimport parallel, prange, threadid
+from libc.string cimport memset
+
+from convext._dispatch cimport WINOGRAD_CHANNELS, Microkernels, microkernels
+from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
+from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext._tasks cimport ENOUGH_TASKS, divide_up, threads_for
+from convext._winograd cimport (
+    Winograd, apart, cut_into_blocks, fill_panel, panel_columns, panel_strips, transform_block
+)
+
+cdef enum:
+    TILE = 4            # output gradients of a tile along an axis
+    TAPS = 3
+    AREA = TAPS * TAPS
+    OVERLAP = TAPS - 1
+    VALUES = 36         # of a transformed tile
+
+# So many tiles are summed, then the sums of such blocks: it rounds less than one long sum.
+cdef Py_ssize_t TILES_PER_SUM = 32
+
+# The transformed pixels of a block of tiles are read for each unit of kernels.
+cdef Py_ssize_t MAX_BLOCK_BYTES = 4 * 1024 * 1024
+cdef Py_ssize_t MAX_TILES = 256
+cdef Py_ssize_t MIN_TILES = 16
+
+# The partial gradients of all segments together.
+cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
+
+NO_MEMORY = "not enough memory for the scratch space of Winograd's kernel gradient"
+
+
+# ---------------------------------------------------------------- the plan
+
+
+cdef bint plan_kernel_gradient(
+    WinogradGradient *plan, const Array4 *images, const Array4 *output_grad,
+    const Geometry *geometry, Py_ssize_t kernel_h, Py_ssize_t kernel_w, int algorithm,
+    int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef Py_ssize_t kernels = output_grad.c // geometry.groups
+    cdef Py_ssize_t channels = images.c // geometry.groups
+    cdef double products = <double> AREA * channels * output_grad.c * images.n * (
+        output_grad.h * output_grad.w
+    )
+    cdef Py_ssize_t tile_bytes, most, units
+    if algorithm != WINOGRAD or products == 0:
+        return False
+    plan.groups = geometry.groups
+    plan.group_units = divide_up(kernels, WINOGRAD_CHANNELS)
+    plan.size = output_grad.c * channels * AREA
+    plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, itemsize)
+
+    tile_bytes = VALUES * WINOGRAD_CHANNELS * <Py_ssize_t> itemsize
+    tile_bytes *= divide_up(channels, WINOGRAD_CHANNELS) + 1
+    most = min(MAX_TILES, max(MIN_TILES, MAX_BLOCK_BYTES // tile_bytes))
+    describe_tiles(&plan.pixels, images, channels, output_grad, itemsize, most)
+    plan.pixels.top = -geometry.padding_top
+    plan.pixels.left = -geometry.padding_left
+    describe_tiles(&plan.gradients, output_grad, kernels, output_grad, itemsize, most)
+    plan.gradients.top = plan.gradients.left = 0
+
+    units = plan.groups * plan.group_units
+    plan.in_one_go = plan.pixels.num_blocks == 1
+    plan.segments = max(1, min(
+        min(plan.pixels.num_blocks, divide_up(ENOUGH_TASKS, units)),
+        MAX_SUM_BYTES // (plan.size * <Py_ssize_t> sizeof(double))
+    ))
+    plan.num_threads = threads_for(products, units * plan.segments, num_threads)
+    plan.parts = min(units, divide_up(plan.num_threads, plan.segments))
+    return True
+
+
+cdef void describe_tiles(
+    Winograd *tiles, const Array4 *source, Py_ssize_t channels, const Array4 *output_grad,
+    size_t itemsize, Py_ssize_t most
+) noexcept nogil:
+    """Describe the tiles of `source` under those of the output gradients."""
+    tiles.micro = microkernels(itemsize)
+    tiles.itemsize = itemsize
+    tiles.source = source[0]
+    tiles.channels = channels
+    tiles.channel_blocks = divide_up(channels, WINOGRAD_CHANNELS)
+    tiles.out_h = output_grad.h
+    tiles.out_w = output_grad.w
+    tiles.source.n = output_grad.n
+    cut_into_blocks(tiles, most)
+
+
+# ---------------------------------------------------------------- tasks
+
+# The scratch memory of a thread: the transformed pixels of a block of tiles, the transformed output
+# gradients of a unit of kernels, and then panels or, later, the sums and what becomes of them.
+cdef struct Scratch:
+    Py_ssize_t pixels       # [channel_blocks][VALUES][tiles][WINOGRAD_CHANNELS]
+    Py_ssize_t gradients    # [VALUES][tiles][WINOGRAD_CHANNELS]
+    Py_ssize_t offsets      # of each tile in both
+    Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
+    Py_ssize_t sums         # [VALUES][kernels][WINOGRAD_CHANNELS], at the panel's place
+    Py_ssize_t taps         # [kernels][AREA][WINOGRAD_CHANNELS]
+    Py_ssize_t rows         # [kernels][channels][AREA]
+    Py_ssize_t size
+
+
+cdef Scratch arrange(const WinogradGradient *plan) noexcept nogil:
+    cdef const Winograd *tiles = &plan.pixels
+    cdef size_t itemsize = tiles.itemsize
+    cdef Py_ssize_t taps = WINOGRAD_CHANNELS * WINOGRAD_CHANNELS * AREA
+    cdef Py_ssize_t panel = (
+        (panel_strips(tiles) * TILE + OVERLAP) * panel_columns(tiles) * WINOGRAD_CHANNELS
+    )
+    cdef Scratch layout
+    layout.pixels = 0
+    layout.gradients = tiles.channel_blocks * tiles.value_size
+    layout.offsets = layout.gradients + tiles.value_size
+    layout.panel = layout.sums = layout.offsets + aligned_size(
+        tiles.block_strips * tiles.strip_tiles * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize),
+        itemsize
+    )
+    layout.taps = layout.sums + VALUES * plan.sum_stride
+    layout.rows = layout.taps + taps
+    layout.size = aligned_size(max(layout.rows + taps, layout.panel + panel), itemsize)
+    return layout
+
+
+cdef void transform_gradients(
+    const Winograd *tiles, Py_ssize_t first, Py_ssize_t last, Py_ssize_t kernel, Py_ssize_t count,
+    real *panel, real *values
+) noexcept nogil:
+    """Transform the output gradients of `count` kernels in the strips first <= strip < last."""
+    cdef Py_ssize_t strip, sample, top, left
+    for strip in range(first, last):
+        sample = strip // (tiles.tiles_down * tiles.strips_across)
+        top = strip % tiles.tiles_down * TILE
+        left = strip // tiles.tiles_down % tiles.strips_across * tiles.strip_tiles * TILE
+        fill_panel(
+            tiles,
+            <const real *> tiles.source.data
+            + (sample * tiles.source.n_stride + kernel * tiles.source.c_stride),
+            count, top, left, TILE, panel
+        )
+        tiles.micro.winograd_gradients(
+            tiles.strip_tiles, count, panel, panel_columns(tiles) * WINOGRAD_CHANNELS, values,
+            tiles.value_stride
+        )
+        values += tiles.strip_tiles * WINOGRAD_CHANNELS
+
+
+cdef void multiply(
+    const WinogradGradient *plan, Py_ssize_t num_tiles, Py_ssize_t kernels, Py_ssize_t channels,
+    const real *gradients, const real *pixels, const Py_ssize_t *offset, real *sums
+) noexcept nogil:
+    """For each of the 36 values, kernels x tiles times tiles x channels."""
+    cdef const Microkernels *micro = plan.pixels.micro
+    cdef Py_ssize_t width = divide_up(channels, micro.lanes) * micro.lanes
+    cdef Py_ssize_t parts = divide_up(kernels, micro.max_kernels)
+    cdef Py_ssize_t i, p, k, t
+    for i in range(VALUES):
+        for p in range(parts):
+            k = p * kernels // parts
+            t = 0
+            while t < num_tiles:
+                micro.correlate[(p + 1) * kernels // parts - k](
+                    min(TILES_PER_SUM, num_tiles - t), width, gradients + k, offset + t,
+                    pixels, offset + t, sums + k * WINOGRAD_CHANNELS, WINOGRAD_CHANNELS, t > 0
+                )
+                t += TILES_PER_SUM
+        gradients += plan.gradients.value_stride
+        pixels += plan.pixels.value_stride
+        sums += plan.sum_stride
+
+
+cdef void finish(
+    const WinogradGradient *plan, Py_ssize_t kernel, Py_ssize_t kernels, Py_ssize_t channel,
+    Py_ssize_t channels, const Scratch *layout, real *scratch, real *kernel_grad, double *total
+) noexcept nogil:
+    """Transform sums to taps, and store or, unless `total` is NULL, add them."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t first = (kernel * tiles.channels + channel) * AREA
+    cdef Py_ssize_t k, i
+    cdef real *row
+    tiles.micro.winograd_taps(
+        kernels, channels, scratch + layout.sums, plan.sum_stride, scratch + layout.taps
+    )
+    for k in range(kernels):
+        row = scratch + layout.rows if total != NULL else kernel_grad + first
+        tiles.micro.interleave(
+            channels, AREA, scratch + layout.taps + k * AREA * WINOGRAD_CHANNELS,
+            WINOGRAD_CHANNELS, 1, row, AREA
+        )
+        if total != NULL:
+            for i in range(channels * AREA):
+                total[first + i] += row[i]
+        first += tiles.channels * AREA
+
+
+cdef void add_unit(
+    const WinogradGradient *plan, Py_ssize_t first, Py_ssize_t last, Py_ssize_t unit,
+    const Scratch *layout, real *scratch, real *kernel_grad, double *total
+) noexcept nogil:
+    """Add up the strips first <= strip < last for a unit of kernels and all channels."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t kernel = unit % plan.group_units * WINOGRAD_CHANNELS
+    cdef Py_ssize_t kernels = min(WINOGRAD_CHANNELS, plan.gradients.channels - kernel)
+    cdef Py_ssize_t b, channels
+    kernel += unit // plan.group_units * plan.gradients.channels
+    transform_gradients(
+        &plan.gradients, first, last, kernel, kernels, scratch + layout.panel,
+        scratch + layout.gradients
+    )
+    for b in range(tiles.channel_blocks):
+        channels = min(WINOGRAD_CHANNELS, tiles.channels - b * WINOGRAD_CHANNELS)
+        multiply(
+            plan, (last - first) * tiles.strip_tiles, kernels, channels,
+            scratch + layout.gradients, scratch + layout.pixels + b * tiles.value_size,
+            <const Py_ssize_t *> (scratch + layout.offsets), scratch + layout.sums
+        )
+        finish(
+            plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, kernel_grad,
+            total
+        )
+
+
+cdef void run_task(
+    const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t first_unit, Py_ssize_t last_unit,
+    real *scratch, real *kernel_grad, double *total, Interrupt *interrupt, bint may_poll
+) noexcept nogil:
+    """Add up a segment of the tiles for some units of kernels."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t *offset = <Py_ssize_t *> (scratch + layout.offsets)
+    cdef Py_ssize_t block, unit, first, last, i
+    for i in range(tiles.block_strips * tiles.strip_tiles):
+        offset[i] = i * WINOGRAD_CHANNELS
+    for block in range(
+        segment * tiles.num_blocks // plan.segments,
+        (segment + 1) * tiles.num_blocks // plan.segments
+    ):
+        first = block * tiles.block_strips
+        last = min(tiles.num_strips, first + tiles.block_strips)
+        for unit in range(first_unit, last_unit):
+            if interrupted(interrupt, may_poll):
+                return
+            if unit == first_unit or unit % plan.group_units == 0:
+                transform_block(
+                    tiles, unit // plan.group_units, first, last, scratch + layout.panel,
+                    scratch + layout.pixels
+                )
+            add_unit(plan, first, last, unit, &layout, scratch, kernel_grad, total)
+
+
+cdef void run_tasks(
+    const WinogradGradient *plan, real *scratch, real *kernel_grad, double *sums,
+    Interrupt *interrupt
+) noexcept nogil:
+    cdef Py_ssize_t units = plan.groups * plan.group_units
+    cdef Py_ssize_t size = arrange(plan).size
+    cdef Py_ssize_t task, segment, part
+    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
+        for task in prange(plan.segments * plan.parts, schedule="dynamic"):
+            segment = task // plan.parts
+            part = task % plan.parts
+            run_task(
+                plan, segment, part * units // plan.parts, (part + 1) * units // plan.parts,
+                scratch + threadid() * size, kernel_grad,
+                NULL if sums == NULL else sums + segment * plan.size, interrupt, threadid() == 0
+            )
+
+
+cdef int run(
+    const WinogradGradient *plan, real *kernel_grad, Interrupt *interrupt
+) noexcept nogil:
+    """Compute the gradient. -1 when memory runs out."""
+    cdef real *scratch = <real *> aligned_alloc(
+        plan.num_threads * arrange(plan).size, plan.pixels.itemsize
+    )
+    cdef double *sums = NULL
+    cdef Py_ssize_t segment, i
+    if scratch == NULL:
+        return -1
+    if not plan.in_one_go:
+        sums = <double *> aligned_alloc(plan.segments * plan.size, sizeof(double))
+        if sums == NULL:
+            aligned_free(scratch)
+            return -1
+        memset(sums, 0, plan.segments * plan.size * sizeof(double))
+    run_tasks(plan, scratch, kernel_grad, sums, interrupt)
+    if sums != NULL:
+        for segment in range(1, plan.segments):
+            for i in range(plan.size):
+                sums[i] += sums[segment * plan.size + i]
+        for i in range(plan.size):
+            kernel_grad[i] = <real> sums[i]
+    aligned_free(sums)
+    aligned_free(scratch)
+    return 0
+
+
+cdef int differentiate_by_winograd(const WinogradGradient *plan, void *kernel_grad) except -1:
+    cdef Interrupt interrupt
+    cdef int status
+    with nogil:
+        start_polling(&interrupt)
+        if plan.pixels.itemsize == sizeof(float):
+            status = run[float](plan, <float *> kernel_grad, &interrupt)
+        else:
+            status = run[double](plan, <double *> kernel_grad, &interrupt)
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0

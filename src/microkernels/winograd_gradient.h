@@ -1,0 +1,92 @@
+/* The transforms of Winograd's gradient of 3x3 kernels, on vectors of kernels or of channels: the
+ * same six points as winograd.h, with 4x4 output gradients in the place of the taps, and nine taps
+ * in that of the results; see docs/winograd.md. */
+#ifndef CONVEXT_WINOGRAD_GRADIENT_H
+#define CONVEXT_WINOGRAD_GRADIENT_H
+
+#include "winograd.h"
+
+/* The values of a polynomial of four output gradients. */
+CONVEXT_INLINE void evaluate_gradients(const vec gradient[TILE], vec value[POINTS])
+{
+    const vec even_a = gradient[0] + (real)SQUARE_A * gradient[2];
+    const vec even_b = gradient[0] + (real)SQUARE_B * gradient[2];
+    const vec odd_a = gradient[1] + (real)SQUARE_A * gradient[3];
+    const vec odd_b = gradient[1] + (real)SQUARE_B * gradient[3];
+    value[0] = gradient[0];
+    value[1] = gradient[3];
+    value[2] = even_a + (real)POINT_A * odd_a;
+    value[3] = even_a - (real)POINT_A * odd_a;
+    value[4] = even_b + (real)POINT_B * odd_b;
+    value[5] = even_b - (real)POINT_B * odd_b;
+}
+
+static void winograd_gradients(ptrdiff_t num_tiles, ptrdiff_t num_kernels, const void *panel_,
+                               ptrdiff_t row_stride, void *to_, ptrdiff_t to_stride)
+{
+    for (ptrdiff_t k = 0; k < num_kernels; k += LANES)
+        for (ptrdiff_t tile = 0; tile < num_tiles; tile++) {
+            const real *panel = (const real *)panel_ + tile * TILE * CHANNELS + k;
+            real *to = (real *)to_ + tile * CHANNELS + k;
+            vec columns[TILE][POINTS];
+            UNROLL(4)
+            for (int j = 0; j < TILE; j++) {
+                vec column[TILE];
+                UNROLL(4)
+                for (int i = 0; i < TILE; i++)
+                    column[i] = load(panel + i * row_stride + j * CHANNELS);
+                evaluate_gradients(column, columns[j]);
+            }
+            UNROLL(6)
+            for (int i = 0; i < POINTS; i++) {
+                const vec row[TILE] = {columns[0][i], columns[1][i], columns[2][i], columns[3][i]};
+                vec values[POINTS];
+                evaluate_gradients(row, values);
+                UNROLL(6)
+                for (int j = 0; j < POINTS; j++)
+                    store(to + (i * POINTS + j) * to_stride, values[j]);
+            }
+        }
+}
+
+/* The transpose of evaluate_taps, of sums without the factors of `kernel_factor`. */
+CONVEXT_INLINE void collect_taps(const vec sum[POINTS], vec tap[TAPS])
+{
+    const vec even_a = (real)kernel_factor[2] * (sum[2] + sum[3]);
+    const vec even_b = (real)kernel_factor[4] * (sum[4] + sum[5]);
+    tap[0] = (real)kernel_factor[0] * sum[0] + (even_a + even_b);
+    tap[1] = (real)(POINT_A * kernel_factor[2]) * (sum[2] - sum[3])
+             + (real)(POINT_B * kernel_factor[4]) * (sum[4] - sum[5]);
+    tap[2] = (real)SQUARE_A * even_a + ((real)SQUARE_B * even_b + sum[1]);
+}
+
+static void winograd_taps(ptrdiff_t num_kernels, ptrdiff_t num_channels, const void *sums_,
+                          ptrdiff_t sums_stride, void *to_)
+{
+    for (ptrdiff_t k = 0; k < num_kernels; k++)
+        for (ptrdiff_t c = 0; c < num_channels; c += LANES) {
+            const real *sums = (const real *)sums_ + k * CHANNELS + c;
+            real *to = (real *)to_ + k * TAPS * TAPS * CHANNELS + c;
+            vec columns[POINTS][TAPS];
+            UNROLL(6)
+            for (int j = 0; j < POINTS; j++) {
+                vec sum[POINTS];
+                UNROLL(6)
+                for (int i = 0; i < POINTS; i++)
+                    sum[i] = load(sums + (i * POINTS + j) * sums_stride);
+                collect_taps(sum, columns[j]);
+            }
+            UNROLL(3)
+            for (int i = 0; i < TAPS; i++) {
+                const vec row[POINTS] = {columns[0][i], columns[1][i], columns[2][i],
+                                         columns[3][i], columns[4][i], columns[5][i]};
+                vec tap[TAPS];
+                collect_taps(row, tap);
+                UNROLL(3)
+                for (int j = 0; j < TAPS; j++)
+                    store(to + (i * TAPS + j) * CHANNELS, tap[j]);
+            }
+        }
+}
+
+#endif

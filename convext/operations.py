@@ -191,6 +191,10 @@ def conv2d_kernel_grad(
     -----
     The sums over pixels are taken in blocks, which are added in float64.
 
+    Winograd's algorithm computes 3x3 kernels with stride 1 and dilation 1 from tiles of 4x4 output
+    gradients. NaN and infinity in the input, or in the output gradient, then reach all nine taps of
+    the kernels and channels that meet them, and no others.
+
     Examples
     --------
     >>> import numpy as np
@@ -310,6 +314,8 @@ def conv2d_backprop(
     kernels: npt.ArrayLike,
     target_output: npt.ArrayLike,
     R: npt.ArrayLike,  # noqa: N803  (the textbook's name)
+    *,
+    algorithm: Algorithm = "auto",
 ) -> RealArray:
     """Return the gradient of the mean squared error with respect to the kernels.
 
@@ -323,6 +329,8 @@ def conv2d_backprop(
         What the convolution should give.
     R : array_like, of the same shape
         What it gives: ``conv2d(input_data, kernels)``.
+    algorithm : "auto", "direct" or "winograd", default "auto"
+        As given to `conv2d_kernel_grad`.
 
     Returns
     -------
@@ -360,7 +368,8 @@ def conv2d_backprop(
     for name, array in (("R", predicted), ("target_output", target)):
         if array.shape != expected:
             raise ValueError(f"{name} must have the shape {expected}, got {array.shape}")
-    return conv2d_kernel_grad(images, mse_loss_gradient(predicted, target), weights.shape[2:])
+    gradient = mse_loss_gradient(predicted, target)
+    return conv2d_kernel_grad(images, gradient, weights.shape[2:], algorithm=algorithm)
 
 
 def _check_not_given(

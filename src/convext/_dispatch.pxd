@@ -52,6 +52,11 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_tiles, Py_ssize_t num_kernels, const void *panel, Py_ssize_t row_stride,
         void *to, Py_ssize_t stride)
 
+    ctypedef void winograd_gradient_products_kernel "convext_winograd_gradient_products"(
+        Py_ssize_t num_tiles, Py_ssize_t num_kernels, Py_ssize_t num_channels,
+        const void *gradients, const void *pixels, Py_ssize_t stride, void *sums,
+        Py_ssize_t sums_stride)
+
     ctypedef void winograd_taps_kernel "convext_winograd_taps"(
         Py_ssize_t num_kernels, Py_ssize_t num_channels, const void *sums, Py_ssize_t stride,
         void *to)
@@ -78,6 +83,7 @@ cdef extern from "microkernel.h" nogil:
         winograd_products_kernel *winograd_products
         winograd_results_kernel *winograd_results
         winograd_gradients_kernel *winograd_gradients
+        winograd_gradient_products_kernel *winograd_gradient_products
         winograd_taps_kernel *winograd_taps
 
 

@@ -11,7 +11,7 @@ of the other blocks, in an order that depends on the shapes alone.
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memset
 
-from convext._dispatch cimport WINOGRAD_CHANNELS, Microkernels, microkernels
+from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
@@ -26,9 +26,6 @@ cdef enum:
     AREA = TAPS * TAPS
     OVERLAP = TAPS - 1
     VALUES = 36         # of a transformed tile
-
-# So many tiles are summed, then the sums of such blocks: it rounds less than one long sum.
-cdef Py_ssize_t TILES_PER_SUM = 32
 
 # The transformed pixels of a block of tiles are read for each unit of kernels.
 cdef Py_ssize_t MAX_BLOCK_BYTES = 4 * 1024 * 1024
@@ -55,7 +52,7 @@ cdef bint plan_kernel_gradient(
         output_grad.h * output_grad.w
     )
     cdef Py_ssize_t tile_bytes, most, units
-    if algorithm != WINOGRAD or products == 0:
+    if algorithm != WINOGRAD:
         return False
     plan.groups = geometry.groups
     plan.group_units = divide_up(kernels, WINOGRAD_CHANNELS)
@@ -105,7 +102,6 @@ cdef void describe_tiles(
 cdef struct Scratch:
     Py_ssize_t pixels       # [channel_blocks][VALUES][tiles][WINOGRAD_CHANNELS]
     Py_ssize_t gradients    # [VALUES][tiles][WINOGRAD_CHANNELS]
-    Py_ssize_t offsets      # of each tile in both
     Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
     Py_ssize_t sums         # [VALUES][kernels][WINOGRAD_CHANNELS], at the panel's place
     Py_ssize_t taps         # [kernels][AREA][WINOGRAD_CHANNELS]
@@ -115,7 +111,6 @@ cdef struct Scratch:
 
 cdef Scratch arrange(const WinogradGradient *plan) noexcept nogil:
     cdef const Winograd *tiles = &plan.pixels
-    cdef size_t itemsize = tiles.itemsize
     cdef Py_ssize_t taps = WINOGRAD_CHANNELS * WINOGRAD_CHANNELS * AREA
     cdef Py_ssize_t panel = (
         (panel_strips(tiles) * TILE + OVERLAP) * panel_columns(tiles) * WINOGRAD_CHANNELS
@@ -123,14 +118,10 @@ cdef Scratch arrange(const WinogradGradient *plan) noexcept nogil:
     cdef Scratch layout
     layout.pixels = 0
     layout.gradients = tiles.channel_blocks * tiles.value_size
-    layout.offsets = layout.gradients + tiles.value_size
-    layout.panel = layout.sums = layout.offsets + aligned_size(
-        tiles.block_strips * tiles.strip_tiles * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize),
-        itemsize
-    )
+    layout.panel = layout.sums = layout.gradients + tiles.value_size
     layout.taps = layout.sums + VALUES * plan.sum_stride
     layout.rows = layout.taps + taps
-    layout.size = aligned_size(max(layout.rows + taps, layout.panel + panel), itemsize)
+    layout.size = aligned_size(max(layout.rows + taps, layout.panel + panel), tiles.itemsize)
     return layout
 
 
@@ -155,30 +146,6 @@ cdef void transform_gradients(
             tiles.value_stride
         )
         values += tiles.strip_tiles * WINOGRAD_CHANNELS
-
-
-cdef void multiply(
-    const WinogradGradient *plan, Py_ssize_t num_tiles, Py_ssize_t kernels, Py_ssize_t channels,
-    const real *gradients, const real *pixels, const Py_ssize_t *offset, real *sums
-) noexcept nogil:
-    """For each of the 36 values, kernels x tiles times tiles x channels."""
-    cdef const Microkernels *micro = plan.pixels.micro
-    cdef Py_ssize_t width = divide_up(channels, micro.lanes) * micro.lanes
-    cdef Py_ssize_t parts = divide_up(kernels, micro.max_kernels)
-    cdef Py_ssize_t i, p, k, t
-    for i in range(VALUES):
-        for p in range(parts):
-            k = p * kernels // parts
-            t = 0
-            while t < num_tiles:
-                micro.correlate[(p + 1) * kernels // parts - k](
-                    min(TILES_PER_SUM, num_tiles - t), width, gradients + k, offset + t,
-                    pixels, offset + t, sums + k * WINOGRAD_CHANNELS, WINOGRAD_CHANNELS, t > 0
-                )
-                t += TILES_PER_SUM
-        gradients += plan.gradients.value_stride
-        pixels += plan.pixels.value_stride
-        sums += plan.sum_stride
 
 
 cdef void finish(
@@ -221,10 +188,10 @@ cdef void add_unit(
     )
     for b in range(tiles.channel_blocks):
         channels = min(WINOGRAD_CHANNELS, tiles.channels - b * WINOGRAD_CHANNELS)
-        multiply(
-            plan, (last - first) * tiles.strip_tiles, kernels, channels,
-            scratch + layout.gradients, scratch + layout.pixels + b * tiles.value_size,
-            <const Py_ssize_t *> (scratch + layout.offsets), scratch + layout.sums
+        tiles.micro.winograd_gradient_products(
+            (last - first) * tiles.strip_tiles, kernels, channels, scratch + layout.gradients,
+            scratch + layout.pixels + b * tiles.value_size, tiles.value_stride,
+            scratch + layout.sums, plan.sum_stride
         )
         finish(
             plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, kernel_grad,
@@ -239,10 +206,7 @@ cdef void run_task(
     """Add up a segment of the tiles for some units of kernels."""
     cdef const Winograd *tiles = &plan.pixels
     cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t *offset = <Py_ssize_t *> (scratch + layout.offsets)
-    cdef Py_ssize_t block, unit, first, last, i
-    for i in range(tiles.block_strips * tiles.strip_tiles):
-        offset[i] = i * WINOGRAD_CHANNELS
+    cdef Py_ssize_t block, unit, first, last
     for block in range(
         segment * tiles.num_blocks // plan.segments,
         (segment + 1) * tiles.num_blocks // plan.segments

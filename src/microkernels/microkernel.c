@@ -525,5 +525,6 @@ const convext_microkernels CONVEXT_TABLE = {
     .winograd_products = winograd_products,
     .winograd_results = winograd_results,
     .winograd_gradients = winograd_gradients,
+    .winograd_gradient_products = winograd_gradient_products,
     .winograd_taps = winograd_taps,
 };

@@ -128,6 +128,16 @@ typedef void convext_winograd_gradients(ptrdiff_t num_tiles, ptrdiff_t num_kerne
                                         const void *panel, ptrdiff_t row_stride, void *to,
                                         ptrdiff_t stride);
 
+/* Products, for each of the 36 values, whose first elements lie `stride` apart:
+ *
+ * sums[k * 32 + c] = sum over the tiles of gradients[tile * 32 + k] * pixels[tile * 32 + c]
+ *
+ * A sum does not depend on its neighbours. */
+typedef void convext_winograd_gradient_products(ptrdiff_t num_tiles, ptrdiff_t num_kernels,
+                                                ptrdiff_t num_channels, const void *gradients,
+                                                const void *pixels, ptrdiff_t stride, void *sums,
+                                                ptrdiff_t sums_stride);
+
 /* Taps: from the sums of channel c of kernel k, sums[k * 32 + c], ..., to to[(k * 9 + t) * 32 + c]
  * for every tap t. */
 typedef void convext_winograd_taps(ptrdiff_t num_kernels, ptrdiff_t num_channels,
@@ -153,6 +163,7 @@ typedef struct {
     convext_winograd_products *winograd_products;
     convext_winograd_results *winograd_results;
     convext_winograd_gradients *winograd_gradients;
+    convext_winograd_gradient_products *winograd_gradient_products;
     convext_winograd_taps *winograd_taps;
 } convext_microkernels;
 

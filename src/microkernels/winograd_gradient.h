@@ -49,6 +49,111 @@ static void winograd_gradients(ptrdiff_t num_tiles, ptrdiff_t num_kernels, const
         }
 }
 
+/* So many chains of sums, of so many kernels and vectors of channels, fit the registers. More chains
+ * round less. */
+#if CONVEXT_REGISTERS >= 32
+enum { GRADIENT_CHAINS = 2, GRADIENT_KERNELS = 7, GRADIENT_VECTORS = 2 };
+#define FOR_GRADIENT_KERNELS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#else
+enum { GRADIENT_CHAINS = 2, GRADIENT_KERNELS = 3, GRADIENT_VECTORS = 2 };
+#define FOR_GRADIENT_KERNELS(X) X(1) X(2) X(3)
+#endif
+
+/* So many tiles are added up, then the sums of such blocks. */
+enum { GRADIENT_BLOCK = 32 };
+
+CONVEXT_INLINE void add_tile(const int kernels, const int vectors, const real *gradients,
+                             const real *pixels, vec sum[GRADIENT_KERNELS][GRADIENT_VECTORS])
+{
+    vec pixel[GRADIENT_VECTORS];
+    UNROLL(2)
+    for (int v = 0; v < vectors; v++)
+        pixel[v] = load(pixels + v * LANES);
+    UNROLL(7)
+    for (int k = 0; k < kernels; k++) {
+        const vec gradient = splat(gradients[k]);
+        UNROLL(2)
+        for (int v = 0; v < vectors; v++)
+            sum[k][v] += gradient * pixel[v];
+    }
+}
+
+/* In registers: kernels x vectors sums in chains, of the tiles in turns. From L1: what is streamed
+ * from L2 for the first vectors, or kernels. */
+CONVEXT_INLINE void sum_tiles(const int kernels, const int vectors, ptrdiff_t num_tiles,
+                              const real *gradients, const real *pixels, real *sums,
+                              int accumulate)
+{
+    vec chain[GRADIENT_CHAINS][GRADIENT_KERNELS][GRADIENT_VECTORS];
+    ptrdiff_t t = 0;
+
+    UNROLL(2)
+    for (int i = 0; i < GRADIENT_CHAINS; i++)
+        UNROLL(7)
+        for (int k = 0; k < kernels; k++)
+            UNROLL(2)
+            for (int v = 0; v < vectors; v++)
+                chain[i][k][v] = (vec){0};
+
+    for (; t + GRADIENT_CHAINS <= num_tiles; t += GRADIENT_CHAINS)
+        UNROLL(2)
+        for (int i = 0; i < GRADIENT_CHAINS; i++)
+            add_tile(kernels, vectors, gradients + (t + i) * CHANNELS, pixels + (t + i) * CHANNELS,
+                     chain[i]);
+    if (t < num_tiles)
+        add_tile(kernels, vectors, gradients + t * CHANNELS, pixels + t * CHANNELS, chain[0]);
+
+    UNROLL(7)
+    for (int k = 0; k < kernels; k++)
+        UNROLL(2)
+        for (int v = 0; v < vectors; v++) {
+            real *to = sums + k * CHANNELS + v * LANES;
+            const vec sum = chain[0][k][v] + chain[1][k][v];
+            store(to, accumulate ? load(to) + sum : sum);
+        }
+}
+
+#define SUM_TILES_INSTANCE(kernels) \
+    static void sum_tiles_##kernels(ptrdiff_t num_tiles, ptrdiff_t num_channels, \
+                                    const real *gradients, const real *pixels, real *sums, \
+                                    int accumulate) \
+    { \
+        ptrdiff_t c = 0; \
+        for (; num_channels - c > (GRADIENT_VECTORS - 1) * LANES; c += GRADIENT_VECTORS * LANES) \
+            sum_tiles(kernels, GRADIENT_VECTORS, num_tiles, gradients, pixels + c, sums + c, \
+                      accumulate); \
+        if (c < num_channels) \
+            sum_tiles(kernels, 1, num_tiles, gradients, pixels + c, sums + c, accumulate); \
+    }
+#define SUM_TILES_ENTRY(kernels) [kernels] = sum_tiles_##kernels,
+
+FOR_GRADIENT_KERNELS(SUM_TILES_INSTANCE)
+
+static void winograd_gradient_products(ptrdiff_t num_tiles, ptrdiff_t num_kernels,
+                                       ptrdiff_t num_channels, const void *gradients_,
+                                       const void *pixels_, ptrdiff_t stride, void *sums_,
+                                       ptrdiff_t sums_stride)
+{
+    static void (*const sum_tiles_of[])(ptrdiff_t, ptrdiff_t, const real *, const real *, real *,
+                                        int) = {FOR_GRADIENT_KERNELS(SUM_TILES_ENTRY)};
+    const real *gradients = gradients_, *pixels = pixels_;
+    real *sums = sums_;
+    const ptrdiff_t parts = (num_kernels + GRADIENT_KERNELS - 1) / GRADIENT_KERNELS;
+    for (int i = 0; i < POINTS * POINTS; i++) {
+        for (ptrdiff_t t = 0; t < num_tiles; t += GRADIENT_BLOCK) {
+            const ptrdiff_t tiles = num_tiles - t < GRADIENT_BLOCK ? num_tiles - t : GRADIENT_BLOCK;
+            for (ptrdiff_t p = 0; p < parts; p++) {
+                const ptrdiff_t k = p * num_kernels / parts, end = (p + 1) * num_kernels / parts;
+                sum_tiles_of[end - k](tiles, num_channels, gradients + t * CHANNELS + k,
+                                      pixels + t * CHANNELS, sums + k * CHANNELS, t > 0);
+            }
+        }
+        gradients += stride;
+        pixels += stride;
+        sums += sums_stride;
+    }
+}
+
 /* The transpose of evaluate_taps, of sums without the factors of `kernel_factor`. */
 CONVEXT_INLINE void collect_taps(const vec sum[POINTS], vec tap[TAPS])
 {

@@ -59,7 +59,7 @@ cdef extern from "microkernel.h" nogil:
 
     ctypedef void winograd_taps_kernel "convext_winograd_taps"(
         Py_ssize_t num_kernels, Py_ssize_t num_channels, const void *sums, Py_ssize_t stride,
-        void *to)
+        void *to, Py_ssize_t to_stride)
 
     const Py_ssize_t WINOGRAD_CHANNELS "CONVEXT_WINOGRAD_CHANNELS"
 

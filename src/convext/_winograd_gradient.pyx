@@ -9,7 +9,7 @@ of the other blocks, in an order that depends on the shapes alone.
 """
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
@@ -104,8 +104,8 @@ cdef struct Scratch:
     Py_ssize_t gradients    # [VALUES][tiles][WINOGRAD_CHANNELS]
     Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
     Py_ssize_t sums         # [VALUES][kernels][WINOGRAD_CHANNELS], at the panel's place
-    Py_ssize_t taps         # [kernels][AREA][WINOGRAD_CHANNELS]
-    Py_ssize_t rows         # [kernels][channels][AREA]
+    Py_ssize_t taps         # [AREA][kernels][WINOGRAD_CHANNELS]
+    Py_ssize_t rows         # [kernels][WINOGRAD_CHANNELS][AREA]
     Py_ssize_t size
 
 
@@ -155,21 +155,21 @@ cdef void finish(
     """Transform sums to taps, and store or, unless `total` is NULL, add them."""
     cdef const Winograd *tiles = &plan.pixels
     cdef Py_ssize_t first = (kernel * tiles.channels + channel) * AREA
+    cdef Py_ssize_t count = kernels * WINOGRAD_CHANNELS
+    cdef real *row = scratch + layout.rows
     cdef Py_ssize_t k, i
-    cdef real *row
     tiles.micro.winograd_taps(
-        kernels, channels, scratch + layout.sums, plan.sum_stride, scratch + layout.taps
+        kernels, channels, scratch + layout.sums, plan.sum_stride, scratch + layout.taps, count
     )
+    tiles.micro.interleave(count, AREA, scratch + layout.taps, count, 1, row, AREA)
     for k in range(kernels):
-        row = scratch + layout.rows if total != NULL else kernel_grad + first
-        tiles.micro.interleave(
-            channels, AREA, scratch + layout.taps + k * AREA * WINOGRAD_CHANNELS,
-            WINOGRAD_CHANNELS, 1, row, AREA
-        )
-        if total != NULL:
+        if total == NULL:
+            memcpy(kernel_grad + first, row, channels * AREA * sizeof(real))
+        else:
             for i in range(channels * AREA):
                 total[first + i] += row[i]
         first += tiles.channels * AREA
+        row += WINOGRAD_CHANNELS * AREA
 
 
 cdef void add_unit(

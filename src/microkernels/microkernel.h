@@ -138,10 +138,11 @@ typedef void convext_winograd_gradient_products(ptrdiff_t num_tiles, ptrdiff_t n
                                                 const void *pixels, ptrdiff_t stride, void *sums,
                                                 ptrdiff_t sums_stride);
 
-/* Taps: from the sums of channel c of kernel k, sums[k * 32 + c], ..., to to[(k * 9 + t) * 32 + c]
- * for every tap t. */
+/* Taps: from the sums of channel c of kernel k, sums[k * 32 + c], ..., to
+ * to[t * to_stride + k * 32 + c] for every tap t. */
 typedef void convext_winograd_taps(ptrdiff_t num_kernels, ptrdiff_t num_channels,
-                                   const void *sums, ptrdiff_t stride, void *to);
+                                   const void *sums, ptrdiff_t stride, void *to,
+                                   ptrdiff_t to_stride);
 
 typedef struct {
     int lanes;       /* elements in a vector */

@@ -52,7 +52,7 @@ static void winograd_gradients(ptrdiff_t num_tiles, ptrdiff_t num_kernels, const
 /* So many chains of sums, of so many kernels and vectors of channels, fit the registers. More chains
  * round less. */
 #if CONVEXT_REGISTERS >= 32
-enum { GRADIENT_CHAINS = 2, GRADIENT_KERNELS = 7, GRADIENT_VECTORS = 2 };
+enum { GRADIENT_CHAINS = 4, GRADIENT_KERNELS = 7, GRADIENT_VECTORS = 1 };
 #define FOR_GRADIENT_KERNELS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #else
 enum { GRADIENT_CHAINS = 2, GRADIENT_KERNELS = 3, GRADIENT_VECTORS = 2 };
@@ -87,7 +87,7 @@ CONVEXT_INLINE void sum_tiles(const int kernels, const int vectors, ptrdiff_t nu
     vec chain[GRADIENT_CHAINS][GRADIENT_KERNELS][GRADIENT_VECTORS];
     ptrdiff_t t = 0;
 
-    UNROLL(2)
+    UNROLL(4)
     for (int i = 0; i < GRADIENT_CHAINS; i++)
         UNROLL(7)
         for (int k = 0; k < kernels; k++)
@@ -96,11 +96,11 @@ CONVEXT_INLINE void sum_tiles(const int kernels, const int vectors, ptrdiff_t nu
                 chain[i][k][v] = (vec){0};
 
     for (; t + GRADIENT_CHAINS <= num_tiles; t += GRADIENT_CHAINS)
-        UNROLL(2)
+        UNROLL(4)
         for (int i = 0; i < GRADIENT_CHAINS; i++)
             add_tile(kernels, vectors, gradients + (t + i) * CHANNELS, pixels + (t + i) * CHANNELS,
                      chain[i]);
-    if (t < num_tiles)
+    for (; t < num_tiles; t++)
         add_tile(kernels, vectors, gradients + t * CHANNELS, pixels + t * CHANNELS, chain[0]);
 
     UNROLL(7)
@@ -108,7 +108,9 @@ CONVEXT_INLINE void sum_tiles(const int kernels, const int vectors, ptrdiff_t nu
         UNROLL(2)
         for (int v = 0; v < vectors; v++) {
             real *to = sums + k * CHANNELS + v * LANES;
-            const vec sum = chain[0][k][v] + chain[1][k][v];
+            vec sum = chain[0][k][v] + chain[1][k][v];
+            if (GRADIENT_CHAINS == 4)
+                sum += chain[GRADIENT_CHAINS - 2][k][v] + chain[GRADIENT_CHAINS - 1][k][v];
             store(to, accumulate ? load(to) + sum : sum);
         }
 }
@@ -166,12 +168,12 @@ CONVEXT_INLINE void collect_taps(const vec sum[POINTS], vec tap[TAPS])
 }
 
 static void winograd_taps(ptrdiff_t num_kernels, ptrdiff_t num_channels, const void *sums_,
-                          ptrdiff_t sums_stride, void *to_)
+                          ptrdiff_t sums_stride, void *to_, ptrdiff_t to_stride)
 {
     for (ptrdiff_t k = 0; k < num_kernels; k++)
         for (ptrdiff_t c = 0; c < num_channels; c += LANES) {
             const real *sums = (const real *)sums_ + k * CHANNELS + c;
-            real *to = (real *)to_ + k * TAPS * TAPS * CHANNELS + c;
+            real *to = (real *)to_ + k * CHANNELS + c;
             vec columns[POINTS][TAPS];
             UNROLL(6)
             for (int j = 0; j < POINTS; j++) {
@@ -189,7 +191,7 @@ static void winograd_taps(ptrdiff_t num_kernels, ptrdiff_t num_channels, const v
                 collect_taps(row, tap);
                 UNROLL(3)
                 for (int j = 0; j < TAPS; j++)
-                    store(to + (i * TAPS + j) * CHANNELS, tap[j]);
+                    store(to + (i * TAPS + j) * to_stride, tap[j]);
             }
         }
 }

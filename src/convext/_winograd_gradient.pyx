@@ -12,7 +12,7 @@ from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
 from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
-from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
+from convext._geometry cimport AUTO, DIRECT, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport ENOUGH_TASKS, divide_up, threads_for
@@ -27,10 +27,15 @@ cdef enum:
     OVERLAP = TAPS - 1
     VALUES = 36         # of a transformed tile
 
-# The transformed pixels of a block of tiles are read for each unit of kernels.
-cdef Py_ssize_t MAX_BLOCK_BYTES = 4 * 1024 * 1024
-cdef Py_ssize_t MAX_TILES = 256
+# Of a block of tiles, the transformed output gradients of a unit of kernels should stay in the L2
+# cache; the transformed pixels are read from beyond it for each unit. Large blocks are good, since
+# the sums of each are transformed.
+cdef Py_ssize_t MAX_UNIT_BYTES = 1024 * 1024
+cdef Py_ssize_t MAX_BLOCK_BYTES = 8 * 1024 * 1024
 cdef Py_ssize_t MIN_TILES = 16
+
+# With more channels the pixels of a few tiles do not fit.
+cdef Py_ssize_t MAX_CHANNELS = 2048
 
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
@@ -46,37 +51,70 @@ cdef bint plan_kernel_gradient(
     const Geometry *geometry, Py_ssize_t kernel_h, Py_ssize_t kernel_w, int algorithm,
     int num_threads, size_t itemsize
 ) noexcept nogil:
-    cdef Py_ssize_t kernels = output_grad.c // geometry.groups
+    cdef Py_ssize_t unit_bytes = VALUES * WINOGRAD_CHANNELS * <Py_ssize_t> itemsize
     cdef Py_ssize_t channels = images.c // geometry.groups
-    cdef double products = <double> AREA * channels * output_grad.c * images.n * (
-        output_grad.h * output_grad.w
-    )
-    cdef Py_ssize_t tile_bytes, most, units
-    if algorithm != WINOGRAD:
+    cdef Py_ssize_t kernels = output_grad.c // geometry.groups
+    cdef Py_ssize_t most
+    if algorithm == DIRECT or algorithm == AUTO and not (
+        kernel_h == TAPS and kernel_w == TAPS
+        and geometry.stride_h == 1 and geometry.stride_w == 1
+        and geometry.dilation_h == 1 and geometry.dilation_w == 1
+    ):
         return False
+    most = min(MAX_UNIT_BYTES // unit_bytes, max(
+        MIN_TILES, MAX_BLOCK_BYTES // (unit_bytes * divide_up(channels, WINOGRAD_CHANNELS))
+    ))
+    describe_tiles(&plan.pixels, images, channels, output_grad, itemsize, most)
+    describe_tiles(&plan.gradients, output_grad, kernels, output_grad, itemsize, most)
+    if algorithm == AUTO and not is_faster(&plan.pixels, kernels):
+        return False
+    plan.pixels.top = -geometry.padding_top
+    plan.pixels.left = -geometry.padding_left
+    plan.gradients.top = plan.gradients.left = 0
     plan.groups = geometry.groups
     plan.group_units = divide_up(kernels, WINOGRAD_CHANNELS)
     plan.size = output_grad.c * channels * AREA
     plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, itemsize)
+    share_out(plan, num_threads)
+    return True
 
-    tile_bytes = VALUES * WINOGRAD_CHANNELS * <Py_ssize_t> itemsize
-    tile_bytes *= divide_up(channels, WINOGRAD_CHANNELS) + 1
-    most = min(MAX_TILES, max(MIN_TILES, MAX_BLOCK_BYTES // tile_bytes))
-    describe_tiles(&plan.pixels, images, channels, output_grad, itemsize, most)
-    plan.pixels.top = -geometry.padding_top
-    plan.pixels.left = -geometry.padding_left
-    describe_tiles(&plan.gradients, output_grad, kernels, output_grad, itemsize, most)
-    plan.gradients.top = plan.gradients.left = 0
 
-    units = plan.groups * plan.group_units
-    plan.in_one_go = plan.pixels.num_blocks == 1
+cdef bint is_faster(const Winograd *tiles, Py_ssize_t kernels) noexcept nogil:
+    """Whether the direct way takes longer, by a tenth at least, since it rounds less.
+
+    Times are in multiplications of the direct way, and were fitted to some hundred sizes on three
+    instruction sets and both types: docs/winograd.md.
+    """
+    cdef double count = <double> tiles.num_strips * tiles.strip_tiles
+    # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
+    cdef double whole_channels = divide_up(tiles.channels, 16) * 16
+    cdef double whole_kernels = divide_up(kernels, 16) * 16
+    cdef double winograd = (
+        38 * count * whole_channels * whole_kernels     # the products
+        + 400 * count * whole_channels                  # transforming the pixels,
+        + 320 * count * whole_kernels                   # the output gradients,
+        + 340 * tiles.num_blocks * whole_channels * whole_kernels   # the sums
+    )
+    cdef double direct = (
+        <double> AREA * tiles.source.n * tiles.out_h * tiles.out_w * tiles.channels * kernels
+    )
+    return tiles.channels <= MAX_CHANNELS and 1.1 * winograd < direct
+
+
+cdef void share_out(WinogradGradient *plan, int num_threads) noexcept nogil:
+    """Cut the work into tasks: segments by the sizes alone, since their sums are added up."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t units = plan.groups * plan.group_units
+    plan.in_one_go = tiles.num_blocks == 1
     plan.segments = max(1, min(
-        min(plan.pixels.num_blocks, divide_up(ENOUGH_TASKS, units)),
+        min(tiles.num_blocks, divide_up(ENOUGH_TASKS, units)),
         MAX_SUM_BYTES // (plan.size * <Py_ssize_t> sizeof(double))
     ))
-    plan.num_threads = threads_for(products, units * plan.segments, num_threads)
+    plan.num_threads = threads_for(
+        <double> plan.size * tiles.source.n * tiles.out_h * tiles.out_w, units * plan.segments,
+        num_threads
+    )
     plan.parts = min(units, divide_up(plan.num_threads, plan.segments))
-    return True
 
 
 cdef void describe_tiles(

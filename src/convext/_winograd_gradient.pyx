@@ -195,12 +195,12 @@ cdef void finish(
     cdef Py_ssize_t first = (kernel * tiles.channels + channel) * AREA
     cdef Py_ssize_t count = kernels * WINOGRAD_CHANNELS
     cdef real *row = scratch + layout.rows
-    cdef Py_ssize_t k, i
+    cdef Py_ssize_t i
     tiles.micro.winograd_taps(
         kernels, channels, scratch + layout.sums, plan.sum_stride, scratch + layout.taps, count
     )
     tiles.micro.interleave(count, AREA, scratch + layout.taps, count, 1, row, AREA)
-    for k in range(kernels):
+    for _ in range(kernels):
         if total == NULL:
             memcpy(kernel_grad + first, row, channels * AREA * sizeof(real))
         else:

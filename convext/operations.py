@@ -174,8 +174,10 @@ def conv2d_kernel_grad(
         The gradient of the loss with respect to the result of `conv2d`.
     kernel_shape : (int, int)
         Height and width of the kernels, (kh, kw).
-    stride, padding, dilation, groups, algorithm, num_threads
+    stride, padding, dilation, groups, num_threads
         As given to `conv2d`.
+    algorithm : "auto", "direct" or "winograd", default "auto"
+        As for `conv2d`; but "auto" takes "winograd" in float64, too.
 
     Returns
     -------
@@ -191,9 +193,8 @@ def conv2d_kernel_grad(
     -----
     The sums over pixels are taken in blocks, which are added in float64.
 
-    Winograd's algorithm computes 3x3 kernels with stride 1 and dilation 1 from tiles of 4x4 output
-    gradients. NaN and infinity in the input, or in the output gradient, then reach all nine taps of
-    the kernels and channels that meet them, and no others.
+    Computed directly, NaN and infinity reach the taps that meet them and no others. Winograd's
+    algorithm spreads them over all nine taps, of the same channels and kernels.
 
     Examples
     --------

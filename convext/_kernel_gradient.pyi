@@ -9,4 +9,5 @@ def conv2d_kernel_grad(
     dilation: tuple[int, int],
     groups: int,
     num_threads: int,
+    algorithm: int = 0,
 ) -> None: ...

@@ -161,6 +161,7 @@ def conv2d_kernel_grad(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
+    algorithm: Algorithm = "auto",
     num_threads: int | None = None,
 ) -> RealArray:
     """Return the gradient of a loss with respect to the kernels of a convolution.
@@ -175,6 +176,8 @@ def conv2d_kernel_grad(
         Height and width of the kernels, (kh, kw).
     stride, padding, dilation, groups, num_threads
         As given to `conv2d`.
+    algorithm : "auto", "direct" or "winograd", default "auto"
+        As for `conv2d`; but "auto" takes "winograd" in float64, too.
 
     Returns
     -------
@@ -190,6 +193,9 @@ def conv2d_kernel_grad(
     -----
     The sums over pixels are taken in blocks, which are added in float64.
 
+    Computed directly, NaN and infinity reach the taps that meet them and no others. Winograd's
+    algorithm spreads them over all nine taps, of the same channels and kernels.
+
     Examples
     --------
     >>> import numpy as np
@@ -201,8 +207,8 @@ def conv2d_kernel_grad(
     """
     images = as_array("input_data", input_data)
     gradients = as_array("output_grad", output_grad)
-    make = remembering(plan_kernel_grad, stride, padding, dilation, groups, kernel_shape)
-    shape, dtype, convolution, _ = make(
+    make = remembering(plan_kernel_grad, stride, padding, dilation, groups, kernel_shape, algorithm)
+    shape, dtype, convolution, method = make(
         images.shape,
         images.dtype,
         gradients.shape,
@@ -212,6 +218,7 @@ def conv2d_kernel_grad(
         padding,
         dilation,
         groups,
+        algorithm,
     )
     threads = resolve_num_threads(num_threads)
     result: RealArray = np.empty(shape, dtype)
@@ -224,6 +231,7 @@ def conv2d_kernel_grad(
         convolution.dilation,
         convolution.groups,
         threads,
+        method,
     )
     return result
 
@@ -307,6 +315,8 @@ def conv2d_backprop(
     kernels: npt.ArrayLike,
     target_output: npt.ArrayLike,
     R: npt.ArrayLike,  # noqa: N803  (the textbook's name)
+    *,
+    algorithm: Algorithm = "auto",
 ) -> RealArray:
     """Return the gradient of the mean squared error with respect to the kernels.
 
@@ -320,6 +330,8 @@ def conv2d_backprop(
         What the convolution should give.
     R : array_like, of the same shape
         What it gives: ``conv2d(input_data, kernels)``.
+    algorithm : "auto", "direct" or "winograd", default "auto"
+        As given to `conv2d_kernel_grad`.
 
     Returns
     -------
@@ -357,7 +369,8 @@ def conv2d_backprop(
     for name, array in (("R", predicted), ("target_output", target)):
         if array.shape != expected:
             raise ValueError(f"{name} must have the shape {expected}, got {array.shape}")
-    return conv2d_kernel_grad(images, mse_loss_gradient(predicted, target), weights.shape[2:])
+    gradient = mse_loss_gradient(predicted, target)
+    return conv2d_kernel_grad(images, gradient, weights.shape[2:], algorithm=algorithm)
 
 
 def _check_not_given(

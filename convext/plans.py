@@ -112,6 +112,7 @@ def plan_kernel_grad(
     padding: Padding,
     dilation: Pair,
     groups: int,
+    algorithm: Algorithm = "auto",
 ) -> Plan:
     """Check the arguments of `conv2d_kernel_grad`."""
     dtype = common_dtype(input_data=image_dtype, output_grad=grad_dtype)
@@ -125,7 +126,8 @@ def plan_kernel_grad(
     channels, num_kernels = image_shape[-3], grad_shape[-3]
     check_groups(channels, num_kernels, convolution.groups)
     _check_output_grad(grad_shape, (*image_shape[:-3], num_kernels, *convolution.output_shape))
-    return _plan((num_kernels, channels // convolution.groups, *size), dtype, convolution)
+    shape = (num_kernels, channels // convolution.groups, *size)
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, shape, convolution))
 
 
 @lru_cache(NUM_REMEMBERED)
@@ -165,7 +167,7 @@ def plan_input_grad(
     return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
 
 
-def _plan(shape: Shape, dtype: np.dtype[Any], convolution: Convolution, algorithm: int = 0) -> Plan:
+def _plan(shape: Shape, dtype: np.dtype[Any], convolution: Convolution, algorithm: int) -> Plan:
     check_size("the result", shape, dtype.itemsize)
     return Plan(shape, dtype, convolution, algorithm)
 

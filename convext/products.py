@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from . import _forward, _kernel_gradient
 from ._checks import RealArray
+from .algorithms import ALGORITHMS
 from .shapes import Convolution, Shape
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -55,9 +56,11 @@ def patch_products(
     pixels = np.empty((taps, *options.output_shape), inputs.dtype)
     sums = np.empty_like(taps_alone)
     products = np.empty((len(inputs), taps, taps))
-    arguments: tuple[Any, ...] = (*options[:4], num_threads)
+    direct = ALGORITHMS["direct"]  # which copies the pixels as they are
+    forward: tuple[Any, ...] = (*options[:4], num_threads, None, direct)
+    gradient: tuple[Any, ...] = (*options[:4], num_threads, direct)
     for image, result in zip(inputs, products, strict=True):
-        _forward.conv2d(image, taps_alone, None, pixels, *arguments)
-        _kernel_gradient.conv2d_kernel_grad(image, pixels, sums, *arguments)
+        _forward.conv2d(image, taps_alone, None, pixels, *forward)
+        _kernel_gradient.conv2d_kernel_grad(image, pixels, sums, *gradient)
         result[:] = sums.reshape(taps, taps)
     return products

@@ -52,6 +52,19 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,
         Py_ssize_t num_rows, Py_ssize_t num_columns, void *to)
 
+    ctypedef void winograd_gradients_kernel "convext_winograd_gradients"(
+        Py_ssize_t num_tiles, Py_ssize_t num_kernels, const void *panel, Py_ssize_t row_stride,
+        void *to, Py_ssize_t stride)
+
+    ctypedef void winograd_gradient_products_kernel "convext_winograd_gradient_products"(
+        Py_ssize_t num_tiles, Py_ssize_t num_kernels, Py_ssize_t num_channels,
+        const void *gradients, const void *pixels, Py_ssize_t stride, void *sums,
+        Py_ssize_t sums_stride)
+
+    ctypedef void winograd_taps_kernel "convext_winograd_taps"(
+        Py_ssize_t num_kernels, Py_ssize_t num_channels, const void *sums, Py_ssize_t stride,
+        void *to, Py_ssize_t to_stride)
+
     const Py_ssize_t WINOGRAD_CHANNELS "CONVEXT_WINOGRAD_CHANNELS"
 
     ctypedef struct Microkernels "convext_microkernels":
@@ -74,6 +87,9 @@ cdef extern from "microkernel.h" nogil:
         winograd_pixels_kernel *winograd_pixels
         winograd_products_kernel *winograd_products
         winograd_results_kernel *winograd_results
+        winograd_gradients_kernel *winograd_gradients
+        winograd_gradient_products_kernel *winograd_gradient_products
+        winograd_taps_kernel *winograd_taps
 
 
 # The micro-kernels in use for elements of `itemsize` bytes (4 or 8).

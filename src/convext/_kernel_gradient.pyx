@@ -13,7 +13,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from convext._dispatch cimport Microkernels, microkernels
-from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._gradient_by_channels cimport (
     add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
 )
@@ -28,6 +28,9 @@ from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
 )
 from convext._unfolding cimport free_unfolding, init_unfolding
+from convext._winograd_gradient cimport (
+    WinogradGradient, differentiate_by_winograd, plan_kernel_gradient
+)
 
 # By dots: a few rows of output gradients should stay in L1 beside the pixels.
 cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
@@ -365,19 +368,27 @@ cdef int differentiate(
 
 def conv2d_kernel_grad(
     cnp.ndarray input_data, cnp.ndarray output_grad, cnp.ndarray kernel_grad,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads
+    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
+    int algorithm=AUTO
 ):
     """Write the gradient with respect to the kernels to `kernel_grad`, which is C-contiguous.
 
-    All arrays are four-dimensional, of one type, aligned; the sizes fit.
+    All arrays are four-dimensional, of one type, aligned; the sizes fit, and the algorithm applies.
     """
     cdef Array4 images = describe(input_data)
     cdef Array4 gradients = describe(output_grad)
     cdef Array4 result = describe(kernel_grad)
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef bint single = cnp.PyArray_ITEMSIZE(kernel_grad) == sizeof(float)
+    cdef WinogradGradient plan
     cdef Interrupt interrupt
     cdef int status
+    if plan_kernel_gradient(
+        &plan, &images, &gradients, &geometry, result.h, result.w, algorithm, num_threads,
+        cnp.PyArray_ITEMSIZE(kernel_grad)
+    ):
+        differentiate_by_winograd(&plan, result.data)
+        return
     with nogil:
         start_polling(&interrupt)
         if single:

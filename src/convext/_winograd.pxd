@@ -10,7 +10,7 @@
 # it can be filled once and used many times.
 
 from convext._dispatch cimport Microkernels
-from convext._geometry cimport Array4, Geometry
+from convext._geometry cimport Array4, Geometry, real
 
 cdef struct Winograd:
     const Microkernels *micro
@@ -61,3 +61,29 @@ cdef int convolve_by_winograd(
 # The memory of transformed kernels in `kept`, which are transformed where they are not there; None
 # where that would be too much memory.
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
+
+# What the kernel gradient needs of it, too. Of a plan, its source, channels, `top`, `left` and the
+# tiles must be set.
+
+# A stride of at least `count` that is an odd number of cache lines: the 36 values of a tile would
+# otherwise share a few sets of the caches.
+cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil
+
+# Cut the output into strips of a row of tiles, and these into blocks of at most so many tiles.
+cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil
+
+# Columns of a panel, and so many strips, one below the other, are laid out together.
+cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil
+cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil
+
+# Lay out pixels of a block of channels, channel by channel side by side, zeros outside.
+cdef void fill_panel(
+    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, real *panel
+) noexcept nogil
+
+# Transform the pixels of the strips first <= strip < last.
+cdef void transform_block(
+    const Winograd *plan, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, real *panel,
+    real *values
+) noexcept nogil

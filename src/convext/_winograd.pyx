@@ -54,11 +54,7 @@ NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
 cdef Py_ssize_t TASKS_PER_THREAD = 3
 
 
-cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
-    """A stride of at least `count` that is an odd number of cache lines.
-
-    The 36 values of a tile would otherwise share a few sets of the caches.
-    """
+cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
     cdef Py_ssize_t line = aligned_size(1, itemsize)
     return (divide_up(count, line) | 1) * line
 
@@ -176,16 +172,24 @@ cdef void cut_tiles(Winograd *plan) noexcept nogil:
         and num_units(plan) >= MIN_UNITS_PER_THREAD * plan.num_threads
     ):
         most = max(most, tiles)
+    cut_into_blocks(plan, most)
+    tiles = plan.block_strips * plan.strip_tiles
+    plan.sum_stride = apart(tiles * plan.width, plan.itemsize)
+
+
+cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil:
+    cdef Py_ssize_t tiles_across = divide_up(plan.out_w, TILE)
+    plan.tiles_down = divide_up(plan.out_h, TILE)
     plan.strips_across = divide_up(tiles_across, most)
     plan.strip_tiles = divide_up(tiles_across, plan.strips_across)
     plan.num_strips = plan.source.n * plan.strips_across * plan.tiles_down
     plan.num_blocks = divide_up(plan.num_strips, most // plan.strip_tiles)
     plan.block_strips = divide_up(plan.num_strips, plan.num_blocks)
     plan.num_blocks = divide_up(plan.num_strips, plan.block_strips)
-    tiles = plan.block_strips * plan.strip_tiles
-    plan.value_stride = apart(tiles * WINOGRAD_CHANNELS, plan.itemsize)
+    plan.value_stride = apart(
+        plan.block_strips * plan.strip_tiles * WINOGRAD_CHANNELS, plan.itemsize
+    )
     plan.value_size = VALUES * plan.value_stride
-    plan.sum_stride = apart(tiles * plan.width, plan.itemsize)
 
 
 cdef inline Py_ssize_t num_units(const Winograd *plan) noexcept nogil:
@@ -287,11 +291,11 @@ cdef struct Scratch:
     Py_ssize_t size
 
 
-cdef inline Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil:
+cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil:
     return plan.strip_tiles * TILE + OVERLAP
 
 
-cdef inline Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
+cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
     """So many strips, one below the other, are laid out together."""
     cdef Py_ssize_t row_bytes = (
         panel_columns(plan) * WINOGRAD_CHANNELS * <Py_ssize_t> plan.itemsize

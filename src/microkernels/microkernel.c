@@ -11,6 +11,7 @@
 #include "microkernel.h"
 #include "simd.h"
 #include "winograd.h"
+#include "winograd_gradient.h"
 
 #include <string.h>
 
@@ -588,4 +589,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .winograd_pixels = winograd_pixels,
     .winograd_products = winograd_products,
     .winograd_results = winograd_results,
+    .winograd_gradients = winograd_gradients,
+    .winograd_gradient_products = winograd_gradient_products,
+    .winograd_taps = winograd_taps,
 };

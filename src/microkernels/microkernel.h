@@ -123,6 +123,31 @@ typedef void convext_winograd_results(ptrdiff_t num_kernels, const void *sums, p
                                       const void *bias, ptrdiff_t num_rows,
                                       ptrdiff_t num_columns, void *to);
 
+/* Winograd's kernel gradient: the 36 values of 4x4 output gradients, for the products with those of
+ * the pixels; and from the sums of these products the nine taps. Side by side lie 32 kernels of an
+ * output gradient, or 32 channels of a sum.
+ *
+ * Output gradients, of a row of tiles: like the pixels, in tiles that do not overlap. */
+typedef void convext_winograd_gradients(ptrdiff_t num_tiles, ptrdiff_t num_kernels,
+                                        const void *panel, ptrdiff_t row_stride, void *to,
+                                        ptrdiff_t stride);
+
+/* Products, for each of the 36 values, whose first elements lie `stride` apart:
+ *
+ * sums[k * 32 + c] = sum over the tiles of gradients[tile * 32 + k] * pixels[tile * 32 + c]
+ *
+ * A sum does not depend on its neighbours. */
+typedef void convext_winograd_gradient_products(ptrdiff_t num_tiles, ptrdiff_t num_kernels,
+                                                ptrdiff_t num_channels, const void *gradients,
+                                                const void *pixels, ptrdiff_t stride, void *sums,
+                                                ptrdiff_t sums_stride);
+
+/* Taps: from the sums of channel c of kernel k, sums[k * 32 + c], ..., to
+ * to[t * to_stride + k * 32 + c] for every tap t. */
+typedef void convext_winograd_taps(ptrdiff_t num_kernels, ptrdiff_t num_channels,
+                                   const void *sums, ptrdiff_t stride, void *to,
+                                   ptrdiff_t to_stride);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -143,6 +168,9 @@ typedef struct {
     convext_winograd_pixels *winograd_pixels;
     convext_winograd_products *winograd_products;
     convext_winograd_results *winograd_results;
+    convext_winograd_gradients *winograd_gradients;
+    convext_winograd_gradient_products *winograd_gradient_products;
+    convext_winograd_taps *winograd_taps;
 } convext_microkernels;
 
 #endif

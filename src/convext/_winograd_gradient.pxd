@@ -1,0 +1,30 @@
+# Winograd's kernel gradient, for 3x3 taps, one pixel apart:
+#
+#   gradient[k, c, i, j] = sum over n, y, x of
+#       output_grad[n, k, y, x] * image[n, c, y + i - padding_top, x + j - padding_left]
+
+from convext._geometry cimport Array4, Geometry
+from convext._winograd cimport Winograd
+
+cdef struct WinogradGradient:
+    Winograd pixels                 # the tiles, under all channels of a group at once
+    Winograd gradients              # the same tiles of output gradients
+    Py_ssize_t groups
+    Py_ssize_t group_units          # units of WINOGRAD_CHANNELS kernels in a group
+    Py_ssize_t segments             # the blocks of tiles are summed in so many stretches
+    Py_ssize_t parts                # and the units of kernels are shared out to so many tasks
+    Py_ssize_t size                 # entries of the gradient
+    Py_ssize_t sum_stride           # elements from one of the 36 values to the next
+    bint in_one_go                  # all tiles make one block, whose sums are the result
+    int num_threads
+
+# Plan the gradient. False, with nothing planned, where the direct way is to be taken: asked for by
+# `algorithm`, which applies, or, for AUTO, because that takes less time, by the sizes alone.
+cdef bint plan_kernel_gradient(
+    WinogradGradient *plan, const Array4 *images, const Array4 *output_grad,
+    const Geometry *geometry, Py_ssize_t kernel_h, Py_ssize_t kernel_w, int algorithm,
+    int num_threads, size_t itemsize
+) noexcept nogil
+
+# Write the gradient to kernel_grad[0 .. size), in the order (K, C/groups, 3, 3).
+cdef int differentiate_by_winograd(const WinogradGradient *plan, void *kernel_grad) except -1

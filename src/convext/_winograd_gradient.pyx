@@ -1,0 +1,324 @@
+"""Winograd's kernel gradient: 36 products for a tile of 4x4 output gradients instead of 144.
+
+Pixels and output gradients are transformed; for each of the 36 values a matrix of kernels by tiles
+meets one of tiles by channels, and the sums are transformed to the nine taps: docs/winograd.md.
+Vectors hold kernels, then channels, never pixels, so that narrow images leave no lane empty.
+
+The sums of a block of tiles are transformed in the arrays' own type, and added in float64 to those
+of the other blocks, in an order that depends on the shapes alone.
+"""
+
+from cython.parallel cimport parallel, prange, threadid
+from libc.string cimport memcpy, memset
+
+from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
+from convext._geometry cimport AUTO, DIRECT, Array4, Geometry, real
+from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext._tasks cimport ENOUGH_TASKS, divide_up, threads_for
+from convext._winograd cimport (
+    Winograd, apart, cut_into_blocks, fill_panel, panel_columns, panel_strips, transform_block
+)
+
+cdef enum:
+    TILE = 4            # output gradients of a tile along an axis
+    TAPS = 3
+    AREA = TAPS * TAPS
+    OVERLAP = TAPS - 1
+    VALUES = 36         # of a transformed tile
+
+# Of a block of tiles, the transformed output gradients of a unit of kernels should stay in the L2
+# cache; the transformed pixels are read from beyond it for each unit. Large blocks are good, since
+# the sums of each are transformed.
+cdef Py_ssize_t MAX_UNIT_BYTES = 1024 * 1024
+cdef Py_ssize_t MAX_BLOCK_BYTES = 8 * 1024 * 1024
+cdef Py_ssize_t MIN_TILES = 16
+
+# With more channels the pixels of a few tiles do not fit.
+cdef Py_ssize_t MAX_CHANNELS = 2048
+
+# The partial gradients of all segments together.
+cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
+
+NO_MEMORY = "not enough memory for the scratch space of Winograd's kernel gradient"
+
+
+# ---------------------------------------------------------------- the plan
+
+
+cdef bint plan_kernel_gradient(
+    WinogradGradient *plan, const Array4 *images, const Array4 *output_grad,
+    const Geometry *geometry, Py_ssize_t kernel_h, Py_ssize_t kernel_w, int algorithm,
+    int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef Py_ssize_t unit_bytes = VALUES * WINOGRAD_CHANNELS * <Py_ssize_t> itemsize
+    cdef Py_ssize_t channels = images.c // geometry.groups
+    cdef Py_ssize_t kernels = output_grad.c // geometry.groups
+    cdef Py_ssize_t most
+    if algorithm == DIRECT or algorithm == AUTO and not (
+        kernel_h == TAPS and kernel_w == TAPS
+        and geometry.stride_h == 1 and geometry.stride_w == 1
+        and geometry.dilation_h == 1 and geometry.dilation_w == 1
+    ):
+        return False
+    most = min(MAX_UNIT_BYTES // unit_bytes, max(
+        MIN_TILES, MAX_BLOCK_BYTES // (unit_bytes * divide_up(channels, WINOGRAD_CHANNELS))
+    ))
+    describe_tiles(&plan.pixels, images, channels, output_grad, itemsize, most)
+    describe_tiles(&plan.gradients, output_grad, kernels, output_grad, itemsize, most)
+    if algorithm == AUTO and not is_faster(&plan.pixels, kernels):
+        return False
+    plan.pixels.top = -geometry.padding_top
+    plan.pixels.left = -geometry.padding_left
+    plan.gradients.top = plan.gradients.left = 0
+    plan.groups = geometry.groups
+    plan.group_units = divide_up(kernels, WINOGRAD_CHANNELS)
+    plan.size = output_grad.c * channels * AREA
+    plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, itemsize)
+    share_out(plan, num_threads)
+    return True
+
+
+cdef bint is_faster(const Winograd *tiles, Py_ssize_t kernels) noexcept nogil:
+    """Whether the direct way takes longer, by a tenth at least, since it rounds less.
+
+    Times are in multiplications of the direct way, and were fitted to some hundred sizes on three
+    instruction sets and both types: docs/winograd.md.
+    """
+    cdef double count = <double> tiles.num_strips * tiles.strip_tiles
+    # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
+    cdef double whole_channels = divide_up(tiles.channels, 16) * 16
+    cdef double whole_kernels = divide_up(kernels, 16) * 16
+    cdef double winograd = (
+        38 * count * whole_channels * whole_kernels     # the products
+        + 400 * count * whole_channels                  # transforming the pixels,
+        + 320 * count * whole_kernels                   # the output gradients,
+        + 340 * tiles.num_blocks * whole_channels * whole_kernels   # the sums
+    )
+    cdef double direct = (
+        <double> AREA * tiles.source.n * tiles.out_h * tiles.out_w * tiles.channels * kernels
+    )
+    return tiles.channels <= MAX_CHANNELS and 1.1 * winograd < direct
+
+
+cdef void share_out(WinogradGradient *plan, int num_threads) noexcept nogil:
+    """Cut the work into tasks: segments by the sizes alone, since their sums are added up."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t units = plan.groups * plan.group_units
+    plan.in_one_go = tiles.num_blocks == 1
+    plan.segments = max(1, min(
+        min(tiles.num_blocks, divide_up(ENOUGH_TASKS, units)),
+        MAX_SUM_BYTES // (plan.size * <Py_ssize_t> sizeof(double))
+    ))
+    plan.num_threads = threads_for(
+        <double> plan.size * tiles.source.n * tiles.out_h * tiles.out_w, units * plan.segments,
+        num_threads
+    )
+    plan.parts = min(units, divide_up(plan.num_threads, plan.segments))
+
+
+cdef void describe_tiles(
+    Winograd *tiles, const Array4 *source, Py_ssize_t channels, const Array4 *output_grad,
+    size_t itemsize, Py_ssize_t most
+) noexcept nogil:
+    """Describe the tiles of `source` under those of the output gradients."""
+    tiles.micro = microkernels(itemsize)
+    tiles.itemsize = itemsize
+    tiles.source = source[0]
+    tiles.channels = channels
+    tiles.channel_blocks = divide_up(channels, WINOGRAD_CHANNELS)
+    tiles.out_h = output_grad.h
+    tiles.out_w = output_grad.w
+    tiles.source.n = output_grad.n
+    cut_into_blocks(tiles, most)
+
+
+# ---------------------------------------------------------------- tasks
+
+# The scratch memory of a thread: the transformed pixels of a block of tiles, the transformed output
+# gradients of a unit of kernels, and then panels or, later, the sums and what becomes of them.
+cdef struct Scratch:
+    Py_ssize_t pixels       # [channel_blocks][VALUES][tiles][WINOGRAD_CHANNELS]
+    Py_ssize_t gradients    # [VALUES][tiles][WINOGRAD_CHANNELS]
+    Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
+    Py_ssize_t sums         # [VALUES][kernels][WINOGRAD_CHANNELS], at the panel's place
+    Py_ssize_t taps         # [AREA][kernels][WINOGRAD_CHANNELS]
+    Py_ssize_t rows         # [kernels][WINOGRAD_CHANNELS][AREA]
+    Py_ssize_t size
+
+
+cdef Scratch arrange(const WinogradGradient *plan) noexcept nogil:
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t taps = WINOGRAD_CHANNELS * WINOGRAD_CHANNELS * AREA
+    cdef Py_ssize_t panel = (
+        (panel_strips(tiles) * TILE + OVERLAP) * panel_columns(tiles) * WINOGRAD_CHANNELS
+    )
+    cdef Scratch layout
+    layout.pixels = 0
+    layout.gradients = tiles.channel_blocks * tiles.value_size
+    layout.panel = layout.sums = layout.gradients + tiles.value_size
+    layout.taps = layout.sums + VALUES * plan.sum_stride
+    layout.rows = layout.taps + taps
+    layout.size = aligned_size(max(layout.rows + taps, layout.panel + panel), tiles.itemsize)
+    return layout
+
+
+cdef void transform_gradients(
+    const Winograd *tiles, Py_ssize_t first, Py_ssize_t last, Py_ssize_t kernel, Py_ssize_t count,
+    real *panel, real *values
+) noexcept nogil:
+    """Transform the output gradients of `count` kernels in the strips first <= strip < last."""
+    cdef Py_ssize_t strip, sample, top, left
+    for strip in range(first, last):
+        sample = strip // (tiles.tiles_down * tiles.strips_across)
+        top = strip % tiles.tiles_down * TILE
+        left = strip // tiles.tiles_down % tiles.strips_across * tiles.strip_tiles * TILE
+        fill_panel(
+            tiles,
+            <const real *> tiles.source.data
+            + (sample * tiles.source.n_stride + kernel * tiles.source.c_stride),
+            count, top, left, TILE, panel
+        )
+        tiles.micro.winograd_gradients(
+            tiles.strip_tiles, count, panel, panel_columns(tiles) * WINOGRAD_CHANNELS, values,
+            tiles.value_stride
+        )
+        values += tiles.strip_tiles * WINOGRAD_CHANNELS
+
+
+cdef void finish(
+    const WinogradGradient *plan, Py_ssize_t kernel, Py_ssize_t kernels, Py_ssize_t channel,
+    Py_ssize_t channels, const Scratch *layout, real *scratch, real *kernel_grad, double *total
+) noexcept nogil:
+    """Transform sums to taps, and store or, unless `total` is NULL, add them."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t first = (kernel * tiles.channels + channel) * AREA
+    cdef Py_ssize_t count = kernels * WINOGRAD_CHANNELS
+    cdef real *row = scratch + layout.rows
+    cdef Py_ssize_t i
+    tiles.micro.winograd_taps(
+        kernels, channels, scratch + layout.sums, plan.sum_stride, scratch + layout.taps, count
+    )
+    tiles.micro.interleave(count, AREA, scratch + layout.taps, count, 1, row, AREA)
+    for _ in range(kernels):
+        if total == NULL:
+            memcpy(kernel_grad + first, row, channels * AREA * sizeof(real))
+        else:
+            for i in range(channels * AREA):
+                total[first + i] += row[i]
+        first += tiles.channels * AREA
+        row += WINOGRAD_CHANNELS * AREA
+
+
+cdef void add_unit(
+    const WinogradGradient *plan, Py_ssize_t first, Py_ssize_t last, Py_ssize_t unit,
+    const Scratch *layout, real *scratch, real *kernel_grad, double *total
+) noexcept nogil:
+    """Add up the strips first <= strip < last for a unit of kernels and all channels."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t kernel = unit % plan.group_units * WINOGRAD_CHANNELS
+    cdef Py_ssize_t kernels = min(WINOGRAD_CHANNELS, plan.gradients.channels - kernel)
+    cdef Py_ssize_t b, channels
+    kernel += unit // plan.group_units * plan.gradients.channels
+    transform_gradients(
+        &plan.gradients, first, last, kernel, kernels, scratch + layout.panel,
+        scratch + layout.gradients
+    )
+    for b in range(tiles.channel_blocks):
+        channels = min(WINOGRAD_CHANNELS, tiles.channels - b * WINOGRAD_CHANNELS)
+        tiles.micro.winograd_gradient_products(
+            (last - first) * tiles.strip_tiles, kernels, channels, scratch + layout.gradients,
+            scratch + layout.pixels + b * tiles.value_size, tiles.value_stride,
+            scratch + layout.sums, plan.sum_stride
+        )
+        finish(
+            plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, kernel_grad,
+            total
+        )
+
+
+cdef void run_task(
+    const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t first_unit, Py_ssize_t last_unit,
+    real *scratch, real *kernel_grad, double *total, Interrupt *interrupt, bint may_poll
+) noexcept nogil:
+    """Add up a segment of the tiles for some units of kernels."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t block, unit, first, last
+    for block in range(
+        segment * tiles.num_blocks // plan.segments,
+        (segment + 1) * tiles.num_blocks // plan.segments
+    ):
+        first = block * tiles.block_strips
+        last = min(tiles.num_strips, first + tiles.block_strips)
+        for unit in range(first_unit, last_unit):
+            if interrupted(interrupt, may_poll):
+                return
+            if unit == first_unit or unit % plan.group_units == 0:
+                transform_block(
+                    tiles, unit // plan.group_units, first, last, scratch + layout.panel,
+                    scratch + layout.pixels
+                )
+            add_unit(plan, first, last, unit, &layout, scratch, kernel_grad, total)
+
+
+cdef void run_tasks(
+    const WinogradGradient *plan, real *scratch, real *kernel_grad, double *sums,
+    Interrupt *interrupt
+) noexcept nogil:
+    cdef Py_ssize_t units = plan.groups * plan.group_units
+    cdef Py_ssize_t size = arrange(plan).size
+    cdef Py_ssize_t task, segment, part
+    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
+        for task in prange(plan.segments * plan.parts, schedule="dynamic"):
+            segment = task // plan.parts
+            part = task % plan.parts
+            run_task(
+                plan, segment, part * units // plan.parts, (part + 1) * units // plan.parts,
+                scratch + threadid() * size, kernel_grad,
+                NULL if sums == NULL else sums + segment * plan.size, interrupt, threadid() == 0
+            )
+
+
+cdef int run(
+    const WinogradGradient *plan, real *kernel_grad, Interrupt *interrupt
+) noexcept nogil:
+    """Compute the gradient. -1 when memory runs out."""
+    cdef real *scratch = <real *> aligned_alloc(
+        plan.num_threads * arrange(plan).size, plan.pixels.itemsize
+    )
+    cdef double *sums = NULL
+    cdef Py_ssize_t segment, i
+    if scratch == NULL:
+        return -1
+    if not plan.in_one_go:
+        sums = <double *> aligned_alloc(plan.segments * plan.size, sizeof(double))
+        if sums == NULL:
+            aligned_free(scratch)
+            return -1
+        memset(sums, 0, plan.segments * plan.size * sizeof(double))
+    run_tasks(plan, scratch, kernel_grad, sums, interrupt)
+    if sums != NULL:
+        for segment in range(1, plan.segments):
+            for i in range(plan.size):
+                sums[i] += sums[segment * plan.size + i]
+        for i in range(plan.size):
+            kernel_grad[i] = <real> sums[i]
+    aligned_free(sums)
+    aligned_free(scratch)
+    return 0
+
+
+cdef int differentiate_by_winograd(const WinogradGradient *plan, void *kernel_grad) except -1:
+    cdef Interrupt interrupt
+    cdef int status
+    with nogil:
+        start_polling(&interrupt)
+        if plan.pixels.itemsize == sizeof(float):
+            status = run[float](plan, <float *> kernel_grad, &interrupt)
+        else:
+            status = run[double](plan, <double *> kernel_grad, &interrupt)
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0

@@ -21,7 +21,6 @@ LAYERS = [(64, 64, 56, 3), (256, 256, 14, 3), (512, 512, 14, 3)]
 DATA = {
     "normal": lambda rng, shape: rng.standard_normal(shape),
     "uniform": lambda rng, shape: rng.random(shape),
-    "plus or minus 1": lambda rng, shape: rng.choice([-1.0, 1.0], shape),
 }
 
 
@@ -39,7 +38,7 @@ def main():
         print(f"{channels} -> {kernels} channels, {size}x{size} on {pixels}x{pixels}")
         for name, make in DATA.items():
             ratios = winograd_ratios(layer, make)
-            print(f"  {name:<18}", *(f"{key} {rms:.2f} {most:.2f} " for key, (rms, most) in ratios))
+            print(f"  {name:<8}", *(f"{key} {rms:.2f} {most:.2f} " for key, (rms, most) in ratios))
 
 
 def error_of_long_sums(shape):

@@ -37,6 +37,10 @@ cdef Py_ssize_t MIN_TILES = 16
 # With more channels the pixels of a few tiles do not fit.
 cdef Py_ssize_t MAX_CHANNELS = 2048
 
+# On smaller maps the direct way sums so few products at a time that Winograd's errors are more than
+# three times as large.
+cdef Py_ssize_t MIN_MAP = 8
+
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
 
@@ -98,7 +102,10 @@ cdef bint is_faster(const Winograd *tiles, Py_ssize_t kernels) noexcept nogil:
     cdef double direct = (
         <double> AREA * tiles.source.n * tiles.out_h * tiles.out_w * tiles.channels * kernels
     )
-    return tiles.channels <= MAX_CHANNELS and 1.1 * winograd < direct
+    return (
+        tiles.channels <= MAX_CHANNELS and min(tiles.out_h, tiles.out_w) >= MIN_MAP
+        and 1.1 * winograd < direct
+    )
 
 
 cdef void share_out(WinogradGradient *plan, int num_threads) noexcept nogil:

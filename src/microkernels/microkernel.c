@@ -8,6 +8,7 @@
  *
  * Each micro-kernel is an always-inlined function whose tile sizes are compile-time constants, so
  * that its accumulators live in registers; the macros at the end instantiate it for every size. */
+#include "fft.h"
 #include "microkernel.h"
 #include "simd.h"
 #include "winograd.h"
@@ -531,4 +532,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .winograd_pixels = winograd_pixels,
     .winograd_products = winograd_products,
     .winograd_results = winograd_results,
+    .fft_forward = fft_forward,
+    .fft_products = fft_products,
+    .fft_results = fft_results,
 };

@@ -6,10 +6,10 @@ from typing import Literal, TypeAlias
 
 from .shapes import Convolution, Shape
 
-Algorithm: TypeAlias = Literal["auto", "direct", "winograd"]
+Algorithm: TypeAlias = Literal["auto", "direct", "winograd", "fft"]
 
 # The numbers that the compiled code knows them by.
-ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
+ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2, "fft": 3}
 
 WINOGRAD_KERNEL = (3, 3)
 

@@ -48,6 +48,26 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,
         Py_ssize_t num_rows, Py_ssize_t num_columns, void *to)
 
+    ctypedef struct FftPixels "convext_fft_pixels":
+        void *data
+        Py_ssize_t pitch
+        Py_ssize_t rows, columns
+
+    ctypedef void fft_forward_kernel "convext_fft_forward"(
+        Py_ssize_t rows, Py_ssize_t columns, const FftPixels *tile, Py_ssize_t num_columns,
+        const void *twiddles, void *strip, void *values)
+
+    ctypedef void fft_conjugate_kernel "convext_fft_conjugate"(Py_ssize_t count, void *values)
+
+    ctypedef void fft_products_kernel "convext_fft_products"(
+        Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t num_channels, const void *values,
+        Py_ssize_t values_stride, const void *kernel, Py_ssize_t kernel_stride,
+        const void *twiddles, void *sums)
+
+    ctypedef void fft_results_kernel "convext_fft_results"(
+        Py_ssize_t rows, Py_ssize_t columns, const void *sums, double bias, const void *twiddles,
+        void *strip, const FftPixels *tile, int accumulate)
+
     const Py_ssize_t WINOGRAD_CHANNELS "CONVEXT_WINOGRAD_CHANNELS"
 
     ctypedef struct Microkernels "convext_microkernels":
@@ -69,6 +89,10 @@ cdef extern from "microkernel.h" nogil:
         winograd_pixels_kernel *winograd_pixels
         winograd_products_kernel *winograd_products
         winograd_results_kernel *winograd_results
+        fft_forward_kernel *fft_forward
+        fft_conjugate_kernel *fft_conjugate
+        fft_products_kernel *fft_products
+        fft_results_kernel *fft_results
 
 
 # The micro-kernels in use for elements of `itemsize` bytes (4 or 8).

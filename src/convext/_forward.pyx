@@ -8,6 +8,9 @@ from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
 )
+from convext._fft cimport (
+    Fourier, convolve_by_fft, keep_fft_kernels, plan_fft_forward
+)
 from convext._geometry cimport (
     AUTO, Array4, Geometry, contiguous, describe, geometry_of, real
 )
@@ -119,6 +122,7 @@ def conv2d(
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef Winograd plan
+    cdef Fourier fourier
     cdef Correlation correlation
     cdef Interrupt interrupt
     cdef int status
@@ -126,6 +130,12 @@ def conv2d(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads, itemsize
     ):
         convolve_by_winograd(&plan, &weights, offsets, &result, kept)
+        return
+    if plan_fft_forward(
+        &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        itemsize
+    ):
+        convolve_by_fft(&fourier, &weights, offsets, &result, kept)
         return
     status = init_forward(
         &correlation, &images, &weights, images.n, &geometry, result.h, result.w, num_threads,
@@ -167,11 +177,17 @@ def keep_kernels(
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
     cdef Winograd plan
+    cdef Fourier fourier
     cdef Correlation correlation
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
     ):
         kept_kernels(&plan, &weights, kept)
+        return
+    if plan_fft_forward(
+        &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
+    ):
+        keep_fft_kernels(&fourier, &weights, kept)
         return
     if init_forward(
         &correlation, &images, &weights, images.n, &geometry, result.h, result.w, 1, itemsize

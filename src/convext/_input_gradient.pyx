@@ -14,6 +14,7 @@ from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
 )
+from convext._fft cimport Fourier, convolve_by_fft, plan_fft_input_gradient
 from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
@@ -166,6 +167,7 @@ def conv2d_input_grad(
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef bint single = cnp.PyArray_ITEMSIZE(input_grad) == sizeof(float)
     cdef Winograd plan
+    cdef Fourier fourier
     cdef Interrupt interrupt
     cdef int status
     if plan_input_gradient(
@@ -173,6 +175,12 @@ def conv2d_input_grad(
         cnp.PyArray_ITEMSIZE(input_grad)
     ):
         convolve_by_winograd(&plan, &weights, NULL, &result, None)
+        return
+    if plan_fft_input_gradient(
+        &fourier, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        cnp.PyArray_ITEMSIZE(input_grad)
+    ):
+        convolve_by_fft(&fourier, &weights, NULL, &result, None)
         return
     with nogil:
         start_polling(&interrupt)

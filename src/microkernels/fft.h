@@ -218,10 +218,15 @@ static CONVEXT_NO_INLINE void first_step(ptrdiff_t size, const convext_fft_pixel
     }
 }
 
+CONVEXT_INLINE void add_result(real *to, vec result, int accumulate)
+{
+    store(to, accumulate ? load(to) + result : result);
+}
+
 /* The last step of a strip, to the results of the two tiles, as many rows as they have. */
-static CONVEXT_NO_INLINE void last_step(ptrdiff_t size, const real *strip,
+static CONVEXT_NO_INLINE void last_step(ptrdiff_t size, real *strip,
                                         const convext_fft_pixels tile[2], ptrdiff_t column,
-                                        vec bias, const real *root)
+                                        vec bias, int accumulate, const real *root)
 {
     const ptrdiff_t quarter = size / 4;
     real *re = (real *)tile[0].data + column;
@@ -237,9 +242,9 @@ static CONVEXT_NO_INLINE void last_step(ptrdiff_t size, const real *strip,
         for (int i = 0; i < 4; i++) {
             const ptrdiff_t row = k + i * quarter;
             if (row < tile[0].rows)
-                store(re + row * tile[0].pitch, x[i].re + bias);
+                add_result(re + row * tile[0].pitch, x[i].re + bias, accumulate);
             if (row < tile[1].rows)
-                store(im + row * tile[1].pitch, x[i].im + bias);
+                add_result(im + row * tile[1].pitch, x[i].im + bias, accumulate);
         }
     }
 }
@@ -280,6 +285,13 @@ static void fft_forward(ptrdiff_t rows, ptrdiff_t columns, const convext_fft_pix
     }
     for (ptrdiff_t y = 0; y < rows; y += LANES)
         transform(columns, columns, values + y * columns * 2, twiddles);
+}
+
+static void fft_conjugate(ptrdiff_t count, void *values_)
+{
+    real *values = values_;
+    for (ptrdiff_t i = 0; i < count; i += LANES, values += COMPLEX)
+        store(values + LANES, -load(values + LANES));
 }
 
 /* In registers: the sums of four complex vectors. */
@@ -326,15 +338,17 @@ static void fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_channe
 /* The results of a strip that is not all wanted, from the strip, where they take the place of the
  * values. */
 static void copy_columns(ptrdiff_t num_columns, const real *strip, const convext_fft_pixels *tile,
-                         ptrdiff_t column)
+                         ptrdiff_t column, int accumulate)
 {
-    for (ptrdiff_t row = 0; row < tile->rows; row++)
-        memcpy((real *)tile->data + row * tile->pitch + column, strip + row * COMPLEX,
-               num_columns * sizeof(real));
+    real *to = (real *)tile->data + column;
+    for (ptrdiff_t row = 0; row < tile->rows; row++, strip += COMPLEX, to += tile->pitch)
+        for (ptrdiff_t i = 0; i < num_columns; i++)
+            to[i] = accumulate ? to[i] + strip[i] : strip[i];
 }
 
 static void fft_results(ptrdiff_t rows, ptrdiff_t columns, const void *sums_, double bias_,
-                        const void *twiddles_, void *strip_, const convext_fft_pixels tile[2])
+                        const void *twiddles_, void *strip_, const convext_fft_pixels tile[2],
+                        int accumulate)
 {
     const vec bias = splat((real)bias_);
     const real *sums = sums_, *twiddles = twiddles_;
@@ -348,14 +362,15 @@ static void fft_results(ptrdiff_t rows, ptrdiff_t columns, const void *sums_, do
             transpose_complex(sums + (y / LANES * columns + x) * COMPLEX, strip + y * COMPLEX);
         inverse_transform(rows, rows / 4, strip, twiddles);
         if (x + LANES <= whole) {
-            last_step(rows, strip, tile, x, bias, roots(twiddles, rows));
+            last_step(rows, strip, tile, x, bias, accumulate, roots(twiddles, rows));
             continue;
         }
-        last_step(rows, strip, in_place, 0, bias, roots(twiddles, rows));
+        last_step(rows, strip, in_place, 0, bias, 0, roots(twiddles, rows));
         for (int i = 0; i < 2; i++)
             if (x < tile[i].columns) {
                 const ptrdiff_t rest = tile[i].columns - x;
-                copy_columns(rest < LANES ? rest : LANES, strip + i * LANES, &tile[i], x);
+                copy_columns(rest < LANES ? rest : LANES, strip + i * LANES, &tile[i], x,
+                             accumulate);
             }
     }
 }

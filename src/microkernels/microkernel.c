@@ -533,6 +533,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .winograd_products = winograd_products,
     .winograd_results = winograd_results,
     .fft_forward = fft_forward,
+    .fft_conjugate = fft_conjugate,
     .fft_products = fft_products,
     .fft_results = fft_results,
 };

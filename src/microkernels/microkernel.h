@@ -138,6 +138,9 @@ typedef void convext_fft_forward(ptrdiff_t rows, ptrdiff_t columns,
                                  const convext_fft_pixels tile[2], ptrdiff_t num_columns,
                                  const void *twiddles, void *strip, void *values);
 
+/* The complex conjugates of `count` values, in place. */
+typedef void convext_fft_conjugate(ptrdiff_t count, void *values);
+
 /* Sums over the channels of the products of tiles and kernels, whose transforms lie so many elements
  * apart, transformed back along one axis. */
 typedef void convext_fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_channels,
@@ -145,10 +148,10 @@ typedef void convext_fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t n
                                   ptrdiff_t kernel_stride, const void *twiddles, void *sums);
 
 /* The results, rows * columns times what they should be, plus `bias`; as many rows and columns of
- * each tile as it has. */
+ * each tile as it has. Added to what is there when `accumulate` is not 0. */
 typedef void convext_fft_results(ptrdiff_t rows, ptrdiff_t columns, const void *sums, double bias,
                                  const void *twiddles, void *strip,
-                                 const convext_fft_pixels tile[2]);
+                                 const convext_fft_pixels tile[2], int accumulate);
 
 typedef struct {
     int lanes;       /* elements in a vector */
@@ -170,6 +173,7 @@ typedef struct {
     convext_winograd_products *winograd_products;
     convext_winograd_results *winograd_results;
     convext_fft_forward *fft_forward;
+    convext_fft_conjugate *fft_conjugate;
     convext_fft_products *fft_products;
     convext_fft_results *fft_results;
 } convext_microkernels;

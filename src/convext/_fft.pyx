@@ -25,6 +25,12 @@ cdef enum:
     MAX_PIECE = MAX_SIZE // 2   # of a kernel
     NUM_TWIDDLES = 6 * (MAX_SIZE // 2 - 1)
 
+# What the model of the time believes of the machine: the sizes of its caches, and a start of a few
+# microseconds.
+cdef double L2_BYTES = 1024 * 1024
+cdef double L3_BYTES = 16 * 1024 * 1024
+cdef double START = 150000
+
 # For AUTO, kernels of fewer taps are not looked at: small calls must not take longer.
 cdef Py_ssize_t MIN_TAPS = 49
 
@@ -214,18 +220,30 @@ cdef double time_of(const Fourier *plan) noexcept nogil:
     cdef Py_ssize_t size = plan.rows.size * plan.columns.size
     cdef double area = size
     cdef double pairs = plan.source.n * <double> divide_up(plan.rows.tiles * plan.columns.tiles, 2)
-    cdef double blocks = divide_up(plan.planes, plan.block)
+    cdef double plane_bytes = plan.value_size * plan.itemsize
+    cdef double kernel_bytes = plane_bytes * plan.planes * plan.kernels
     while size > 1:
         levels += 1
         size //= 2
     cdef double forward = 4.6 * levels - 12
     cdef double back = 6.5 * levels - 24
-    if plan.value_size * plan.itemsize > 2 * 1024 * 1024:
+    cdef double kernel = 0.7 * forward
+    cdef double product = 8
+    if plane_bytes > L2_BYTES:
         forward *= 1.4
         back *= 1.4
-    return 1.1 * (150000 + area * plan.groups * (
-        (pairs + 0.7 * plan.kernels) * plan.planes * forward
-        + pairs * plan.kernels * (plan.planes * 8 + blocks * back)
+    # The kernels come from ever further away.
+    if kernel_bytes * plan.groups > L3_BYTES:
+        kernel += 20
+    if kernel_bytes > L3_BYTES / 2:
+        product = 32
+    elif kernel_bytes > L2_BYTES / 2:
+        product = 16
+    return 1.1 * (START + area * plan.groups * (
+        (pairs * forward + plan.kernels * kernel) * plan.planes
+        + pairs * plan.kernels * (
+            (plan.planes - 1) * product + divide_up(plan.planes, plan.block) * back
+        )
     ))
 
 

@@ -16,6 +16,9 @@ from convext._geometry cimport (
 )
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
+from convext._separable cimport (
+    Separable, convolve_separably, factors_of, plan_separable
+)
 from convext._tile cimport Axis, init_axis
 from convext._winograd cimport (
     Winograd, convolve_by_winograd, kept_kernels, plan_forward
@@ -122,7 +125,9 @@ def conv2d(
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef Winograd plan
+    cdef Separable separable
     cdef Fourier fourier
+    cdef object factors
     cdef Correlation correlation
     cdef Interrupt interrupt
     cdef int status
@@ -131,6 +136,14 @@ def conv2d(
     ):
         convolve_by_winograd(&plan, &weights, offsets, &result, kept)
         return
+    if plan_separable(
+        &separable, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        itemsize
+    ):
+        factors = factors_of(&separable, &weights, kept)
+        if factors is not None:
+            convolve_separably(&separable, factors, offsets, &result)
+            return
     if plan_fft_forward(
         &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize
@@ -177,12 +190,18 @@ def keep_kernels(
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
     cdef Winograd plan
+    cdef Separable separable
     cdef Fourier fourier
+    cdef object factors
     cdef Correlation correlation
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
     ):
         kept_kernels(&plan, &weights, kept)
+        return
+    if plan_separable(
+        &separable, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
+    ) and factors_of(&separable, &weights, kept) is not None:
         return
     if plan_fft_forward(
         &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize

@@ -24,7 +24,7 @@ cdef Py_ssize_t MAX_ROW_BYTES = 4096
 cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
 
 # Below so many results not even finding the factors is worth it.
-cdef Py_ssize_t MIN_RESULTS = 1024
+cdef Py_ssize_t MIN_RESULTS = 256
 
 # A pass along the rows takes twice the time of one down the columns, since its loads cross cache
 # lines; and so many products are the time that goes to what lies between the passes.
@@ -79,7 +79,7 @@ cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w) noexcept nogil:
         products += taps_h
     if taps_w > 1:
         products += ROW_FACTOR * taps_w
-    if products > MAX_PRODUCTS or taps_h > BLOCK:
+    if products == 0 or products > MAX_PRODUCTS:
         return False
     return taps_h == 1 or taps_w == 1 or products + BETWEEN < taps_h * taps_w
 

@@ -95,6 +95,11 @@ CONVEXT_INLINE void correlate(const int kernels, const int step, ptrdiff_t num_t
         for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
             correlate_tile(kernels, step, vectors, taps, weights, weight_offset + t, pixels + p,
                            offset + t, sums + p, sums_stride, accumulate);
+        /* A chain of sums alone would wait for each multiply-add. */
+        if (kernels <= 2)
+            for (; p + 3 * LANES <= num_pixels; p += 3 * LANES)
+                correlate_tile(kernels, step, 3, taps, weights, weight_offset + t, pixels + p,
+                               offset + t, sums + p, sums_stride, accumulate);
         for (; p < num_pixels; p += LANES)
             correlate_tile(kernels, step, 1, taps, weights, weight_offset + t, pixels + p,
                            offset + t, sums + p, sums_stride, accumulate);

@@ -192,7 +192,6 @@ def keep_kernels(
     cdef Winograd plan
     cdef Separable separable
     cdef Fourier fourier
-    cdef object factors
     cdef Correlation correlation
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize

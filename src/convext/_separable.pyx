@@ -23,13 +23,16 @@ cdef enum:
 cdef Py_ssize_t MAX_ROW_BYTES = 4096
 cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
 
-# Below so many results not even finding the factors is worth it.
-cdef Py_ssize_t MIN_RESULTS = 256
-
 # A pass along the rows takes twice the time of one down the columns, since its loads cross cache
-# lines; and so many products are the time that goes to what lies between the passes.
+# lines. Laying out pixels and writing results takes less time than in the direct way, by the time of
+# so many products; but first the factors are to be found.
 cdef Py_ssize_t ROW_FACTOR = 2
-cdef Py_ssize_t BETWEEN = 8
+cdef Py_ssize_t SAVED_BY_ONE_PASS = 6
+cdef Py_ssize_t SAVED_BY_TWO_PASSES = 8
+cdef Py_ssize_t START = 150000
+
+# Results of a kernel that are worth a task.
+cdef Py_ssize_t MIN_PLANE = 256
 
 # Beyond this Fourier transforms take less time.
 cdef Py_ssize_t MAX_PRODUCTS = 130
@@ -45,10 +48,11 @@ cdef bint plan_separable(
     Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil:
     if (
-        algorithm != AUTO or kernels.c > 1 or out_h * out_w < MIN_RESULTS
+        algorithm != AUTO or kernels.c > 1
         or geometry.stride_h > 1 or geometry.stride_w > 1
         or geometry.dilation_h > 1 or geometry.dilation_w > 1
-        or not is_faster(kernels.h, kernels.w)
+        or not is_faster(kernels.h, kernels.w, images.n * kernels.n * out_h * out_w)
+        or out_h * out_w < MIN_PLANE
     ):
         return False
     plan.micro = microkernels(itemsize)
@@ -72,16 +76,16 @@ cdef bint plan_separable(
     return True
 
 
-cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w) noexcept nogil:
+cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w, Py_ssize_t results) noexcept nogil:
     """Whether the passes take less time than the direct way, or Fourier transforms, in products."""
-    cdef Py_ssize_t products = 0
+    cdef Py_ssize_t products = 0, saved = SAVED_BY_ONE_PASS
     if taps_h > 1:
         products += taps_h
     if taps_w > 1:
         products += ROW_FACTOR * taps_w
-    if products == 0 or products > MAX_PRODUCTS:
-        return False
-    return taps_h == 1 or taps_w == 1 or products + BETWEEN < taps_h * taps_w
+    if taps_h > 1 and taps_w > 1:
+        saved = taps_h * taps_w + SAVED_BY_TWO_PASSES - products
+    return 0 < products <= MAX_PRODUCTS and saved * results > START
 
 
 cdef void cut_into_blocks(Separable *plan) noexcept nogil:

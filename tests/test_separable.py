@@ -36,8 +36,8 @@ def edges_of(padding, kernel_hw):
 def expect(x, u, v, bias, padding):
     """Return the convolution of each channel with its kernels, and the sums of absolute products.
 
-    SciPy centres its windows on the pixels, so that those of the first and the last rows and columns
-    of the padded image are no results of ours.
+    SciPy centres its windows on the pixels, so that those at the edges of the padded image are no
+    results of ours.
     """
     kernels_of_channel = len(u) // x.shape[1]
     edges = edges_of(padding, (u.shape[1], v.shape[1]))
@@ -136,7 +136,8 @@ def test_errors_are_at_most_three_times_those_of_the_direct_algorithm(
     w = np.outer(*factors)[np.newaxis, np.newaxis].astype(dtype)
     exact = reference.conv2d(x, w)
     direct, separable = (
-        np.abs(convext.conv2d(x, w, algorithm=algorithm) - exact) for algorithm in ("direct", "auto")
+        np.abs(convext.conv2d(x, w, algorithm=algorithm) - exact)
+        for algorithm in ("direct", "auto")
     )
     assert np.sqrt((separable**2).mean()) <= 3 * np.sqrt((direct**2).mean())
     assert separable.max() <= 3 * direct.max()

@@ -1,5 +1,5 @@
-# Convolution by the fast Fourier transform: a correlation in tiles of rows x columns pixels, of which
-# so many results are right as the kernel leaves over (overlap-save),
+# Convolution by the fast Fourier transform: a correlation in tiles of rows x columns pixels, of
+# which so many results are right as the kernel leaves over (overlap-save),
 #
 #   out[n, k, y, x] = bias[k] + sum over c, i, j of
 #       taps[k, c, i, j] * spread[n, c, top + y * step + i * dilation, left + ...]

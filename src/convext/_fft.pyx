@@ -292,7 +292,7 @@ cdef void transform_kernel(
     const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *scratch,
     real *to
 ) noexcept nogil:
-    """Transform a piece of a kernel for a channel: to the conjugate, since this is a correlation."""
+    """Transform a piece of a kernel for a channel; the conjugate, since this is a correlation."""
     cdef Scratch layout = arrange(plan)
     cdef FftPixels tile[2]
     spread_taps(plan, kernels, unit, plane, scratch + layout.panel)

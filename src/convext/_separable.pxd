@@ -1,5 +1,5 @@
-# Convolution with separable kernels, u[i] * v[j], of one channel each: down the columns with u, then
-# along the rows with v.
+# Convolution with separable kernels, u[i] * v[j], of one channel each: down the columns with u,
+# then along the rows with v.
 
 from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, Geometry

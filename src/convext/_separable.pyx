@@ -24,8 +24,8 @@ cdef Py_ssize_t MAX_ROW_BYTES = 4096
 cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
 
 # A pass along the rows takes twice the time of one down the columns, since its loads cross cache
-# lines. Laying out pixels and writing results takes less time than in the direct way, by the time of
-# so many products; but first the factors are to be found.
+# lines. Laying out pixels and writing results takes less time than in the direct way, by the time
+# of so many products; but first the factors are to be found.
 cdef Py_ssize_t ROW_FACTOR = 2
 cdef Py_ssize_t SAVED_BY_ONE_PASS = 6
 cdef Py_ssize_t SAVED_BY_TWO_PASSES = 8
@@ -275,7 +275,6 @@ cdef void compute_strip(
     cdef Scratch layout = arrange(plan)
     cdef const real *v = factors + plan.taps_h
     cdef real *row = scratch + layout.row
-    cdef Py_ssize_t r
     if plan.taps_h > 1:
         if plan.taps_w == 1 and bias == NULL:
             down_the_columns(plan, num_rows, num_columns, factors, pixels, pitch, to, to_pitch)
@@ -286,7 +285,7 @@ cdef void compute_strip(
         )
         pixels = scratch + layout.between
         pitch = panel_pitch(plan)
-    for r in range(num_rows):
+    for _ in range(num_rows):
         if plan.taps_w == 1:
             row = <real *> pixels
         else:

@@ -64,6 +64,25 @@ cdef extern from "microkernel.h" nogil:
     ctypedef void winograd_taps_kernel "convext_winograd_taps"(
         Py_ssize_t num_kernels, Py_ssize_t num_channels, const void *sums, Py_ssize_t stride,
         void *to, Py_ssize_t to_stride)
+    ctypedef struct FftPixels "convext_fft_pixels":
+        void *data
+        Py_ssize_t pitch
+        Py_ssize_t rows, columns
+
+    ctypedef void fft_forward_kernel "convext_fft_forward"(
+        Py_ssize_t rows, Py_ssize_t columns, const FftPixels *tile, Py_ssize_t num_columns,
+        const void *twiddles, void *strip, void *values)
+
+    ctypedef void fft_conjugate_kernel "convext_fft_conjugate"(Py_ssize_t count, void *values)
+
+    ctypedef void fft_products_kernel "convext_fft_products"(
+        Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t num_channels, const void *values,
+        Py_ssize_t values_stride, const void *kernel, Py_ssize_t kernel_stride,
+        const void *twiddles, void *sums)
+
+    ctypedef void fft_results_kernel "convext_fft_results"(
+        Py_ssize_t rows, Py_ssize_t columns, const void *sums, double bias, const void *twiddles,
+        void *strip, const FftPixels *tile, int accumulate)
 
     const Py_ssize_t WINOGRAD_CHANNELS "CONVEXT_WINOGRAD_CHANNELS"
 
@@ -90,6 +109,10 @@ cdef extern from "microkernel.h" nogil:
         winograd_gradients_kernel *winograd_gradients
         winograd_gradient_products_kernel *winograd_gradient_products
         winograd_taps_kernel *winograd_taps
+        fft_forward_kernel *fft_forward
+        fft_conjugate_kernel *fft_conjugate
+        fft_products_kernel *fft_products
+        fft_results_kernel *fft_results
 
 
 # The micro-kernels in use for elements of `itemsize` bytes (4 or 8).

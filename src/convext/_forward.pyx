@@ -8,12 +8,18 @@ from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
 )
+from convext._fft cimport (
+    Fourier, convolve_by_fft, keep_fft_kernels, plan_fft_forward
+)
 from convext._geometry cimport (
     AUTO, Array4, Geometry, contiguous, describe, geometry_of, real
 )
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
 from convext._shifted_sums cimport ShiftedSums, convolve_by_shifts, plan_forward_by_shifts
+from convext._separable cimport (
+    Separable, convolve_separably, factors_of, plan_separable
+)
 from convext._tile cimport Axis, init_axis
 from convext._winograd cimport (
     Winograd, convolve_by_winograd, kept_kernels, plan_forward
@@ -121,6 +127,9 @@ def conv2d(
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef Winograd plan
     cdef ShiftedSums by_shifts
+    cdef Separable separable
+    cdef Fourier fourier
+    cdef object factors
     cdef Correlation correlation
     cdef Interrupt interrupt
     cdef int status
@@ -128,6 +137,20 @@ def conv2d(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads, itemsize
     ):
         convolve_by_winograd(&plan, &weights, offsets, &result, kept)
+        return
+    if plan_separable(
+        &separable, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        itemsize
+    ):
+        factors = factors_of(&separable, &weights, kept)
+        if factors is not None:
+            convolve_separably(&separable, factors, offsets, &result)
+            return
+    if plan_fft_forward(
+        &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        itemsize
+    ):
+        convolve_by_fft(&fourier, &weights, offsets, &result, kept)
         return
     if plan_forward_by_shifts(
         &by_shifts, &images, &weights, &geometry, &result, num_threads, itemsize
@@ -174,11 +197,22 @@ def keep_kernels(
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
     cdef Winograd plan
+    cdef Separable separable
+    cdef Fourier fourier
     cdef Correlation correlation
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
     ):
         kept_kernels(&plan, &weights, kept)
+        return
+    if plan_separable(
+        &separable, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
+    ) and factors_of(&separable, &weights, kept) is not None:
+        return
+    if plan_fft_forward(
+        &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
+    ):
+        keep_fft_kernels(&fourier, &weights, kept)
         return
     if init_forward(
         &correlation, &images, &weights, images.n, &geometry, result.h, result.w, 1, itemsize

@@ -11,6 +11,7 @@ cdef enum:
     AUTO = 0
     DIRECT = 1
     WINOGRAD = 2
+    FFT = 3
 
 # A four-dimensional array in any layout: images (N, C, H, W) or kernels (K, C, kh, kw).
 # Strides are in elements.

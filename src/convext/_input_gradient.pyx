@@ -14,6 +14,7 @@ from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
 )
+from convext._fft cimport Fourier, convolve_by_fft, plan_fft_input_gradient
 from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
@@ -171,6 +172,7 @@ def conv2d_input_grad(
     cdef bint single = itemsize == sizeof(float)
     cdef Winograd plan
     cdef ShiftedSums by_shifts
+    cdef Fourier fourier
     cdef Interrupt interrupt
     cdef int status
     if plan_input_gradient(
@@ -178,6 +180,12 @@ def conv2d_input_grad(
         itemsize
     ):
         convolve_by_winograd(&plan, &weights, NULL, &result, None)
+        return
+    if plan_fft_input_gradient(
+        &fourier, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        itemsize
+    ):
+        convolve_by_fft(&fourier, &weights, NULL, &result, None)
         return
     if plan_input_gradient_by_shifts(
         &by_shifts, &gradients, &weights, &geometry, &result, num_threads, itemsize

@@ -12,7 +12,7 @@ from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
 from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
-from convext._geometry cimport AUTO, DIRECT, Array4, Geometry, real
+from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport ENOUGH_TASKS, divide_up, threads_for
@@ -59,8 +59,9 @@ cdef bint plan_kernel_gradient(
     cdef Py_ssize_t channels = images.c // geometry.groups
     cdef Py_ssize_t kernels = output_grad.c // geometry.groups
     cdef Py_ssize_t most
-    if algorithm == DIRECT or algorithm == AUTO and not (
-        kernel_h == TAPS and kernel_w == TAPS
+    if algorithm != WINOGRAD and not (
+        algorithm == AUTO
+        and kernel_h == TAPS and kernel_w == TAPS
         and geometry.stride_h == 1 and geometry.stride_w == 1
         and geometry.dilation_h == 1 and geometry.dilation_w == 1
     ):

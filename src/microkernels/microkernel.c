@@ -8,6 +8,7 @@
  *
  * Each micro-kernel is an always-inlined function whose tile sizes are compile-time constants, so
  * that its accumulators live in registers; the macros at the end instantiate it for every size. */
+#include "fft.h"
 #include "microkernel.h"
 #include "simd.h"
 #include "winograd.h"
@@ -95,6 +96,11 @@ CONVEXT_INLINE void correlate(const int kernels, const int step, ptrdiff_t num_t
         for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
             correlate_tile(kernels, step, vectors, taps, weights, weight_offset + t, pixels + p,
                            offset + t, sums + p, sums_stride, accumulate);
+        /* A chain of sums alone would wait for each multiply-add. */
+        if (kernels <= 2)
+            for (; p + 3 * LANES <= num_pixels; p += 3 * LANES)
+                correlate_tile(kernels, step, 3, taps, weights, weight_offset + t, pixels + p,
+                               offset + t, sums + p, sums_stride, accumulate);
         for (; p < num_pixels; p += LANES)
             correlate_tile(kernels, step, 1, taps, weights, weight_offset + t, pixels + p,
                            offset + t, sums + p, sums_stride, accumulate);
@@ -592,4 +598,8 @@ const convext_microkernels CONVEXT_TABLE = {
     .winograd_gradients = winograd_gradients,
     .winograd_gradient_products = winograd_gradient_products,
     .winograd_taps = winograd_taps,
+    .fft_forward = fft_forward,
+    .fft_conjugate = fft_conjugate,
+    .fft_products = fft_products,
+    .fft_results = fft_results,
 };

@@ -148,6 +148,40 @@ typedef void convext_winograd_taps(ptrdiff_t num_kernels, ptrdiff_t num_channels
                                    const void *sums, ptrdiff_t stride, void *to,
                                    ptrdiff_t to_stride);
 
+/* Convolution by the fast Fourier transform, of two tiles of `rows` x `columns` pixels at a time,
+ * powers of two from 16 on and at least `lanes`. Their transform is 2 * rows * columns elements in
+ * an order that only these functions know. `twiddles` are the roots of unity: from 6 * (n / 4 - 1)
+ * on, for n = 4, 8, 16, ..., real and imaginary part of w, w * w and w * w * w for w = exp(-2 pi i k
+ * / n) and each k < n / 4. `strip` is scratch memory, 2 * rows * lanes elements. */
+
+/* A tile's pixels, or results. It may have fewer rows, or none. */
+typedef struct {
+    void *data;
+    ptrdiff_t pitch; /* elements from one row to the next */
+    ptrdiff_t rows, columns;
+} convext_fft_pixels;
+
+/* The transform of two tiles: zero below their rows, and from `num_columns` on, which are rounded up
+ * to whole vectors. */
+typedef void convext_fft_forward(ptrdiff_t rows, ptrdiff_t columns,
+                                 const convext_fft_pixels tile[2], ptrdiff_t num_columns,
+                                 const void *twiddles, void *strip, void *values);
+
+/* The complex conjugates of `count` values, in place. */
+typedef void convext_fft_conjugate(ptrdiff_t count, void *values);
+
+/* Sums over the channels of the products of tiles and kernels, whose transforms lie so many elements
+ * apart, transformed back along one axis. */
+typedef void convext_fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_channels,
+                                  const void *values, ptrdiff_t values_stride, const void *kernel,
+                                  ptrdiff_t kernel_stride, const void *twiddles, void *sums);
+
+/* The results, rows * columns times what they should be, plus `bias`; as many rows and columns of
+ * each tile as it has. Added to what is there when `accumulate` is not 0. */
+typedef void convext_fft_results(ptrdiff_t rows, ptrdiff_t columns, const void *sums, double bias,
+                                 const void *twiddles, void *strip,
+                                 const convext_fft_pixels tile[2], int accumulate);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -171,6 +205,10 @@ typedef struct {
     convext_winograd_gradients *winograd_gradients;
     convext_winograd_gradient_products *winograd_gradient_products;
     convext_winograd_taps *winograd_taps;
+    convext_fft_forward *fft_forward;
+    convext_fft_conjugate *fft_conjugate;
+    convext_fft_products *fft_products;
+    convext_fft_results *fft_results;
 } convext_microkernels;
 
 #endif

@@ -1,0 +1,719 @@
+"""Convolution by the fast Fourier transform, in tiles that overlap: for large kernels.
+
+Two tiles are transformed at a time, as real and imaginary parts; see docs/fft.md.
+"""
+
+cimport numpy as cnp
+import numpy as np
+from cython.parallel cimport parallel, prange, threadid
+from libc.string cimport memcpy, memset
+
+from convext._dispatch cimport FftPixels, microkernels
+from convext._geometry cimport AUTO, FFT, Array4, Geometry, real
+from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext._tasks cimport divide_up, threads_for
+
+cdef extern from "<math.h>":
+    long double cosl(long double x) nogil
+    long double sinl(long double x) nogil
+    long double acosl(long double x) nogil
+
+cdef enum:
+    MIN_SIZE = 16               # pixels of a tile along an axis
+    MAX_SIZE = 512
+    MAX_PIECE = MAX_SIZE // 2   # of a kernel
+    NUM_TWIDDLES = 6 * (MAX_SIZE // 2 - 1)
+
+# What the model of the time believes of the machine: the sizes of its caches, and a start of a few
+# microseconds.
+cdef double L2_BYTES = 1024 * 1024
+cdef double L3_BYTES = 16 * 1024 * 1024
+cdef double START = 150000
+
+# For AUTO, kernels of fewer taps are not looked at: small calls must not take longer.
+cdef Py_ssize_t MIN_TAPS = 49
+
+# Transformed pixels of a thread, and transformed kernels of all.
+cdef Py_ssize_t MAX_VALUE_BYTES = 12 * 1024 * 1024
+cdef Py_ssize_t MAX_KERNEL_BYTES = 16 * 1024 * 1024
+
+# Transformed kernels beyond this are too much memory to keep.
+cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
+
+cdef Py_ssize_t CACHE_LINE = 64
+
+# With a few tasks for each thread none waits long for the last one.
+cdef Py_ssize_t TASKS_PER_THREAD = 3
+
+NO_MEMORY = "not enough memory for the scratch space of the Fourier transforms"
+
+
+# ---------------------------------------------------------------- roots of unity
+
+cdef float twiddles_of_float[NUM_TWIDDLES]
+cdef double twiddles_of_double[NUM_TWIDDLES]
+
+
+cdef void fill_twiddles() noexcept:
+    cdef long double pi = acosl(-1), angle
+    cdef Py_ssize_t size = 4, t = 0, k, power
+    while size <= MAX_SIZE:
+        for k in range(size // 4):
+            for power in range(1, 4):
+                angle = -2 * pi * (k * power) / size
+                twiddles_of_double[t] = <double> cosl(angle)
+                twiddles_of_double[t + 1] = <double> sinl(angle)
+                twiddles_of_float[t] = <float> twiddles_of_double[t]
+                twiddles_of_float[t + 1] = <float> twiddles_of_double[t + 1]
+                t += 2
+        size *= 2
+
+
+fill_twiddles()
+
+
+# ---------------------------------------------------------------- the plan
+
+
+cdef FourierAxis axis_of(
+    Py_ssize_t taps, Py_ssize_t dilation, Py_ssize_t origin, Py_ssize_t spread, Py_ssize_t step,
+    Py_ssize_t out
+) noexcept nogil:
+    cdef FourierAxis axis
+    axis.taps = taps
+    axis.dilation = dilation
+    axis.extent = (taps - 1) * dilation + 1
+    axis.pieces = divide_up(axis.extent, MAX_PIECE)
+    axis.piece = divide_up(axis.extent, axis.pieces)
+    axis.origin = origin
+    axis.spread = spread
+    axis.step = step
+    axis.out = (out - 1) * step + 1
+    axis.size = axis.results = axis.tiles = 0
+    return axis
+
+
+cdef bint plan_fft_forward(
+    Fourier *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil:
+    if not may_be_worthwhile(kernels, algorithm):
+        return False
+    plan.kernels = kernels.n // geometry.groups
+    plan.channels = kernels.c
+    plan.swapped = False
+    plan.rows = axis_of(
+        kernels.h, geometry.dilation_h, -geometry.padding_top, 1, geometry.stride_h, out_h
+    )
+    plan.columns = axis_of(
+        kernels.w, geometry.dilation_w, -geometry.padding_left, 1, geometry.stride_w, out_w
+    )
+    return finish_plan(plan, images, geometry, algorithm, num_threads, itemsize)
+
+
+cdef bint plan_fft_input_gradient(
+    Fourier *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil:
+    if not may_be_worthwhile(kernels, algorithm):
+        return False
+    plan.kernels = kernels.c
+    plan.channels = kernels.n // geometry.groups
+    plan.swapped = True
+    plan.rows = axis_of(
+        kernels.h, geometry.dilation_h,
+        geometry.padding_top - (kernels.h - 1) * geometry.dilation_h, geometry.stride_h, 1, in_h
+    )
+    plan.columns = axis_of(
+        kernels.w, geometry.dilation_w,
+        geometry.padding_left - (kernels.w - 1) * geometry.dilation_w, geometry.stride_w, 1, in_w
+    )
+    return finish_plan(plan, output_grad, geometry, algorithm, num_threads, itemsize)
+
+
+cdef inline bint may_be_worthwhile(const Array4 *kernels, int algorithm) noexcept nogil:
+    return algorithm == FFT or (algorithm == AUTO and kernels.h * kernels.w >= MIN_TAPS)
+
+
+cdef bint finish_plan(
+    Fourier *plan, const Array4 *source, const Geometry *geometry, int algorithm, int num_threads,
+    size_t itemsize
+) noexcept nogil:
+    cdef double products
+    plan.micro = microkernels(itemsize)
+    plan.itemsize = itemsize
+    plan.twiddles = (
+        <const void *> twiddles_of_float if itemsize == sizeof(float)
+        else <const void *> twiddles_of_double
+    )
+    plan.source = source[0]
+    plan.groups = geometry.groups
+    plan.planes = plan.channels * plan.rows.pieces * plan.columns.pieces
+    # What the direct way takes: strides leave out results, or pixels.
+    products = (
+        <double> source.n * plan.groups * plan.kernels * plan.channels
+        * plan.rows.taps * plan.columns.taps * plan.rows.out * plan.columns.out
+        / geometry.stride_h / geometry.stride_w
+    )
+    if choose_sizes(plan) >= products and algorithm == AUTO:
+        return False
+    plan.pairs = divide_up(plan.rows.tiles * plan.columns.tiles, 2)
+    plan.num_threads = threads_for(
+        products, plan.source.n * plan.groups * plan.kernels * plan.pairs, num_threads
+    )
+    return True
+
+
+cdef bint cut_axis(FourierAxis *axis, Py_ssize_t size, Py_ssize_t multiple) noexcept nogil:
+    """Cut an axis into tiles of `size` pixels; False where these are too small."""
+    cdef Py_ssize_t results = size - axis.piece + 1
+    if results < 1:
+        return False
+    # Whole vectors are written faster.
+    if results > multiple:
+        results = results // multiple * multiple
+    axis.size = size
+    axis.tiles = divide_up(axis.out, results)
+    axis.results = min(results, divide_up(divide_up(axis.out, axis.tiles), multiple) * multiple)
+    return True
+
+
+cdef double choose_sizes(Fourier *plan) noexcept nogil:
+    """Cut the output into the tiles that take the least time; return it, see `time_of`."""
+    cdef Fourier best = plan[0]
+    cdef double least = -1, time
+    cdef Py_ssize_t rows = MIN_SIZE, columns
+    while rows <= MAX_SIZE:
+        columns = MIN_SIZE
+        while columns <= MAX_SIZE:
+            if (
+                cut_axis(&plan.rows, rows, 1)
+                and cut_axis(&plan.columns, columns, MIN_SIZE)
+            ):
+                plan.value_size = apart(2 * rows * columns, plan.itemsize)
+                plan.block = min(plan.planes, max(
+                    <Py_ssize_t> 1,
+                    MAX_VALUE_BYTES // (plan.value_size * <Py_ssize_t> plan.itemsize)
+                ))
+                time = time_of(plan)
+                if least < 0 or time < least:
+                    least = time
+                    best = plan[0]
+            columns *= 2
+        rows *= 2
+    plan[0] = best
+    return least
+
+
+cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
+    """A stride of at least `count`, a power of two, that spreads over the sets of the caches."""
+    return count + aligned_size(1, itemsize)
+
+
+cdef double time_of(const Fourier *plan) noexcept nogil:
+    """How long the plan takes, in multiplications of the direct way; a tenth is added.
+
+    Fitted to measurements: docs/fft.md.
+    """
+    cdef double levels = 0
+    cdef Py_ssize_t size = plan.rows.size * plan.columns.size
+    cdef double area = size
+    cdef double pairs = plan.source.n * <double> divide_up(plan.rows.tiles * plan.columns.tiles, 2)
+    cdef double plane_bytes = plan.value_size * plan.itemsize
+    cdef double kernel_bytes = plane_bytes * plan.planes * plan.kernels
+    while size > 1:
+        levels += 1
+        size //= 2
+    cdef double forward = 4.6 * levels - 12
+    cdef double back = 6.5 * levels - 24
+    cdef double kernel = 0.7 * forward
+    cdef double product = 8
+    if plane_bytes > L2_BYTES:
+        forward *= 1.4
+        back *= 1.4
+    # The kernels come from ever further away.
+    if kernel_bytes * plan.groups > L3_BYTES:
+        kernel += 20
+    if kernel_bytes > L3_BYTES / 2:
+        product = 32
+    elif kernel_bytes > L2_BYTES / 2:
+        product = 16
+    return 1.1 * (START + area * plan.groups * (
+        (pairs * forward + plan.kernels * kernel) * plan.planes
+        + pairs * plan.kernels * (
+            (plan.planes - 1) * product + divide_up(plan.planes, plan.block) * back
+        )
+    ))
+
+
+# ---------------------------------------------------------------- kernels
+
+
+cdef inline Py_ssize_t num_units(const Fourier *plan) noexcept nogil:
+    """A unit is a kernel: of all groups."""
+    return plan.groups * plan.kernels
+
+
+cdef void spread_taps(
+    const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *panel
+) noexcept nogil:
+    """Write the taps of a piece of a kernel, for a channel, into `panel`, one over the area each.
+
+    That is what the transforms there and back multiply by, a power of two.
+    """
+    cdef const FourierAxis *rows = &plan.rows
+    cdef const FourierAxis *columns = &plan.columns
+    cdef Py_ssize_t channel = plane // (rows.pieces * columns.pieces)
+    cdef Py_ssize_t top = plane // columns.pieces % rows.pieces * rows.piece
+    cdef Py_ssize_t left = plane % columns.pieces * columns.piece
+    cdef Py_ssize_t group = unit // plan.kernels, kernel = unit % plan.kernels
+    cdef Py_ssize_t i, j, y, x
+    cdef real scale = <real> 1 / (rows.size * columns.size)
+    cdef const real *taps = <const real *> kernels.data
+    if plan.swapped:
+        taps += (group * plan.channels + channel) * kernels.n_stride + kernel * kernels.c_stride
+    else:
+        taps += unit * kernels.n_stride + channel * kernels.c_stride
+    memset(panel, 0, rows.piece * columns.size * sizeof(real))
+    for i in range(rows.taps):
+        y = (rows.taps - 1 - i if plan.swapped else i) * rows.dilation - top
+        if not 0 <= y < rows.piece:
+            continue
+        for j in range(columns.taps):
+            x = (columns.taps - 1 - j if plan.swapped else j) * columns.dilation - left
+            if 0 <= x < columns.piece:
+                panel[y * columns.size + x] = scale * (
+                    taps[i * kernels.h_stride + j * kernels.w_stride]
+                )
+
+
+cdef void transform_kernel(
+    const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *scratch,
+    real *to
+) noexcept nogil:
+    """Transform a piece of a kernel for a channel; the conjugate, since this is a correlation."""
+    cdef Scratch layout = arrange(plan)
+    cdef FftPixels tile[2]
+    spread_taps(plan, kernels, unit, plane, scratch + layout.panel)
+    tile[0].data = scratch + layout.panel
+    tile[0].pitch = tile[0].columns = plan.columns.size
+    tile[0].rows = plan.rows.piece
+    tile[1] = tile[0]
+    tile[1].rows = 0
+    plan.micro.fft_forward(
+        plan.rows.size, plan.columns.size, tile, plan.columns.piece, plan.twiddles,
+        scratch + layout.strip, to
+    )
+    plan.micro.fft_conjugate(plan.rows.size * plan.columns.size, to)
+
+
+cdef int transform_kernels(
+    const Fourier *plan, const Array4 *kernels, Py_ssize_t first_unit, Py_ssize_t num_units,
+    Py_ssize_t first_plane, Py_ssize_t num_planes, real *to, Interrupt *interrupt
+) noexcept nogil:
+    """Transform some units for some planes."""
+    cdef Py_ssize_t size = arrange(plan).values     # of panel and strip
+    cdef Py_ssize_t i
+    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
+    if scratch == NULL:
+        return -1
+    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
+        for i in prange(num_units * num_planes, schedule="static"):
+            if not interrupted(interrupt, threadid() == 0):
+                transform_kernel(
+                    plan, kernels, first_unit + i // num_planes, first_plane + i % num_planes,
+                    scratch + threadid() * size, to + i * plan.value_size
+                )
+    aligned_free(scratch)
+    return 0
+
+
+# ---------------------------------------------------------------- tasks
+
+# The scratch memory of a thread.
+cdef struct Scratch:
+    Py_ssize_t strip        # a strip of a tile
+    Py_ssize_t panel        # pixels of two tiles, where they cannot be read from the image; results
+    Py_ssize_t values       # [block] transformed pixels
+    Py_ssize_t sums         # of products
+    Py_ssize_t size
+
+
+cdef Scratch arrange(const Fourier *plan) noexcept nogil:
+    cdef Scratch layout
+    layout.strip = 0
+    layout.panel = 2 * plan.rows.size * plan.micro.lanes
+    layout.values = layout.panel + 2 * plan.rows.size * plan.columns.size
+    layout.sums = layout.values + plan.block * plan.value_size
+    layout.size = layout.sums + plan.value_size
+    return layout
+
+
+# Where the results of a tile lie.
+cdef struct Place:
+    Py_ssize_t top, left, height, width
+
+
+cdef Place place_of(const Fourier *plan, Py_ssize_t tile) noexcept nogil:
+    """The place of a tile; none (no height) for the missing one of the last pair."""
+    cdef Place place
+    place.top = tile // plan.columns.tiles * plan.rows.results
+    place.left = tile % plan.columns.tiles * plan.columns.results
+    place.height = max(<Py_ssize_t> 0, min(plan.rows.results, plan.rows.out - place.top))
+    place.width = min(plan.columns.results, plan.columns.out - place.left)
+    if place.height == 0:
+        place.width = 0
+    return place
+
+
+cdef void copy_row(
+    const Fourier *plan, const real *row, Py_ssize_t left, Py_ssize_t count, real *to
+) noexcept nogil:
+    """Copy `count` pixels of a row of the source from `left` on, zeros outside and between."""
+    cdef Py_ssize_t spread = plan.columns.spread, stride = plan.source.w_stride
+    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, -left)
+    cdef Py_ssize_t end = min(count, (plan.source.w - 1) * spread + 1 - left)
+    cdef Py_ssize_t x
+    if spread > 1 or begin >= end:
+        memset(to, 0, count * sizeof(real))
+        if spread > 1 and begin < end:
+            for x in range(
+                divide_up(left + begin, spread), divide_up(left + end, spread)
+            ):
+                to[x * spread - left] = row[x * stride]
+        return
+    memset(to, 0, begin * sizeof(real))
+    memset(to + end, 0, (count - end) * sizeof(real))
+    if stride == 1:
+        memcpy(to + begin, row + left + begin, (end - begin) * sizeof(real))
+    else:
+        for x in range(begin, end):
+            to[x] = row[(left + x) * stride]
+
+
+cdef FftPixels pixels_of(
+    const Fourier *plan, const real *channel, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, Py_ssize_t num_columns, real *panel
+) noexcept nogil:
+    """Pixels of a channel, from the image where they all lie in it, else copied to `panel`."""
+    cdef const Array4 *source = &plan.source
+    cdef FftPixels pixels
+    cdef Py_ssize_t y, row
+    pixels.rows = num_rows
+    pixels.columns = num_columns
+    if (
+        plan.rows.spread == 1 and plan.columns.spread == 1 and source.w_stride == 1
+        and top >= 0 and top + num_rows <= source.h
+        and left >= 0 and left + num_columns <= source.w
+    ):
+        pixels.data = <void *> (channel + top * source.h_stride + left)
+        pixels.pitch = source.h_stride
+        return pixels
+    pixels.data = panel
+    pixels.pitch = plan.columns.size
+    for y in range(num_rows):
+        row = top + y
+        if 0 <= row <= (source.h - 1) * plan.rows.spread and row % plan.rows.spread == 0:
+            copy_row(
+                plan, channel + row // plan.rows.spread * source.h_stride, left, num_columns, panel
+            )
+        else:
+            memset(panel, 0, num_columns * sizeof(real))
+        panel += plan.columns.size
+    return pixels
+
+
+cdef void transform_pixels(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane,
+    const Place *places, real *scratch, real *to
+) noexcept nogil:
+    """Transform the pixels of a pair of tiles for a plane."""
+    cdef Scratch layout = arrange(plan)
+    cdef const FourierAxis *rows = &plan.rows
+    cdef const FourierAxis *columns = &plan.columns
+    cdef Py_ssize_t lanes = plan.micro.lanes
+    cdef Py_ssize_t channel = group * plan.channels + plane // (rows.pieces * columns.pieces)
+    cdef Py_ssize_t top = rows.origin + plane // columns.pieces % rows.pieces * rows.piece
+    cdef Py_ssize_t left = columns.origin + plane % columns.pieces * columns.piece
+    cdef Py_ssize_t num_columns = divide_up(
+        max(places[0].width, places[1].width) + columns.piece - 1, lanes
+    ) * lanes
+    cdef Py_ssize_t i, num_rows
+    cdef FftPixels tile[2]
+    cdef const real *image = <const real *> plan.source.data + (
+        sample * plan.source.n_stride + channel * plan.source.c_stride
+    )
+    for i in range(2):
+        num_rows = places[i].height + rows.piece - 1 if places[i].height > 0 else 0
+        tile[i] = pixels_of(
+            plan, image, top + places[i].top, left + places[i].left, num_rows, num_columns,
+            scratch + layout.panel + i * rows.size * columns.size
+        )
+    plan.micro.fft_forward(
+        rows.size, columns.size, tile, num_columns, plan.twiddles, scratch + layout.strip, to
+    )
+
+
+cdef void keep_wanted(
+    const Fourier *plan, const Place *place, const FftPixels *results, const Array4 *out,
+    real *to, bint accumulate
+) noexcept nogil:
+    """Copy the results of a tile that are wanted to `to`, where result (0, 0) lies."""
+    cdef Py_ssize_t y, x, step = plan.columns.step
+    cdef Py_ssize_t first = divide_up(place.left, step)
+    cdef Py_ssize_t last = divide_up(place.left + place.width, step)
+    cdef const real *row = <const real *> results.data
+    cdef real *to_row
+    for y in range(place.top, place.top + place.height):
+        if y % plan.rows.step == 0:
+            to_row = to + y // plan.rows.step * out.h_stride
+            if accumulate:
+                for x in range(first, last):
+                    to_row[x * out.w_stride] += row[x * step - place.left]
+            else:
+                for x in range(first, last):
+                    to_row[x * out.w_stride] = row[x * step - place.left]
+        row += results.pitch
+
+
+cdef void finish_pair(
+    const Fourier *plan, const Place *places, const Array4 *out, real *to, double bias,
+    bint accumulate, real *scratch
+) noexcept nogil:
+    """Transform the sums of a pair of tiles to results; `to` is where result (0, 0) lies."""
+    cdef Scratch layout = arrange(plan)
+    cdef bint all_wanted = plan.rows.step == 1 and plan.columns.step == 1 and out.w_stride == 1
+    cdef FftPixels tile[2]
+    cdef Py_ssize_t i
+    for i in range(2):
+        tile[i].rows = places[i].height
+        tile[i].columns = places[i].width
+        if all_wanted:
+            tile[i].data = to + places[i].top * out.h_stride + places[i].left
+            tile[i].pitch = out.h_stride
+        else:
+            tile[i].data = scratch + layout.panel + i * plan.rows.size * plan.columns.size
+            tile[i].pitch = plan.columns.size
+    plan.micro.fft_results(
+        plan.rows.size, plan.columns.size, scratch + layout.sums, bias, plan.twiddles,
+        scratch + layout.strip, tile, accumulate and all_wanted
+    )
+    if not all_wanted:
+        for i in range(2):
+            keep_wanted(plan, &places[i], &tile[i], out, to, accumulate)
+
+
+# A part of the work that is done at once: some units for some planes, whose transformed kernels
+# are there, `unit_size` elements from one unit to the next.
+cdef struct Part:
+    Py_ssize_t first_unit, last_unit
+    Py_ssize_t first_plane, last_plane
+    Py_ssize_t unit_size
+    Py_ssize_t shares               # of the kernels of a group, computed by tasks of their own
+
+
+cdef void run_task(
+    const Fourier *plan, const Part *part, Py_ssize_t task, const real *transformed,
+    const real *bias, const Array4 *out, real *scratch, Interrupt *interrupt, bint may_poll
+) noexcept nogil:
+    """Compute a pair of tiles of a sample for a share of the kernels of a group.
+
+    `transformed` are the kernels of the part.
+    """
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t first_group = part.first_unit // plan.kernels
+    cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
+    cdef Py_ssize_t share = task % part.shares
+    cdef Py_ssize_t group = first_group + task // part.shares % groups
+    cdef Py_ssize_t pair = task // part.shares // groups % plan.pairs
+    cdef Py_ssize_t sample = task // part.shares // groups // plan.pairs
+    cdef Py_ssize_t first = max(part.first_unit, group * plan.kernels)
+    cdef Py_ssize_t units = min(part.last_unit, (group + 1) * plan.kernels) - first
+    cdef Py_ssize_t num_planes = part.last_plane - part.first_plane
+    cdef Py_ssize_t p, unit
+    cdef double offset
+    cdef Place[2] places
+    places[0] = place_of(plan, 2 * pair)
+    places[1] = place_of(plan, 2 * pair + 1)
+    for p in range(num_planes):
+        if interrupted(interrupt, may_poll):
+            return
+        transform_pixels(
+            plan, sample, group, part.first_plane + p, places, scratch,
+            scratch + layout.values + p * plan.value_size
+        )
+    for unit in range(
+        first + share * units // part.shares, first + (share + 1) * units // part.shares
+    ):
+        if interrupted(interrupt, may_poll):
+            return
+        plan.micro.fft_products(
+            plan.rows.size, plan.columns.size, num_planes, scratch + layout.values,
+            plan.value_size, transformed + (unit - part.first_unit) * part.unit_size,
+            plan.value_size, plan.twiddles, scratch + layout.sums
+        )
+        offset = 0
+        if bias != NULL and part.first_plane == 0:
+            offset = bias[unit]
+        finish_pair(
+            plan, places, out,
+            <real *> out.data + sample * out.n_stride + unit * out.c_stride,
+            offset, part.first_plane > 0, scratch
+        )
+
+
+# ---------------------------------------------------------------- runs
+
+
+cdef int run_part(
+    const Fourier *plan, Part *part, const real *transformed, const real *bias, const Array4 *out,
+    Interrupt *interrupt
+) noexcept nogil:
+    cdef Py_ssize_t first_group = part.first_unit // plan.kernels
+    cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
+    cdef Py_ssize_t tasks = plan.source.n * plan.pairs * groups
+    cdef Py_ssize_t task, size = arrange(plan).size
+    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
+    if scratch == NULL:
+        return -1
+    # The pixels are transformed anew for each share.
+    part.shares = 1
+    if plan.num_threads > 1:
+        part.shares = min(
+            min(plan.kernels, part.last_unit - part.first_unit),
+            divide_up(TASKS_PER_THREAD * plan.num_threads, tasks)
+        )
+    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
+        for task in prange(tasks * part.shares, schedule="dynamic"):
+            run_task(
+                plan, part, task, transformed, bias, out, scratch + threadid() * size, interrupt,
+                threadid() == 0
+            )
+    aligned_free(scratch)
+    return 0
+
+
+cdef int run_kept(
+    const Fourier *plan, const real *transformed, const real *bias, const Array4 *out,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Compute `out` with all kernels transformed. -1 when memory runs out."""
+    cdef Part part
+    cdef int status = 0
+    part.first_unit = 0
+    part.last_unit = num_units(plan)
+    part.unit_size = plan.planes * plan.value_size
+    part.first_plane = 0
+    while part.first_plane < plan.planes and status == 0:
+        part.last_plane = min(plan.planes, part.first_plane + plan.block)
+        status = run_part(
+            plan, &part, transformed + part.first_plane * plan.value_size, bias, out, interrupt
+        )
+        part.first_plane = part.last_plane
+    return status
+
+
+cdef int run(
+    const Fourier *plan, const Array4 *kernels, const real *bias, const Array4 *out,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Compute `out`, transforming so many kernels at a time as fit. -1 when memory runs out."""
+    cdef Py_ssize_t bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
+    cdef Py_ssize_t units = min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
+    cdef real *transformed = <real *> aligned_alloc(
+        units * plan.block * plan.value_size, plan.itemsize
+    )
+    cdef Part part
+    cdef int status = 0
+    if transformed == NULL:
+        return -1
+    part.first_plane = 0
+    while part.first_plane < plan.planes and status == 0:
+        part.last_plane = min(plan.planes, part.first_plane + plan.block)
+        part.unit_size = (part.last_plane - part.first_plane) * plan.value_size
+        part.first_unit = 0
+        while part.first_unit < num_units(plan) and status == 0:
+            part.last_unit = min(num_units(plan), part.first_unit + units)
+            status = transform_kernels(
+                plan, kernels, part.first_unit, part.last_unit - part.first_unit,
+                part.first_plane, part.last_plane - part.first_plane, transformed, interrupt
+            )
+            if status == 0:
+                status = run_part(plan, &part, transformed, bias, out, interrupt)
+            part.first_unit = part.last_unit
+        part.first_plane = part.last_plane
+    aligned_free(transformed)
+    return status
+
+
+cdef int convolve(
+    const Fourier *plan, const Array4 *kernels, const real *transformed, const real *bias,
+    const Array4 *out, Interrupt *interrupt
+) noexcept nogil:
+    if transformed != NULL:
+        return run_kept(plan, transformed, bias, out, interrupt)
+    return run(plan, kernels, bias, out, interrupt)
+
+
+cdef int convolve_by_fft(
+    const Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
+) except -1:
+    cdef object memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
+    cdef void *transformed = NULL if memory is None else first_line(memory)
+    cdef Interrupt interrupt
+    cdef int status
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = convolve[float](
+                plan, kernels, <float *> transformed, <const float *> bias, out, &interrupt
+            )
+        else:
+            status = convolve[double](
+                plan, kernels, <double *> transformed, <const double *> bias, out, &interrupt
+            )
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0
+
+
+# ---------------------------------------------------------------- kept kernels
+
+
+cdef inline void *first_line(cnp.ndarray memory) noexcept:
+    """The first cache line of memory that NumPy aligned to less."""
+    return <void *> (
+        (<size_t> cnp.PyArray_DATA(memory) + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
+    )
+
+
+cdef object keep_fft_kernels(const Fourier *plan, const Array4 *kernels, dict kept):
+    cdef Py_ssize_t units = num_units(plan)
+    cdef Py_ssize_t size = units * plan.planes * plan.value_size * <Py_ssize_t> plan.itemsize
+    cdef tuple key = (
+        "fft", plan.itemsize, plan.micro.lanes, plan.rows.size, plan.columns.size
+    )
+    cdef cnp.ndarray memory = kept.get(key)
+    cdef Interrupt interrupt
+    cdef int status
+    if memory is not None or size > MAX_KEPT_BYTES:
+        return memory
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    cdef void *to = first_line(memory)
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = transform_kernels(
+                plan, kernels, 0, units, 0, plan.planes, <float *> to, &interrupt
+            )
+        else:
+            status = transform_kernels(
+                plan, kernels, 0, units, 0, plan.planes, <double *> to, &interrupt
+            )
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    kept[key] = memory
+    return memory

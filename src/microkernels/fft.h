@@ -1,0 +1,378 @@
+/* The fast Fourier transforms of a convolution in tiles, two tiles at a time: one is the real part
+ * of complex pixels, the other one the imaginary part. Kernels are real, so that the results stay
+ * apart, and no transform of real numbers is needed.
+ *
+ * Along each axis transforms are of whole vectors of neighbouring columns: radix 4, decimated in
+ * frequency on the way there and in time on the way back, so that the values of a tile stay in the
+ * order in which they come out. Between the axes squares are transposed.
+ *
+ * A complex vector is a vector of real parts and then one of imaginary parts; a strip is LANES
+ * columns of a tile, row after row. */
+#ifndef CONVEXT_FFT_H
+#define CONVEXT_FFT_H
+
+#include "microkernel.h"
+#include "simd.h"
+
+#include <string.h>
+
+typedef struct {
+    vec re, im;
+} complex_vec;
+
+/* Elements of a complex vector. */
+enum { COMPLEX = 2 * LANES };
+
+CONVEXT_INLINE complex_vec load_complex(const real *from)
+{
+    return (complex_vec){load(from), load(from + LANES)};
+}
+
+CONVEXT_INLINE void store_complex(real *to, complex_vec value)
+{
+    store(to, value.re);
+    store(to + LANES, value.im);
+}
+
+CONVEXT_INLINE complex_vec plus(complex_vec a, complex_vec b)
+{
+    return (complex_vec){a.re + b.re, a.im + b.im};
+}
+
+CONVEXT_INLINE complex_vec minus(complex_vec a, complex_vec b)
+{
+    return (complex_vec){a.re - b.re, a.im - b.im};
+}
+
+/* By -i, or, on the way back, by i. */
+CONVEXT_INLINE complex_vec turn(const int inverse, complex_vec a)
+{
+    return inverse ? (complex_vec){-a.im, a.re} : (complex_vec){a.im, -a.re};
+}
+
+/* By a root of unity, or, on the way back, by its conjugate. */
+CONVEXT_INLINE complex_vec twiddle(const int inverse, complex_vec a, const real root[2])
+{
+    const vec re = splat(root[0]), im = splat(root[1]);
+    if (inverse)
+        return (complex_vec){a.re * re + a.im * im, a.im * re - a.re * im};
+    return (complex_vec){a.re * re - a.im * im, a.im * re + a.re * im};
+}
+
+/* The transform of four values. */
+CONVEXT_INLINE void butterfly(const int inverse, complex_vec x[4])
+{
+    const complex_vec even = plus(x[0], x[2]), odd = plus(x[1], x[3]);
+    const complex_vec even_difference = minus(x[0], x[2]);
+    const complex_vec odd_difference = turn(inverse, minus(x[1], x[3]));
+    x[0] = plus(even, odd);
+    x[1] = plus(even_difference, odd_difference);
+    x[2] = minus(even, odd);
+    x[3] = minus(even_difference, odd_difference);
+}
+
+/* The powers 1, 2 and 3 of the k-th of `size` roots of unity are the six numbers from 6 * k on. */
+CONVEXT_INLINE const real *roots(const real *twiddles, ptrdiff_t size)
+{
+    return twiddles + 6 * (size / 4 - 1);
+}
+
+/* One step of a transform of `size` rows there. */
+CONVEXT_INLINE void step(ptrdiff_t size, real *strip, const real *root)
+{
+    const ptrdiff_t quarter = size / 4 * COMPLEX;
+    for (ptrdiff_t k = 0; k < size / 4; k++, strip += COMPLEX, root += 6) {
+        complex_vec x[4];
+        UNROLL(4)
+        for (int i = 0; i < 4; i++)
+            x[i] = load_complex(strip + i * quarter);
+        butterfly(0, x);
+        store_complex(strip, x[0]);
+        UNROLL(3)
+        for (int i = 1; i < 4; i++)
+            store_complex(strip + i * quarter, twiddle(0, x[i], root + 2 * i - 2));
+    }
+}
+
+/* And back. */
+CONVEXT_INLINE void inverse_step(ptrdiff_t size, real *strip, const real *root)
+{
+    const ptrdiff_t quarter = size / 4 * COMPLEX;
+    for (ptrdiff_t k = 0; k < size / 4; k++, strip += COMPLEX, root += 6) {
+        complex_vec x[4];
+        x[0] = load_complex(strip);
+        UNROLL(3)
+        for (int i = 1; i < 4; i++)
+            x[i] = twiddle(1, load_complex(strip + i * quarter), root + 2 * i - 2);
+        butterfly(1, x);
+        UNROLL(4)
+        for (int i = 0; i < 4; i++)
+            store_complex(strip + i * quarter, x[i]);
+    }
+}
+
+/* The transforms of four rows each, there or back. */
+CONVEXT_INLINE void fours(const int inverse, ptrdiff_t rows, real *strip)
+{
+    for (ptrdiff_t row = 0; row < rows; row += 4, strip += 4 * COMPLEX) {
+        complex_vec x[4];
+        UNROLL(4)
+        for (int i = 0; i < 4; i++)
+            x[i] = load_complex(strip + i * COMPLEX);
+        butterfly(inverse, x);
+        UNROLL(4)
+        for (int i = 0; i < 4; i++)
+            store_complex(strip + i * COMPLEX, x[i]);
+    }
+}
+
+/* The transforms of eight rows each, there or back. */
+CONVEXT_INLINE void eights(const int inverse, ptrdiff_t rows, real *strip)
+{
+    static const real root[4][2] = {{1, 0},
+                                    {0.70710678118654752440, -0.70710678118654752440},
+                                    {0, -1},
+                                    {-0.70710678118654752440, -0.70710678118654752440}};
+    for (ptrdiff_t row = 0; row < rows; row += 8, strip += 8 * COMPLEX) {
+        complex_vec x[2][4];
+        UNROLL(8)
+        for (int i = 0; i < 8; i++)
+            x[i / 4][i % 4] = load_complex(strip + i * COMPLEX);
+        if (inverse) {
+            butterfly(1, x[0]);
+            butterfly(1, x[1]);
+        }
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            const complex_vec a = x[0][i];
+            complex_vec b = x[1][i];
+            if (inverse)
+                b = i == 0 ? b : i == 2 ? turn(1, b) : twiddle(1, b, root[i]);
+            x[0][i] = plus(a, b);
+            b = minus(a, b);
+            if (!inverse)
+                b = i == 0 ? b : i == 2 ? turn(0, b) : twiddle(0, b, root[i]);
+            x[1][i] = b;
+        }
+        if (!inverse) {
+            butterfly(0, x[0]);
+            butterfly(0, x[1]);
+        }
+        UNROLL(8)
+        for (int i = 0; i < 8; i++)
+            store_complex(strip + i * COMPLEX, x[i / 4][i % 4]);
+    }
+}
+
+/* All steps of `rows` rows that are transforms of `size` rows by now. */
+static CONVEXT_NO_INLINE void transform(ptrdiff_t rows, ptrdiff_t size, real *strip,
+                                        const real *twiddles)
+{
+    for (; size > 8; size /= 4)
+        for (ptrdiff_t row = 0; row < rows; row += size)
+            step(size, strip + row * COMPLEX, roots(twiddles, size));
+    if (size == 8)
+        eights(0, rows, strip);
+    else
+        fours(0, rows, strip);
+}
+
+/* The same back, up to transforms of `size` rows. */
+static CONVEXT_NO_INLINE void inverse_transform(ptrdiff_t rows, ptrdiff_t size, real *strip,
+                                                const real *twiddles)
+{
+    ptrdiff_t done = size;
+    while (done > 8)
+        done /= 4;
+    if (done == 8)
+        eights(1, rows, strip);
+    else
+        fours(1, rows, strip);
+    while (done < size) {
+        done *= 4;
+        for (ptrdiff_t row = 0; row < rows; row += done)
+            inverse_step(done, strip + row * COMPLEX, roots(twiddles, done));
+    }
+}
+
+/* The first step of a strip, from the pixels of the two tiles; those below their rows are zero. */
+static CONVEXT_NO_INLINE void first_step(ptrdiff_t size, const convext_fft_pixels tile[2],
+                                         ptrdiff_t column, real *strip, const real *root)
+{
+    const ptrdiff_t quarter = size / 4;
+    const real *re = (const real *)tile[0].data + column;
+    const real *im = (const real *)tile[1].data + column;
+    for (ptrdiff_t k = 0; k < quarter; k++, strip += COMPLEX, root += 6) {
+        complex_vec x[4];
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            const ptrdiff_t row = k + i * quarter;
+            x[i].re = row < tile[0].rows ? load(re + row * tile[0].pitch) : (vec){0};
+            x[i].im = row < tile[1].rows ? load(im + row * tile[1].pitch) : (vec){0};
+        }
+        butterfly(0, x);
+        store_complex(strip, x[0]);
+        UNROLL(3)
+        for (int i = 1; i < 4; i++)
+            store_complex(strip + i * quarter * COMPLEX, twiddle(0, x[i], root + 2 * i - 2));
+    }
+}
+
+CONVEXT_INLINE void add_result(real *to, vec result, int accumulate)
+{
+    store(to, accumulate ? load(to) + result : result);
+}
+
+/* The last step of a strip, to the results of the two tiles, as many rows as they have. */
+static CONVEXT_NO_INLINE void last_step(ptrdiff_t size, real *strip,
+                                        const convext_fft_pixels tile[2], ptrdiff_t column,
+                                        vec bias, int accumulate, const real *root)
+{
+    const ptrdiff_t quarter = size / 4;
+    real *re = (real *)tile[0].data + column;
+    real *im = (real *)tile[1].data + column;
+    for (ptrdiff_t k = 0; k < quarter; k++, strip += COMPLEX, root += 6) {
+        complex_vec x[4];
+        x[0] = load_complex(strip);
+        UNROLL(3)
+        for (int i = 1; i < 4; i++)
+            x[i] = twiddle(1, load_complex(strip + i * quarter * COMPLEX), root + 2 * i - 2);
+        butterfly(1, x);
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            const ptrdiff_t row = k + i * quarter;
+            if (row < tile[0].rows)
+                add_result(re + row * tile[0].pitch, x[i].re + bias, accumulate);
+            if (row < tile[1].rows)
+                add_result(im + row * tile[1].pitch, x[i].im + bias, accumulate);
+        }
+    }
+}
+
+/* LANES complex vectors from `from` on, `from_stride` elements apart, to columns. */
+CONVEXT_INLINE void transpose_complex(const real *from, real *to)
+{
+    UNROLL(2)
+    for (int part = 0; part < 2; part++) {
+        vec square[LANES];
+        UNROLL(16)
+        for (int i = 0; i < LANES; i++)
+            square[i] = load(from + i * COMPLEX + part * LANES);
+        transpose(square);
+        UNROLL(16)
+        for (int i = 0; i < LANES; i++)
+            store(to + i * COMPLEX + part * LANES, square[i]);
+    }
+}
+
+static void fft_forward(ptrdiff_t rows, ptrdiff_t columns, const convext_fft_pixels tile[2],
+                        ptrdiff_t num_columns, const void *twiddles_, void *strip_, void *values_)
+{
+    const real *twiddles = twiddles_;
+    real *strip = strip_, *values = values_;
+    for (ptrdiff_t x = 0; x < columns; x += LANES) {
+        if (x < num_columns) {
+            first_step(rows, tile, x, strip, roots(twiddles, rows));
+            transform(rows, rows / 4, strip, twiddles);
+        }
+        for (ptrdiff_t y = 0; y < rows; y += LANES) {
+            real *to = values + (y / LANES * columns + x) * COMPLEX;
+            if (x < num_columns)
+                transpose_complex(strip + y * COMPLEX, to);
+            else
+                memset(to, 0, LANES * COMPLEX * sizeof(real));
+        }
+    }
+    for (ptrdiff_t y = 0; y < rows; y += LANES)
+        transform(columns, columns, values + y * columns * 2, twiddles);
+}
+
+static void fft_conjugate(ptrdiff_t count, void *values_)
+{
+    real *values = values_;
+    for (ptrdiff_t i = 0; i < count; i += LANES, values += COMPLEX)
+        store(values + LANES, -load(values + LANES));
+}
+
+/* In registers: the sums of four complex vectors. */
+CONVEXT_INLINE void multiply_values(ptrdiff_t num_channels, const real *values,
+                                    ptrdiff_t values_stride, const real *kernel,
+                                    ptrdiff_t kernel_stride, real *sums)
+{
+    complex_vec sum[4] = {0};
+    for (ptrdiff_t c = 0; c < num_channels; c++) {
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            const complex_vec a = load_complex(values + i * COMPLEX);
+            const complex_vec b = load_complex(kernel + i * COMPLEX);
+            sum[i].re += a.re * b.re;
+            sum[i].im += a.re * b.im;
+            sum[i].re -= a.im * b.im;
+            sum[i].im += a.im * b.re;
+        }
+        values += values_stride;
+        kernel += kernel_stride;
+    }
+    UNROLL(4)
+    for (int i = 0; i < 4; i++)
+        store_complex(sums + i * COMPLEX, sum[i]);
+}
+
+static void fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_channels,
+                         const void *values_, ptrdiff_t values_stride, const void *kernel_,
+                         ptrdiff_t kernel_stride, const void *twiddles, void *sums_)
+{
+    const real *values = values_, *kernel = kernel_;
+    real *sums = sums_;
+    for (ptrdiff_t y = 0; y < rows; y += LANES) {
+        for (ptrdiff_t i = 0; i < columns * COMPLEX; i += 4 * COMPLEX)
+            multiply_values(num_channels, values + i, values_stride, kernel + i, kernel_stride,
+                            sums + i);
+        inverse_transform(columns, columns, sums, twiddles);
+        values += columns * COMPLEX;
+        kernel += columns * COMPLEX;
+        sums += columns * COMPLEX;
+    }
+}
+
+/* The results of a strip that is not all wanted, from the strip, where they take the place of the
+ * values. */
+static void copy_columns(ptrdiff_t num_columns, const real *strip, const convext_fft_pixels *tile,
+                         ptrdiff_t column, int accumulate)
+{
+    real *to = (real *)tile->data + column;
+    for (ptrdiff_t row = 0; row < tile->rows; row++, strip += COMPLEX, to += tile->pitch)
+        for (ptrdiff_t i = 0; i < num_columns; i++)
+            to[i] = accumulate ? to[i] + strip[i] : strip[i];
+}
+
+static void fft_results(ptrdiff_t rows, ptrdiff_t columns, const void *sums_, double bias_,
+                        const void *twiddles_, void *strip_, const convext_fft_pixels tile[2],
+                        int accumulate)
+{
+    const vec bias = splat((real)bias_);
+    const real *sums = sums_, *twiddles = twiddles_;
+    real *strip = strip_;
+    const convext_fft_pixels in_place[2] = {
+        {strip, COMPLEX, tile[0].rows, LANES}, {strip + LANES, COMPLEX, tile[1].rows, LANES}};
+    const ptrdiff_t whole =
+        tile[1].rows && tile[1].columns < tile[0].columns ? tile[1].columns : tile[0].columns;
+    for (ptrdiff_t x = 0; x < tile[0].columns || x < tile[1].columns; x += LANES) {
+        for (ptrdiff_t y = 0; y < rows; y += LANES)
+            transpose_complex(sums + (y / LANES * columns + x) * COMPLEX, strip + y * COMPLEX);
+        inverse_transform(rows, rows / 4, strip, twiddles);
+        if (x + LANES <= whole) {
+            last_step(rows, strip, tile, x, bias, accumulate, roots(twiddles, rows));
+            continue;
+        }
+        last_step(rows, strip, in_place, 0, bias, 0, roots(twiddles, rows));
+        for (int i = 0; i < 2; i++)
+            if (x < tile[i].columns) {
+                const ptrdiff_t rest = tile[i].columns - x;
+                copy_columns(rest < LANES ? rest : LANES, strip + i * LANES, &tile[i], x,
+                             accumulate);
+            }
+    }
+}
+
+#endif

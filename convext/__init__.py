@@ -9,6 +9,7 @@ from .errors import DivergenceError, StopTraining
 from .losses import mse_loss, mse_loss_gradient
 from .operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
 from .prepared import PreparedKernels, prepare_kernels
+from .statistics import PatchStatistics
 from .training import train_model
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "EarlyStopping",
     "EpochReport",
     "History",
+    "PatchStatistics",
     "PreparedKernels",
     "StopTraining",
     "__version__",

@@ -17,28 +17,27 @@ from ._checks import (
     as_dtype,
     as_numeric_array,
     check_dimensions,
+    check_finite,
     common_dtype,
     finite_number,
     integer,
+    samples_in_blocks,
     shape_of_length,
 )
 from .callbacks import Callback, EpochReport
 from .config import resolve_num_threads
-from .data import generate_kernels, load_data
+from .data import generate_kernels, load_data, paired_samples
 from .errors import DivergenceError, StopTraining
 from .files import FilePath
 from .products import first_epoch_with_products, patch_products
 from .report import Progress
-from .shapes import IMAGES, KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
+from .shapes import KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
 from .stability import largest_stable_rate
 
 Source: TypeAlias = FilePath | npt.ArrayLike
 
 # A loss so many times that of predicting zero, or that of the first predictions, has diverged.
 DIVERGED = 1000.0
-
-# Arrays are searched for NaN and infinity in blocks of about so many elements.
-BLOCK = 1 << 20
 
 
 def train_model(
@@ -265,35 +264,10 @@ def _train(
                 return
 
 
-def check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """Raise ValueError when `array` contains NaN or infinity; say how many, and where first."""
-    if array.dtype.kind != "f":
-        return
-    count, first = 0, None
-    for begin, block in _blocks(array):
-        bad = ~np.isfinite(block)
-        if bad.any():
-            count += int(np.count_nonzero(bad))
-            if first is None:
-                position = np.unravel_index(int(np.argmax(bad)), bad.shape)
-                first = (begin + int(position[0]), *(int(i) for i in position[1:]))
-    if first is not None:
-        value = array[first]
-        raise ValueError(
-            f"{name} contains {count} values that are NaN or infinite, the first at {first} "
-            f"({value})"
-        )
-
-
-def _blocks(array: npt.NDArray[Any]) -> Iterable[tuple[int, npt.NDArray[Any]]]:
-    """Yield the samples in blocks, each with the index of its first."""
-    samples = max(1, BLOCK // math.prod(array.shape[1:]))
-    for begin in range(0, len(array), samples):
-        yield begin, array[begin : begin + samples]
-
-
 def _mean_square(array: npt.NDArray[Any]) -> float:
-    total = sum(float(np.sum(np.square(block, dtype=np.float64))) for _, block in _blocks(array))
+    total = sum(
+        float(np.sum(np.square(block, dtype=np.float64))) for _, block in samples_in_blocks(array)
+    )
     return total / array.size
 
 
@@ -314,19 +288,7 @@ def _load(input_file: Source, target_file: Source) -> tuple[npt.NDArray[Any], np
             "input_file and target_file must be two paths or two arrays, "
             f"got {type(input_file).__name__} and {type(target_file).__name__}"
         )
-    inputs = as_numeric_array("input_data", cast("npt.ArrayLike", input_file))
-    targets = as_numeric_array("target_output", cast("npt.ArrayLike", target_file))
-    check_dimensions("input_data", inputs.shape, IMAGES)
-    layout = IMAGES[inputs.ndim].replace("C, H, W", "K, OH, OW")
-    check_dimensions("target_output", targets.shape, {inputs.ndim: layout})
-    if inputs.ndim == 3:
-        inputs, targets = inputs[np.newaxis], targets[np.newaxis]
-    if len(inputs) != len(targets):
-        raise ValueError(
-            f"input_data has {len(inputs)} samples but target_output has {len(targets)} "
-            f"(shapes {inputs.shape} and {targets.shape})"
-        )
-    return inputs, targets
+    return paired_samples(cast("npt.ArrayLike", input_file), cast("npt.ArrayLike", target_file))
 
 
 def _first_kernels(

@@ -6,9 +6,11 @@ from .callbacks import EarlyStopping, EpochReport, History
 from .config import get_config, get_num_threads, set_num_threads, show_config
 from .data import generate_kernels, generate_random_data, load_data
 from .errors import DivergenceError, StopTraining
+from .least_squares import Solution
 from .losses import mse_loss, mse_loss_gradient
 from .operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
 from .prepared import PreparedKernels, prepare_kernels
+from .solve import solve_kernels
 from .statistics import PatchStatistics
 from .training import train_model
 
@@ -19,6 +21,7 @@ __all__ = [
     "History",
     "PatchStatistics",
     "PreparedKernels",
+    "Solution",
     "StopTraining",
     "__version__",
     "conv2d",
@@ -36,5 +39,6 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "show_config",
+    "solve_kernels",
     "train_model",
 ]

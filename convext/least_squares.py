@@ -65,6 +65,8 @@ class NormalEquations:
         G.
     ridge : numpy.ndarray, (unknowns,)
         What is added to the diagonal of G; `rank` and `condition` are those without it.
+    num_rows : int
+        How many rows of X were summed.
 
     Attributes
     ----------
@@ -85,13 +87,13 @@ class NormalEquations:
 
     Examples
     --------
-    >>> equations = NormalEquations(np.array([[2.0, 0.0], [0.0, 0.0]]), np.zeros(2))
+    >>> equations = NormalEquations(np.array([[2.0, 0.0], [0.0, 0.0]]), np.zeros(2), 2)
     >>> equations.solve(np.array([[4.0], [0.0]])).ravel(), equations.rank
     (array([2., 0.]), 1)
     """
 
-    def __init__(self, products: Matrix, ridge: Matrix) -> None:
-        tolerance = 10 * len(products) * EPSILON
+    def __init__(self, products: Matrix, ridge: Matrix, num_rows: int) -> None:
+        tolerance = _tolerance(len(products), num_rows)
         values = np.linalg.eigvalsh(products)
         self.rank, ratio = _rank(values, tolerance)
         self.condition = math.sqrt(1 / ratio) if ratio else math.inf
@@ -117,7 +119,9 @@ class NormalEquations:
         return weights
 
 
-def solve_triangle(triangle: Matrix, num_unknowns: int, ridge: Matrix) -> tuple[Weights, Matrix]:
+def solve_triangle(
+    triangle: Matrix, num_unknowns: int, ridge: Matrix, num_rows: int
+) -> tuple[Weights, Matrix]:
     """Solve the least-squares problem with the triangle of the QR decomposition of [X Y].
 
     Parameters
@@ -125,7 +129,7 @@ def solve_triangle(triangle: Matrix, num_unknowns: int, ridge: Matrix) -> tuple[
     triangle : numpy.ndarray, (columns, columns)
         Upper triangular; `num_unknowns` columns are those of X.
     num_unknowns : int
-    ridge : numpy.ndarray, (unknowns,)
+    ridge, num_rows
         As in `NormalEquations`.
 
     Returns
@@ -139,14 +143,14 @@ def solve_triangle(triangle: Matrix, num_unknowns: int, ridge: Matrix) -> tuple[
     --------
     >>> matrix, target = np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])
     >>> triangle = np.linalg.qr(np.hstack([matrix, target]), mode="r")
-    >>> weights, squares = solve_triangle(triangle, 1, np.zeros(1))
+    >>> weights, squares = solve_triangle(triangle, 1, np.zeros(1), 2)
     >>> round(float(weights.values[0, 0]), 9), round(float(squares[0]), 9)
     (2.0, 2.0)
     """
     columns = triangle[:num_unknowns, :num_unknowns]
     right, rest = triangle[:num_unknowns, num_unknowns:], triangle[num_unknowns:, num_unknowns:]
     left, singular, vectors = np.linalg.svd(columns)
-    rank, ratio = _rank(singular[::-1], 10 * num_unknowns * EPSILON)
+    rank, ratio = _rank(singular[::-1], _tolerance(num_unknowns, num_rows))
     if np.any(ridge):
         extended = np.vstack([columns, np.diag(np.sqrt(ridge))])
         sides = np.vstack([right, np.zeros((num_unknowns, right.shape[1]))])
@@ -175,6 +179,14 @@ def warn_of_rank(rank: int, num_unknowns: int) -> None:
             np.exceptions.RankWarning,
             stacklevel=3,
         )
+
+
+def _tolerance(num_unknowns: int, num_rows: int) -> float:
+    """Return below which share of the largest, a value may be nothing but rounding errors.
+
+    On flat images, whose errors are the least random, they grow with the square root of the rows.
+    """
+    return EPSILON * (10 * num_unknowns + math.sqrt(num_rows))
 
 
 def _rank(ascending: npt.NDArray[np.floating[Any]], tolerance: float) -> tuple[int, float]:

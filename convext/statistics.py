@@ -248,7 +248,7 @@ class PatchStatistics:
         squares = self.squares + np.einsum(
             "ku,ku->k", weights, self._times(weights) - 2 * self.cross_products
         )
-        return max(float(squares.sum()), 0.0) / self._size()
+        return max(float(squares.sum()), 0.0) / self._size
 
     def gradient(
         self, kernels: npt.ArrayLike, bias: npt.ArrayLike | None = None
@@ -279,8 +279,8 @@ class PatchStatistics:
         array([[[[-4.]]]])
         """
         weights = self._weights(kernels, bias)
-        gradient = 2 * (self._times(weights) - self.cross_products) / self._size()
-        of_kernels, of_bias = self.split(gradient)
+        gradient = 2 * (self._times(weights) - self.cross_products) / self._size
+        of_kernels, of_bias = self._split(gradient)
         return of_kernels if of_bias is None else (of_kernels, of_bias)
 
     def solve(self, l2: float = 0.0) -> Solution:
@@ -312,12 +312,12 @@ class PatchStatistics:
         This solves the normal equations, whose errors grow with the square of the condition:
         `solve_kernels`, which has the data, loses half as many digits.
         """
-        systems = self.normal_equations(l2)
-        weights = self.solve_systems(systems, self.cross_products)
+        systems = self._normal_equations(l2)
+        weights = self._solve_systems(systems, self.cross_products)
         rank = min(system.rank for system in systems)
         if l2 == 0:
             warn_of_rank(rank, self.num_unknowns)
-        kernels, bias = self.split(weights)
+        kernels, bias = self._split(weights)
         condition = max(system.condition for system in systems)
         return Solution(kernels, bias, self.loss(kernels, bias), rank, condition)
 
@@ -342,7 +342,7 @@ class PatchStatistics:
         >>> statistics.max_learning_rate()
         0.25
         """
-        size = self._size()
+        size = self._size
         largest = float(np.linalg.eigvalsh(self.products).max())
         return size / largest if largest > 0 else math.inf
 
@@ -410,21 +410,20 @@ class PatchStatistics:
             setattr(statistics, name, array)
         return statistics
 
-    # What the solver needs beside the statistics themselves.
-
-    def normal_equations(self, l2: float) -> list[NormalEquations]:
+    def _normal_equations(self, l2: float) -> list[NormalEquations]:
         """Return the equations of all kernels, or of each where they differ."""
-        penalty = finite_number("l2", l2, minimum=0) * self._size()
+        penalty = finite_number("l2", l2, minimum=0) * self._size
         if not self.counts.all():
             raise ValueError(
                 "no element of the target counts"
                 if not self.counts.any()
                 else f"no element of the target counts for kernel {int(np.argmin(self.counts))}"
             )
-        ridge = self.ridge(penalty)
-        return [NormalEquations(products, ridge) for products in self.products]
+        ridge = self._ridge(penalty)
+        rows = int(self.counts.max())
+        return [NormalEquations(products, ridge, rows) for products in self.products]
 
-    def ridge(self, penalty: float) -> Matrix:
+    def _ridge(self, penalty: float) -> Matrix:
         """Return what is added to the diagonal of G: the penalty, but nothing for the bias."""
         ridge = np.full(self.num_unknowns, penalty)
         if self.bias:
@@ -432,7 +431,7 @@ class PatchStatistics:
         return ridge
 
     @staticmethod
-    def solve_systems(systems: list[NormalEquations], right: Matrix) -> Matrix:
+    def _solve_systems(systems: list[NormalEquations], right: Matrix) -> Matrix:
         """Return the weights (K, unknowns) for right-hand sides (K, unknowns)."""
         if len(systems) == 1:
             return systems[0].solve(right.T).T
@@ -443,7 +442,7 @@ class PatchStatistics:
             ]
         )
 
-    def split(self, weights: Matrix) -> tuple[Matrix, Matrix | None]:
+    def _split(self, weights: Matrix) -> tuple[Matrix, Matrix | None]:
         """Return weights (K, unknowns) as kernels (K, C, kh, kw) and bias (K,)."""
         taps = self.num_unknowns - self.bias
         kernels = weights[:, :taps].reshape(-1, self.num_channels, *self.kernel_shape).copy()
@@ -480,7 +479,9 @@ class PatchStatistics:
             )
         return options
 
+    @property
     def _size(self) -> int:
+        """How many elements of the target count, for all kernels together."""
         size = int(self.counts.sum())
         if size == 0:
             raise ValueError("no element of the target counts")
@@ -525,10 +526,10 @@ class PatchStatistics:
         """Add a block of samples."""
         images, targets, mask = block
         taps = self.num_unknowns - self.bias
-        arguments = (*options[:1], (0, 0), options.dilation)
-        cross = kernel_gradient(images, targets, self.kernel_shape, *arguments, num_threads)
+        arguments = self.kernel_shape, options.stride, options.dilation, num_threads
+        cross = kernel_gradient(images, targets, *arguments)
         self.cross_products[:, :taps] += cross.reshape(self.num_kernels, taps)
-        self.squares += _sums_of_planes(targets, targets, num_threads)
+        self.squares += sums_of_planes(targets, targets, num_threads)
         ones = np.broadcast_to(1.0, (len(targets), 1, *targets.shape[2:]))
         if mask is None or mask.all():
             self.counts += targets.size // self.num_kernels
@@ -550,12 +551,12 @@ class PatchStatistics:
                 )
             counted = as_float64(mask)
         if self.bias:
-            sums = kernel_gradient(images, counted, self.kernel_shape, *arguments, num_threads)
+            sums = kernel_gradient(images, counted, *arguments)
             self.products[:, -1, :taps] += sums.reshape(-1, taps)
             self.products[:, :taps, -1] = self.products[:, -1, :taps]
-            self.products[:, -1, -1] += _sums_of_planes(counted, counted, num_threads)
+            self.products[:, -1, -1] += sums_of_planes(counted, counted, num_threads)
             self.cross_products[:, -1] += kernel_gradient(
-                targets, ones, (1, 1), (1, 1), (0, 0), (1, 1), num_threads
+                targets, ones, (1, 1), (1, 1), (1, 1), num_threads
             ).ravel()
 
 
@@ -582,7 +583,6 @@ def kernel_gradient(
     gradients: Matrix,
     kernel_size: tuple[int, int],
     stride: tuple[int, int],
-    padding: tuple[int, int],
     dilation: tuple[int, int],
     num_threads: int,
     groups: int = 1,
@@ -590,17 +590,15 @@ def kernel_gradient(
     """Return the sums of the products of pixels with output gradients, (K, C/groups, kh, kw)."""
     result = np.empty((gradients.shape[1], images.shape[1] // groups, *kernel_size))
     _kernel_gradient.conv2d_kernel_grad(
-        images, gradients, result, stride, padding, dilation, groups, num_threads
+        images, gradients, result, stride, (0, 0), dilation, groups, num_threads
     )
     return result
 
 
-def _sums_of_planes(first: Matrix, second: Matrix, num_threads: int) -> Matrix:
+def sums_of_planes(first: Matrix, second: Matrix, num_threads: int) -> Matrix:
     """Return the sum of the products of two arrays for each channel."""
     channels = first.shape[1]
-    return kernel_gradient(
-        first, second, (1, 1), (1, 1), (0, 0), (1, 1), num_threads, channels
-    ).ravel()
+    return kernel_gradient(first, second, (1, 1), (1, 1), (1, 1), num_threads, channels).ravel()
 
 
 def _masked_products(
@@ -625,7 +623,7 @@ def _masked_products(
             columns = slice(j * across, j * across + (width - 1) * sw + 1, sw)
             pixels = np.where(mask, below[:, :, : (height - 1) * sh + 1 : sh, columns], 0.0)
             sums = kernel_gradient(
-                below, pixels, (kh - i, kw), options.stride, (0, 0), options.dilation, num_threads
+                below, pixels, (kh - i, kw), options.stride, options.dilation, num_threads
             )
             products[:, i, j, :, i:] = sums
             products[:, i:, :, :, i, j] = np.moveaxis(sums, 0, -1)

@@ -11,6 +11,7 @@ from .losses import mse_loss, mse_loss_gradient
 from .operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
 from .prepared import PreparedKernels, prepare_kernels
 from .solve import solve_kernels
+from .stability import suggest_learning_rate
 from .statistics import PatchStatistics
 from .training import train_model
 
@@ -40,5 +41,6 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "solve_kernels",
+    "suggest_learning_rate",
     "train_model",
 ]

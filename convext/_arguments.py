@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from ._checks import finite_number, integer
 from ._version import __version__
+from .methods import METHODS
 
 if TYPE_CHECKING:
     from .schedules import Schedule
@@ -129,6 +130,13 @@ def _add_train(commands: Commands) -> None:
         help="samples for each step (default: 1)",
     )
     add("--shuffle", action="store_true", help="take the samples in a new order every epoch")
+    add(
+        "--method",
+        choices=METHODS,
+        default="auto",
+        help="where losses come from: direct (the pixels), statistics (sums over them), or auto "
+        "(what promises to be faster; the default)",
+    )
     add(
         "--seed",
         type=_integer_from(0),

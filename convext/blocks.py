@@ -44,7 +44,7 @@ def blocks(
         for top in range(0, targets.shape[2], rows):
             part = targets[some, :, top : top + rows]
             counts = None if mask is None else mask[some, :, top : top + rows]
-            images = _padded_rows(inputs[some], top, part.shape[2:], kernel_size, options)
+            images = padded_rows(inputs[some], top, part.shape[2:], kernel_size, options)
             values = as_float64(part)
             if counts is not None:
                 values = np.where(counts, values, 0.0)
@@ -67,7 +67,7 @@ def _block_size(
     return 1, -(-target_shape[2] // count)
 
 
-def _padded_rows(
+def padded_rows(
     images: npt.NDArray[Any],
     top: int,
     output_shape: tuple[int, ...],

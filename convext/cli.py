@@ -159,6 +159,7 @@ def _train(options: argparse.Namespace) -> None:
         shuffle=options.shuffle,
         padding=options.padding,
         callbacks=[history],
+        method=options.method,
         verbose=not options.quiet,
         num_threads=options.threads,
     )
@@ -291,6 +292,7 @@ def _make_record(
         "num_epochs": len(history.loss),
         "batch_size": options.batch_size,
         "shuffle": options.shuffle,
+        "method": history.method[-1],
         "seed": options.seed,
         "seconds": round(seconds, 3),
         "losses": history.loss,

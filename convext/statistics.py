@@ -31,7 +31,7 @@ from ._checks import (
     integer_pair,
     shape_of_length,
 )
-from .blocks import Block, blocks
+from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows
 from .config import resolve_num_threads
 from .data import paired_samples
 from .files import FilePath, atomic_write
@@ -558,6 +558,39 @@ class PatchStatistics:
             self.cross_products[:, -1] += kernel_gradient(
                 targets, ones, (1, 1), (1, 1), (1, 1), num_threads
             ).ravel()
+
+
+def products_of_units(
+    inputs: npt.NDArray[Any],
+    kernel_size: tuple[int, int],
+    options: Convolution,
+    samples_of_unit: int,
+    num_threads: int,
+) -> Matrix:
+    """Return G of each `samples_of_unit` samples (the last may be fewer): (units, taps, taps)."""
+    taps = inputs.shape[1] * math.prod(kernel_size)
+    samples_of_unit = min(samples_of_unit, len(inputs))
+    result = np.zeros((-(-len(inputs) // samples_of_unit), taps, taps))
+    arguments = kernel_size, options.stride, options.dilation
+    if samples_of_unit * math.prod(inputs.shape[1:]) > MAX_ELEMENTS:
+        no_targets = np.broadcast_to(0.0, (samples_of_unit, 1, *options.output_shape))
+        for unit in range(len(result)):
+            samples = inputs[unit * samples_of_unit : (unit + 1) * samples_of_unit]
+            for block in blocks(samples, no_targets[: len(samples)], None, kernel_size, options):
+                _statistics.patch_products(
+                    block.images, *arguments, block.targets.shape[2:], len(samples),
+                    result[unit : unit + 1], num_threads,
+                )  # fmt: skip
+        return result
+    step = MAX_ELEMENTS // (samples_of_unit * math.prod(inputs.shape[1:]))
+    for unit in range(0, len(result), step):
+        samples = inputs[unit * samples_of_unit : (unit + step) * samples_of_unit]
+        images = padded_rows(samples, 0, options.output_shape, kernel_size, options)
+        _statistics.patch_products(
+            images, *arguments, options.output_shape, samples_of_unit, result[unit : unit + step],
+            num_threads,
+        )  # fmt: skip
+    return result
 
 
 def checked_mask(

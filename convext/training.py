@@ -29,10 +29,11 @@ from .config import resolve_num_threads
 from .data import generate_kernels, load_data, paired_samples
 from .errors import DivergenceError, StopTraining
 from .files import FilePath
-from .products import first_epoch_with_products, patch_products
+from .methods import Method, choose_method, samples_of_unit
 from .report import Progress
 from .shapes import KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
 from .stability import largest_stable_rate
+from .statistics import products_of_units
 
 Source: TypeAlias = FilePath | npt.ArrayLike
 
@@ -56,6 +57,7 @@ def train_model(
     padding: Padding = 0,
     dilation: Pair = 1,
     callbacks: Iterable[Callback] = (),
+    method: Method = "auto",
     verbose: bool = True,
     num_threads: int | None = None,
 ) -> RealArray:
@@ -93,6 +95,13 @@ def train_model(
         Of the convolution; see `conv2d`.
     callbacks : iterable of callables
         Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`.
+    method : "auto", "direct" or "statistics", default "auto"
+        Where losses and gradients come from. "direct" computes them from the pixels in every epoch.
+        "statistics" does so in the first one, and sums the products of every two pixels of the
+        patches: from these follow the same losses, up to rounding, for any kernels. Where a loss
+        has fallen so far that it would lose digits so, it is computed from the pixels again. "auto"
+        takes what promises to be faster for the shapes, batches and epochs, if the sums need no
+        more than 64 MiB. The reports of the epochs say what was taken.
     verbose : bool, default True
         Print a line for each epoch; on a terminal, a progress bar when there are many.
     num_threads : int, optional
@@ -173,7 +182,16 @@ def train_model(
         options.dilation,
         threads,
     )
-    run = _Run(trainer, trained, images, targets, options, batch_size, threads)
+    unit = samples_of_unit(len(inputs), batch_size, shuffle)
+    chosen = choose_method(
+        method,
+        inputs.shape,
+        trained.shape,
+        options.output_shape,
+        unit=unit,
+        num_epochs=num_epochs,
+    )
+    run = _Run(trainer, trained, images, targets, options, batch_size, chosen, unit, threads)
     orders = _orders(len(inputs), shuffle, seed)
     _train(run, learning_rate, num_epochs, orders, callbacks, verbose)
     return trained
@@ -190,6 +208,8 @@ class _Run:
         targets: npt.NDArray[Any],
         options: Convolution,
         batch_size: int,
+        method: str,
+        unit: int,
         num_threads: int,
     ) -> None:
         self.trainer = trainer
@@ -198,10 +218,7 @@ class _Run:
         self.num_threads = num_threads
         self.loss_of_zero = _mean_square(targets)
         self.first_loss: float | None = None
-        self.first_epoch_with_products = first_epoch_with_products(
-            inputs.shape, kernels.shape, options.output_shape
-        )
-        self.uses_products = False
+        self.method, self.unit = method, unit
         # The kernels at the start of this epoch and of the one before.
         self.before = self.earlier = kernels.copy()
 
@@ -209,11 +226,11 @@ class _Run:
         """Run an epoch; return its average loss and how many seconds it took."""
         self.earlier, self.before = self.before, self.kernels.copy()
         started = time.perf_counter()
-        if not self.uses_products and number >= self.first_epoch_with_products:
+        if number == 1 and self.method == "statistics":
+            size = self.kernels.shape[2:]
             self.trainer.use_products(
-                patch_products(self.inputs, self.kernels.shape, self.options, self.num_threads)
+                products_of_units(self.inputs, size, self.options, self.unit, self.num_threads)
             )
-            self.uses_products = True
         loss, first_loss = self.trainer.run_epoch(order, rate)
         seconds = time.perf_counter() - started
         if self.first_loss is None:
@@ -255,7 +272,7 @@ def _train(
             loss, seconds = run.epoch(epoch + 1, rate, orders())
             if hasattr(learning_rate, "observe"):
                 learning_rate.observe(loss)
-            report = EpochReport(epoch + 1, loss, rate, seconds, run.kernels.copy())
+            report = EpochReport(epoch + 1, loss, rate, seconds, run.kernels.copy(), run.method)
             progress.epoch(report)
             try:
                 for callback in callbacks:

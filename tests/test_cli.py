@@ -226,7 +226,7 @@ def test_train_passes_every_option_on(succeed, data, monkeypatch):
     succeed(
         "train", "--num-kernels", 1, "--kernel-shape", 5, 5, "--padding", 1, "--epochs", 2,
         "--learning-rate", 0.05, "--schedule", "step:0.5:1", "--batch-size", 4, "--shuffle",
-        "--seed", 9, "--threads", 2, "--quiet", *data,
+        "--seed", 9, "--threads", 2, "--method", "statistics", "--quiet", *data,
     )  # fmt: skip
     ((*positional, schedule, num_epochs), options) = calls[0]
     assert positional == ["before.npy", "after.npy", 1, (5, 5)]
@@ -237,9 +237,11 @@ def test_train_passes_every_option_on(succeed, data, monkeypatch):
         "batch_size": 4,
         "shuffle": True,
         "padding": 1,
+        "method": "statistics",
         "verbose": False,
         "num_threads": 2,
     }
+    assert load_kernels("kernels.npz")[1]["method"] == "statistics"
 
 
 def test_train_learns_a_blur_from_files(succeed, data):

@@ -326,8 +326,8 @@ def patch_products(
 ):
     """Add G of each `samples_of_unit` samples, the last of which may be fewer, to `products`.
 
-    `images` are float64, (N, C, H, W), aligned; the sizes fit. `products` are zeros,
-    (units, C * kh * kw, C * kh * kw).
+    `images` are float64, (N, C, H, W), aligned; the sizes fit. `products` are (units, taps, taps)
+    for C * kh * kw taps, and symmetric.
     """
     cdef Patches patches
     cdef Interrupt interrupt

@@ -333,6 +333,7 @@ def test_train_records_how_it_trained(succeed, data):
         "num_epochs": 3,
         "batch_size": 2,
         "shuffle": True,
+        "method": "direct",
         "seed": 0,
     }
 

@@ -24,7 +24,7 @@ from .least_squares import (
     warn_of_rank,
 )
 from .operations import conv2d
-from .shapes import Convolution, Padding, Pair, resolve
+from .shapes import Convolution, Padding, Pair, Shape, edges_of, resolve
 from .statistics import PatchStatistics, checked_mask, kernel_gradient, sums_of_planes
 
 # With eigenvalues no further apart than this, the normal equations lose fewer than four of sixteen
@@ -150,7 +150,9 @@ def solve_kernels(
         padding=padding,
         dilation=dilation,
     )
-    inside = _inside(inputs.shape, targets.shape, statistics)
+    inside = without_border(
+        inputs.shape, targets.shape, statistics.kernel_shape, stride, padding, dilation
+    )
     targets = targets[inside]
     counts = None if counts is None else counts[inside]
     solution = _Problem(statistics, inputs, targets, counts, threads).solve(l2)
@@ -159,28 +161,31 @@ def solve_kernels(
     return solution
 
 
-def _inside(
-    input_shape: tuple[int, ...], target_shape: tuple[int, ...], statistics: PatchStatistics
+def without_border(
+    input_shape: Shape,
+    target_shape: Shape,
+    kernel_size: tuple[int, int],
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
 ) -> tuple[slice, ...]:
-    """Return which part of a target that is as large as the input a valid convolution reaches."""
+    """Return which part of a target (N, K, H, W) is compared with a convolution without padding.
+
+    That is all of it, unless it is as large as the input: then it is what a kernel in the middle of
+    its window reaches.
+    """
     everything = (slice(None),) * 4
+    options = resolve(
+        input_shape, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=1
+    )
     if (
         target_shape[2:] != input_shape[2:]
-        or statistics.stride != (1, 1)
-        or statistics.padding != ((0, 0), (0, 0))
+        or options.stride != (1, 1)
+        or edges_of(padding) != ((0, 0), (0, 0))
     ):
         return everything
-    options = resolve(
-        input_shape,
-        statistics.kernel_shape,
-        stride=1,
-        padding=0,
-        dilation=statistics.dilation,
-        groups=1,
-    )
     starts = [
-        (size - 1) * dilation // 2
-        for size, dilation in zip(statistics.kernel_shape, statistics.dilation, strict=True)
+        (size - 1) * apart // 2 for size, apart in zip(kernel_size, options.dilation, strict=True)
     ]
     return *everything[:2], *(
         slice(start, start + size) for start, size in zip(starts, options.output_shape, strict=True)

@@ -96,11 +96,11 @@ def files():
 
 def test_help_describes_every_command(succeed):
     out = succeed("--help")
-    for command in ("train", "generate", "apply", "show", "info"):
+    for command in ("train", "solve", "generate", "apply", "show", "info"):
         assert re.search(rf"^    {command} +\w", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "apply", "show", "info"])
+@pytest.mark.parametrize("command", ["train", "solve", "generate", "apply", "show", "info"])
 def test_the_help_of_every_command_has_an_example(command, succeed):
     out = succeed(command, "--help")
     assert out.startswith(f"usage: convext {command}")

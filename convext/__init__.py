@@ -6,9 +6,13 @@ from .callbacks import EarlyStopping, EpochReport, History
 from .config import get_config, get_num_threads, set_num_threads, show_config
 from .data import generate_kernels, generate_random_data, load_data
 from .errors import DivergenceError, StopTraining
+from .least_squares import Solution
 from .losses import mse_loss, mse_loss_gradient
 from .operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
 from .prepared import PreparedKernels, prepare_kernels
+from .solve import solve_kernels
+from .stability import suggest_learning_rate
+from .statistics import PatchStatistics
 from .training import train_model
 
 __all__ = [
@@ -16,7 +20,9 @@ __all__ = [
     "EarlyStopping",
     "EpochReport",
     "History",
+    "PatchStatistics",
     "PreparedKernels",
+    "Solution",
     "StopTraining",
     "__version__",
     "conv2d",
@@ -34,5 +40,7 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "show_config",
+    "solve_kernels",
+    "suggest_learning_rate",
     "train_model",
 ]

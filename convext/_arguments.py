@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from ._checks import finite_number, integer
 from ._version import __version__
+from .methods import METHODS
 
 if TYPE_CHECKING:
     from .schedules import Schedule
@@ -44,6 +45,7 @@ def make_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"convext {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_train(commands)
+    _add_solve(commands)
     _add_generate(commands)
     _add_apply(commands)
     _add_show(commands)
@@ -130,6 +132,13 @@ def _add_train(commands: Commands) -> None:
     )
     add("--shuffle", action="store_true", help="take the samples in a new order every epoch")
     add(
+        "--method",
+        choices=METHODS,
+        default="auto",
+        help="where losses come from: direct (the pixels), statistics (sums over them), or auto "
+        "(what promises to be faster; the default)",
+    )
+    add(
         "--seed",
         type=_integer_from(0),
         default=0,
@@ -150,6 +159,58 @@ def _add_train(commands: Commands) -> None:
     )
     add("--plot", metavar="FILE", help="draw loss and kernels: a .png, .pdf or .svg file")
     add("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_solve(commands: Commands) -> None:
+    parser = _add_command(
+        commands,
+        "solve",
+        "find the filter between two images or arrays",
+        "Find the kernels that turn BEFORE into AFTER with the smallest mean squared error,\n"
+        "exactly: without a learning rate, and without epochs.\n\n"
+        "Each is an image (.png, .jpg, .jpeg, .tif, .tiff), with values in [0, 1], or an array,\n"
+        "(C, H, W) or (N, C, H, W), in a .npy or .npz file. Where AFTER is as large as BEFORE,\n"
+        "its border is left out. Colour images give kernels from every colour to every colour,\n"
+        "or, with --per-channel, one kernel for each.",
+        "convext solve before.png after.png --kernel-shape 3 3 --bias --ignore-saturated",
+    )
+    parser.add_argument("before", metavar="BEFORE", help="the image or array before")
+    parser.add_argument("after", metavar="AFTER", help="and after")
+    add = parser.add_argument
+    add(
+        "--kernel-shape",
+        type=_integer_from(1),
+        nargs=2,
+        metavar=("H", "W"),
+        required=True,
+        help="height and width of the kernels",
+    )
+    add("--bias", action="store_true", help="the filter may add a number, too")
+    add(
+        "--l2",
+        type=_number_from_zero,
+        default=0.0,
+        metavar="X",
+        help="add X times the squared kernel values to what is minimized (default: 0)",
+    )
+    add(
+        "--ignore-saturated",
+        action="store_true",
+        help="leave out where AFTER is 0 or at its maximum: there it may have been clipped",
+    )
+    add(
+        "--per-channel",
+        action="store_true",
+        help="a kernel for each channel, which sees that channel alone",
+    )
+    add("--threads", type=_integer_from(1), metavar="T", help="how many threads (default: all)")
+    add("--out", metavar="FILE", help="the kernels file to write")
+    add(
+        "--plot",
+        metavar="FILE",
+        help="draw before, after, what the kernels make of it, the difference and the kernels: a "
+        ".png, .pdf or .svg file",
+    )
 
 
 def _add_generate(commands: Commands) -> None:
@@ -261,6 +322,15 @@ def _positive(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"expected a finite number above 0, got {text!r}"
+        ) from None
+
+
+def _number_from_zero(text: str) -> float:
+    try:
+        return finite_number("it", float(text), minimum=0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a finite number of at least 0, got {text!r}"
         ) from None
 
 

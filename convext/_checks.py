@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ FLOAT64 = np.dtype(np.float64)
 
 # The largest size that is still an exact index on every platform.
 LARGEST_SIZE = int(np.iinfo(np.intp).max)
+
+# Arrays are gone through in blocks of about so many elements.
+_BLOCK = 1 << 20
 
 
 def real_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -61,6 +65,11 @@ def as_dtype(
     if as_it_is and (not contiguous or array.flags.c_contiguous):
         return array  # numpy.require would find the same, in ten times the time
     return np.require(array, dtype, ["C", "A"] if contiguous else ["A"])
+
+
+def as_float64(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return `array` in float64, native byte order and aligned; copied only when it is not so."""
+    return cast("npt.NDArray[np.float64]", as_dtype(array, FLOAT64))
 
 
 def check_dimensions(name: str, shape: tuple[int, ...], layouts: dict[int, str]) -> None:
@@ -149,3 +158,30 @@ def finite_number(
         expected = " and ".join(f"{k} {v:g}" for k, v in limits.items() if math.isfinite(v))
         raise ValueError(f"{name} must be {expected}, got {value!r}")
     return result
+
+
+def check_finite(name: str, array: npt.NDArray[Any]) -> None:
+    """Raise ValueError when `array` contains NaN or infinity; say how many, and where first."""
+    if array.dtype.kind != "f":
+        return
+    count, first = 0, None
+    for begin, block in samples_in_blocks(array):
+        bad = ~np.isfinite(block)
+        if bad.any():
+            count += int(np.count_nonzero(bad))
+            if first is None:
+                position = np.unravel_index(int(np.argmax(bad)), bad.shape)
+                first = (begin + int(position[0]), *(int(i) for i in position[1:]))
+    if first is not None:
+        value = array[first]
+        raise ValueError(
+            f"{name} contains {count} values that are NaN or infinite, the first at {first} "
+            f"({value})"
+        )
+
+
+def samples_in_blocks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield the samples in blocks, each with the index of its first."""
+    samples = max(1, _BLOCK // math.prod(array.shape[1:]))
+    for begin in range(0, len(array), samples):
+        yield begin, array[begin : begin + samples]

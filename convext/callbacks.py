@@ -31,6 +31,8 @@ class EpochReport:
         How long the epoch took.
     kernels : numpy.ndarray
         A copy of the kernels after the epoch, (num_kernels, C, kh, kw).
+    method : str
+        Where the losses come from, "direct" or "statistics"; see `train_model`.
     """
 
     epoch: int
@@ -38,6 +40,7 @@ class EpochReport:
     learning_rate: float
     seconds: float
     kernels: RealArray
+    method: str = "direct"
 
 
 Callback: TypeAlias = Callable[[EpochReport], None]
@@ -48,7 +51,7 @@ class History:
 
     Attributes
     ----------
-    epoch, loss, learning_rate, seconds : list
+    epoch, loss, learning_rate, seconds, method : list
         One entry for each epoch.
     kernels : numpy.ndarray or None
         The kernels after the last epoch, (num_kernels, C, kh, kw).
@@ -68,6 +71,7 @@ class History:
         self.loss: list[float] = []
         self.learning_rate: list[float] = []
         self.seconds: list[float] = []
+        self.method: list[str] = []
         self.kernels: RealArray | None = None
 
     def __call__(self, report: EpochReport) -> None:
@@ -76,6 +80,7 @@ class History:
         self.loss.append(report.loss)
         self.learning_rate.append(report.learning_rate)
         self.seconds.append(report.seconds)
+        self.method.append(report.method)
         self.kernels = report.kernels.copy()
 
     def plot(self, file: FilePath | None = None) -> Figure:

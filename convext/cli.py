@@ -1,4 +1,4 @@
-"""The command line: ``convext train``, ``generate``, ``apply``, ``show`` and ``info``.
+"""The command line: ``convext train``, ``solve``, ``generate``, ``apply``, ``show`` and ``info``.
 
 The exit status is 0 for success, 2 for wrong usage or input, 1 for a run that failed, 130 after
 Ctrl-C and 141 when whatever reads the output has gone.
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -159,6 +160,7 @@ def _train(options: argparse.Namespace) -> None:
         shuffle=options.shuffle,
         padding=options.padding,
         callbacks=[history],
+        method=options.method,
         verbose=not options.quiet,
         num_threads=options.threads,
     )
@@ -291,10 +293,29 @@ def _make_record(
         "num_epochs": len(history.loss),
         "batch_size": options.batch_size,
         "shuffle": options.shuffle,
+        "method": history.method[-1],
         "seed": options.seed,
         "seconds": round(seconds, 3),
         "losses": history.loss,
     }
+
+
+# solve
+
+
+def _solve(options: argparse.Namespace) -> None:
+    from . import solve_command
+
+    _check_outputs([options.out, options.plot], [options.before, options.after])
+    if options.plot is not None:
+        _check_plot(options.plot)
+    found = solve_command.find_filter(options)
+    solve_command.show_filter(found, solve_command.levels_of(options.after, found.after))
+    solve_command.show_saturated(found, options.ignore_saturated)
+    solve_command.save_filter(found, options)
+    for name, file in (("Kernels", options.out), ("Plot", options.plot)):
+        if file is not None:
+            say(f"{name}: {file}")
 
 
 # generate
@@ -325,11 +346,15 @@ def _apply(options: argparse.Namespace) -> None:
     if not to_image and not options.output.lower().endswith(".npy"):
         raise ValueError(f"OUTPUT must end in .npy, or be an image, got {options.output}")
     _check_outputs([options.output], [options.kernels, options.input])
-    kernels, _ = load_kernels(options.kernels)
-    if _is_image(options.input):
+    kernels, record = load_kernels(options.kernels)
+    bias, groups = _bias(record, kernels), len(kernels) if record.get("per_channel") is True else 1
+    if _is_image(options.input) and groups == 1 and bias is None:
         result = _convolve_image(load_image(options.input), kernels, options.padding)
     else:
-        result = conv2d(load_array(options.input, "input_data"), kernels, padding=options.padding)
+        load = load_image if _is_image(options.input) else partial(load_array, name="input_data")
+        result = conv2d(
+            load(options.input), kernels, bias=bias, padding=options.padding, groups=groups
+        )
     if to_image:
         save_image(options.output, result)
     else:
@@ -338,6 +363,14 @@ def _apply(options: argparse.Namespace) -> None:
     say(f"Wrote {options.output}: {result.shape}")
     if to_image and (clipped := np.mean((result < 0) | (result > 1))):
         say(f"{clipped:.1%} of the values lay outside [0, 1] and were clipped")
+
+
+def _bias(record: Record, kernels: RealArray) -> list[float] | None:
+    """Return the bias in a record, which may hold anything; none where it is not one."""
+    bias = record.get("bias")
+    if not isinstance(bias, list) or len(bias) != len(kernels):
+        return None
+    return bias if all(type(number) in (int, float) for number in bias) else None
 
 
 def _is_image(file: str) -> bool:
@@ -441,6 +474,7 @@ def _count(number: int, name: str) -> str:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
+    "solve": _solve,
     "generate": _generate,
     "apply": _apply,
     "show": _show,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
 from ._array_files import NumericArray, load_array
-from ._checks import check_dimensions, check_size, integer, shape_of_length
+from ._checks import as_numeric_array, check_dimensions, check_size, integer, shape_of_length
 from .files import FilePath, atomic_write
 from .report import say
+from .shapes import IMAGES
 
-__all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data"]
+__all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data", "paired_samples"]
 
 # Random values are made and written in blocks of 8 MiB.
 _BLOCK = 1 << 20
@@ -130,6 +131,51 @@ def load_data(
             f"(shapes {input_data.shape} and {target_output.shape})"
         )
     return input_data, target_output
+
+
+def paired_samples(
+    input_data: npt.ArrayLike, target_output: npt.ArrayLike
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return input and target as four-dimensional arrays with the same number of samples.
+
+    Parameters
+    ----------
+    input_data : array_like, (C, H, W) or (N, C, H, W)
+        A single sample, or N of them.
+    target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
+        What belongs to it, with as many dimensions.
+
+    Returns
+    -------
+    input_data, target_output : numpy.ndarray
+        Not copied where they were arrays.
+
+    Raises
+    ------
+    TypeError
+        An array does not hold real numbers.
+    ValueError
+        The arrays have other shapes, or are empty, or the numbers of samples differ.
+
+    Examples
+    --------
+    >>> before, after = paired_samples(np.zeros((1, 8, 8)), np.ones((2, 6, 6)))
+    >>> before.shape, after.shape
+    ((1, 1, 8, 8), (1, 2, 6, 6))
+    """
+    inputs = as_numeric_array("input_data", input_data)
+    targets = as_numeric_array("target_output", target_output)
+    check_dimensions("input_data", inputs.shape, IMAGES)
+    layout = IMAGES[inputs.ndim].replace("C, H, W", "K, OH, OW")
+    check_dimensions("target_output", targets.shape, {inputs.ndim: layout})
+    if inputs.ndim == 3:
+        inputs, targets = inputs[np.newaxis], targets[np.newaxis]
+    if len(inputs) != len(targets):
+        raise ValueError(
+            f"input_data has {len(inputs)} samples but target_output has {len(targets)} "
+            f"(shapes {inputs.shape} and {targets.shape})"
+        )
+    return inputs, targets
 
 
 def generate_random_data(

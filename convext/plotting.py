@@ -1,16 +1,16 @@
-"""Drawing the loss and the kernels (needs Matplotlib, which is in the ``plot`` extra)."""
+"""Drawing losses, kernels and images (needs Matplotlib, which is in the ``plot`` extra)."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_numeric_array, check_dimensions
+from ._checks import as_float64, as_numeric_array, check_dimensions
 from .files import FilePath, atomic_write
 from .report import format_loss
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+
+Matrix: TypeAlias = npt.NDArray[np.float64]
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -121,6 +123,66 @@ def plot_kernels(kernels: npt.ArrayLike, file: FilePath | None = None) -> Figure
     return figure
 
 
+def plot_solution(
+    before: npt.ArrayLike,
+    after: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    kernels: npt.ArrayLike,
+    file: FilePath | None = None,
+) -> Figure:
+    """Draw an image before and after a filter, what kernels make of it, what is left, and them.
+
+    Parameters
+    ----------
+    before : array_like, (C, H, W)
+        The image before. With three channels it is drawn in colour, else its first one in grey.
+    after, predicted : array_like, (K, OH, OW)
+        The image after, and the convolution, which are compared.
+    kernels : array_like
+        (num_kernels, C, kh, kw).
+    file : path, optional
+        Where to save the figure: .png, .pdf or .svg.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        Matplotlib is missing.
+    ValueError
+        Shapes do not fit, or the suffix is unknown.
+    OSError
+        The folder of `file` does not exist or is not writable, or the disk is full.
+
+    Examples
+    --------
+    >>> image = np.arange(16.0).reshape(1, 4, 4) / 16
+    >>> figure = plot_solution(image, image, image, np.ones((1, 1, 1, 1)))
+    >>> [axes.get_title() for axes in figure.axes[:3]]
+    ['before', 'after', 'predicted']
+    """
+    images = {"before": before, "after": after, "predicted": predicted}
+    arrays = {name: as_float64(as_numeric_array(name, array)) for name, array in images.items()}
+    for name, array in arrays.items():
+        check_dimensions(name, array.shape, {3: "(C, H, W)"})
+    residual = arrays["predicted"] - arrays["after"]
+    grid = _Grid(kernels)
+    width, height = grid.inches
+    figure = _new_figure(8.5 + width, max(7.0, height), file)
+    parts: Any = figure.subfigures(1, 2, width_ratios=(8.5, width))
+    left, right = parts
+    panels = left.subplots(2, 2).ravel()
+    for axes, (name, array) in zip(panels, arrays.items(), strict=False):
+        _draw_image(axes, array, arrays["after"] if name == "predicted" else array)
+        axes.set_title(name)
+    _draw_residual(panels[3], residual)
+    grid.draw(right.subplots())
+    _save(figure, file)
+    return figure
+
+
 def check_plot_file(file: FilePath) -> None:
     """Raise the error that makes it impossible to plot to `file`, before there is work to lose.
 
@@ -167,6 +229,30 @@ def _save(figure: Figure, file: FilePath | None) -> None:
     suffix = os.path.splitext(os.fspath(file))[1].lower()
     with atomic_write(file) as stream:
         figure.savefig(stream, format=suffix[1:], dpi=120)
+
+
+def _draw_image(axes: Axes, image: Matrix, like: Matrix) -> None:
+    """Draw (C, H, W) in the range of `like`: [0, 1] where it is an image, else all of it."""
+    low, high = float(like.min()), float(like.max())
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    scaled = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
+    if len(scaled) == 3:
+        axes.imshow(scaled.transpose(1, 2, 0))
+    else:
+        axes.imshow(scaled[0], cmap="gray", vmin=0, vmax=1)
+    axes.set_axis_off()
+
+
+def _draw_residual(axes: Axes, residual: Matrix) -> None:
+    """Draw the channel mean of the residual; the colours span all but a thousandth of it."""
+    mean = residual.mean(axis=0)
+    limit = float(np.quantile(np.abs(mean), 0.999)) or 1.0
+    drawn = axes.imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
+    error = math.sqrt(float(np.mean(residual**2)))
+    axes.set_title(f"predicted - after (root mean square {error:.3g})")
+    axes.set_axis_off()
 
 
 def _draw_losses(axes: Axes, losses: npt.NDArray[np.float64]) -> None:

@@ -129,6 +129,14 @@ def _margins(
     return [(height, height), (width, width)]
 
 
+def edges_of(padding: Padding) -> Padding:
+    """Return any form of `padding` as ((top, bottom), (left, right)), or as "same"."""
+    if padding == "same":
+        return "same"
+    vertical, horizontal = _margins(padding, (1, 1), [1, 1], (1, 1))
+    return vertical, horizontal
+
+
 def _same_margin(size: int, extent: int, stride: int) -> tuple[int, int]:
     """Return the padding that makes ceil(size / stride) outputs, as TensorFlow defines it."""
     outputs = -(-size // stride)

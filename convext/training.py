@@ -17,28 +17,28 @@ from ._checks import (
     as_dtype,
     as_numeric_array,
     check_dimensions,
+    check_finite,
     common_dtype,
     finite_number,
     integer,
+    samples_in_blocks,
     shape_of_length,
 )
 from .callbacks import Callback, EpochReport
 from .config import resolve_num_threads
-from .data import generate_kernels, load_data
+from .data import generate_kernels, load_data, paired_samples
 from .errors import DivergenceError, StopTraining
 from .files import FilePath
-from .products import first_epoch_with_products, patch_products
+from .methods import Method, choose_method, samples_of_unit
 from .report import Progress
-from .shapes import IMAGES, KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
+from .shapes import KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
 from .stability import largest_stable_rate
+from .statistics import products_of_units
 
 Source: TypeAlias = FilePath | npt.ArrayLike
 
 # A loss so many times that of predicting zero, or that of the first predictions, has diverged.
 DIVERGED = 1000.0
-
-# Arrays are searched for NaN and infinity in blocks of about so many elements.
-BLOCK = 1 << 20
 
 
 def train_model(
@@ -57,6 +57,7 @@ def train_model(
     padding: Padding = 0,
     dilation: Pair = 1,
     callbacks: Iterable[Callback] = (),
+    method: Method = "auto",
     verbose: bool = True,
     num_threads: int | None = None,
 ) -> RealArray:
@@ -94,6 +95,13 @@ def train_model(
         Of the convolution; see `conv2d`.
     callbacks : iterable of callables
         Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`.
+    method : "auto", "direct" or "statistics", default "auto"
+        Where losses and gradients come from. "direct" computes them from the pixels in every epoch.
+        "statistics" does so in the first one, and sums the products of every two pixels of the
+        patches: from these follow the same losses, up to rounding, for any kernels. Where a loss
+        has fallen so far that it would lose digits so, it is computed from the pixels again. "auto"
+        takes what promises to be faster for the shapes, batches and epochs, if the sums need no
+        more than 64 MiB. The reports of the epochs say what was taken.
     verbose : bool, default True
         Print a line for each epoch; on a terminal, a progress bar when there are many.
     num_threads : int, optional
@@ -174,7 +182,16 @@ def train_model(
         options.dilation,
         threads,
     )
-    run = _Run(trainer, trained, images, targets, options, batch_size, threads)
+    unit = samples_of_unit(len(inputs), batch_size, shuffle)
+    chosen = choose_method(
+        method,
+        inputs.shape,
+        trained.shape,
+        options.output_shape,
+        unit=unit,
+        num_epochs=num_epochs,
+    )
+    run = _Run(trainer, trained, images, targets, options, batch_size, chosen, unit, threads)
     orders = _orders(len(inputs), shuffle, seed)
     _train(run, learning_rate, num_epochs, orders, callbacks, verbose)
     return trained
@@ -191,6 +208,8 @@ class _Run:
         targets: npt.NDArray[Any],
         options: Convolution,
         batch_size: int,
+        method: str,
+        unit: int,
         num_threads: int,
     ) -> None:
         self.trainer = trainer
@@ -199,10 +218,7 @@ class _Run:
         self.num_threads = num_threads
         self.loss_of_zero = _mean_square(targets)
         self.first_loss: float | None = None
-        self.first_epoch_with_products = first_epoch_with_products(
-            inputs.shape, kernels.shape, options.output_shape
-        )
-        self.uses_products = False
+        self.method, self.unit = method, unit
         # The kernels at the start of this epoch and of the one before.
         self.before = self.earlier = kernels.copy()
 
@@ -210,11 +226,11 @@ class _Run:
         """Run an epoch; return its average loss and how many seconds it took."""
         self.earlier, self.before = self.before, self.kernels.copy()
         started = time.perf_counter()
-        if not self.uses_products and number >= self.first_epoch_with_products:
+        if number == 1 and self.method == "statistics":
+            size = self.kernels.shape[2:]
             self.trainer.use_products(
-                patch_products(self.inputs, self.kernels.shape, self.options, self.num_threads)
+                products_of_units(self.inputs, size, self.options, self.unit, self.num_threads)
             )
-            self.uses_products = True
         loss, first_loss = self.trainer.run_epoch(order, rate)
         seconds = time.perf_counter() - started
         if self.first_loss is None:
@@ -256,7 +272,7 @@ def _train(
             loss, seconds = run.epoch(epoch + 1, rate, orders())
             if hasattr(learning_rate, "observe"):
                 learning_rate.observe(loss)
-            report = EpochReport(epoch + 1, loss, rate, seconds, run.kernels.copy())
+            report = EpochReport(epoch + 1, loss, rate, seconds, run.kernels.copy(), run.method)
             progress.epoch(report)
             try:
                 for callback in callbacks:
@@ -265,35 +281,10 @@ def _train(
                 return
 
 
-def check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """Raise ValueError when `array` contains NaN or infinity; say how many, and where first."""
-    if array.dtype.kind != "f":
-        return
-    count, first = 0, None
-    for begin, block in _blocks(array):
-        bad = ~np.isfinite(block)
-        if bad.any():
-            count += int(np.count_nonzero(bad))
-            if first is None:
-                position = np.unravel_index(int(np.argmax(bad)), bad.shape)
-                first = (begin + int(position[0]), *(int(i) for i in position[1:]))
-    if first is not None:
-        value = array[first]
-        raise ValueError(
-            f"{name} contains {count} values that are NaN or infinite, the first at {first} "
-            f"({value})"
-        )
-
-
-def _blocks(array: npt.NDArray[Any]) -> Iterable[tuple[int, npt.NDArray[Any]]]:
-    """Yield the samples in blocks, each with the index of its first."""
-    samples = max(1, BLOCK // math.prod(array.shape[1:]))
-    for begin in range(0, len(array), samples):
-        yield begin, array[begin : begin + samples]
-
-
 def _mean_square(array: npt.NDArray[Any]) -> float:
-    total = sum(float(np.sum(np.square(block, dtype=np.float64))) for _, block in _blocks(array))
+    total = sum(
+        float(np.sum(np.square(block, dtype=np.float64))) for _, block in samples_in_blocks(array)
+    )
     return total / array.size
 
 
@@ -314,19 +305,7 @@ def _load(input_file: Source, target_file: Source) -> tuple[npt.NDArray[Any], np
             "input_file and target_file must be two paths or two arrays, "
             f"got {type(input_file).__name__} and {type(target_file).__name__}"
         )
-    inputs = as_numeric_array("input_data", cast("npt.ArrayLike", input_file))
-    targets = as_numeric_array("target_output", cast("npt.ArrayLike", target_file))
-    check_dimensions("input_data", inputs.shape, IMAGES)
-    layout = IMAGES[inputs.ndim].replace("C, H, W", "K, OH, OW")
-    check_dimensions("target_output", targets.shape, {inputs.ndim: layout})
-    if inputs.ndim == 3:
-        inputs, targets = inputs[np.newaxis], targets[np.newaxis]
-    if len(inputs) != len(targets):
-        raise ValueError(
-            f"input_data has {len(inputs)} samples but target_output has {len(targets)} "
-            f"(shapes {inputs.shape} and {targets.shape})"
-        )
-    return inputs, targets
+    return paired_samples(cast("npt.ArrayLike", input_file), cast("npt.ArrayLike", target_file))
 
 
 def _first_kernels(

@@ -96,11 +96,11 @@ def files():
 
 def test_help_describes_every_command(succeed):
     out = succeed("--help")
-    for command in ("train", "generate", "apply", "show", "info"):
+    for command in ("train", "solve", "generate", "apply", "show", "info"):
         assert re.search(rf"^    {command} +\w", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "apply", "show", "info"])
+@pytest.mark.parametrize("command", ["train", "solve", "generate", "apply", "show", "info"])
 def test_the_help_of_every_command_has_an_example(command, succeed):
     out = succeed(command, "--help")
     assert out.startswith(f"usage: convext {command}")
@@ -226,7 +226,7 @@ def test_train_passes_every_option_on(succeed, data, monkeypatch):
     succeed(
         "train", "--num-kernels", 1, "--kernel-shape", 5, 5, "--padding", 1, "--epochs", 2,
         "--learning-rate", 0.05, "--schedule", "step:0.5:1", "--batch-size", 4, "--shuffle",
-        "--seed", 9, "--threads", 2, "--quiet", *data,
+        "--seed", 9, "--threads", 2, "--method", "statistics", "--quiet", *data,
     )  # fmt: skip
     ((*positional, schedule, num_epochs), options) = calls[0]
     assert positional == ["before.npy", "after.npy", 1, (5, 5)]
@@ -237,9 +237,11 @@ def test_train_passes_every_option_on(succeed, data, monkeypatch):
         "batch_size": 4,
         "shuffle": True,
         "padding": 1,
+        "method": "statistics",
         "verbose": False,
         "num_threads": 2,
     }
+    assert load_kernels("kernels.npz")[1]["method"] == "statistics"
 
 
 def test_train_learns_a_blur_from_files(succeed, data):
@@ -331,6 +333,7 @@ def test_train_records_how_it_trained(succeed, data):
         "num_epochs": 3,
         "batch_size": 2,
         "shuffle": True,
+        "method": "direct",
         "seed": 0,
     }
 

@@ -1,4 +1,4 @@
-"""The loss of a sample as the quadratic function of the kernels that it is."""
+"""The loss of a unit, a sample or a batch, as the quadratic function of the kernels that it is."""
 
 from libc.math cimport NAN
 from libc.stdlib cimport free, malloc
@@ -12,13 +12,13 @@ cdef double LARGEST_FALL = 1024
 
 
 cdef int init_quadratic(
-    Quadratic *quadratic, const double *products, Py_ssize_t num_samples, Py_ssize_t num_kernels,
+    Quadratic *quadratic, const double *products, Py_ssize_t num_units, Py_ssize_t num_kernels,
     Py_ssize_t taps
 ) noexcept nogil:
     cdef Py_ssize_t size = num_kernels * taps
     cdef Py_ssize_t i
     cdef double *block = <double *> malloc(
-        (num_samples * (1 + 2 * size) + size) * sizeof(double)
+        (num_units * (1 + 2 * size) + size) * sizeof(double)
     )
     quadratic.num_kernels = num_kernels
     quadratic.taps = taps
@@ -26,10 +26,10 @@ cdef int init_quadratic(
     quadratic.squares = block
     if block == NULL:
         return -1
-    quadratic.kernels = block + num_samples
-    quadratic.half_gradient = quadratic.kernels + num_samples * size
-    quadratic.step = quadratic.half_gradient + num_samples * size
-    for i in range(num_samples):
+    quadratic.kernels = block + num_units
+    quadratic.half_gradient = quadratic.kernels + num_units * size
+    quadratic.step = quadratic.half_gradient + num_units * size
+    for i in range(num_units):
         block[i] = NAN
     return 0
 
@@ -39,14 +39,14 @@ cdef void free_quadratic(Quadratic *quadratic) noexcept nogil:
 
 
 cdef double expand(
-    const Quadratic *quadratic, Py_ssize_t sample, const real *kernels, double *half_gradient
+    const Quadratic *quadratic, Py_ssize_t unit, const real *kernels, double *half_gradient
 ) noexcept nogil:
     cdef Py_ssize_t taps = quadratic.taps
     cdef Py_ssize_t size = quadratic.num_kernels * taps
-    cdef const double *products = quadratic.products + sample * taps * taps
-    cdef const double *first_kernels = quadratic.kernels + sample * size
-    cdef const double *first_half = quadratic.half_gradient + sample * size
-    cdef double squares = quadratic.squares[sample]
+    cdef const double *products = quadratic.products + unit * taps * taps
+    cdef const double *first_kernels = quadratic.kernels + unit * size
+    cdef const double *first_half = quadratic.half_gradient + unit * size
+    cdef double squares = quadratic.squares[unit]
     cdef double *step = quadratic.step
     cdef double product
     cdef Py_ssize_t i, k, t, u
@@ -63,18 +63,18 @@ cdef double expand(
             i = k * taps + u
             half_gradient[i] = first_half[i] + product
             squares += step[i] * (first_half[i] + half_gradient[i])
-    return squares if LARGEST_FALL * squares >= quadratic.squares[sample] else NAN
+    return squares if LARGEST_FALL * squares >= quadratic.squares[unit] else NAN
 
 
 cdef void expand_from(
-    Quadratic *quadratic, Py_ssize_t sample, const real *kernels, const double *half_gradient,
+    Quadratic *quadratic, Py_ssize_t unit, const real *kernels, const double *half_gradient,
     double squares
 ) noexcept nogil:
     cdef Py_ssize_t size = quadratic.num_kernels * quadratic.taps
     cdef Py_ssize_t i
-    quadratic.squares[sample] = squares
+    quadratic.squares[unit] = squares
     memcpy(
-        quadratic.half_gradient + sample * size, half_gradient, size * sizeof(double)
+        quadratic.half_gradient + unit * size, half_gradient, size * sizeof(double)
     )
     for i in range(size):
-        quadratic.kernels[sample * size + i] = kernels[i]
+        quadratic.kernels[unit * size + i] = kernels[i]

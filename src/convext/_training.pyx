@@ -60,8 +60,9 @@ cdef class Trainer:
     cdef double *squares            # [part][K], sums of squared residuals
     cdef void *kernel_grad          # [K][C][kh][kw], the gradient of a part
     cdef double *total              # the same of a batch
-    cdef double *half_gradient      # the same of a sample, see Quadratic
+    cdef double *half_gradient      # the same of a unit, see Quadratic
     cdef double[:, :, ::1] products
+    cdef bint by_sample             # whether a unit is a sample, else a batch
     cdef Quadratic quadratic
     cdef bint expanding             # whether `quadratic` is in use
 
@@ -140,13 +141,15 @@ cdef class Trainer:
             self.release()
 
     def use_products(self, double[:, :, ::1] products):
-        """From now on compute a sample's loss from sums over its pixels where that is accurate.
+        """Compute losses from sums over the pixels, where that is accurate.
 
-        `products` holds, for each sample, the sums over all patches of the products of every two
-        pixels (c, i, j) of a patch: (N, C * kh * kw, C * kh * kw).
+        `products` holds, for each sample or for each batch of the samples in order, the sums over
+        all patches of the products of every two pixels (c, i, j) of a patch: (samples or batches,
+        C * kh * kw, C * kh * kw).
         """
         if not self.expanding:
             self.products = products
+            self.by_sample = products.shape[0] == self.images.n
             self.expanding = init_quadratic(
                 &self.quadratic, &products[0, 0, 0], products.shape[0], self.weights.n,
                 products.shape[1]
@@ -191,7 +194,7 @@ cdef int descend(
     while first < num_samples:
         count = min(trainer.batch_size, num_samples - first)
         if differentiate_batch(
-            trainer, order + first, count, &batch_squares, interrupt, kernels
+            trainer, order, first, count, &batch_squares, interrupt, kernels
         ) == -1:
             return -1
         if interrupt.raised:
@@ -209,7 +212,7 @@ cdef int descend(
 
 
 cdef int differentiate_batch(
-    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double *squares,
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t count, double *squares,
     Interrupt *interrupt, real *kernels
 ) noexcept nogil:
     """Leave the gradient of a batch's loss in trainer.total."""
@@ -217,39 +220,46 @@ cdef int differentiate_batch(
     cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
     squares[0] = 0
     memset(trainer.total, 0, trainer.gradient.size * sizeof(double))
-    if trainer.expanding:
-        for i in range(count):
-            if interrupted(interrupt, True):
-                return 0
-            if expand_sample(trainer, order + i, scale, squares, interrupt, kernels) == -1:
-                return -1
-        return 0
-    return differentiate_samples(
-        trainer, order, count, scale, trainer.total, squares, interrupt, kernels
-    )
+    if not trainer.expanding:
+        return differentiate_samples(
+            trainer, order + first, count, scale, trainer.total, squares, interrupt, kernels
+        )
+    if not trainer.by_sample:
+        return expand_unit(
+            trainer, first // trainer.batch_size, order + first, count, scale, squares, interrupt,
+            kernels
+        )
+    for i in range(first, first + count):
+        if interrupted(interrupt, True):
+            return 0
+        if expand_unit(
+            trainer, order[i], order + i, 1, scale, squares, interrupt, kernels
+        ) == -1:
+            return -1
+    return 0
 
 
-cdef int expand_sample(
-    Trainer trainer, const Py_ssize_t *sample, double scale, double *squares,
-    Interrupt *interrupt, const real *kernels
+cdef int expand_unit(
+    Trainer trainer, Py_ssize_t unit, const Py_ssize_t *samples, Py_ssize_t count, double scale,
+    double *squares, Interrupt *interrupt, const real *kernels
 ) noexcept nogil:
-    """Add the gradient of one sample to trainer.total, if possible without reading it."""
+    """Add the gradient of a sample, or batch, to trainer.total, if possible without reading it."""
     cdef double *half = trainer.half_gradient
-    cdef double of_sample = expand(&trainer.quadratic, sample[0], kernels, half)
+    cdef double of_unit = expand(&trainer.quadratic, unit, kernels, half)
     cdef Py_ssize_t i
-    if of_sample != of_sample:
-        of_sample = 0
+    if of_unit != of_unit:
+        of_unit = 0
         memset(half, 0, trainer.gradient.size * sizeof(double))
         if differentiate_samples(
-            trainer, sample, 1, 1, half, &of_sample, interrupt, kernels
+            trainer, samples, count, 1, half, &of_unit, interrupt, kernels
         ) == -1:
             return -1
         if interrupt.raised:
             return 0
-        expand_from(&trainer.quadratic, sample[0], kernels, half, of_sample)
+        expand_from(&trainer.quadratic, unit, kernels, half, of_unit)
     for i in range(trainer.gradient.size):
         trainer.total[i] += scale * half[i]
-    squares[0] += of_sample
+    squares[0] += of_unit
     return 0
 
 

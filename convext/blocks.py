@@ -1,0 +1,113 @@
+"""Cutting pairs of arrays, which may be larger than the memory, into blocks that are not."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import as_float64
+from .shapes import Convolution
+
+# Elements of the images and targets of a block, together: 16 MiB in float64.
+MAX_ELEMENTS = 1 << 21
+
+
+class Block(NamedTuple):
+    """Some samples, or some rows of the targets of one, with all pixels that these depend on."""
+
+    images: npt.NDArray[np.float64]  # (n, C, h, w), with the padding
+    targets: npt.NDArray[np.float64]  # (n, K, oh, ow), zero where they do not count
+    mask: npt.NDArray[np.bool_] | None  # (n, K or 1, oh, ow), True where they count
+
+
+def blocks(
+    inputs: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    mask: npt.NDArray[np.bool_] | None,
+    kernel_size: tuple[int, int],
+    options: Convolution,
+) -> Iterator[Block]:
+    """Yield all samples (N, C, H, W) with their targets (N, K, OH, OW), block by block.
+
+    Where the blocks begin depends on the shapes alone. Arrays of float64 that need no padding are
+    not copied. Pages of a memory-mapped file are given back to the system after use.
+    """
+    extent = (kernel_size[0] - 1) * options.dilation[0] + 1
+    samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
+    for first in range(0, len(inputs), samples):
+        some = slice(first, first + samples)
+        for top in range(0, targets.shape[2], rows):
+            part = targets[some, :, top : top + rows]
+            counts = None if mask is None else mask[some, :, top : top + rows]
+            images = padded_rows(inputs[some], top, part.shape[2:], kernel_size, options)
+            values = as_float64(part)
+            if counts is not None:
+                values = np.where(counts, values, 0.0)
+            yield Block(images, values, counts)
+            for array in (inputs, targets):
+                _give_back_pages(array)
+
+
+def _block_size(
+    input_shape: tuple[int, ...], target_shape: tuple[int, ...], extent: int, stride: int
+) -> tuple[int, int]:
+    """Return how many samples, and how many rows of their targets, make a block."""
+    of_sample = math.prod(input_shape[1:]) + math.prod(target_shape[1:])
+    if of_sample <= MAX_ELEMENTS:
+        return MAX_ELEMENTS // of_sample, target_shape[2]
+    input_row, target_row = input_shape[1] * input_shape[3], target_shape[1] * target_shape[3]
+    # Rows that two blocks share are read twice, so that there should be more of the others.
+    fitting = (MAX_ELEMENTS - extent * input_row) // (stride * input_row + target_row)
+    count = -(-target_shape[2] // max(extent, fitting))
+    return 1, -(-target_shape[2] // count)
+
+
+def padded_rows(
+    images: npt.NDArray[Any],
+    top: int,
+    output_shape: tuple[int, ...],
+    kernel_size: tuple[int, int],
+    options: Convolution,
+) -> npt.NDArray[np.float64]:
+    """Return what the rows of the output from `top` on depend on, zeros outside included."""
+    needed = [
+        (outputs - 1) * stride + (size - 1) * dilation + 1
+        for outputs, stride, size, dilation in zip(
+            output_shape, options.stride, kernel_size, options.dilation, strict=True
+        )
+    ]
+    starts = top * options.stride[0] - options.padding_before[0], -options.padding_before[1]
+    inside = [
+        slice(max(start, 0), max(min(start + length, size), 0))
+        for start, length, size in zip(starts, needed, images.shape[2:], strict=True)
+    ]
+    part = images[:, :, inside[0], inside[1]]
+    if part.shape[2:] == tuple(needed):
+        return as_float64(part)
+    padded = np.zeros((*images.shape[:2], *needed))
+    rows, columns = (
+        slice(within.start - start, within.start - start + length)
+        for within, start, length in zip(inside, starts, part.shape[2:], strict=True)
+    )
+    padded[:, :, rows, columns] = part
+    return padded
+
+
+def _give_back_pages(array: npt.NDArray[Any]) -> None:
+    """Let the system take a mapped file's pages, which it would else keep while there is room.
+
+    They remain in its cache. A map that is private to the process (mode "c") is left alone: what
+    was written to it would be lost.
+    """
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if isinstance(owner, np.memmap) and owner.mode not in {"r", "r+"}:
+            return
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise"):
+        owner.madvise(mmap.MADV_DONTNEED)

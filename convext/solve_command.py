@@ -1,0 +1,211 @@
+"""The command ``convext solve``: the filter between two files, and what is said about it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._array_files import is_archive, load_array
+from ._checks import check_dimensions
+from ._version import __version__
+from .fractions import common_fraction
+from .image import IMAGE_SUFFIXES, load_image
+from .kernels_file import save_kernels
+from .least_squares import Matrix
+from .operations import conv2d
+from .plotting import plot_solution
+from .report import say
+from .shapes import IMAGES
+from .solve import solve_kernels, without_border
+
+# The values of at most so many kernels, and of so many channels of each, are printed.
+MOST_SHOWN = 9
+
+DECIMALS = 5
+
+Samples = npt.NDArray[Any]
+
+
+class Filter(NamedTuple):
+    """A filter that was found between two files."""
+
+    before: Samples  # (N, C, H, W)
+    after: Samples  # (N, K, OH, OW), without its border
+    kernels: Matrix  # (K, C, kh, kw)
+    bias: Matrix | None
+    loss: float
+    rank: int
+    condition: float
+    counted: int  # elements of the target
+    saturated: int  # and those that may have been clipped
+    warnings: list[str]
+
+    @property
+    def groups(self) -> int:
+        """How many parts the channels form."""
+        return int(self.before.shape[1] // self.kernels.shape[1])
+
+
+def find_filter(options: argparse.Namespace) -> Filter:
+    """Load the files and solve."""
+    before, after = _load(options.before, "before"), _load(options.after, "after")
+    size = tuple(options.kernel_shape)
+    if options.per_channel and before.shape[1] != after.shape[1]:
+        raise ValueError(
+            "--per-channel needs as many channels before as after, "
+            f"got {before.shape[1]} and {after.shape[1]}"
+        )
+    unsaturated = _unsaturated(after, _is_image(options.after), options.ignore_saturated)
+    inside = after[without_border(before.shape, after.shape, size)]
+    mask = unsaturated if options.ignore_saturated else None
+    solutions, counts = [], []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", np.exceptions.RankWarning)
+        for source, target, counted in _channels(before, after, mask, options.per_channel):
+            border = without_border(source.shape, target.shape, size)
+            counts.append(target[border].size if counted is None else counted[border].sum())
+            solutions.append(
+                solve_kernels(
+                    source,
+                    target,
+                    size,
+                    bias=options.bias,
+                    l2=options.l2,
+                    mask=counted,
+                    num_threads=options.threads,
+                )
+            )
+    biases = [solution.bias for solution in solutions if solution.bias is not None]
+    losses = [solution.loss for solution in solutions]
+    saturated = 0
+    if unsaturated is not None:
+        border = without_border(before.shape, after.shape, size)
+        saturated = inside.size - int(np.count_nonzero(unsaturated[border]))
+    return Filter(
+        before,
+        inside,
+        np.concatenate([solution.kernels for solution in solutions]),
+        np.concatenate(biases) if biases else None,
+        float(np.average(losses, weights=counts)),
+        min(solution.rank for solution in solutions),
+        max(solution.condition for solution in solutions),
+        int(sum(counts)),
+        saturated,
+        sorted({str(warning.message) for warning in caught}),
+    )
+
+
+def show_filter(found: Filter, levels: int | None) -> None:
+    """Print the kernels, as fractions where they are near one, and how well they fit."""
+    for number, kernel in enumerate(found.kernels[:MOST_SHOWN], 1):
+        for channel, weights in enumerate(kernel[:MOST_SHOWN], 1):
+            say(f"kernel {number}, channel {channel}:")
+            rounded = np.round(weights, DECIMALS) + 0.0  # no -0
+            say(np.array2string(rounded, suppress_small=True, max_line_width=100))
+        fraction = common_fraction(kernel)
+        if fraction is not None:
+            say(f"nearly {fraction}")
+        if found.bias is not None:
+            say(f"bias {_with_levels(float(found.bias[number - 1]), levels)}")
+    if len(found.kernels) > MOST_SHOWN:
+        say(f"... and {len(found.kernels) - MOST_SHOWN} more kernels")
+    error = math.sqrt(found.loss)
+    say(f"error left: {_with_levels(error, levels)}, root mean square of {found.counted} values")
+    for message in found.warnings:
+        say(f"warning: {message}")
+
+
+def show_saturated(found: Filter, ignored: bool) -> None:
+    """Say how many target values may have been clipped."""
+    if found.saturated == 0:
+        return
+    share = found.saturated / found.after.size
+    say(
+        f"{found.saturated} values of AFTER ({share:.1%}) are 0 or at the maximum, where they may "
+        f"have been clipped: {'they were left out' if ignored else 'see --ignore-saturated'}"
+    )
+
+
+def save_filter(found: Filter, options: argparse.Namespace) -> None:
+    """Write the files that were asked for."""
+    if options.out is not None:
+        record = {
+            "version": __version__,
+            "before": options.before,
+            "after": options.after,
+            "bias": None if found.bias is None else found.bias.tolist(),
+            "l2": options.l2,
+            "ignore_saturated": options.ignore_saturated,
+            "per_channel": options.per_channel,
+            "loss": found.loss,
+            "rank": found.rank,
+            "condition": found.condition if math.isfinite(found.condition) else None,
+        }
+        save_kernels(options.out, found.kernels, record)
+    if options.plot is not None:
+        sample = found.before[0]
+        predicted = conv2d(sample, found.kernels, bias=found.bias, groups=found.groups)
+        plot_solution(sample, found.after[0], predicted, found.kernels, options.plot)
+
+
+def levels_of(file: str, values: Samples) -> int | None:
+    """Return of how many levels above 0 the values of an image are; None for arrays."""
+    if not _is_image(file):
+        return None
+    for levels in (255, 65535):
+        if np.abs(values * levels - np.rint(values * levels)).max() < 1e-6:
+            return levels
+    return None
+
+
+def _with_levels(value: float, levels: int | None) -> str:
+    return f"{value:.5g}" + ("" if levels is None else f" ({value * levels:.3g} of {levels})")
+
+
+def _is_image(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+
+
+def _load(file: str, name: str) -> Samples:
+    """Return an image or an array as samples; a .npy file is mapped."""
+    if _is_image(file):
+        return load_image(file)[np.newaxis]
+    array = load_array(file, name, mmap=not is_archive(file, name))
+    check_dimensions(f"{name} ({file})", array.shape, IMAGES)
+    return array if array.ndim == 4 else array[np.newaxis]
+
+
+def _unsaturated(after: Samples, is_image: bool, asked: bool) -> npt.NDArray[np.bool_] | None:
+    """Return where values are not at the limits of their range, of which None is known.
+
+    An image ends at 0 and 1, and integers where their type does. Of other arrays it is assumed, if
+    asked, that they end at 0, unless they are negative somewhere, and at their largest value.
+    """
+    if is_image:
+        low, high = 0.0, 1.0
+    elif after.dtype.kind in "iu":
+        low, high = np.iinfo(after.dtype).min, np.iinfo(after.dtype).max
+    elif asked:
+        low, high = (0.0 if after.min() >= 0 else -math.inf), after.max()
+    else:
+        return None
+    return np.asarray((after > low) & (after < high))
+
+
+def _channels(
+    before: Samples, after: Samples, mask: npt.NDArray[np.bool_] | None, each: bool
+) -> Iterator[tuple[Samples, Samples, npt.NDArray[np.bool_] | None]]:
+    """Yield the arrays, or each channel of them."""
+    if not each:
+        yield before, after, mask
+        return
+    for channel in range(before.shape[1]):
+        one = slice(None), slice(channel, channel + 1)
+        yield before[one], after[one], None if mask is None else mask[one]

@@ -1,0 +1,289 @@
+"""solve_kernels, against least squares on the patch matrix written out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import reference
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import gaussian_filter
+
+import convext
+from convext import blocks, solve, solve_kernels
+
+OPTIONS = [
+    {},
+    {"stride": (2, 1), "padding": 1},
+    {"padding": ((0, 3), (2, 1)), "dilation": (1, 2)},
+    {"padding": "same", "stride": 2, "dilation": 2},
+]
+
+
+def exact_data(bias=None, shape=(4, 2, 21, 24), dtype=np.float64, **options):
+    """Return images, and what three kernels of 3x2 make of them."""
+    rng = np.random.default_rng(0)
+    images, kernels = rng.random(shape).astype(dtype), rng.standard_normal((3, shape[1], 3, 2))
+    targets = reference.conv2d(images, kernels, bias, **options)
+    return images, targets.astype(np.float64), kernels
+
+
+def patch_matrix(image, size, bias=False):
+    """Return the patches of (C, H, W) as rows."""
+    windows = np.moveaxis(sliding_window_view(image, (size, size), axis=(1, 2)), 0, 2)
+    matrix = windows.reshape(-1, len(image) * size * size)
+    return np.hstack([matrix, np.ones((len(matrix), 1))]) if bias else matrix
+
+
+def true_least_squares(matrix, target):
+    """Solve to full accuracy: refine weights and residual together, in extended precision.
+
+    That is the augmented system of Björck, "Iterative refinement of linear least squares
+    solutions", BIT 7, 1967.
+    """
+    q, r = np.linalg.qr(matrix)
+    wide, goal = matrix.astype(np.longdouble), target.astype(np.longdouble)
+    weights = np.zeros(matrix.shape[1], np.longdouble)
+    residual = np.zeros(len(target), np.longdouble)
+    for _ in range(10):
+        f = (goal - residual - wide @ weights).astype(float)
+        g = -(wide.T @ residual).astype(float)
+        h, d = np.linalg.solve(r.T, g), q.T @ f
+        weights = weights + np.linalg.solve(r, d - h)
+        residual = residual + (f - q @ d + q @ h)
+    return weights.astype(float)
+
+
+def relative_error(found, true):
+    return np.linalg.norm(found.ravel() - true.ravel()) / np.linalg.norm(true)
+
+
+@pytest.mark.parametrize("bias", [None, [0.5, -2.0, 0.0]])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("elements", [1 << 21, 600])
+def test_kernels_are_recovered_from_exact_data(options, bias, elements, monkeypatch, isa):
+    monkeypatch.setattr(blocks, "MAX_ELEMENTS", elements)
+    monkeypatch.setattr(solve, "MAX_ELEMENTS", elements)
+    images, targets, kernels = exact_data(bias, **options)
+    solution = solve_kernels(images, targets, (3, 2), bias=bias is not None, **options)
+    np.testing.assert_allclose(solution.kernels, kernels, rtol=0, atol=1e-12 * abs(kernels).max())
+    if bias is None:
+        assert solution.bias is None
+    else:
+        np.testing.assert_allclose(solution.bias, bias, rtol=0, atol=1e-12)
+    assert solution.loss < 1e-26
+    assert solution.rank == 12 + (bias is not None)
+    assert 1 < solution.condition < 100
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("smoothness", [0.7, 1.2, 1.8, 2.5])
+@pytest.mark.parametrize("noise", [0, 1e-3])
+def test_kernels_are_as_accurate_as_those_of_numpy_on_the_patch_matrix(size, smoothness, noise):
+    """At conditions where normal equations are refined, and where they are not used."""
+    mine, numpys = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        image = gaussian_filter(rng.random((1, 70, 70)), (0, smoothness, smoothness))
+        matrix = patch_matrix(image, size)
+        target = matrix @ rng.standard_normal(size * size)
+        target += noise * rng.standard_normal(target.shape)
+        true = true_least_squares(matrix, target)
+        after = target.reshape(1, 71 - size, 71 - size)
+        solution = solve_kernels(image, after, (size, size))
+        mine.append(relative_error(solution.kernels, true))
+        numpys.append(relative_error(np.linalg.lstsq(matrix, target, rcond=0)[0], true))
+        assert solution.rank == size * size
+        np.testing.assert_allclose(solution.condition, np.linalg.cond(matrix), rtol=1e-2)
+    assert np.linalg.norm(mine) < 10 * np.linalg.norm(numpys)
+
+
+@pytest.mark.parametrize("noise", [0, 1e-6])
+def test_very_smooth_images_are_solved_as_accurately_as_by_numpy(noise):
+    mine, numpys = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        image = gaussian_filter(rng.random((1, 100, 100)), (0, 3.2, 3.2))
+        matrix = patch_matrix(image, 7)
+        assert 5e9 < np.linalg.cond(matrix) < 5e10
+        target = matrix @ rng.standard_normal(49) + noise * rng.standard_normal(len(matrix))
+        true = true_least_squares(matrix, target)
+        solution = solve_kernels(image, target.reshape(1, 94, 94), (7, 7))
+        mine.append(relative_error(solution.kernels, true))
+        numpys.append(relative_error(np.linalg.lstsq(matrix, target, rcond=0)[0], true))
+        assert solution.rank == 49
+    assert np.linalg.norm(mine) < 10 * np.linalg.norm(numpys)
+
+
+def test_the_loss_is_that_of_the_kernels():
+    images, targets, _ = exact_data()
+    targets += np.random.default_rng(1).standard_normal(targets.shape)
+    solution = solve_kernels(images, targets, (3, 2), bias=True)
+    fit = reference.conv2d(images, solution.kernels, solution.bias)
+    np.testing.assert_allclose(solution.loss, reference.mse_loss(fit, targets), rtol=1e-13)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("l2", [0, 1e-3])
+def test_what_a_mask_leaves_out_does_not_count(smooth, shared, l2):
+    """Both by the normal equations and, for the smooth image, by the decomposition."""
+    rng = np.random.default_rng(2)
+    image = gaussian_filter(rng.random((1, 60, 50)), (0, 2.5, 2.5) if smooth else 0)
+    targets = rng.standard_normal((2, 56, 46))
+    mask = rng.random((1 if shared else 2, 56, 46)) < 0.8
+    noisy = np.where(mask, targets, np.inf)
+    solution = solve_kernels(image, noisy, (5, 5), bias=True, mask=mask, l2=l2)
+    matrix = patch_matrix(image, 5, bias=True)
+    size = np.broadcast_to(mask, targets.shape).sum()
+    ridge = np.diag(np.sqrt(l2 * size) * np.append(np.ones(25), 0))
+    squares = 0
+    for k in range(2):
+        rows = mask[0 if shared else k].ravel()
+        system = np.vstack([matrix[rows], ridge])
+        side = np.append(targets[k].ravel()[rows], np.zeros(26))
+        expected = np.linalg.lstsq(system, side, rcond=0)[0]
+        tolerance = 1e-13 * np.linalg.cond(system) * np.abs(expected).max()
+        np.testing.assert_allclose(solution.kernels[k].ravel(), expected[:25], atol=tolerance)
+        np.testing.assert_allclose(solution.bias[k], expected[25], atol=tolerance)
+        squares += np.sum((matrix[rows] @ expected - targets[k].ravel()[rows]) ** 2)
+    np.testing.assert_allclose(solution.loss, squares / size, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("size", "dilation"), [((3, 3), 1), ((2, 5), 1), ((4, 3), (1, 2))])
+def test_the_border_of_an_after_image_is_left_out(size, dilation):
+    rng = np.random.default_rng(0)
+    before, kernels = rng.random((2, 1, 30, 31)), rng.standard_normal((2, 1, *size))
+    padding = reference.resolve_padding("same", (30, 31), size, 1, dilation)
+    after = reference.conv2d(before, kernels, None, 1, padding, dilation).astype(float)
+    inside = convext.conv2d(before, kernels, dilation=dilation).shape
+    (top, _), (left, _) = padding
+    border = np.ones(after.shape, bool)
+    border[:, :, top : top + inside[2], left : left + inside[3]] = False
+    after[border] = 7.0  # however it was made
+    solution = solve_kernels(before, after, size, dilation=dilation, mask=np.ones_like(border))
+    np.testing.assert_allclose(solution.kernels, kernels, atol=1e-12)
+    with_padding = solve_kernels(before, after, size, dilation=dilation, padding="same")
+    assert with_padding.loss > 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "float16"])
+def test_images_of_any_type_are_solved_in_float64(dtype):
+    rng = np.random.default_rng(0)
+    before = (200 * rng.random((1, 40, 40))).astype(dtype)
+    kernel = np.array([[[[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]]]])
+    after = convext.conv2d(before.astype(float), kernel)
+    solution = solve_kernels(before, after, (3, 3))
+    assert solution.kernels.dtype == np.float64
+    np.testing.assert_allclose(solution.kernels, kernel, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_mapped_files_are_read_and_stay_as_they_are(mode, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "MAX_ELEMENTS", 5000)
+    images, targets, kernels = exact_data(shape=(20, 2, 21, 24))
+    np.save(tmp_path / "before.npy", images)
+    np.save(tmp_path / "after.npy", targets)
+    before = np.load(tmp_path / "before.npy", mmap_mode=mode)
+    after = np.load(tmp_path / "after.npy", mmap_mode=mode)
+    if mode != "r":
+        before[0] = images[0] = 0.5  # what was written to the map must count, and stay
+        after[0] = targets[0] = reference.conv2d(images[:1], kernels)[0].astype(float)
+    solution = solve_kernels(before, after, (3, 2))
+    np.testing.assert_allclose(solution.kernels, kernels, atol=1e-12)
+    assert np.array_equal(before, images)
+    assert np.array_equal(after, targets)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_solutions_have_the_same_bits_for_any_number_of_threads(smooth):
+    rng = np.random.default_rng(0)
+    image = gaussian_filter(rng.random((2, 150, 160)), (0, 2.5, 2.5) if smooth else 0)
+    target = rng.random((3, 146, 156))
+    one, *others = [
+        solve_kernels(image, target, (5, 5), bias=True, num_threads=threads)
+        for threads in (1, 2, 5)
+    ]
+    for other in others:
+        assert other.kernels.tobytes() == one.kernels.tobytes()
+        assert (other.bias.tobytes(), other.loss) == (one.bias.tobytes(), one.loss)
+
+
+def undetermined():
+    rng = np.random.default_rng(0)
+    ramp = np.add.outer(np.arange(50.0), np.arange(60.0))[np.newaxis] / 100
+    texture = rng.random((1, 50, 60))
+    return {
+        # image, rank without a bias
+        "flat": (np.full((1, 50, 60), 0.3), 1),
+        "black": (np.zeros((1, 50, 60)), 0),
+        "ramp": (ramp, 2),
+        "stripes": (np.sin(ramp * 7), 2),
+        "repeated channels": (np.concatenate([texture, texture, 0.1 * texture]), 9),
+        "few pixels": (rng.random((2, 4, 5)), 6),
+    }
+
+
+@pytest.mark.parametrize("name", undetermined())
+@pytest.mark.parametrize("bias", [False, True])
+def test_of_undetermined_kernels_the_smallest_are_found(name, bias):
+    image, rank = undetermined()[name]
+    if bias and name != "flat":
+        # A ramp's patches span the constant already; few pixels have no more than six rows.
+        rank += name not in {"ramp", "few pixels"}
+    matrix = patch_matrix(image, 3, bias)
+    target = np.random.default_rng(1).random((len(matrix), 2))
+    with pytest.warns(np.exceptions.RankWarning, match=f"determine only {rank} of the"):
+        solution = solve_kernels(
+            image,
+            target.T.reshape(2, image.shape[1] - 2, image.shape[2] - 2),
+            (3, 3),
+            bias=bias,
+        )
+    expected = np.linalg.lstsq(matrix, target, rcond=1e-12)[0].T
+    weights = solution.kernels.reshape(2, -1)
+    weights = np.column_stack([weights, solution.bias]) if bias else weights
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-11)
+    assert (solution.rank, solution.condition) == (rank, math.inf)
+    residual = matrix @ expected.T - target
+    np.testing.assert_allclose(solution.loss, np.mean(residual**2), rtol=1e-10, atol=1e-25)
+
+
+def test_a_penalty_determines_what_the_data_do_not():
+    image = np.full((1, 20, 20), 0.5)
+    solution = solve_kernels(image, np.ones((1, 18, 18)), (3, 3), l2=0.25)
+    # The loss (9 w / 2 - 1)² + 9 w² / 4 is least at w = 9 / 2 / (81 / 4 + 9 / 4).
+    np.testing.assert_allclose(solution.kernels, np.full((1, 1, 3, 3), 0.2), rtol=1e-13)
+    np.testing.assert_allclose(solution.loss, 0.01, rtol=1e-12)
+    assert solution.rank == 1
+
+
+def bad_calls():
+    images, targets, _ = exact_data()
+    mask = np.ones(targets.shape, bool)
+    hole = images.copy()
+    hole[1, 0, 3, 4] = np.nan
+    return {
+        "text": (("a", targets, (3, 2)), {}, TypeError, "input_data must hold real numbers"),
+        "samples": ((images[1:], targets, (3, 2)), {}, ValueError, "3 samples but target_output"),
+        "kernel shape": ((images, targets, (3, 3)), {}, ValueError, "target_output must have the"),
+        "kernel size": ((images, targets, 3), {}, TypeError, "kernel_shape must be"),
+        "too large": ((images, images, (25, 2)), {}, ValueError, "do not fit input_data"),
+        "bias": ((images, targets, (3, 2)), {"bias": "yes"}, TypeError, "bias must be True or"),
+        "l2": ((images, targets, (3, 2)), {"l2": -0.1}, ValueError, "l2 must be at least 0"),
+        "no l2": ((images, targets, (3, 2)), {"l2": None}, TypeError, "l2 must be a number"),
+        "mask": ((images, targets, (3, 2)), {"mask": mask[0]}, ValueError, "mask must have the"),
+        "numbers": ((images, targets, (3, 2)), {"mask": mask + 0}, TypeError, "mask must be of"),
+        "all masked": ((images, targets, (3, 2)), {"mask": ~mask}, ValueError, "no element of"),
+        "nan": ((hole, targets, (3, 2)), {}, ValueError, "input_data contains 1 values that"),
+        "stride": ((images, targets, (3, 2)), {"stride": 0}, ValueError, "stride must be at"),
+        "threads": ((images, targets, (3, 2)), {"num_threads": 0}, ValueError, "num_threads must"),
+    }
+
+
+@pytest.mark.parametrize("case", bad_calls())
+def test_bad_input_is_named(case):
+    arguments, options, error, message = bad_calls()[case]
+    with pytest.raises(error, match=message):
+        solve_kernels(*arguments, **options)

@@ -1,0 +1,307 @@
+"""`convext solve`: filters that others wrote, found from images before and after."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pytest
+import reference
+from scipy.ndimage import correlate
+
+import convext
+from convext import cli, solve_command
+from convext.image import load_image, save_image
+from convext.kernels_file import load_kernels
+
+photographs = pytest.importorskip("skimage.data", reason="they come with scikit-image")
+pillow = pytest.importorskip("PIL.Image")
+filters = pytest.importorskip("PIL.ImageFilter")
+
+# Those of Pillow, and whether they add something.
+PILLOW = {
+    "BLUR": False,
+    "CONTOUR": True,
+    "DETAIL": False,
+    "EDGE_ENHANCE": False,
+    "EDGE_ENHANCE_MORE": False,
+    "EMBOSS": True,
+    "FIND_EDGES": False,
+    "SHARPEN": False,
+    "SMOOTH": False,
+    "SMOOTH_MORE": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVEXT_LANG", "en")
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys):
+    """A function that runs `convext solve` and returns its status, output and errors."""
+
+    def run_command(*arguments):
+        status = cli.main(["solve", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run_command
+
+
+@pytest.fixture
+def solve(run):
+    """A function that runs `convext solve`, which must succeed: its output, kernels and record."""
+
+    def run_command(*arguments):
+        status, out, err = run(*arguments, "--out", "found.npz")
+        assert (status, err) == (0, "")
+        return out, *load_kernels("found.npz")
+
+    return run_command
+
+
+def grey(name="camera"):
+    picture = pillow.fromarray(getattr(photographs, name)()).convert("L")
+    return picture.crop((0, 0, 320, 300))
+
+
+def true_kernel(pillow_filter):
+    """Return Pillow's kernel as it is applied, from the lowest row up, and its offset."""
+    (width, height), scale, offset, values = pillow_filter.filterargs
+    return np.reshape(values, (height, width))[::-1] / scale, scale, offset
+
+
+@pytest.mark.parametrize("picture", ["camera", "chelsea"])
+@pytest.mark.parametrize("name", PILLOW)
+def test_the_filters_of_pillow_are_recovered_to_the_fraction(name, picture, solve):
+    before, pillow_filter = grey(picture), getattr(filters, name)
+    before.save("before.png")
+    before.filter(pillow_filter).save("after.png")
+    kernel, scale, offset = true_kernel(pillow_filter)
+    options = ["--bias"] if PILLOW[name] else []
+    out, found, record = solve(
+        "before.png", "after.png", "--kernel-shape", *kernel.shape, "--ignore-saturated", *options
+    )
+    np.testing.assert_array_equal(np.rint(found[0, 0] * scale), np.rint(kernel * scale))
+    text = "; ".join(" ".join(f"{v:.0f}" for v in row) for row in kernel * scale)
+    divisor = np.gcd.reduce(np.rint(kernel * scale).astype(int).ravel())
+    factor = scale / np.gcd(int(scale), divisor)
+    text = "; ".join(" ".join(f"{v:.0f}" for v in row + 0.0) for row in kernel * factor)
+    expected = f"[{text}]" if factor == 1 else f"1/{factor:.0f} × [{text}]"
+    assert f"nearly {expected}\n" in out
+    if PILLOW[name]:
+        assert f"({offset:.0f} of 255)" in out
+        assert record["bias"][0] * 255 == pytest.approx(offset, abs=0.5)
+    else:
+        assert record["bias"] is None
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(3, 0.8), (5, 1.1), (7, 1.4)])
+def test_a_gaussian_blur_is_recovered(size, sigma, solve):
+    """That of OpenCV where it is installed, which rounds its results likewise."""
+    before = np.asarray(grey())
+    weights = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * sigma**2))
+    kernel = np.outer(weights, weights) / weights.sum() ** 2
+    try:
+        import cv2
+
+        after = cv2.GaussianBlur(before, (size, size), sigma)
+    except ImportError:
+        after = np.rint(correlate(before.astype(float), kernel)).astype(np.uint8)
+    pillow.fromarray(before).save("before.png")
+    pillow.fromarray(after).save("after.png")
+    _, found, _ = solve("before.png", "after.png", "--kernel-shape", size, size)
+    assert np.abs(found[0, 0] - kernel).max() < 2e-3
+
+
+def test_blurs_are_recovered_from_jpeg_images(solve):
+    before = grey()
+    before.save("before.jpg", quality=95)
+    before = pillow.open("before.jpg")
+    for blur in (filters.BLUR, filters.Kernel((5, 5), np.outer(*2 * [[1, 4, 6, 4, 1]]).ravel())):
+        before.filter(blur).save("after.jpg", quality=95)
+        _, found, _ = solve("before.jpg", "after.jpg", "--kernel-shape", 5, 5)
+        assert np.abs(found[0, 0] - true_kernel(blur)[0]).max() < 2e-2
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_error_is_in_levels_of_the_image(bits, solve):
+    levels = 2**bits - 1
+    rng = np.random.default_rng(0)
+    before = rng.integers(0, levels, (60, 60)).astype(f"uint{bits}")
+    after = np.rint(correlate(before.astype(float), np.full((3, 3), 1 / 9)))
+    pillow.fromarray(before).save("before.png")
+    pillow.fromarray(after.astype(f"uint{bits}")).save("after.png")
+    out, _, record = solve("before.png", "after.png", "--kernel-shape", 3, 3)
+    assert "nearly 1/9 × [1 1 1; 1 1 1; 1 1 1]\n" in out
+    error = float(re.search(rf"\(([\d.]+) of {levels}\), root mean square of 3364", out).group(1))
+    assert 0.2 < error < 0.35  # of rounding: 0.29
+    assert np.sqrt(record["loss"]) * levels == pytest.approx(error, rel=1e-2)
+
+
+def test_colour_images_mix_all_channels_or_none(solve):
+    rng = np.random.default_rng(0)
+    before = rng.integers(0, 256, (3, 40, 50)) / 255
+    swap = np.zeros((3, 3, 1, 1))
+    swap[0, 2] = swap[1, 0] = swap[2, 1] = 1
+    save_image("before.png", before)
+    save_image("after.png", convext.conv2d(before, swap))
+    out, found, _ = solve("before.png", "after.png", "--kernel-shape", 1, 1)
+    np.testing.assert_allclose(found, swap, atol=1e-12)
+    assert "kernel 3, channel 2:\n[[1.]]\n" in out
+    assert "nearly [0 | 1 | 0]\n" in out
+
+    blurs = np.array([[[[0.5, 0.5]]], [[[1.0, 0.0]]], [[[0.25, 0.75]]]])
+    after = convext.conv2d(before, blurs, groups=3)
+    np.save("after.npy", after)
+    np.save("before.npy", before)
+    out, found, record = solve("before.npy", "after.npy", "--kernel-shape", 1, 2, "--per-channel")
+    np.testing.assert_allclose(found, blurs, atol=1e-12)
+    assert record["per_channel"] is True
+    assert "nearly 1/4 × [1 3]\n" in out
+    # What was found can be applied.
+    assert cli.main(["apply", "found.npz", "before.png", "again.png"]) == 0
+    np.testing.assert_allclose(load_image("again.png"), after, atol=0.51 / 255)
+
+
+def test_a_filter_with_a_bias_can_be_applied(solve):
+    before = np.random.default_rng(0).random((1, 30, 30))
+    after = reference.conv2d(before, np.full((1, 1, 2, 2), 0.125), [0.25]).astype(float)
+    np.save("before.npy", before)
+    np.save("after.npy", after)
+    out, _, record = solve("before.npy", "after.npy", "--kernel-shape", 2, 2, "--bias")
+    assert record["bias"] == [pytest.approx(0.25, abs=1e-12)]
+    assert "bias 0.25\n" in out
+    assert cli.main(["apply", "found.npz", "before.npy", "again.npy"]) == 0
+    np.testing.assert_allclose(np.load("again.npy"), after, atol=1e-12)
+
+
+def test_values_that_may_have_been_clipped_are_counted_or_left_out(solve):
+    rng = np.random.default_rng(0)
+    before = rng.integers(0, 256, (1, 50, 50)) / 255
+    sharp = np.array([[[[0.0, -1, 0], [-1, 5, -1], [0, -1, 0]]]])
+    after = convext.conv2d(before, sharp)
+    save_image("before.png", before)
+    save_image("after.png", after)
+    rounded = np.rint(after * 255)
+    count = int(np.count_nonzero((rounded <= 0) | (rounded >= 255)))
+    arguments = "before.png", "after.png", "--kernel-shape", 3, 3
+    out, found, _ = solve(*arguments)
+    assert np.abs(found - sharp).max() > 0.5
+    assert f"{count} values of AFTER ({count / 2304:.1%}) are 0 or at the maximum" in out
+    assert "see --ignore-saturated" in out
+    out, found, record = solve(*arguments, "--ignore-saturated")
+    np.testing.assert_allclose(found, sharp, atol=1e-12)
+    assert f"root mean square of {2304 - count} values" in out
+    assert "they were left out" in out
+    assert record["ignore_saturated"] is True
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_arrays_end_where_their_type_does_or_at_their_largest_value(dtype, solve):
+    before = np.random.default_rng(0).integers(0, 200, (1, 40, 40))
+    true = 2 * before
+    np.save("before.npy", before)
+    np.save("after.npy", np.minimum(true, 255).astype(dtype))
+    arguments = "before.npy", "after.npy", "--kernel-shape", 1, 1
+    out, _, _ = solve(*arguments)
+    assert ("may have been clipped" in out) == (dtype == "uint8")
+    out, found, _ = solve(*arguments, "--ignore-saturated")
+    np.testing.assert_allclose(found, [[[[2.0]]]], rtol=1e-12)
+    assert "nearly [2]\n" in out
+
+
+def test_samples_of_arrays_are_solved_together(solve):
+    rng = np.random.default_rng(0)
+    before, kernels = rng.random((5, 2, 12, 12)), rng.standard_normal((3, 2, 3, 3))
+    np.save("before.npy", before)
+    np.savez("after.npz", after=convext.conv2d(before, kernels))
+    out, found, record = solve("before.npy", "after.npz", "--kernel-shape", 3, 3)
+    np.testing.assert_allclose(found, kernels, atol=1e-12)
+    assert "nearly" not in out
+    assert (record["rank"], record["l2"]) == (18, 0)
+    assert 1 < record["condition"] < 100
+
+
+def test_undetermined_kernels_come_with_a_warning(solve):
+    np.save("before.npy", np.full((1, 9, 9), 0.5))
+    np.save("after.npy", np.full((1, 7, 7), 0.5))
+    out, found, record = solve("before.npy", "after.npy", "--kernel-shape", 3, 3)
+    assert "warning: the data determine only 1 of the 9 numbers of a kernel" in out
+    np.testing.assert_allclose(found, np.full((1, 1, 3, 3), 1 / 9), rtol=1e-12)
+    assert (record["rank"], record["condition"]) == (1, None)
+    out, found, record = solve("before.npy", "after.npy", "--kernel-shape", 3, 3, "--l2", 0.25)
+    assert "warning" not in out
+    # The loss (9 w / 2 - 1 / 2)² + 9 w² / 4 is least at w = 0.1.
+    np.testing.assert_allclose(found, np.full((1, 1, 3, 3), 0.1), rtol=1e-12)
+
+
+def test_nothing_is_written_unless_asked_for(run, folder):
+    np.save("before.npy", np.random.default_rng(0).random((1, 9, 9)))
+    before = sorted(os.listdir())
+    status, out, _ = run("before.npy", "before.npy", "--kernel-shape", 3, 3)
+    assert status == 0
+    assert "nearly [0 0 0; 0 1 0; 0 0 0]\n" in out
+    assert sorted(os.listdir()) == before
+
+
+def test_more_kernels_than_fit_a_screen_are_not_printed(solve, monkeypatch):
+    monkeypatch.setattr(solve_command, "MOST_SHOWN", 2)
+    before = np.random.default_rng(0).random((1, 9, 9))
+    np.save("before.npy", before)
+    np.save("after.npy", np.repeat(before, 5, axis=0))
+    out, _, _ = solve("before.npy", "after.npy", "--kernel-shape", 1, 1)
+    assert "kernel 2, " in out
+    assert "kernel 3, " not in out
+    assert "... and 3 more kernels\n" in out
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_the_report_is_drawn(channels, per_channel, solve):
+    pytest.importorskip("matplotlib")
+    before = np.random.default_rng(0).integers(0, 256, (channels, 30, 40)) / 255
+    save_image("before.png", before)
+    options = ["--per-channel"] if per_channel else []
+    out, _, _ = solve(
+        "before.png", "before.png", "--kernel-shape", 3, 3, *options, "--plot", "report.png"
+    )
+    assert out.endswith("Kernels: found.npz\nPlot: report.png\n")
+    assert load_image("report.png").shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["b.npy", "a.npy"], "the following arguments are required: --kernel-shape"),
+        (["b.npy", "a.npy", "--kernel-shape", "3", "0"], "it must be at least 1, got 0"),
+        (["b.npy", "a.npy", "--kernel-shape", "3", "3", "--l2", "-1"], "of at least 0, got '-1'"),
+        (["no.npy", "a.npy", "--kernel-shape", "3", "3"], "no.npy: No such file"),
+        (["b.npy", "bad.png", "--kernel-shape", "3", "3"], "bad.png is not an image"),
+        (["b.npy", "a.npy", "--kernel-shape", "10", "3"], "kernels of 10x3 do not fit"),
+        (["b.npy", "a.npy", "--kernel-shape", "5", "5"], "target_output must have the shape"),
+        (["b.npy", "two.npy", "--kernel-shape", "3", "3", "--per-channel"], "got 1 and 2"),
+        (["flat.npy", "a.npy", "--kernel-shape", "3", "3"], "before (flat.npy) must have"),
+        (["b.npy", "white.npy", "--kernel-shape", "3", "3", "--ignore-saturated"], "no element"),
+        (["b.npy", "a.npy", "--kernel-shape", "3", "3", "--out", "b.npy"], "would overwrite"),
+        (["b.npy", "a.npy", "--kernel-shape", "3", "3", "--out", "no/k.npz"], "does not exist"),
+        (["b.npy", "a.npy", "--kernel-shape", "3", "3", "--plot", "x.txt"], "must end in one of"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message, run):
+    np.save("b.npy", np.random.default_rng(0).random((1, 9, 9)))
+    np.save("a.npy", np.ones((1, 7, 7)))
+    np.save("two.npy", np.ones((2, 7, 7)))
+    np.save("flat.npy", np.ones((9, 9)))
+    np.save("white.npy", np.full((1, 7, 7), 255, np.uint8))
+    with open("bad.png", "w") as file:
+        file.write("not an image")
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert err.startswith("convext: error: ")
+    assert err.count("\n") == 1
+    assert message in err

@@ -39,7 +39,10 @@ _LARGEST_KERNEL_GAP = 0.35
 
 
 def plot_training(
-    losses: Sequence[float], kernels: npt.ArrayLike, file: FilePath | None = None
+    losses: Sequence[float],
+    kernels: npt.ArrayLike,
+    file: FilePath | None = None,
+    val_losses: Sequence[float] = (),
 ) -> Figure:
     """Draw the loss of each epoch and, beside it, the kernels.
 
@@ -53,6 +56,8 @@ def plot_training(
         (num_kernels, C, kh, kw).
     file : path, optional
         Where to save the figure: .png, .pdf or .svg.
+    val_losses : sequence of float, optional
+        The loss of each epoch on validation data.
 
     Returns
     -------
@@ -80,6 +85,10 @@ def plot_training(
     figure = _new_figure(6.0 + width, max(4.0, height), file)
     left, right = figure.subplots(1, 2, width_ratios=(6.0, width))
     _draw_losses(left, np.asarray(losses, dtype=np.float64))
+    if len(val_losses):
+        left.lines[0].set_label("training")
+        left.plot(range(1, len(val_losses) + 1), val_losses, label="validation")
+        left.legend()
     grid.draw(right)
     _save(figure, file)
     return figure

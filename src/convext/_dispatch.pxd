@@ -20,6 +20,12 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_rows, Py_ssize_t num_columns, void *predicted, Py_ssize_t pitch,
         const void *target, Py_ssize_t target_pitch, double scale)
 
+    ctypedef void activate_kernel "convext_activate"(
+        Py_ssize_t count, void *values, double bias, int activation)
+
+    ctypedef double activation_gradient_kernel "convext_activation_gradient"(
+        Py_ssize_t count, void *gradient, const void *activated, int activation)
+
     ctypedef void interleave_kernel "convext_interleave"(
         Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
         Py_ssize_t step, void *to, Py_ssize_t to_stride)
@@ -61,6 +67,8 @@ cdef extern from "microkernel.h" nogil:
         slide_kernel *slide[5]
         dot_kernel *dot[5][25]
         residual_kernel *residual
+        activate_kernel *activate
+        activation_gradient_kernel *activation_gradient
         interleave_kernel *interleave
         decimate_kernel *decimate
         unfold_kernel *unfold

@@ -296,6 +296,8 @@ static double residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *predicte
     return sum + sum_of_lanes(squares);
 }
 
+#include "activation.h"
+
 /* The next elements of each row are asked for early: the rows lie too far apart for the hardware to
  * see where they lead. */
 enum { PREFETCH_ELEMENTS = 8 * LANES };
@@ -523,6 +525,8 @@ const convext_microkernels CONVEXT_TABLE = {
     .slide = {FOR_SLIDE_ROWS(SLIDE_ENTRY)},
     .dot = {FOR_DOTS(DOT_ENTRY)},
     .residual = residual,
+    .activate = activate,
+    .activation_gradient = activation_gradient,
     .interleave = interleave,
     .decimate = decimate,
     .unfold = unfold,

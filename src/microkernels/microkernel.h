@@ -119,6 +119,24 @@ typedef void convext_winograd_results(ptrdiff_t num_kernels, const void *sums, p
                                       const void *bias, ptrdiff_t num_rows,
                                       ptrdiff_t num_columns, void *to);
 
+/* The activations of a layer. All but the linear one have a slope that follows from their value. */
+enum {
+    CONVEXT_LINEAR,
+    CONVEXT_RELU,
+    CONVEXT_LEAKY_RELU, /* negative values times CONVEXT_NEGATIVE_SLOPE */
+    CONVEXT_SIGMOID,
+    CONVEXT_TANH
+};
+#define CONVEXT_NEGATIVE_SLOPE 0.2
+
+/* values[i] = activation(values[i] + bias) for every i < count. */
+typedef void convext_activate(ptrdiff_t count, void *values, double bias, int activation);
+
+/* gradient[i] *= slope of the activation where its value is activated[i], for every i < count.
+ * Returns the sum of the results. */
+typedef double convext_activation_gradient(ptrdiff_t count, void *gradient,
+                                           const void *activated, int activation);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -130,6 +148,8 @@ typedef struct {
     convext_slide *slide[CONVEXT_MAX_SLIDE_ROWS + 1];
     convext_dot *dot[CONVEXT_MAX_ROWS + 1][CONVEXT_MAX_DOT_TAPS + 1];
     convext_residual *residual;
+    convext_activate *activate;
+    convext_activation_gradient *activation_gradient;
     convext_interleave *interleave;
     convext_decimate *decimate;
     convext_unfold *unfold;

@@ -15,10 +15,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import forward, optimizers
+from . import _training, forward, optimizers
 from ._array_files import load_array, load_text
 from ._checks import (
     RealArray,
+    as_dtype,
     as_numeric_array,
     check_dimensions,
     finite_number,
@@ -638,6 +639,11 @@ class Sequential:
         self._steps.move_to_end(key)
         return self._steps[key]
 
+    def _current_update(self) -> Update:
+        if self._update is None:
+            self._update = self._make_update()
+        return self._update
+
     def _make_update(self, states: Sequence[npt.NDArray[Any]] | None = None) -> Update:
         sizes = [
             [array.size for array in (layer.kernel, layer.bias) if array is not None]
@@ -746,32 +752,82 @@ class _Fit:
     ) -> None:
         self.model, self.batches, self.validation = model, batches, validation
         self.num_threads = num_threads
+        self.trainer = _fused_trainer(model, batches, num_threads)
 
     def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
         model = self.model
         started = time.perf_counter()
-        total, samples = 0.0, 0
-        for inputs, targets, chosen, size in self.batches.epoch(order):
-            if model._update is None:
-                model._update = model._make_update()
-            step = model._step(inputs.shape[1:], size, self.num_threads)
-            loss = step.differentiate(inputs, targets, chosen)
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss} in epoch {number}, with learning_rate {rate:g}: lower it, "
-                    "or clip the gradients (clipnorm)"
-                )
-            model._update.learning_rate = rate
-            model._update.update(model._weights, step.gradient)
-            total += loss * len(chosen)
-            samples += len(chosen)
+        if self.trainer is not None:
+            loss, _ = self.trainer.run_epoch(order, rate)
+            self._check(loss, number, rate)
+        else:
+            loss = self._run_epoch(number, rate, order)
         val_loss = None
         if self.validation is not None:
             val_loss = model._loss(*self.validation, 32, self.num_threads)
         seconds = time.perf_counter() - started
         kernels = model._variables()[0].copy()
-        return EpochReport(number, total / samples, rate, seconds, kernels, val_loss, model)
+        return EpochReport(number, loss, rate, seconds, kernels, val_loss, model)
+
+    def _run_epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> float:
+        """Take a step for every batch; return the mean loss."""
+        model, update = self.model, self.model._current_update()
+        update.learning_rate = rate
+        total, samples = 0.0, 0
+        for inputs, targets, chosen, size in self.batches.epoch(order):
+            step = model._step(inputs.shape[1:], size, self.num_threads)
+            loss = step.differentiate(inputs, targets, chosen)
+            self._check(loss, number, rate)
+            update.update(model._weights, step.gradient)
+            total += loss * len(chosen)
+            samples += len(chosen)
+        return total / samples
+
+    def _check(self, loss: float, number: int, rate: float) -> None:
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} in epoch {number}, with learning_rate {rate:g}: lower it, or "
+                "clip the gradients (clipnorm)"
+            )
+
+
+# Arrays up to this size are converted and kept for the fused steps of a single small layer.
+MAX_FUSED_BYTES = 64 << 20
+
+
+def _fused_trainer(
+    model: Sequential, batches: _Batches, num_threads: int
+) -> _training.Trainer | None:
+    """Return what trains a single layer on small samples an epoch at a time, where that is meant.
+
+    It is the loop of `train_model`, with bias, activation and optimizer in it.
+    """
+    if (
+        not isinstance(batches, _BatchesOfArrays)
+        or len(model.layers) > 1
+        or model.layers[0].groups > 1
+        or model.residual
+        or LOSSES[model.loss] != LOSSES["mse"]
+        or (batches.inputs.size + batches.targets.size) * model.dtype.itemsize > MAX_FUSED_BYTES
+    ):
+        return None
+    layer = model._layers_for(batches.inputs.shape[1:])[0]
+    stride, padding_before, dilation, _ = layer.options
+    trainer = _training.Trainer(
+        as_dtype(batches.inputs, model.dtype, contiguous=True),
+        as_dtype(batches.targets, model.dtype, contiguous=True),
+        layer.kernels,
+        batches.batch_size,
+        stride,
+        padding_before,
+        dilation,
+        num_threads,
+        model._current_update(),
+        layer.bias is not None,
+        layer.activation,
+    )
+    return trainer if trainer.fused else None
 
 
 def build_model(

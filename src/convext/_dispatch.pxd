@@ -26,6 +26,11 @@ cdef extern from "microkernel.h" nogil:
     ctypedef double activation_gradient_kernel "convext_activation_gradient"(
         Py_ssize_t count, void *gradient, const void *activated, int activation)
 
+    ctypedef double activated_residual_kernel "convext_activated_residual"(
+        Py_ssize_t num_rows, Py_ssize_t num_columns, void *values, Py_ssize_t pitch,
+        const void *target, Py_ssize_t target_pitch, double scale, double bias, int activation,
+        double *bias_gradient)
+
     ctypedef void interleave_kernel "convext_interleave"(
         Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
         Py_ssize_t step, void *to, Py_ssize_t to_stride)
@@ -69,6 +74,7 @@ cdef extern from "microkernel.h" nogil:
         residual_kernel *residual
         activate_kernel *activate
         activation_gradient_kernel *activation_gradient
+        activated_residual_kernel *activated_residual
         interleave_kernel *interleave
         decimate_kernel *decimate
         unfold_kernel *unfold

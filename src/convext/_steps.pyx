@@ -11,7 +11,7 @@ cimport numpy as cnp
 import numpy as np
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport fabs
-from libc.string cimport memset
+
 
 from convext._dispatch cimport Microkernels, microkernels
 from convext._forward import conv2d

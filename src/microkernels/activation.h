@@ -122,4 +122,110 @@ static double activation_gradient(ptrdiff_t count, void *gradient, const void *a
     }
 }
 
+/* Of a row of a channel: its sums. */
+typedef struct {
+    vec squares, gradients;
+} row_sums;
+
+/* One vector: from the sums of products to the gradient, adding to the sums where `counted`. */
+CONVEXT_INLINE vec residual_of(vec value, vec target, vec bias, vec scale, int activation,
+                               mask counted, row_sums *sums)
+{
+    value += bias;
+    if (activation == CONVEXT_RELU)
+        value = choose(value < 0, (vec){0}, value);
+    if (activation == CONVEXT_LEAKY_RELU)
+        value = choose(value < 0, value * NEGATIVE_SLOPE, value);
+    const vec difference = value - target;
+    const vec gradient = through(difference * scale, value, activation);
+    const vec counted_difference = (vec)((mask)difference & counted);
+    sums->squares += counted_difference * counted_difference;
+    sums->gradients += (vec)((mask)gradient & counted);
+    return gradient;
+}
+
+/* As in `residual`, the last vector ends with the row and is computed first. */
+CONVEXT_INLINE void residual_of_row(ptrdiff_t num_columns, real *values, const real *target,
+                                    vec bias, vec scale, int activation, mask rest,
+                                    row_sums *sums)
+{
+    const mask all = (vec){0} == (vec){0};
+    const ptrdiff_t last = num_columns - LANES;
+    if (last < 0) {
+        real padded[2][LANES] = {{0}};
+        for (ptrdiff_t c = 0; c < num_columns; c++) {
+            padded[0][c] = values[c];
+            padded[1][c] = target[c];
+        }
+        store(padded[0], residual_of(load(padded[0]), load(padded[1]), bias, scale, activation,
+                                     rest, sums));
+        for (ptrdiff_t c = 0; c < num_columns; c++)
+            values[c] = padded[0][c];
+        return;
+    }
+    const vec end = residual_of(load(values + last), load(target + last), bias, scale, activation,
+                                rest, sums);
+    for (ptrdiff_t c = 0; c + LANES <= num_columns; c += LANES)
+        store(values + c, residual_of(load(values + c), load(target + c), bias, scale, activation,
+                                      all, sums));
+    store(values + last, end);
+}
+
+CONVEXT_INLINE double residual_of_rows(ptrdiff_t num_rows, ptrdiff_t num_columns, real *values,
+                                       ptrdiff_t pitch, const real *target,
+                                       ptrdiff_t target_pitch, double scale, double bias,
+                                       int activation, double *bias_gradient)
+{
+    const ptrdiff_t whole = num_columns / LANES * LANES;
+    const ptrdiff_t last = num_columns < LANES ? 0 : num_columns - LANES;
+    real beyond_whole[LANES];
+    double squares = 0;
+
+    for (ptrdiff_t i = 0; i < LANES; i++)
+        beyond_whole[i] = last + i >= whole && last + i < num_columns;
+    const mask rest = load(beyond_whole) != 0;
+    for (ptrdiff_t r = 0; r < num_rows;) {
+        const ptrdiff_t end = MIN(num_rows, r + MAX_SUMMED * LANES / num_columns + 1);
+        row_sums sums = {{0}, {0}};
+        for (; r < end; r++) {
+            residual_of_row(num_columns, values, target, splat((real)bias), splat((real)scale),
+                            activation, rest, &sums);
+            for (ptrdiff_t c = num_columns; c < pitch; c++)
+                *(volatile real *)(values + c) = 0;
+            values += pitch;
+            target += target_pitch;
+        }
+        squares += sum_of_lanes(sums.squares);
+        *bias_gradient += sum_of_lanes(sums.gradients);
+    }
+    return squares;
+}
+
+/* The activation is a constant within each loop. */
+static double activated_residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *values,
+                                 ptrdiff_t pitch, const void *target, ptrdiff_t target_pitch,
+                                 double scale, double bias, int activation,
+                                 double *bias_gradient)
+{
+#define OF_ROWS(bias, activation)                                                               \
+    residual_of_rows(num_rows, num_columns, values, pitch, target, target_pitch, scale, bias,   \
+                     activation, bias_gradient)
+    if (activation == CONVEXT_SIGMOID || activation == CONVEXT_TANH)
+        for (ptrdiff_t r = 0; r < num_rows; r++)
+            activate(num_columns, (real *)values + r * pitch, bias, activation);
+    switch (activation) {
+    case CONVEXT_RELU:
+        return OF_ROWS(bias, CONVEXT_RELU);
+    case CONVEXT_LEAKY_RELU:
+        return OF_ROWS(bias, CONVEXT_LEAKY_RELU);
+    case CONVEXT_SIGMOID:
+        return OF_ROWS(0, CONVEXT_SIGMOID);
+    case CONVEXT_TANH:
+        return OF_ROWS(0, CONVEXT_TANH);
+    default:
+        return OF_ROWS(bias, CONVEXT_LINEAR);
+    }
+#undef OF_ROWS
+}
+
 #endif

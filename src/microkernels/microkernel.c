@@ -527,6 +527,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .residual = residual,
     .activate = activate,
     .activation_gradient = activation_gradient,
+    .activated_residual = activated_residual,
     .interleave = interleave,
     .decimate = decimate,
     .unfold = unfold,

@@ -137,6 +137,13 @@ typedef void convext_activate(ptrdiff_t count, void *values, double bias, int ac
 typedef double convext_activation_gradient(ptrdiff_t count, void *gradient,
                                            const void *activated, int activation);
 
+/* `activate`, `residual` and `activation_gradient` in one, for values of one channel in rows. Adds
+ * the sum of the results to *bias_gradient; returns the sum of the squared residuals. */
+typedef double convext_activated_residual(ptrdiff_t num_rows, ptrdiff_t num_columns,
+                                          void *values, ptrdiff_t pitch, const void *target,
+                                          ptrdiff_t target_pitch, double scale, double bias,
+                                          int activation, double *bias_gradient);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -150,6 +157,7 @@ typedef struct {
     convext_residual *residual;
     convext_activate *activate;
     convext_activation_gradient *activation_gradient;
+    convext_activated_residual *activated_residual;
     convext_interleave *interleave;
     convext_decimate *decimate;
     convext_unfold *unfold;

@@ -772,10 +772,11 @@ class _Fit:
 
     def _run_epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> float:
         """Take a step for every batch; return the mean loss."""
-        model, update = self.model, self.model._current_update()
-        update.learning_rate = rate
+        model = self.model
         total, samples = 0.0, 0
         for inputs, targets, chosen, size in self.batches.epoch(order):
+            update = model._current_update()  # there are no weights before the first batch
+            update.learning_rate = rate
             step = model._step(inputs.shape[1:], size, self.num_threads)
             loss = step.differentiate(inputs, targets, chosen)
             self._check(loss, number, rate)

@@ -603,22 +603,43 @@ class Sequential:
             shape = output
         return result
 
+    def margins(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return how much the layers lose of an image (C, H, W): above, below; left, right.
+
+        Raises
+        ------
+        ValueError
+            A layer has strides other than 1.
+
+        Examples
+        --------
+        >>> import convext
+        >>> model = convext.Sequential([convext.Conv2D(1, 9), convext.Conv2D(1, (1, 4))])
+        >>> model.build(1)
+        >>> model.margins((1, 40, 40))
+        ((4, 4), (5, 6))
+        """
+        layers = self._layers_for(input_shape)
+        margins = []
+        for axis in range(2):
+            before = 0
+            for layer, options in zip(self.layers, layers, strict=True):
+                if options.options[0] != (1, 1):
+                    raise ValueError("the layers must have strides of 1")
+                before += (layer.extents[axis] - 1) // 2 - options.options[1][axis]
+            lost = input_shape[1 + axis] - layers[-1].output_shape[1 + axis]
+            margins.append((before, lost - before))
+        return margins[0], margins[1]
+
     def _crop(self, layers: Sequence[Layer]) -> tuple[slice, slice] | None:
         """Return which rows and columns of the input lie under the output, where it is added."""
         if not self.residual:
             return None
-        crop = []
-        for axis in range(2):
-            first = 0
-            for layer, options in zip(self.layers, layers, strict=True):
-                if options.options[0] != (1, 1):
-                    raise ValueError("residual=True needs layers with strides of 1")
-                first += (layer.extents[axis] - 1) // 2 - options.options[1][axis]
-            end = first + layers[-1].output_shape[1 + axis]
-            if first < 0 or end > layers[0].input_shape[1 + axis]:
-                raise ValueError("residual=True needs an output no larger than the input")
-            crop.append(slice(first, end))
-        return crop[0], crop[1]
+        shape = layers[0].input_shape
+        (top, bottom), (left, right) = self.margins(shape)
+        if min(top, bottom, left, right) < 0:
+            raise ValueError("residual=True needs an output no larger than the input")
+        return slice(top, shape[1] - bottom), slice(left, shape[2] - right)
 
     def _step(self, input_shape: Shape, batch_size: int, num_threads: int) -> Step:
         """Return the step for batches of up to so many images (C, H, W)."""

@@ -15,15 +15,12 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-import numpy.typing as npt
-import skimage.data
+from common import Array, Clock, photographs
 from matplotlib.figure import Figure
 from PIL import Image
 
 import convext
-from convext.image import extract_patches, load_images, luminance, psnr
-
-Array = npt.NDArray[np.float64]
+from convext.image import extract_patches, psnr
 
 PATCH, STRIDE = 33, 14
 
@@ -43,8 +40,11 @@ PAPER = {
 
 def main() -> None:
     arguments = parse_arguments()
-    train, test = photographs(arguments)
     scale = arguments.scale
+    train, test = (
+        {name: whole(eight_bits(image), scale) for name, image in images.items()}
+        for images in photographs(arguments.train, arguments.test)
+    )
     x, y = training_patches(train, scale)
     print(f"{len(train)} images for training, {len(x)} patches; {len(test)} images for testing")
 
@@ -57,7 +57,7 @@ def main() -> None:
         layers, residual=arguments.residual, input_channels=1, seed=arguments.seed
     )
     model.summary()
-    clock = Clock(arguments.minutes * 60, arguments.learning_rate)
+    clock = Clock(arguments.minutes, arguments.learning_rate)
     model.compile(convext.Adam(clock))
     watch = Watch(clock, test, scale)
     history = model.fit(x, y, arguments.batch_size, 10**6, callbacks=[watch], verbose=False)
@@ -86,29 +86,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--model", default="srcnn.npz", help="where to save the model")
     add("--picture", default="super_resolution.png", help="where to save the picture")
     return parser.parse_args()
-
-
-def photographs(arguments: argparse.Namespace) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the luminance of the images for training and for testing, by name."""
-    train, test = (
-        None if folder is None else load_images(folder)
-        for folder in (arguments.train, arguments.test)
-    )
-    names = ("astronaut", "chelsea", "coffee", "rocket", "camera", "brick", "grass", "gravel")
-    if train is None or test is None:
-        own = {name: np.atleast_3d(getattr(skimage.data, name)() / 255) for name in names}
-        images = {name: np.moveaxis(image, -1, 0) for name, image in own.items()}
-        train = train or {name: images[name] for name in names[2:]}
-        test = test or {name: images[name] for name in names[:2]}
-    return tuple(
-        {
-            name.split(".")[0].removesuffix("_GT"): whole(
-                eight_bits(luminance(image)), arguments.scale
-            )
-            for name, image in images.items()
-        }
-        for images in (train, test)
-    )
 
 
 def eight_bits(image: Array) -> Array:
@@ -145,18 +122,6 @@ def enlarged(model: convext.Sequential, bicubic: Array) -> Array:
     return eight_bits(model.predict(np.pad(bicubic, sides, mode="edge")))
 
 
-class Clock:
-    """A learning rate that falls along half a cosine wave until the time for training is over."""
-
-    def __init__(self, budget: float, rate: float) -> None:
-        self.budget, self.rate = budget, rate
-        self.seconds = 0.0
-
-    def __call__(self, epoch: int) -> float:
-        progress = min(self.seconds / self.budget, 1.0)
-        return self.rate * (0.01 + 0.99 * (1 + np.cos(np.pi * progress)) / 2)
-
-
 class Watch:
     """A callback: keeps the clock, measures the model now and then, and ends the training."""
 
@@ -167,8 +132,7 @@ class Watch:
 
     def __call__(self, report: convext.EpochReport) -> None:
         clock = self.clock
-        clock.seconds += report.seconds
-        over = clock.seconds + report.seconds > clock.budget
+        over = clock.count(report)
         if over or clock.seconds >= self.next_look:
             self.next_look += clock.budget / 20
             mean = np.mean(

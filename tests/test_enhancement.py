@@ -159,7 +159,8 @@ def folders(tmp_path, monkeypatch):
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
     for seed in range(3):
-        image = picture((3, 60, 50), seed)
+        grey = picture((1, 60, 50), seed)
+        image = np.concatenate([grey, 0.8 * grey + 0.1, 0.9 * grey])
         save_image(tmp_path / "after" / f"{seed}.png", image)
         save_image(tmp_path / "before" / f"{seed}.png", scipy.gaussian_filter(image, (0, 1, 1)))
     return tmp_path
@@ -172,7 +173,7 @@ def run(*arguments):
 @pytest.mark.parametrize("layers", ["6x5,1x3", "6x5,3x3"])
 def test_a_network_is_trained_on_folders_and_enhances_an_image(folders, layers, capsys):
     options = ("--layers", layers, "--residual", "--patch", 21, "--stride", 7, "--epochs", 30)
-    rate = ("--learning-rate", 0.01, "--batch-size", 4)
+    rate = ("--learning-rate", 0.01, "--batch-size", 4, "--activation", "leaky_relu")
     assert run("train-images", "before", "after", *options, *rate, "--plot", "report.png") == 0
     out = capsys.readouterr().out
     assert "3 images, 90 patches of 21x21" in out

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import threading
+import tracemalloc
 
 import numpy as np
 import plain_network
@@ -296,6 +300,32 @@ def test_training_has_the_same_bits_for_any_number_of_threads(isa):
     assert all(same(models[0], other) for other in models[1:])
     predictions = [models[0].predict(np.ones((1, 40, 41)), num_threads=n) for n in (1, 3)]
     np.testing.assert_array_equal(*predictions)
+
+
+def test_steps_use_the_memory_of_the_steps_before():
+    model = make_model([(32, 5, {"activation": "relu"}), (1, 3, {})], dtype="float32")
+    model.compile()
+    x = np.ones((64, 1, 40, 40), np.float32)
+    y = x[:, :, 3:-3, 3:-3]
+    model.fit(x, y, batch_size=16, verbose=0)
+    tracemalloc.start()
+    model.fit(x, y, batch_size=16, epochs=3, verbose=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # What the first layer makes of one sample alone would be 166 KB.
+    assert peak < 100_000
+
+
+def test_ctrl_c_ends_a_training_and_leaves_a_model_that_works():
+    model = make_model([(32, 5, {"activation": "relu"}), (1, 3, {})], dtype="float32")
+    model.compile()
+    x = np.ones((256, 1, 40, 40), np.float32)
+    y = x[:, :, 3:-3, 3:-3]
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, batch_size=128, epochs=10**6, verbose=0)
+    assert math.isfinite(model.fit(x[:3], y[:3], verbose=0).loss[0])
 
 
 def test_a_seed_repeats_a_training_and_another_does_not():

@@ -21,8 +21,9 @@ cdef class Update:
     cdef public Py_ssize_t iterations   # updates made
     cdef public double learning_rate
     cdef double momentum, beta_1, beta_2, epsilon, limit
-    cdef Py_ssize_t[::1] end            # of each variable in the flat weights
-    cdef double[::1] multiplier         # of the learning rate, for each variable
+    cdef Py_ssize_t num_variables
+    cdef cnp.ndarray end                # of each variable in the flat weights
+    cdef cnp.ndarray multiplier         # of the learning rate, for each variable
     cdef readonly cnp.ndarray first, second     # the state; None where there is none
 
     # weights -= what the gradient says. The gradient may be changed (clipped).

@@ -18,11 +18,12 @@ cdef class Update:
     """
 
     def __init__(
-        self, int method, Py_ssize_t[::1] end, double[::1] multiplier, cnp.ndarray first,
+        self, int method, cnp.ndarray end, cnp.ndarray multiplier, cnp.ndarray first,
         cnp.ndarray second, int clipping=NO_CLIPPING, double limit=0, double momentum=0,
         bint nesterov=False, double beta_1=0, double beta_2=0, double epsilon=0
     ):
         self.method, self.end, self.multiplier = method, end, multiplier
+        self.num_variables = end.shape[0]
         self.first, self.second = first, second
         self.momentum, self.nesterov = momentum, nesterov
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
@@ -31,38 +32,41 @@ cdef class Update:
         self.learning_rate = 0
 
     cdef void apply(self, real *weights, double *gradient) noexcept nogil:
+        cdef const Py_ssize_t *end = <const Py_ssize_t *> state(self.end)
+        cdef const double *multiplier = <const double *> state(self.multiplier)
         cdef Py_ssize_t v, begin = 0
         cdef double rate
         cdef real *first = <real *> state(self.first)
         cdef real *second = <real *> state(self.second)
         clip(self, gradient)
         self.iterations += 1
-        for v in range(self.end.shape[0]):
-            rate = self.learning_rate * self.multiplier[v]
+        for v in range(self.num_variables):
+            rate = self.learning_rate * multiplier[v]
             if self.method == ADAM:
                 rate *= sqrt(1 - pow(self.beta_2, <double> self.iterations)) / (
                     1 - pow(self.beta_1, <double> self.iterations)
                 )
                 move_by_moments(
-                    self.end[v] - begin, weights + begin, gradient + begin, first + begin,
+                    end[v] - begin, weights + begin, gradient + begin, first + begin,
                     second + begin, <real> rate, <real> (1 - self.beta_1),
                     <real> (1 - self.beta_2), <real> self.epsilon
                 )
             elif first != NULL:
                 move_by_velocity(
-                    self.end[v] - begin, weights + begin, gradient + begin, first + begin,
+                    end[v] - begin, weights + begin, gradient + begin, first + begin,
                     <real> rate, <real> self.momentum, self.nesterov
                 )
             else:
-                move(self.end[v] - begin, weights + begin, gradient + begin, rate)
-            begin = self.end[v]
+                move(end[v] - begin, weights + begin, gradient + begin, rate)
+            begin = end[v]
 
-    def update(self, cnp.ndarray weights, double[::1] gradient):
-        """Update flat `weights`, in place."""
+    def update(self, cnp.ndarray weights, cnp.ndarray gradient):
+        """Update flat `weights`, in place, by a gradient in float64."""
+        cdef double *values = <double *> cnp.PyArray_DATA(gradient)
         if cnp.PyArray_ITEMSIZE(weights) == sizeof(float):
-            self.apply(<float *> cnp.PyArray_DATA(weights), &gradient[0])
+            self.apply(<float *> cnp.PyArray_DATA(weights), values)
         else:
-            self.apply(<double *> cnp.PyArray_DATA(weights), &gradient[0])
+            self.apply(<double *> cnp.PyArray_DATA(weights), values)
 
 
 cdef inline void *state(cnp.ndarray array) noexcept nogil:
@@ -103,17 +107,18 @@ cdef void move_by_moments(
 
 
 cdef void clip(Update update, double *gradient) noexcept nogil:
+    cdef const Py_ssize_t *end = <const Py_ssize_t *> state(update.end)
     cdef Py_ssize_t v, i, begin = 0
-    cdef Py_ssize_t last = update.end.shape[0] - 1
+    cdef Py_ssize_t last = update.num_variables - 1
     if update.clipping == BY_VALUE:
-        for i in range(update.end[last]):
+        for i in range(end[last]):
             gradient[i] = max(-update.limit, min(update.limit, gradient[i]))
     elif update.clipping == BY_GLOBAL_NORM:
-        clip_norm(update.end[last], gradient, update.limit)
+        clip_norm(end[last], gradient, update.limit)
     elif update.clipping == BY_NORM:
         for v in range(last + 1):
-            clip_norm(update.end[v] - begin, gradient + begin, update.limit)
-            begin = update.end[v]
+            clip_norm(end[v] - begin, gradient + begin, update.limit)
+            begin = end[v]
 
 
 cdef void clip_norm(Py_ssize_t count, double *gradient, double limit) noexcept nogil:

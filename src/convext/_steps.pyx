@@ -115,11 +115,12 @@ cdef class Step:
     cdef int loss, num_threads
     cdef tuple crop             # rows and columns of the input that are added to the output
     cdef Py_ssize_t slice_size, max_segments, num_weights
-    cdef double[:, ::1] sums    # [segments][weights]
-    cdef double[::1] losses     # of each segment
-    cdef readonly double[::1] gradient
+    cdef cnp.ndarray sums       # [segments][weights]
+    cdef cnp.ndarray losses     # of each segment
+    cdef readonly cnp.ndarray gradient      # flat, in float64
     cdef cnp.ndarray inputs, targets
-    cdef const Py_ssize_t[::1] order
+    cdef const Py_ssize_t *order
+    cdef Py_ssize_t count       # samples in `order`
 
     def __init__(
         self, list layers, Py_ssize_t num_weights, Py_ssize_t batch_size, int loss, tuple crop,
@@ -146,17 +147,20 @@ cdef class Step:
         self.gradient = np.empty(num_weights)
 
     def differentiate(
-        self, cnp.ndarray inputs, cnp.ndarray targets, const Py_ssize_t[::1] order
+        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order
     ):
-        """Return the loss of the samples in `order`, leaving its gradient in `gradient`."""
+        """Return the loss of the samples in `order`, leaving its gradient in `gradient`.
+
+        `order` is C-contiguous, of type intp, and its values are not checked.
+        """
         return self.run(inputs, targets, order, True)
 
-    def evaluate(self, cnp.ndarray inputs, cnp.ndarray targets, const Py_ssize_t[::1] order):
+    def evaluate(self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order):
         """Return the loss of the samples in `order`."""
         return self.run(inputs, targets, order, False)
 
     cdef double run(
-        self, cnp.ndarray inputs, cnp.ndarray targets, const Py_ssize_t[::1] order, bint learning
+        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order, bint learning
     ) except? -1:
         cdef Py_ssize_t slices = divide_up(order.shape[0], self.slice_size)
         cdef Py_ssize_t segments = min(slices, self.max_segments), segment
@@ -165,7 +169,9 @@ cdef class Step:
         elements = <double> order.shape[0] * last.output_shape[0] * (
             last.output_shape[1] * last.output_shape[2]
         )
-        self.inputs, self.targets, self.order = inputs, targets, order
+        self.inputs, self.targets = inputs, targets
+        self.order = <const Py_ssize_t *> cnp.PyArray_DATA(order)
+        self.count = order.shape[0]
         if segments < self.num_threads:
             for segment in range(segments):
                 self.run_segment(
@@ -184,10 +190,12 @@ cdef class Step:
             with nogil:
                 self.add_segments(segments)
         for segment in range(segments):
-            total += self.losses[segment]
+            total += (<double *> cnp.PyArray_DATA(self.losses))[segment]
         return total / elements
 
     cdef void add_segments(self, Py_ssize_t segments) noexcept nogil:
+        cdef const double *sums = <const double *> cnp.PyArray_DATA(self.sums)
+        cdef double *gradient = <double *> cnp.PyArray_DATA(self.gradient)
         cdef Py_ssize_t i, segment
         cdef double total
         cdef int threads = <int> max(1, min(
@@ -196,8 +204,8 @@ cdef class Step:
         for i in prange(self.num_weights, num_threads=threads, use_threads_if=threads > 1):
             total = 0
             for segment in range(segments):
-                total = total + self.sums[segment, i]
-            self.gradient[i] = total
+                total = total + sums[segment * self.num_weights + i]
+            gradient[i] = total
 
     cdef int run_segment(
         self, Py_ssize_t segment, Py_ssize_t segments, Py_ssize_t slices, Workspace work,
@@ -207,13 +215,15 @@ cdef class Step:
         cdef Py_ssize_t end = (segment + 1) * slices // segments
         cdef Py_ssize_t last = len(self.layers) - 1
         cdef Py_ssize_t i, first, count
-        self.losses[segment] = 0
+        cdef double *sums = <double *> cnp.PyArray_DATA(self.sums) + segment * self.num_weights
+        cdef double *loss = <double *> cnp.PyArray_DATA(self.losses) + segment
+        loss[0] = 0
         for i in range(begin, end):
             first = i * self.slice_size
-            count = min(self.slice_size, self.order.shape[0] - first)
+            count = min(self.slice_size, self.count - first)
             views = work.of(count)
             self.forward(views[0], views[1], first, count, num_threads)
-            self.losses[segment] += differentiate_loss(
+            loss[0] += differentiate_loss(
                 views[1][last], views[0][last + 1], self.loss, 1 / elements
             )
             if learning:
@@ -221,12 +231,12 @@ cdef class Step:
                 if cnp.PyArray_ITEMSIZE(work.weight_grad) == sizeof(float):
                     add_gradient(
                         <const float *> cnp.PyArray_DATA(work.weight_grad),
-                        &self.sums[segment, 0], self.num_weights, i == begin
+                        sums, self.num_weights, i == begin
                     )
                 else:
                     add_gradient(
                         <const double *> cnp.PyArray_DATA(work.weight_grad),
-                        &self.sums[segment, 0], self.num_weights, i == begin
+                        sums, self.num_weights, i == begin
                     )
         return 0
 
@@ -236,8 +246,8 @@ cdef class Step:
         cdef Layer layer
         cdef Py_ssize_t i
         cdef cnp.ndarray targets = gradients[len(self.layers) - 1]
-        gather(self.inputs, &self.order[first], count, values[0])
-        gather(self.targets, &self.order[first], count, targets)
+        gather(self.inputs, self.order + first, count, values[0])
+        gather(self.targets, self.order + first, count, targets)
         if self.crop is not None:
             # What the layers are to add to the input.
             np.subtract(targets, values[0][:, :, self.crop[0], self.crop[1]], out=targets)

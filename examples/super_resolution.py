@@ -13,6 +13,7 @@ paper are T91 (for training) and Set5; without folders, scikit-image's photograp
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from common import Array, Clock, photographs
@@ -60,7 +61,8 @@ def main() -> None:
     clock = Clock(arguments.minutes, arguments.learning_rate)
     model.compile(convext.Adam(clock))
     watch = Watch(clock, test, scale)
-    history = model.fit(x, y, arguments.batch_size, 10**6, callbacks=[watch], verbose=False)
+    batches = turned_batches(x, y, arguments.batch_size)
+    history = model.fit(batches, epochs=10**6, callbacks=[watch], verbose=False)
     print(
         f"trained for {clock.seconds / 60:.1f} minutes on {convext.get_num_threads()} threads: "
         f"{len(history.loss)} epochs, {len(history.loss) * len(x) / clock.seconds:.0f} patches/s"
@@ -114,6 +116,23 @@ def training_patches(images: dict[str, Array], scale: int) -> tuple[Array, Array
     y = extract_patches([image.astype(np.float32) for image in images.values()], PATCH, STRIDE)
     x = extract_patches([degraded(image, scale) for image in images.values()], PATCH, STRIDE)
     return x, y[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def turned_batches(
+    x: Array, y: Array, size: int
+) -> Callable[[np.random.Generator], Iterator[tuple[Array, Array]]]:
+    """Return a function that gives the patches in random order, turned and mirrored at random."""
+
+    def batches(generator: np.random.Generator) -> Iterator[tuple[Array, Array]]:
+        order = generator.permutation(len(x))
+        for first in range(0, len(order), size):
+            chosen = order[first : first + size]
+            turns, mirrored = generator.integers(4), generator.integers(2)
+            pair = (np.rot90(patches[chosen], turns, axes=(2, 3)) for patches in (x, y))
+            inputs, targets = (patches[..., ::-1] if mirrored else patches for patches in pair)
+            yield inputs, targets
+
+    return batches
 
 
 def enlarged(model: convext.Sequential, bicubic: Array) -> Array:

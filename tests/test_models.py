@@ -628,6 +628,17 @@ def test_a_checkpoint_keeps_the_best_model_not_the_last(tmp_path):
     assert kept.evaluate(x, y) == best.best_loss < 1 < model.evaluate(x, y)
 
 
+def test_the_history_plots_both_losses(tmp_path):
+    x = np.ones((4, 1, 8, 8))
+    model = make_model([(2, 3, {})])
+    model.compile()
+    history = model.fit(x, np.ones((4, 2, 6, 6)), epochs=3, validation_split=0.5, verbose=0)
+    axes = history.plot(tmp_path / "history.png").axes[0]
+    assert [line.get_label() for line in axes.lines] == ["training", "validation"]
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), history.val_loss)
+    assert (tmp_path / "history.png").stat().st_size > 0
+
+
 def test_a_line_is_printed_for_each_epoch(capsys, monkeypatch):
     monkeypatch.setenv("CONVEXT_LANG", "en")
     x = np.ones((4, 1, 8, 8))

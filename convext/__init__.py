@@ -2,13 +2,16 @@
 
 from . import schedules
 from ._version import __version__
-from .callbacks import EarlyStopping, EpochReport, History
+from .callbacks import EarlyStopping, EpochReport, History, ModelCheckpoint
 from .config import get_config, get_num_threads, set_num_threads, show_config
 from .data import generate_kernels, generate_random_data, load_data
 from .errors import DivergenceError, StopTraining
+from .layers import Conv2D
 from .least_squares import Solution
 from .losses import mse_loss, mse_loss_gradient
+from .models import Sequential, build_model, load_model
 from .operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
+from .optimizers import SGD, Adam
 from .prepared import PreparedKernels, prepare_kernels
 from .solve import solve_kernels
 from .stability import suggest_learning_rate
@@ -16,15 +19,21 @@ from .statistics import PatchStatistics
 from .training import train_model
 
 __all__ = [
+    "SGD",
+    "Adam",
+    "Conv2D",
     "DivergenceError",
     "EarlyStopping",
     "EpochReport",
     "History",
+    "ModelCheckpoint",
     "PatchStatistics",
     "PreparedKernels",
+    "Sequential",
     "Solution",
     "StopTraining",
     "__version__",
+    "build_model",
     "conv2d",
     "conv2d_backprop",
     "conv2d_input_grad",
@@ -34,6 +43,7 @@ __all__ = [
     "get_config",
     "get_num_threads",
     "load_data",
+    "load_model",
     "mse_loss",
     "mse_loss_gradient",
     "prepare_kernels",

@@ -49,6 +49,8 @@ def make_parser() -> Parser:
     _add_generate(commands)
     _add_apply(commands)
     _add_show(commands)
+    _add_train_images(commands)
+    _add_enhance(commands)
     _add_info(commands)
     return parser
 
@@ -290,6 +292,93 @@ def _add_show(commands: Commands) -> None:
     )
     parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
     parser.add_argument("--plot", metavar="FILE", help="draw them: a .png, .pdf or .svg file")
+
+
+def _add_train_images(commands: Commands) -> None:
+    parser = _add_command(
+        commands,
+        "train-images",
+        "train a network on two folders of images",
+        "Train a network of convolutions that turns the images in BEFORE_DIR into those of the\n"
+        "same names and sizes in AFTER_DIR. With one filter in the last layer it sees the\n"
+        "luminance, with three the colours. The best model is kept: after each epoch it is\n"
+        "measured on patches that it is not trained on.",
+        "convext train-images blurred sharp --layers 64x9,32x1,1x5 --residual --plot report.png",
+    )
+    parser.add_argument("before", metavar="BEFORE_DIR", help="a folder of images")
+    parser.add_argument("after", metavar="AFTER_DIR", help="what they are to become")
+    add = parser.add_argument
+    add(
+        "--layers",
+        type=_layers,
+        default=_layers("64x9,32x1,1x5"),
+        metavar="KxS,...",
+        help="filters and kernel size of each layer (default: 64x9,32x1,1x5)",
+    )
+    add(
+        "--activation",
+        default="relu",
+        help="of all layers but the last: relu (default), leaky_relu, sigmoid, tanh or linear",
+    )
+    add("--residual", action="store_true", help="learn what is to be added to the image")
+    add("--patch", type=_integer_from(1), default=33, metavar="SIZE", help="patch size (33)")
+    add(
+        "--stride",
+        type=_integer_from(1),
+        default=14,
+        metavar="PIXELS",
+        help="from one patch to the next (default: 14)",
+    )
+    add("--epochs", type=_integer_from(1), default=20, metavar="N", help="(default: 20)")
+    add("--batch-size", type=_integer_from(1), default=16, metavar="B", help="(default: 16)")
+    add(
+        "--learning-rate",
+        type=_positive,
+        default=0.001,
+        metavar="LR",
+        help="of Adam in the first epoch (default: 0.001); it falls to 0 along a cosine",
+    )
+    add("--loss", choices=("mse", "mae"), default="mse", help="what is made small (default: mse)")
+    add("--seed", type=_integer_from(0), default=0, metavar="S", help="(default: 0)")
+    add("--threads", type=_integer_from(1), metavar="T", help="how many threads")
+    add("--out", default="model.npz", metavar="FILE", help="the model (default: model.npz)")
+    add("--plot", metavar="FILE", help="draw losses and results: a .png, .pdf or .svg file")
+    add("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_enhance(commands: Commands) -> None:
+    parser = _add_command(
+        commands,
+        "enhance",
+        "apply a network to an image",
+        "Apply a model that Sequential.save or train-images wrote to an image. A model of one\n"
+        "channel changes the luminance of a colour image and leaves its chroma. The result is as\n"
+        "large as the image: where the layers lose pixels, its border is repeated outwards.",
+        "convext enhance model.npz photo.png enhanced.png",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the file of a model")
+    parser.add_argument("input", metavar="INPUT", help="an image")
+    parser.add_argument("output", metavar="OUTPUT", help="the image to write")
+    parser.add_argument(
+        "--scale",
+        type=_integer_from(1),
+        default=1,
+        metavar="S",
+        help="enlarge the image by bicubic interpolation first, so many times",
+    )
+
+
+def _layers(text: str) -> list[tuple[int, int]]:
+    """Return the filters and kernel sizes that "64x9,1x5" stands for."""
+    layers = []
+    for layer in text.split(","):
+        filters, _, size = layer.partition("x")
+        if not (filters.isdecimal() and size.isdecimal() and int(filters) and int(size)):
+            raise argparse.ArgumentTypeError(
+                f"expected FILTERSxSIZE for each layer, as in 64x9,32x1,1x5, got {text!r}"
+            )
+        layers.append((int(filters), int(size)))
+    return layers
 
 
 def _add_info(commands: Commands) -> None:

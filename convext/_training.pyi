@@ -2,8 +2,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import RealArray
+from ._optimizers import Update
 
 class Trainer:
+    fused: bool
     def __init__(
         self,
         input_data: RealArray,
@@ -14,6 +16,9 @@ class Trainer:
         padding_before: tuple[int, int],
         dilation: tuple[int, int],
         num_threads: int,
+        update: Update | None = None,
+        biased: bool = False,
+        activation: int = 0,
     ) -> None: ...
     def use_products(self, products: npt.NDArray[np.float64]) -> None: ...
     def run_epoch(

@@ -1,4 +1,4 @@
-"""The command line: ``convext train``, ``solve``, ``generate``, ``apply``, ``show`` and ``info``.
+"""The command line: ``convext train``, ``apply``, ``train-images`` and the other commands.
 
 The exit status is 0 for success, 2 for wrong usage or input, 1 for a run that failed, 130 after
 Ctrl-C and 141 when whatever reads the output has gone.
@@ -462,6 +462,49 @@ def _plot(kernels: RealArray, losses: list[float], file: str) -> None:
         plot_kernels(kernels, file)
 
 
+# train-images and enhance
+
+
+def _train_images(options: argparse.Namespace) -> None:
+    from .enhancement import train_on_folders
+
+    _check_outputs([options.out, options.plot], [])
+    if options.plot is not None:
+        _check_plot(options.plot)
+    train_on_folders(
+        options.before,
+        options.after,
+        options.layers,
+        options.out,
+        activation=options.activation,
+        residual=options.residual,
+        patch=options.patch,
+        stride=options.stride,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        loss=options.loss,
+        seed=options.seed,
+        num_threads=options.threads,
+        plot=options.plot,
+        verbose=not options.quiet,
+    )
+
+
+def _enhance(options: argparse.Namespace) -> None:
+    from .enhancement import enhance, enlarge
+    from .image import image_suffix, load_image, save_image
+    from .models import load_model
+
+    image_suffix(options.output)
+    _check_outputs([options.output], [options.model, options.input])
+    model = load_model(options.model)
+    image = load_image(options.input)
+    result = enhance(model, enlarge(image, options.scale))
+    save_image(options.output, result)
+    say(f"Wrote {options.output}: {result.shape}")
+
+
 def _info(_: argparse.Namespace) -> None:
     from .config import show_config
 
@@ -478,5 +521,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "generate": _generate,
     "apply": _apply,
     "show": _show,
+    "train-images": _train_images,
+    "enhance": _enhance,
     "info": _info,
 }

@@ -1,16 +1,23 @@
-"""Reading and writing images as arrays (needs Pillow, which is in the ``images`` extra)."""
+"""Images as arrays: reading and writing, luminance, patches, and how far two images are apart.
+
+Reading and writing needs Pillow, which is in the ``images`` extra.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_numeric_array, check_dimensions
+from ._checks import as_numeric_array, check_dimensions, integer, integer_pair
 from .files import FilePath, atomic_write
+from .losses import mse_loss
+from .shapes import IMAGES, Pair
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -132,6 +139,197 @@ def save_image(file: FilePath, array: npt.ArrayLike) -> None:
     image = pillow.fromarray(rounded[0] if len(pixels) == 1 else rounded.transpose(1, 2, 0))
     with atomic_write(file) as stream:
         image.save(stream, format=name, **options)
+
+
+def load_images(folder: FilePath) -> dict[str, npt.NDArray[np.float64]]:
+    """Read all images in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        Where they are: files with the suffixes .png, .jpg, .jpeg, .tif and .tiff.
+
+    Returns
+    -------
+    dict
+        The images as `load_image` reads them, by the names of their files, in the order of these.
+
+    Raises
+    ------
+    OSError
+        From the system, unchanged: FileNotFoundError, NotADirectoryError, PermissionError.
+    ValueError
+        There is no image, or one that cannot be read.
+    ImportError
+        Pillow is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_image(f"{folder}/b.png", np.ones((1, 2, 3)))
+    ...     save_image(f"{folder}/a.png", np.ones((3, 4, 5)))
+    ...     {name: image.shape for name, image in load_images(folder).items()}
+    {'a.png': (3, 4, 5), 'b.png': (1, 2, 3)}
+    """
+    names = sorted(
+        name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    )
+    if not names:
+        raise ValueError(f"{os.fspath(folder)} holds no image ({', '.join(_FORMATS)})")
+    return {name: load_image(os.path.join(folder, name)) for name in names}
+
+
+def luminance(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the luminance of images: the Y of YCbCr, from 16/255 for black to 235/255 for white.
+
+    Parameters
+    ----------
+    image : array_like, (3, H, W) or (N, 3, H, W)
+        Red, green and blue in [0, 1]. Images of one channel are returned as they are.
+
+    Returns
+    -------
+    numpy.ndarray, (1, H, W) or (N, 1, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        `image` does not hold real numbers, or has another shape.
+
+    References
+    ----------
+    Recommendation ITU-R BT.601, which super-resolution is measured by.
+
+    Examples
+    --------
+    >>> white = np.ones((3, 1, 1))
+    >>> (luminance(white) * 255).round(9)
+    array([[[235.]]])
+    """
+    colours = as_numeric_array("image", image)
+    check_dimensions("image", colours.shape, IMAGES)
+    if colours.shape[-3] == 1:
+        return colours.astype(np.float64)
+    if colours.shape[-3] != 3:
+        raise ValueError(f"image must have 1 channel or 3, got {colours.shape[-3]}")
+    red, green, blue = np.moveaxis(colours.astype(np.float64), -3, 0)
+    grey = (16 + 65.481 * red + 128.553 * green + 24.966 * blue) / 255
+    return np.expand_dims(grey, -3)
+
+
+def replace_luminance(image: npt.ArrayLike, new: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return a colour image with another luminance and the same chroma.
+
+    Parameters
+    ----------
+    image : array_like, (3, H, W) or (1, H, W)
+        Red, green and blue; of a grey image, the result is `new`.
+    new : array_like, (1, H, W)
+        What `luminance` of the result is to be.
+
+    Returns
+    -------
+    numpy.ndarray, of the shape of `image`
+        Values may lie outside [0, 1].
+
+    Examples
+    --------
+    >>> image = np.array([0.2, 0.4, 0.6]).reshape(3, 1, 1)
+    >>> replace_luminance(image, luminance(image) + 0.1).ravel().round(3)
+    array([0.316, 0.516, 0.716])
+    """
+    colours = as_numeric_array("image", image)
+    change = np.asarray(new, np.float64) - luminance(colours)
+    # Luminance is stored on 219 of 255 levels; chroma depends on differences of colours alone.
+    return colours + change * (255 / 219 if colours.shape[-3] == 3 else 1)
+
+
+def psnr(image: npt.ArrayLike, reference: npt.ArrayLike, border: int = 0) -> float:
+    """Return the peak signal-to-noise ratio in decibels: 10 log10(1 / mean squared error).
+
+    Parameters
+    ----------
+    image, reference : array_like, (C, H, W)
+        Of one shape, with values in [0, 1].
+    border : int, default 0
+        So many pixels on each side are left out.
+
+    Returns
+    -------
+    float
+        Infinity where both are equal.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The shapes differ, or the border leaves nothing.
+
+    Examples
+    --------
+    >>> round(psnr(np.zeros((1, 8, 8)), np.full((1, 8, 8), 0.1)), 9)
+    20.0
+    """
+    images = [as_numeric_array(n, a) for n, a in (("image", image), ("reference", reference))]
+    border = integer("border", border, minimum=0)
+    for name, array in zip(("image", "reference"), images, strict=True):
+        check_dimensions(name, array.shape, IMAGES)
+    if 2 * border >= min(images[0].shape[-2:]):
+        raise ValueError(f"a border of {border} leaves nothing of an image {images[0].shape}")
+    inner = slice(border, -border or None)
+    error = mse_loss(*(array[..., inner, inner] for array in images))
+    return 10 * math.log10(1 / error) if error > 0 else math.inf
+
+
+def extract_patches(
+    images: npt.ArrayLike | Iterable[npt.ArrayLike], size: Pair, stride: Pair | None = None
+) -> npt.NDArray[Any]:
+    """Cut images into patches of one size.
+
+    Parameters
+    ----------
+    images : array_like, (C, H, W) or (N, C, H, W), or iterable of (C, H, W)
+        One image, or several, which need not have one size. Smaller ones give no patch.
+    size : int or (int, int)
+        Height and width of a patch.
+    stride : int or (int, int), optional
+        Pixels from one patch to the next, down and across; by default `size`, so that they do not
+        overlap.
+
+    Returns
+    -------
+    numpy.ndarray, (M, C, height, width)
+        In the type of the images, those of one image after those of the one before, row by row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has the wrong type or value, or no image gives a patch.
+
+    Examples
+    --------
+    >>> image = np.arange(16).reshape(1, 4, 4)
+    >>> extract_patches(image, 2)[:, 0].tolist()
+    [[[0, 1], [4, 5]], [[2, 3], [6, 7]], [[8, 9], [12, 13]], [[10, 11], [14, 15]]]
+    >>> extract_patches([image, image], 3, stride=1).shape
+    (8, 1, 3, 3)
+    """
+    size = integer_pair("size", size, minimum=1)
+    step = size if stride is None else integer_pair("stride", stride, minimum=1)
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        images = images[np.newaxis]
+    cut = []
+    for i, image in enumerate(cast("Iterable[npt.ArrayLike]", images)):
+        pixels = as_numeric_array(f"images[{i}]", image)
+        check_dimensions(f"images[{i}]", pixels.shape, {3: IMAGES[3]})
+        if pixels.shape[1] < size[0] or pixels.shape[2] < size[1]:
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(pixels, size, axis=(1, 2))
+        windows = windows[:, :: step[0], :: step[1]].transpose(1, 2, 0, 3, 4)
+        cut.append(windows.reshape(-1, len(pixels), *size))
+    if not cut:
+        raise ValueError(f"no image is as large as a patch of {size[0]}x{size[1]}")
+    return np.concatenate(cut)
 
 
 def image_suffix(file: FilePath) -> str:

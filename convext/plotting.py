@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -33,6 +33,9 @@ _PANEL = 7.0
 _CELL = 0.55
 _CELL_WITH_VALUE = 0.4
 
+# Of images, so many pixels of each side are shown: detail is lost in a whole picture.
+_DETAIL = 150
+
 # Between channels, in widths of a channel; and between kernels, in inches (room for a number) and
 # at most in widths of a channel.
 _CHANNEL_GAP = 0.06
@@ -41,7 +44,10 @@ _LARGEST_KERNEL_GAP = 0.35
 
 
 def plot_training(
-    losses: Sequence[float], kernels: npt.ArrayLike, file: FilePath | None = None
+    losses: Sequence[float],
+    kernels: npt.ArrayLike,
+    file: FilePath | None = None,
+    val_losses: Sequence[float] = (),
 ) -> Figure:
     """Draw the loss of each epoch and, beside it, the kernels.
 
@@ -55,6 +61,8 @@ def plot_training(
         (num_kernels, C, kh, kw).
     file : path, optional
         Where to save the figure: .png, .pdf or .svg.
+    val_losses : sequence of float, optional
+        The loss of each epoch on validation data.
 
     Returns
     -------
@@ -81,7 +89,7 @@ def plot_training(
     width, height = grid.inches
     figure = _new_figure(6.0 + width, max(4.0, height), file)
     left, right = figure.subplots(1, 2, width_ratios=(6.0, width))
-    _draw_losses(left, np.asarray(losses, dtype=np.float64))
+    _draw_losses(left, np.asarray(losses, dtype=np.float64), val_losses)
     grid.draw(right)
     _save(figure, file)
     return figure
@@ -183,6 +191,59 @@ def plot_solution(
     return figure
 
 
+def plot_results(
+    losses: Sequence[float],
+    val_losses: Sequence[float],
+    pictures: Mapping[str, npt.NDArray[np.float64]],
+    file: FilePath | None = None,
+) -> Figure:
+    """Draw the loss of each epoch and, beside it, the middle of some images.
+
+    Parameters
+    ----------
+    losses, val_losses : sequence of float
+        The loss of each epoch, in training and on validation data.
+    pictures : mapping
+        Images, (1, H, W) or (3, H, W) in [0, 1], by their titles; of one size.
+    file : path, optional
+        Where to save the figure: .png, .pdf or .svg.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        Matplotlib is missing.
+    ValueError
+        The suffix is unknown.
+    OSError
+        The folder of `file` does not exist or is not writable, or the disk is full.
+
+    Examples
+    --------
+    >>> pictures = {"before": np.zeros((1, 9, 9)), "after": np.ones((1, 9, 9))}
+    >>> figure = plot_results([0.5, 0.2], [0.6, 0.3], pictures)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['Loss: 0.2000 after 2 epochs', 'before', 'after']
+    """
+    figure = _new_figure(5.0 + 3.6 * len(pictures), 4.0, file)
+    ratios = (5.0, *[3.6] * len(pictures))
+    left, *others = figure.subplots(1, 1 + len(pictures), width_ratios=ratios)
+    _draw_losses(left, np.asarray(losses, dtype=np.float64), val_losses)
+    for axes, (title, picture) in zip(others, pictures.items(), strict=True):
+        side = min(_DETAIL, *picture.shape[1:])
+        top, start = ((size - side) // 2 for size in picture.shape[1:])
+        detail = picture[:, top : top + side, start : start + side]
+        shown = detail[0] if len(detail) == 1 else np.moveaxis(detail, 0, -1)
+        axes.imshow(np.clip(shown, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(title)
+        axes.set_axis_off()
+    _save(figure, file)
+    return figure
+
+
 def check_plot_file(file: FilePath) -> None:
     """Raise the error that makes it impossible to plot to `file`, before there is work to lose.
 
@@ -255,7 +316,7 @@ def _draw_residual(axes: Axes, residual: Matrix) -> None:
     axes.set_axis_off()
 
 
-def _draw_losses(axes: Axes, losses: npt.NDArray[np.float64]) -> None:
+def _draw_losses(axes: Axes, losses: npt.NDArray[np.float64], val_losses: Sequence[float]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     epochs = np.arange(1, len(losses) + 1)
@@ -269,6 +330,10 @@ def _draw_losses(axes: Axes, losses: npt.NDArray[np.float64]) -> None:
     if losses.min() > 0 and losses.max() > 10 * losses.min():
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
+    if len(val_losses):
+        axes.lines[0].set_label("training")
+        axes.plot(epochs, val_losses, label="validation")
+        axes.legend()
 
 
 class _Grid:

@@ -66,13 +66,16 @@ def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
     Epoch: 1, average loss: 0.2157, learning rate: 0.1, training time: 1.99 s
     """
     rate = f"{report.learning_rate:g}"
+    validation = None if report.val_loss is None else format_loss(report.val_loss)
     if (lang or language()) == "zh":
+        also = f"验证损失: {validation}, " if validation else ""
         return (
-            f"轮次: {report.epoch}, 平均损失: {report.loss:.4f}, "
+            f"轮次: {report.epoch}, 平均损失: {report.loss:.4f}, {also}"
             f"学习率: {rate}, 训练时间: {report.seconds:.2f}秒"
         )
+    also = f"validation loss: {validation}, " if validation else ""
     return (
-        f"Epoch: {report.epoch}, average loss: {format_loss(report.loss)}, "
+        f"Epoch: {report.epoch}, average loss: {format_loss(report.loss)}, {also}"
         f"learning rate: {rate}, training time: {_format_seconds(report.seconds)} s"
     )
 

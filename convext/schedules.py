@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ._checks import finite_number, integer
 
@@ -237,3 +237,58 @@ def _exponential_decay(initial_rate: float, decay_rate: float, epoch: int) -> fl
 def _cosine_decay(initial_rate: float, num_epochs: int, final_rate: float, epoch: int) -> float:
     progress = min(integer("epoch", epoch, minimum=0) / num_epochs, 1.0)
     return final_rate + (initial_rate - final_rate) * (1 + math.cos(math.pi * progress)) / 2
+
+
+_BY_NAME: dict[str, Callable[..., float]] = {
+    "step_decay": _step_decay,
+    "exponential_decay": _exponential_decay,
+    "cosine_decay": _cosine_decay,
+}
+
+
+def to_config(learning_rate: float | Schedule) -> Any:
+    """Return a learning rate as JSON can hold it: a number, or a schedule of this module.
+
+    Raises
+    ------
+    TypeError
+        It is another function, which a file cannot hold.
+
+    Examples
+    --------
+    >>> to_config(step_decay(0.1, 0.5, 10))
+    {'name': 'step_decay', 'arguments': [0.1, 0.5, 10]}
+    """
+    if not callable(learning_rate):
+        return learning_rate
+    if isinstance(learning_rate, ReduceOnPlateau):
+        names = ("initial_rate", "factor", "patience", "min_delta", "min_rate")
+        state = {name: value for name, value in vars(learning_rate).items() if name not in names}
+        if math.isinf(learning_rate._best_loss):  # which JSON does not know
+            state = {}
+        arguments = [getattr(learning_rate, name) for name in names]
+        return {"name": "reduce_on_plateau", "arguments": arguments, "state": state}
+    for name, function in _BY_NAME.items():
+        if isinstance(learning_rate, partial) and learning_rate.func is function:
+            return {"name": name, "arguments": list(learning_rate.args)}
+    raise TypeError(
+        f"a learning rate can be saved when it is a number or a schedule of convext.schedules, "
+        f"got {learning_rate!r}"
+    )
+
+
+def from_config(config: Any) -> float | Schedule:
+    """Return the learning rate that `to_config` described.
+
+    Examples
+    --------
+    >>> from_config({"name": "step_decay", "arguments": [0.1, 0.5, 10]})(10)
+    0.05
+    """
+    if not isinstance(config, dict):
+        return float(config)
+    if config["name"] == "reduce_on_plateau":
+        schedule = ReduceOnPlateau(*config["arguments"])
+        vars(schedule).update(config["state"])
+        return schedule
+    return partial(_BY_NAME[config["name"]], *config["arguments"])

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias, TypeGuard, cast
+from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -146,7 +146,7 @@ def train_model(
     num_epochs = integer("num_epochs", num_epochs, minimum=1)
     batch_size = integer("batch_size", batch_size, minimum=1)
     seed = None if seed is None else integer("seed", seed, minimum=0)
-    callbacks = _checked_callbacks(callbacks)
+    callbacks = checked_callbacks(callbacks)
     if not callable(learning_rate):
         learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
     threads = resolve_num_threads(num_threads)
@@ -193,7 +193,7 @@ def train_model(
     )
     run = _Run(trainer, trained, images, targets, options, batch_size, chosen, unit, threads)
     orders = _orders(len(inputs), shuffle, seed)
-    _train(run, learning_rate, num_epochs, orders, callbacks, verbose)
+    run_epochs(run, learning_rate, num_epochs, orders, callbacks, verbose)
     return trained
 
 
@@ -241,6 +241,11 @@ class _Run:
             raise self._divergence(number, rate, loss, last_good)
         return loss, seconds
 
+    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
+        """Run an epoch; return what there is to say about it."""
+        loss, seconds = self.epoch(number, rate, order)
+        return EpochReport(number, loss, rate, seconds, self.kernels.copy(), self.method)
+
     def _divergence(
         self, number: int, rate: float, loss: float, kernels: RealArray
     ) -> DivergenceError:
@@ -256,23 +261,31 @@ class _Run:
         )
 
 
-def _train(
-    run: _Run,
+class Run(Protocol):
+    """A training under way, for `run_epochs`."""
+
+    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
+        """Run the epoch of that number (from 1), taking the samples in that order."""
+
+
+def run_epochs(
+    run: Run,
     learning_rate: float | Callable[[int], float],
     num_epochs: int,
     orders: Callable[[], npt.NDArray[np.intp]],
     callbacks: Sequence[Callback],
     verbose: bool,
+    first_epoch: int = 0,
 ) -> None:
-    if hasattr(learning_rate, "reset"):
+    """Run the epochs from `first_epoch` (from 0) to `num_epochs`: the loop of every training."""
+    if hasattr(learning_rate, "reset") and first_epoch == 0:
         learning_rate.reset()
-    with Progress(num_epochs, verbose) as progress:
-        for epoch in range(num_epochs):
+    with Progress(max(1, num_epochs - first_epoch), verbose) as progress:
+        for epoch in range(first_epoch, num_epochs):
             rate = _rate(learning_rate, epoch)
-            loss, seconds = run.epoch(epoch + 1, rate, orders())
+            report = run.report(epoch + 1, rate, orders())
             if hasattr(learning_rate, "observe"):
-                learning_rate.observe(loss)
-            report = EpochReport(epoch + 1, loss, rate, seconds, run.kernels.copy(), run.method)
+                learning_rate.observe(report.loss)
             progress.epoch(report)
             try:
                 for callback in callbacks:
@@ -321,7 +334,8 @@ def _first_kernels(
     return given
 
 
-def _checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    """Return the callbacks as a tuple; each must be callable."""
     if callable(callbacks):
         raise TypeError("callbacks must be a sequence of callables, got one: put it in a list")
     result = tuple(callbacks)

@@ -24,6 +24,17 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_rows, Py_ssize_t num_columns, const void *source, Py_ssize_t source_pitch,
         void *to, Py_ssize_t to_pitch)
 
+    ctypedef void activate_kernel "convext_activate"(
+        Py_ssize_t count, void *values, double bias, int activation)
+
+    ctypedef double activation_gradient_kernel "convext_activation_gradient"(
+        Py_ssize_t count, void *gradient, const void *activated, int activation)
+
+    ctypedef double activated_residual_kernel "convext_activated_residual"(
+        Py_ssize_t num_rows, Py_ssize_t num_columns, void *values, Py_ssize_t pitch,
+        const void *target, Py_ssize_t target_pitch, double scale, double bias, int activation,
+        double *bias_gradient)
+
     ctypedef void interleave_kernel "convext_interleave"(
         Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
         Py_ssize_t step, void *to, Py_ssize_t to_stride)
@@ -98,6 +109,9 @@ cdef extern from "microkernel.h" nogil:
         dot_kernel *dot[5][25]
         residual_kernel *residual
         add_rows_kernel *add_rows
+        activate_kernel *activate
+        activation_gradient_kernel *activation_gradient
+        activated_residual_kernel *activated_residual
         interleave_kernel *interleave
         decimate_kernel *decimate
         unfold_kernel *unfold

@@ -15,6 +15,7 @@ from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_po
 from convext._kernel_gradient cimport (
     KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
+from convext._optimizers cimport Update
 from convext._quadratic cimport (
     Quadratic, expand, expand_from, free_quadratic, init_quadratic
 )
@@ -43,6 +44,10 @@ cdef class Trainer:
 
     The arrays are four-dimensional, C-contiguous, of one type, aligned; the sizes fit. `kernels`
     is updated in place. Packed kernels and scratch memory are kept from step to step.
+
+    With an `update` the prediction is activation(conv2d(input, kernels) + bias), and `update` says
+    how the weights follow the gradient; the bias, where there is one, lies behind the kernels in
+    memory. Only a `fused` trainer can do that.
     """
 
     cdef cnp.ndarray input_data, target_output, kernels
@@ -52,7 +57,10 @@ cdef class Trainer:
     cdef Py_ssize_t plane           # elements of one channel of a prediction
     cdef int num_threads
     cdef bint single, ready
-    cdef bint fused                 # each sample is taken in one go, by one thread
+    cdef readonly bint fused        # each sample is taken in one go, by one thread
+    cdef Update update              # or None: gradient descent
+    cdef bint biased
+    cdef int activation
     cdef Correlation forward
     cdef KernelGradient gradient
     cdef void *packed               # the kernels, for the forward convolution
@@ -68,7 +76,8 @@ cdef class Trainer:
 
     def __cinit__(
         self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
-        Py_ssize_t batch_size, tuple stride, tuple padding_before, tuple dilation, int num_threads
+        Py_ssize_t batch_size, tuple stride, tuple padding_before, tuple dilation,
+        int num_threads, Update update=None, bint biased=False, int activation=0
     ):
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
         cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
@@ -78,6 +87,7 @@ cdef class Trainer:
         self.weights = describe(kernels)
         self.batch_size = batch_size
         self.num_threads = num_threads
+        self.update, self.biased, self.activation = update, biased, activation
         self.single = itemsize == sizeof(float)
         self.plane = self.targets.h * self.targets.w
         self.part = max(1, min(
@@ -114,7 +124,10 @@ cdef class Trainer:
         self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
         self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
         self.kernel_grad = aligned_alloc(self.gradient.size, itemsize)
-        self.total = <double *> aligned_alloc(self.gradient.size, sizeof(double))
+        # Behind the gradient, that of the bias.
+        self.total = <double *> aligned_alloc(
+            self.gradient.size + self.weights.n, sizeof(double)
+        )
         self.half_gradient = <double *> aligned_alloc(self.gradient.size, sizeof(double))
         if (
             self.packed == NULL or self.predictions == NULL or self.squares == NULL
@@ -166,6 +179,8 @@ cdef class Trainer:
         cdef double[2] losses = [0, 0]
         cdef Interrupt interrupt
         cdef int status
+        if self.update is not None:
+            self.update.learning_rate = learning_rate
         with nogil:
             start_polling(&interrupt)
             if self.single:
@@ -204,8 +219,11 @@ cdef int descend(
         squares += batch_squares
         if not isfinite(batch_squares):
             break
-        for i in range(trainer.gradient.size):
-            kernels[i] -= <real> (learning_rate * trainer.total[i])
+        if trainer.update is None:
+            for i in range(trainer.gradient.size):
+                kernels[i] -= <real> (learning_rate * trainer.total[i])
+        else:
+            trainer.update.apply(kernels, trainer.total)
         first += count
     losses[0] = squares / (num_samples * elements)
     return 0
@@ -219,7 +237,7 @@ cdef int differentiate_batch(
     cdef Py_ssize_t i
     cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
     squares[0] = 0
-    memset(trainer.total, 0, trainer.gradient.size * sizeof(double))
+    memset(trainer.total, 0, (trainer.gradient.size + trainer.weights.n) * sizeof(double))
     if not trainer.expanding:
         return differentiate_samples(
             trainer, order + first, count, scale, trainer.total, squares, interrupt, kernels
@@ -319,7 +337,7 @@ cdef double differentiate_sample(
     cdef const Py_ssize_t *offset
     cdef real *row
     cdef double squares = 0
-    cdef Py_ssize_t k, used = tile.height * tiling.pitch
+    cdef Py_ssize_t k, used = tile.height * tiling.pitch, size = trainer.gradient.size
     pixels = lay_out(
         tiling, &tile, &trainer.images, sample, 0, trainer.images.c, scratch,
         forward.micro.lanes, &offset
@@ -330,9 +348,16 @@ cdef double differentiate_sample(
     )
     for k in range(trainer.weights.n):
         row = rows + k * row_size
-        squares += forward.micro.residual(
-            tile.height, tile.width, row, tiling.pitch, target, tile.width, scale
-        )
+        if trainer.update is None:
+            squares += forward.micro.residual(
+                tile.height, tile.width, row, tiling.pitch, target, tile.width, scale
+            )
+        else:
+            squares += forward.micro.activated_residual(
+                tile.height, tile.width, row, tiling.pitch, target, tile.width, scale,
+                (<const real *> trainer.weights.data)[size + k] if trainer.biased else 0,
+                trainer.activation, trainer.total + size + k
+            )
         memset(row + used, 0, (row_size - used) * sizeof(real))
         target += trainer.plane
     add_dots(

@@ -325,6 +325,8 @@ static void add_rows(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *from
     }
 }
 
+#include "activation.h"
+
 /* The next elements of each row are asked for early: the rows lie too far apart for the hardware to
  * see where they lead. */
 enum { PREFETCH_ELEMENTS = 8 * LANES };
@@ -587,6 +589,9 @@ const convext_microkernels CONVEXT_TABLE = {
     .dot = {FOR_DOTS(DOT_ENTRY)},
     .residual = residual,
     .add_rows = add_rows,
+    .activate = activate,
+    .activation_gradient = activation_gradient,
+    .activated_residual = activated_residual,
     .interleave = interleave,
     .decimate = decimate,
     .unfold = unfold,

@@ -182,6 +182,31 @@ typedef void convext_fft_results(ptrdiff_t rows, ptrdiff_t columns, const void *
                                  const void *twiddles, void *strip,
                                  const convext_fft_pixels tile[2], int accumulate);
 
+/* The activations of a layer. All but the linear one have a slope that follows from their value. */
+enum {
+    CONVEXT_LINEAR,
+    CONVEXT_RELU,
+    CONVEXT_LEAKY_RELU, /* negative values times CONVEXT_NEGATIVE_SLOPE */
+    CONVEXT_SIGMOID,
+    CONVEXT_TANH
+};
+#define CONVEXT_NEGATIVE_SLOPE 0.2
+
+/* values[i] = activation(values[i] + bias) for every i < count. */
+typedef void convext_activate(ptrdiff_t count, void *values, double bias, int activation);
+
+/* gradient[i] *= slope of the activation where its value is activated[i], for every i < count.
+ * Returns the sum of the results. */
+typedef double convext_activation_gradient(ptrdiff_t count, void *gradient,
+                                           const void *activated, int activation);
+
+/* `activate`, `residual` and `activation_gradient` in one, for values of one channel in rows. Adds
+ * the sum of the results to *bias_gradient; returns the sum of the squared residuals. */
+typedef double convext_activated_residual(ptrdiff_t num_rows, ptrdiff_t num_columns,
+                                          void *values, ptrdiff_t pitch, const void *target,
+                                          ptrdiff_t target_pitch, double scale, double bias,
+                                          int activation, double *bias_gradient);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -194,6 +219,9 @@ typedef struct {
     convext_dot *dot[CONVEXT_MAX_ROWS + 1][CONVEXT_MAX_DOT_TAPS + 1];
     convext_residual *residual;
     convext_add_rows *add_rows;
+    convext_activate *activate;
+    convext_activation_gradient *activation_gradient;
+    convext_activated_residual *activated_residual;
     convext_interleave *interleave;
     convext_decimate *decimate;
     convext_unfold *unfold;

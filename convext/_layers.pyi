@@ -1,0 +1,10 @@
+from ._checks import RealArray
+
+def activate(out: RealArray, bias: RealArray | None, activation: int, num_threads: int) -> None: ...
+def differentiate(
+    gradient: RealArray,
+    activated: RealArray,
+    bias_grad: RealArray | None,
+    activation: int,
+    num_threads: int,
+) -> None: ...

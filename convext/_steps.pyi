@@ -1,0 +1,52 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import RealArray
+
+class Layer:
+    kernels: RealArray
+    bias: RealArray | None
+    offset: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    options: tuple[Any, ...]
+    activation: int
+    covers: bool
+    def __init__(
+        self,
+        kernels: RealArray,
+        bias: RealArray | None,
+        offset: int,
+        input_shape: tuple[int, ...],
+        output_shape: tuple[int, ...],
+        options: tuple[Any, ...],
+        activation: int,
+        covers: bool,
+    ) -> None: ...
+
+class Step:
+    gradient: npt.NDArray[np.float64]
+    def __init__(
+        self,
+        layers: list[Layer],
+        num_weights: int,
+        batch_size: int,
+        loss: int,
+        crop: tuple[slice, slice] | None,
+        dtype: np.dtype[Any],
+        num_threads: int,
+    ) -> None: ...
+    def differentiate(
+        self,
+        inputs: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        order: npt.NDArray[np.intp],
+    ) -> float: ...
+    def evaluate(
+        self,
+        inputs: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        order: npt.NDArray[np.intp],
+    ) -> float: ...

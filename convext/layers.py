@@ -1,0 +1,203 @@
+"""The layers of a network: convolutions with bias and activation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import RealArray, integer, integer_pair
+from .activations import Activation, check_activation
+from .shapes import Convolution, Padding, Pair, Shape, check_groups, resolve
+
+Initializer: TypeAlias = Callable[[np.random.Generator, Shape, float, float], npt.NDArray[Any]]
+
+
+class Conv2D:
+    """A convolution, a bias and an activation; names and defaults are Keras's.
+
+    Parameters
+    ----------
+    filters : int
+        How many kernels, K.
+    kernel_size : int or (int, int)
+        Their height and width.
+    strides : int or (int, int), default 1
+        Pixels from one window to the next, down and across.
+    padding : "valid", "same", int, ..., default "valid"
+        Zeros around the input; as for `conv2d`.
+    dilation_rate : int or (int, int), default 1
+        Pixels from one tap of a kernel to the next, down and across.
+    groups : int, default 1
+        Channels and kernels are shared out to so many groups.
+    activation : {None, "linear", "relu", "leaky_relu", "sigmoid", "tanh"}
+        Applied to the result. Leaky ReLU multiplies negative values by 0.2.
+    use_bias : bool, default True
+        Whether to add a number to the results of each kernel.
+    kernel_initializer : str, default "glorot_uniform"
+        How the kernels are made: "glorot_uniform", "glorot_normal", "he_uniform", "he_normal" or
+        "zeros". The bias begins with zeros.
+    seed : int, optional
+        Of the kernels; by default they come from the model's random generator.
+
+    Attributes
+    ----------
+    kernel : numpy.ndarray or None
+        The kernels, (K, C/groups, kh, kw), once the model is built.
+    bias : numpy.ndarray or None
+        The bias, (K,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has the wrong type or value.
+
+    References
+    ----------
+    X. Glorot, Y. Bengio: Understanding the difficulty of training deep feedforward neural
+    networks, AISTATS 2010. K. He et al.: Delving Deep into Rectifiers, ICCV 2015.
+
+    Examples
+    --------
+    >>> import convext
+    >>> convext.Conv2D(64, 9, activation="relu")
+    Conv2D(64, (9, 9), activation='relu')
+    """
+
+    kernel: RealArray | None
+    bias: RealArray | None
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Pair,
+        strides: Pair = 1,
+        padding: Padding = "valid",
+        dilation_rate: Pair = 1,
+        groups: int = 1,
+        activation: Activation | None = None,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+        seed: int | None = None,
+    ) -> None:
+        self.filters = integer("filters", filters, minimum=1)
+        self.kernel_size = integer_pair("kernel_size", kernel_size, minimum=1)
+        self.strides = integer_pair("strides", strides, minimum=1)
+        self.padding = padding
+        self.dilation_rate = integer_pair("dilation_rate", dilation_rate, minimum=1)
+        self.groups = integer("groups", groups, minimum=1)
+        self.activation = check_activation(activation)
+        self.use_bias = bool(use_bias)
+        if kernel_initializer not in INITIALIZERS:
+            known = ", ".join(INITIALIZERS)
+            raise ValueError(
+                f"kernel_initializer must be one of {known}, got {kernel_initializer!r}"
+            )
+        self.kernel_initializer = kernel_initializer
+        self.seed = None if seed is None else integer("seed", seed, minimum=0)
+        # What is wrong with the padding shows on any image that the kernels fit.
+        self.resolve((self.groups, *self.extents))
+        self.kernel = self.bias = None
+
+    @property
+    def extents(self) -> tuple[int, int]:
+        """Height and width of what a window covers."""
+        (kh, kw), (down, across) = self.kernel_size, self.dilation_rate
+        return (kh - 1) * down + 1, (kw - 1) * across + 1
+
+    def kernel_shape(self, channels: int) -> tuple[int, int, int, int]:
+        """Return the shape of the kernels for an input of so many channels."""
+        check_groups(channels, self.filters, self.groups)
+        return (self.filters, channels // self.groups, *self.kernel_size)
+
+    def resolve(self, input_shape: Shape) -> Convolution:
+        """Return the options of the convolution for an input (C, H, W)."""
+        return resolve(
+            input_shape,
+            self.kernel_size,
+            stride=self.strides,
+            padding=self.padding,
+            dilation=self.dilation_rate,
+            groups=self.groups,
+        )
+
+    def initial_kernels(self, channels: int, generator: np.random.Generator) -> npt.NDArray[Any]:
+        """Return new random kernels for an input of so many channels."""
+        shape = self.kernel_shape(channels)
+        if self.seed is not None:
+            generator = np.random.default_rng(self.seed)
+        taps = math.prod(shape[2:])
+        return INITIALIZERS[self.kernel_initializer](
+            generator, shape, shape[1] * taps, shape[0] * taps
+        )
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments of which this layer can be made again."""
+        return {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
+            "groups": self.groups,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "kernel_initializer": self.kernel_initializer,
+            "seed": self.seed,
+        }
+
+    def __repr__(self) -> str:
+        given = [
+            f"{name}={value!r}"
+            for name, value in self.config().items()
+            if name in _USUAL and value != _USUAL[name]
+        ]
+        return f"Conv2D({', '.join([f'{self.filters}, {self.kernel_size}', *given])})"
+
+
+# The defaults, as the layer keeps them.
+_USUAL: dict[str, Any] = {
+    "strides": (1, 1),
+    "padding": "valid",
+    "dilation_rate": (1, 1),
+    "groups": 1,
+    "activation": "linear",
+    "use_bias": True,
+    "kernel_initializer": "glorot_uniform",
+    "seed": None,
+}
+
+
+def _uniform(generator: np.random.Generator, shape: Shape, variance: float) -> npt.NDArray[Any]:
+    limit = math.sqrt(3 * variance)
+    return generator.uniform(-limit, limit, shape)
+
+
+# The standard deviation of a normal distribution that is cut off at 2.
+_CUT_OFF = 0.87962566103423978
+
+
+def _normal(generator: np.random.Generator, shape: Shape, variance: float) -> npt.NDArray[Any]:
+    """Draw from a normal distribution; values beyond two standard deviations are drawn again."""
+    values = generator.standard_normal(shape)
+    while (beyond := np.abs(values) > 2).any():
+        values[beyond] = generator.standard_normal(int(beyond.sum()))
+    return values * (math.sqrt(variance) / _CUT_OFF)
+
+
+# Each is given the generator, the shape, and the products that a result of the layer sums (fan_in)
+# and that an input takes part in (fan_out).
+INITIALIZERS: dict[str, Initializer] = {
+    "glorot_uniform": lambda rng, shape, fan_in, fan_out: _uniform(
+        rng, shape, 2 / (fan_in + fan_out)
+    ),
+    "glorot_normal": lambda rng, shape, fan_in, fan_out: _normal(
+        rng, shape, 2 / (fan_in + fan_out)
+    ),
+    "he_uniform": lambda rng, shape, fan_in, _: _uniform(rng, shape, 2 / fan_in),
+    "he_normal": lambda rng, shape, fan_in, _: _normal(rng, shape, 2 / fan_in),
+    "zeros": lambda _, shape, *__: np.zeros(shape),
+}

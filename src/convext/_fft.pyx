@@ -20,10 +20,11 @@ cdef extern from "<math.h>":
     long double acosl(long double x) nogil
 
 cdef enum:
-    MIN_SIZE = 16               # pixels of a tile along an axis
+    NUM_SIZES = 10
     MAX_SIZE = 512
-    MAX_PIECE = MAX_SIZE // 2   # of a kernel
-    NUM_TWIDDLES = 6 * (MAX_SIZE // 2 - 1)
+    MAX_PIECE = MAX_SIZE // 2   # pixels under a piece of a kernel along an axis
+    NUM_TWIDDLES = 6 * MAX_SIZE
+    COLUMNS = 16                # results of a row of a tile are a multiple of this: whole vectors
 
 # What the model of the time believes of the machine: the sizes of its caches, and a start of a few
 # microseconds.
@@ -55,10 +56,12 @@ cdef float twiddles_of_float[NUM_TWIDDLES]
 cdef double twiddles_of_double[NUM_TWIDDLES]
 
 
-cdef void fill_twiddles() noexcept:
+cdef void fill_twiddles(Py_ssize_t size) noexcept:
+    """Fill in the roots of unity for `size` rows, twice as many, and so on."""
     cdef long double pi = acosl(-1), angle
-    cdef Py_ssize_t size = 4, t = 0, k, power
+    cdef Py_ssize_t t, k, power
     while size <= MAX_SIZE:
+        t = 9 * (size // 2 - 2)
         for k in range(size // 4):
             for power in range(1, 4):
                 angle = -2 * pi * (k * power) / size
@@ -70,7 +73,8 @@ cdef void fill_twiddles() noexcept:
         size *= 2
 
 
-fill_twiddles()
+fill_twiddles(4)
+fill_twiddles(12)
 
 
 # ---------------------------------------------------------------- the plan
@@ -156,8 +160,10 @@ cdef bint finish_plan(
         * plan.rows.taps * plan.columns.taps * plan.rows.out * plan.columns.out
         / geometry.stride_h / geometry.stride_w
     )
-    if choose_sizes(plan) >= products and algorithm == AUTO:
+    if algorithm == AUTO and (products < START or choose_sizes(plan) >= products):
         return False
+    if algorithm == FFT:
+        choose_sizes(plan)
     plan.pairs = divide_up(plan.rows.tiles * plan.columns.tiles, 2)
     plan.num_threads = threads_for(
         products, plan.source.n * plan.groups * plan.kernels * plan.pairs, num_threads
@@ -165,12 +171,17 @@ cdef bint finish_plan(
     return True
 
 
+# The pixels of a tile along an axis may be so many; in the time of a transform, they count as so
+# many radix-2 steps.
+cdef Py_ssize_t *SIZES = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+cdef double *LEVELS = [4, 5, 5.8, 6, 6.6, 7, 8, 8, 8.6, 9]
+
+
 cdef bint cut_axis(FourierAxis *axis, Py_ssize_t size, Py_ssize_t multiple) noexcept nogil:
     """Cut an axis into tiles of `size` pixels; False where these are too small."""
     cdef Py_ssize_t results = size - axis.piece + 1
     if results < 1:
         return False
-    # Whole vectors are written faster.
     if results > multiple:
         results = results // multiple * multiple
     axis.size = size
@@ -181,29 +192,30 @@ cdef bint cut_axis(FourierAxis *axis, Py_ssize_t size, Py_ssize_t multiple) noex
 
 cdef double choose_sizes(Fourier *plan) noexcept nogil:
     """Cut the output into the tiles that take the least time; return it, see `time_of`."""
-    cdef Fourier best = plan[0]
+    cdef FourierAxis rows, columns
     cdef double least = -1, time
-    cdef Py_ssize_t rows = MIN_SIZE, columns
-    while rows <= MAX_SIZE:
-        columns = MIN_SIZE
-        while columns <= MAX_SIZE:
-            if (
-                cut_axis(&plan.rows, rows, 1)
-                and cut_axis(&plan.columns, columns, MIN_SIZE)
-            ):
-                plan.value_size = apart(2 * rows * columns, plan.itemsize)
-                plan.block = min(plan.planes, max(
-                    <Py_ssize_t> 1,
-                    MAX_VALUE_BYTES // (plan.value_size * <Py_ssize_t> plan.itemsize)
-                ))
-                time = time_of(plan)
-                if least < 0 or time < least:
-                    least = time
-                    best = plan[0]
-            columns *= 2
-        rows *= 2
-    plan[0] = best
+    cdef Py_ssize_t i, j
+    for i in range(NUM_SIZES):
+        if not cut_axis(&plan.rows, SIZES[i], 1):
+            continue
+        for j in range(NUM_SIZES):
+            if not cut_axis(&plan.columns, SIZES[j], COLUMNS):
+                continue
+            cut_planes(plan)
+            time = time_of(plan, LEVELS[i] + LEVELS[j])
+            if least < 0 or time < least:
+                least, rows, columns = time, plan.rows, plan.columns
+    plan.rows = rows
+    plan.columns = columns
+    cut_planes(plan)
     return least
+
+
+cdef inline void cut_planes(Fourier *plan) noexcept nogil:
+    cdef Py_ssize_t bytes
+    plan.value_size = apart(2 * plan.rows.size * plan.columns.size, plan.itemsize)
+    bytes = plan.value_size * <Py_ssize_t> plan.itemsize
+    plan.block = min(plan.planes, max(<Py_ssize_t> 1, MAX_VALUE_BYTES // bytes))
 
 
 cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
@@ -211,20 +223,15 @@ cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
     return count + aligned_size(1, itemsize)
 
 
-cdef double time_of(const Fourier *plan) noexcept nogil:
+cdef double time_of(const Fourier *plan, double levels) noexcept nogil:
     """How long the plan takes, in multiplications of the direct way; a tenth is added.
 
     Fitted to measurements: docs/fft.md.
     """
-    cdef double levels = 0
-    cdef Py_ssize_t size = plan.rows.size * plan.columns.size
-    cdef double area = size
+    cdef double area = plan.rows.size * plan.columns.size
     cdef double pairs = plan.source.n * <double> divide_up(plan.rows.tiles * plan.columns.tiles, 2)
     cdef double plane_bytes = plan.value_size * plan.itemsize
     cdef double kernel_bytes = plane_bytes * plan.planes * plan.kernels
-    while size > 1:
-        levels += 1
-        size //= 2
     cdef double forward = 4.6 * levels - 12
     cdef double back = 6.5 * levels - 24
     cdef double kernel = 0.7 * forward
@@ -258,9 +265,9 @@ cdef inline Py_ssize_t num_units(const Fourier *plan) noexcept nogil:
 cdef void spread_taps(
     const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *panel
 ) noexcept nogil:
-    """Write the taps of a piece of a kernel, for a channel, into `panel`, one over the area each.
+    """Write the taps of a piece of a kernel, for a channel, into `panel`.
 
-    That is what the transforms there and back multiply by, a power of two.
+    They are divided by what the transforms there and back multiply results by.
     """
     cdef const FourierAxis *rows = &plan.rows
     cdef const FourierAxis *columns = &plan.columns

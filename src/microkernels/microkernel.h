@@ -119,11 +119,12 @@ typedef void convext_winograd_results(ptrdiff_t num_kernels, const void *sums, p
                                       const void *bias, ptrdiff_t num_rows,
                                       ptrdiff_t num_columns, void *to);
 
-/* Convolution by the fast Fourier transform, of two tiles of `rows` x `columns` pixels at a time,
- * powers of two from 16 on and at least `lanes`. Their transform is 2 * rows * columns elements in
- * an order that only these functions know. `twiddles` are the roots of unity: from 6 * (n / 4 - 1)
- * on, for n = 4, 8, 16, ..., real and imaginary part of w, w * w and w * w * w for w = exp(-2 pi i k
- * / n) and each k < n / 4. `strip` is scratch memory, 2 * rows * lanes elements. */
+/* Convolution by the fast Fourier transform, of two tiles of `rows` x `columns` pixels at a time:
+ * multiples of `lanes`, powers of two from 16 or three times that. Their transform is 2 * rows *
+ * columns elements in an order that only these functions know. `twiddles` are the roots of unity:
+ * from 9 * (n / 2 - 2) on, for n = 4, 8, 12, 16, 24, 32, ..., real and imaginary part of w, w * w
+ * and w * w * w for w = exp(-2 pi i k / n) and each k < n / 4. `strip` is scratch memory, 2 * rows *
+ * lanes elements. */
 
 /* A tile's pixels, or results. It may have fewer rows, or none. */
 typedef struct {

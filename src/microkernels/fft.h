@@ -327,44 +327,71 @@ static void fft_conjugate(ptrdiff_t count, void *values_)
         store(values + LANES, -load(values + LANES));
 }
 
-/* In registers: the sums of four complex vectors. */
-CONVEXT_INLINE void multiply_values(ptrdiff_t num_channels, const real *values,
-                                    ptrdiff_t values_stride, const real *kernel,
-                                    ptrdiff_t kernel_stride, real *sums)
+/* In registers: four complex vectors of sums, of one, two or four pairs of tiles. */
+CONVEXT_INLINE void multiply_values(const int pairs, ptrdiff_t num_channels, const real *values,
+                                    ptrdiff_t pair_stride, ptrdiff_t values_stride,
+                                    const real *kernel, ptrdiff_t kernel_stride, real *sums,
+                                    ptrdiff_t sums_stride)
 {
+    const int vectors = 4 / pairs;
     complex_vec sum[4] = {0};
     for (ptrdiff_t c = 0; c < num_channels; c++) {
         UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            const complex_vec a = load_complex(values + i * COMPLEX);
+        for (int i = 0; i < vectors; i++) {
             const complex_vec b = load_complex(kernel + i * COMPLEX);
-            sum[i].re += a.re * b.re;
-            sum[i].im += a.re * b.im;
-            sum[i].re -= a.im * b.im;
-            sum[i].im += a.im * b.re;
+            UNROLL(4)
+            for (int p = 0; p < pairs; p++) {
+                const complex_vec a = load_complex(values + p * pair_stride + i * COMPLEX);
+                complex_vec *to = &sum[i * pairs + p];
+                to->re += a.re * b.re;
+                to->im += a.re * b.im;
+                to->re -= a.im * b.im;
+                to->im += a.im * b.re;
+            }
         }
         values += values_stride;
         kernel += kernel_stride;
     }
     UNROLL(4)
-    for (int i = 0; i < 4; i++)
-        store_complex(sums + i * COMPLEX, sum[i]);
+    for (int i = 0; i < vectors; i++)
+        UNROLL(4)
+        for (int p = 0; p < pairs; p++)
+            store_complex(sums + p * sums_stride + i * COMPLEX, sum[i * pairs + p]);
 }
 
-static void fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_channels,
-                         const void *values_, ptrdiff_t values_stride, const void *kernel_,
-                         ptrdiff_t kernel_stride, const void *twiddles, void *sums_)
+CONVEXT_INLINE void multiply_strip(const int pairs, ptrdiff_t size, ptrdiff_t num_channels,
+                                   const real *values, ptrdiff_t pair_stride,
+                                   ptrdiff_t values_stride, const real *kernel,
+                                   ptrdiff_t kernel_stride, real *sums, ptrdiff_t sums_stride)
+{
+    for (ptrdiff_t i = 0; i < size; i += 4 / pairs * COMPLEX)
+        multiply_values(pairs, num_channels, values + i, pair_stride, values_stride, kernel + i,
+                        kernel_stride, sums + i, sums_stride);
+}
+
+static void fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_pairs,
+                         ptrdiff_t num_channels, const void *values_, ptrdiff_t pair_stride,
+                         ptrdiff_t values_stride, const void *kernel_, ptrdiff_t kernel_stride,
+                         const void *twiddles, void *sums_, ptrdiff_t sums_stride)
 {
     const real *values = values_, *kernel = kernel_;
+    const ptrdiff_t size = columns * COMPLEX;
     real *sums = sums_;
     for (ptrdiff_t y = 0; y < rows; y += LANES) {
-        for (ptrdiff_t i = 0; i < columns * COMPLEX; i += 4 * COMPLEX)
-            multiply_values(num_channels, values + i, values_stride, kernel + i, kernel_stride,
-                            sums + i);
-        inverse_transform(columns, columns, sums, twiddles);
-        values += columns * COMPLEX;
-        kernel += columns * COMPLEX;
-        sums += columns * COMPLEX;
+        if (num_pairs == 4)
+            multiply_strip(4, size, num_channels, values, pair_stride, values_stride, kernel,
+                           kernel_stride, sums, sums_stride);
+        else if (num_pairs == 2)
+            multiply_strip(2, size, num_channels, values, pair_stride, values_stride, kernel,
+                           kernel_stride, sums, sums_stride);
+        else
+            multiply_strip(1, size, num_channels, values, pair_stride, values_stride, kernel,
+                           kernel_stride, sums, sums_stride);
+        for (ptrdiff_t p = 0; p < num_pairs; p++)
+            inverse_transform(columns, columns, sums + p * sums_stride, twiddles);
+        values += size;
+        kernel += size;
+        sums += size;
     }
 }
 

@@ -142,11 +142,13 @@ typedef void convext_fft_forward(ptrdiff_t rows, ptrdiff_t columns,
 /* The complex conjugates of `count` values, in place. */
 typedef void convext_fft_conjugate(ptrdiff_t count, void *values);
 
-/* Sums over the channels of the products of tiles and kernels, whose transforms lie so many elements
- * apart, transformed back along one axis. */
-typedef void convext_fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_channels,
-                                  const void *values, ptrdiff_t values_stride, const void *kernel,
-                                  ptrdiff_t kernel_stride, const void *twiddles, void *sums);
+/* Sums over the channels of the products of a kernel and of one, two or four pairs of tiles, whose
+ * transforms lie so many elements apart, transformed back along one axis. */
+typedef void convext_fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_pairs,
+                                  ptrdiff_t num_channels, const void *values,
+                                  ptrdiff_t pair_stride, ptrdiff_t values_stride,
+                                  const void *kernel, ptrdiff_t kernel_stride,
+                                  const void *twiddles, void *sums, ptrdiff_t sums_stride);
 
 /* The results, rows * columns times what they should be, plus `bias`; as many rows and columns of
  * each tile as it has. Added to what is there when `accumulate` is not 0. */

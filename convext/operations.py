@@ -57,10 +57,14 @@ def conv2d(
     groups : int, default 1
         Channels and kernels are shared out to so many groups, and each kernel sees the channels
         of its group alone. ``groups=C`` is the depthwise convolution.
-    algorithm : "auto", "direct" or "winograd", default "auto"
+    algorithm : "auto", "direct", "winograd" or "fft", default "auto"
         How to compute it. "winograd", for 3x3 kernels with stride 1 and dilation 1, takes a quarter
         of the multiplications and rounds about twice as much; "auto" takes it in float32 where it
-        is faster, which depends on the shapes alone.
+        is faster. "fft" transforms tiles of the image, for large kernels: its errors are as large
+        as those of "direct", but all results of a tile share them, relative to the largest; "auto"
+        takes it where it is faster. What is faster depends on the shapes alone; but where all
+        kernels see one channel each and are separable to rounding (Gaussian, box, Sobel), "auto"
+        convolves down the columns and along the rows instead.
     out : numpy.ndarray, optional
         Where to write the result: C-contiguous, of the result's shape and type, not overlapping
         an argument.
@@ -89,11 +93,18 @@ def conv2d(
     -----
     Computed directly, NaN and infinity reach the results whose windows cover them and no others.
     Winograd's algorithm spreads them, mostly as NaN, over whole tiles of 4x4 results, whose errors
-    are relative to the largest of their products; and it overflows a little earlier.
+    are relative to the largest of their products; and it overflows a little earlier. Fourier
+    transforms spread NaN and infinity, as NaN, over pairs of tiles of up to 512x512 pixels; errors
+    are about half a unit in the last place of the largest result of a pair, twice to three times
+    that at most, so that results far below it, or of zeros alone, may be rounding errors. With
+    separable kernels NaN and infinity reach what they reach directly.
 
     References
     ----------
     A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
+
+    J. W. Cooley and J. W. Tukey, "An algorithm for the machine calculation of complex Fourier
+    series", Mathematics of Computation 19, 1965.
 
     Examples
     --------

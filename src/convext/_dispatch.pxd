@@ -87,9 +87,9 @@ cdef extern from "microkernel.h" nogil:
     ctypedef void fft_conjugate_kernel "convext_fft_conjugate"(Py_ssize_t count, void *values)
 
     ctypedef void fft_products_kernel "convext_fft_products"(
-        Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t num_channels, const void *values,
-        Py_ssize_t values_stride, const void *kernel, Py_ssize_t kernel_stride,
-        const void *twiddles, void *sums)
+        Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t num_pairs, Py_ssize_t num_channels,
+        const void *values, Py_ssize_t pair_stride, Py_ssize_t values_stride, const void *kernel,
+        Py_ssize_t kernel_stride, const void *twiddles, void *sums, Py_ssize_t sums_stride)
 
     ctypedef void fft_results_kernel "convext_fft_results"(
         Py_ssize_t rows, Py_ssize_t columns, const void *sums, double bias, const void *twiddles,

@@ -39,7 +39,8 @@ cdef struct Fourier:
     bint swapped                    # for the input gradient
     Py_ssize_t planes               # to be summed up for a result,
     Py_ssize_t block                # so many at a time
-    Py_ssize_t pairs                # of tiles
+    Py_ssize_t pairs                # of tiles,
+    Py_ssize_t batch                # which meet a kernel together: 1, 2 or 4
     Py_ssize_t value_size           # elements of a transformed plane
     int num_threads
 

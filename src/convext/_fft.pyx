@@ -20,10 +20,11 @@ cdef extern from "<math.h>":
     long double acosl(long double x) nogil
 
 cdef enum:
-    MIN_SIZE = 16               # pixels of a tile along an axis
+    NUM_SIZES = 10
     MAX_SIZE = 512
-    MAX_PIECE = MAX_SIZE // 2   # of a kernel
-    NUM_TWIDDLES = 6 * (MAX_SIZE // 2 - 1)
+    MAX_PIECE = MAX_SIZE // 2   # pixels under a piece of a kernel along an axis
+    NUM_TWIDDLES = 6 * MAX_SIZE
+    COLUMNS = 16                # results of a row of a tile are a multiple of this: whole vectors
 
 # What the model of the time believes of the machine: the sizes of its caches, and a start of a few
 # microseconds.
@@ -36,6 +37,7 @@ cdef Py_ssize_t MIN_TAPS = 49
 
 # Transformed pixels of a thread, and transformed kernels of all.
 cdef Py_ssize_t MAX_VALUE_BYTES = 12 * 1024 * 1024
+cdef Py_ssize_t MAX_BATCH_BYTES = 1024 * 1024
 cdef Py_ssize_t MAX_KERNEL_BYTES = 16 * 1024 * 1024
 
 # Transformed kernels beyond this are too much memory to keep.
@@ -55,10 +57,12 @@ cdef float twiddles_of_float[NUM_TWIDDLES]
 cdef double twiddles_of_double[NUM_TWIDDLES]
 
 
-cdef void fill_twiddles() noexcept:
+cdef void fill_twiddles(Py_ssize_t size) noexcept:
+    """Fill in the roots of unity for `size` rows, twice as many, and so on."""
     cdef long double pi = acosl(-1), angle
-    cdef Py_ssize_t size = 4, t = 0, k, power
+    cdef Py_ssize_t t, k, power
     while size <= MAX_SIZE:
+        t = 9 * (size // 2 - 2)
         for k in range(size // 4):
             for power in range(1, 4):
                 angle = -2 * pi * (k * power) / size
@@ -70,7 +74,8 @@ cdef void fill_twiddles() noexcept:
         size *= 2
 
 
-fill_twiddles()
+fill_twiddles(4)
+fill_twiddles(12)
 
 
 # ---------------------------------------------------------------- the plan
@@ -156,13 +161,20 @@ cdef bint finish_plan(
         * plan.rows.taps * plan.columns.taps * plan.rows.out * plan.columns.out
         / geometry.stride_h / geometry.stride_w
     )
-    if choose_sizes(plan) >= products and algorithm == AUTO:
+    if algorithm == AUTO and (products < START or choose_sizes(plan) >= products):
         return False
-    plan.pairs = divide_up(plan.rows.tiles * plan.columns.tiles, 2)
+    if algorithm == FFT:
+        choose_sizes(plan)
     plan.num_threads = threads_for(
         products, plan.source.n * plan.groups * plan.kernels * plan.pairs, num_threads
     )
     return True
+
+
+# The pixels of a tile along an axis may be so many; in the time of a transform, they count as so
+# many radix-2 steps.
+cdef Py_ssize_t *SIZES = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+cdef double *LEVELS = [4, 5, 5.8, 6, 6.6, 7, 8, 8, 8.6, 9]
 
 
 cdef bint cut_axis(FourierAxis *axis, Py_ssize_t size, Py_ssize_t multiple) noexcept nogil:
@@ -170,7 +182,6 @@ cdef bint cut_axis(FourierAxis *axis, Py_ssize_t size, Py_ssize_t multiple) noex
     cdef Py_ssize_t results = size - axis.piece + 1
     if results < 1:
         return False
-    # Whole vectors are written faster.
     if results > multiple:
         results = results // multiple * multiple
     axis.size = size
@@ -181,29 +192,38 @@ cdef bint cut_axis(FourierAxis *axis, Py_ssize_t size, Py_ssize_t multiple) noex
 
 cdef double choose_sizes(Fourier *plan) noexcept nogil:
     """Cut the output into the tiles that take the least time; return it, see `time_of`."""
-    cdef Fourier best = plan[0]
+    cdef FourierAxis rows, columns
     cdef double least = -1, time
-    cdef Py_ssize_t rows = MIN_SIZE, columns
-    while rows <= MAX_SIZE:
-        columns = MIN_SIZE
-        while columns <= MAX_SIZE:
-            if (
-                cut_axis(&plan.rows, rows, 1)
-                and cut_axis(&plan.columns, columns, MIN_SIZE)
-            ):
-                plan.value_size = apart(2 * rows * columns, plan.itemsize)
-                plan.block = min(plan.planes, max(
-                    <Py_ssize_t> 1,
-                    MAX_VALUE_BYTES // (plan.value_size * <Py_ssize_t> plan.itemsize)
-                ))
-                time = time_of(plan)
-                if least < 0 or time < least:
-                    least = time
-                    best = plan[0]
-            columns *= 2
-        rows *= 2
-    plan[0] = best
+    cdef Py_ssize_t i, j
+    for i in range(NUM_SIZES):
+        if not cut_axis(&plan.rows, SIZES[i], 1):
+            continue
+        for j in range(NUM_SIZES):
+            if not cut_axis(&plan.columns, SIZES[j], COLUMNS):
+                continue
+            cut_planes(plan)
+            time = time_of(plan, LEVELS[i] + LEVELS[j])
+            if least < 0 or time < least:
+                least, rows, columns = time, plan.rows, plan.columns
+    plan.rows = rows
+    plan.columns = columns
+    cut_planes(plan)
     return least
+
+
+cdef inline void cut_planes(Fourier *plan) noexcept nogil:
+    cdef Py_ssize_t bytes
+    plan.value_size = apart(2 * plan.rows.size * plan.columns.size, plan.itemsize)
+    bytes = plan.value_size * <Py_ssize_t> plan.itemsize
+    plan.block = min(plan.planes, max(<Py_ssize_t> 1, MAX_VALUE_BYTES // bytes))
+    plan.pairs = divide_up(plan.rows.tiles * plan.columns.tiles, 2)
+    # Where kernels come from far away, they are fetched for several pairs.
+    plan.batch = 1
+    if plan.planes * plan.kernels * bytes > L2_BYTES / 2:
+        while plan.batch < 4 and 2 * plan.batch <= plan.pairs and (
+            2 * plan.batch * plan.block * bytes <= MAX_BATCH_BYTES
+        ):
+            plan.batch *= 2
 
 
 cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
@@ -211,20 +231,15 @@ cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
     return count + aligned_size(1, itemsize)
 
 
-cdef double time_of(const Fourier *plan) noexcept nogil:
+cdef double time_of(const Fourier *plan, double levels) noexcept nogil:
     """How long the plan takes, in multiplications of the direct way; a tenth is added.
 
     Fitted to measurements: docs/fft.md.
     """
-    cdef double levels = 0
-    cdef Py_ssize_t size = plan.rows.size * plan.columns.size
-    cdef double area = size
-    cdef double pairs = plan.source.n * <double> divide_up(plan.rows.tiles * plan.columns.tiles, 2)
+    cdef double area = plan.rows.size * plan.columns.size
+    cdef double pairs = plan.source.n * <double> plan.pairs
     cdef double plane_bytes = plan.value_size * plan.itemsize
     cdef double kernel_bytes = plane_bytes * plan.planes * plan.kernels
-    while size > 1:
-        levels += 1
-        size //= 2
     cdef double forward = 4.6 * levels - 12
     cdef double back = 6.5 * levels - 24
     cdef double kernel = 0.7 * forward
@@ -234,11 +249,11 @@ cdef double time_of(const Fourier *plan) noexcept nogil:
         back *= 1.4
     # The kernels come from ever further away.
     if kernel_bytes * plan.groups > L3_BYTES:
-        kernel += 20
+        kernel += 40
     if kernel_bytes > L3_BYTES / 2:
-        product = 32
+        product = 45
     elif kernel_bytes > L2_BYTES / 2:
-        product = 16
+        product = 18
     return 1.1 * (START + area * plan.groups * (
         (pairs * forward + plan.kernels * kernel) * plan.planes
         + pairs * plan.kernels * (
@@ -258,9 +273,9 @@ cdef inline Py_ssize_t num_units(const Fourier *plan) noexcept nogil:
 cdef void spread_taps(
     const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *panel
 ) noexcept nogil:
-    """Write the taps of a piece of a kernel, for a channel, into `panel`, one over the area each.
+    """Write the taps of a piece of a kernel, for a channel, into `panel`.
 
-    That is what the transforms there and back multiply by, a power of two.
+    They are divided by what the transforms there and back multiply results by.
     """
     cdef const FourierAxis *rows = &plan.rows
     cdef const FourierAxis *columns = &plan.columns
@@ -335,8 +350,8 @@ cdef int transform_kernels(
 cdef struct Scratch:
     Py_ssize_t strip        # a strip of a tile
     Py_ssize_t panel        # pixels of two tiles, where they cannot be read from the image; results
-    Py_ssize_t values       # [block] transformed pixels
-    Py_ssize_t sums         # of products
+    Py_ssize_t values       # [batch][block] transformed pixels
+    Py_ssize_t sums         # [batch] of products
     Py_ssize_t size
 
 
@@ -345,8 +360,8 @@ cdef Scratch arrange(const Fourier *plan) noexcept nogil:
     layout.strip = 0
     layout.panel = 2 * plan.rows.size * plan.micro.lanes
     layout.values = layout.panel + 2 * plan.rows.size * plan.columns.size
-    layout.sums = layout.values + plan.block * plan.value_size
-    layout.size = layout.sums + plan.value_size
+    layout.sums = layout.values + plan.batch * plan.block * plan.value_size
+    layout.size = layout.sums + plan.batch * plan.value_size
     return layout
 
 
@@ -479,7 +494,7 @@ cdef void keep_wanted(
 
 cdef void finish_pair(
     const Fourier *plan, const Place *places, const Array4 *out, real *to, double bias,
-    bint accumulate, real *scratch
+    bint accumulate, const real *sums, real *scratch
 ) noexcept nogil:
     """Transform the sums of a pair of tiles to results; `to` is where result (0, 0) lies."""
     cdef Scratch layout = arrange(plan)
@@ -496,7 +511,7 @@ cdef void finish_pair(
             tile[i].data = scratch + layout.panel + i * plan.rows.size * plan.columns.size
             tile[i].pitch = plan.columns.size
     plan.micro.fft_results(
-        plan.rows.size, plan.columns.size, scratch + layout.sums, bias, plan.twiddles,
+        plan.rows.size, plan.columns.size, sums, bias, plan.twiddles,
         scratch + layout.strip, tile, accumulate and all_wanted
     )
     if not all_wanted:
@@ -513,11 +528,16 @@ cdef struct Part:
     Py_ssize_t shares               # of the kernels of a group, computed by tasks of their own
 
 
+cdef inline Py_ssize_t num_batches(const Fourier *plan) noexcept nogil:
+    """Whole batches of pairs, and each pair of the rest."""
+    return plan.pairs // plan.batch + plan.pairs % plan.batch
+
+
 cdef void run_task(
     const Fourier *plan, const Part *part, Py_ssize_t task, const real *transformed,
     const real *bias, const Array4 *out, real *scratch, Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
-    """Compute a pair of tiles of a sample for a share of the kernels of a group.
+    """Compute a batch of pairs of tiles of a sample for a share of the kernels of a group.
 
     `transformed` are the kernels of the part.
     """
@@ -526,41 +546,48 @@ cdef void run_task(
     cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
     cdef Py_ssize_t share = task % part.shares
     cdef Py_ssize_t group = first_group + task // part.shares % groups
-    cdef Py_ssize_t pair = task // part.shares // groups % plan.pairs
-    cdef Py_ssize_t sample = task // part.shares // groups // plan.pairs
+    cdef Py_ssize_t batch = task // part.shares // groups % num_batches(plan)
+    cdef Py_ssize_t sample = task // part.shares // groups // num_batches(plan)
     cdef Py_ssize_t first = max(part.first_unit, group * plan.kernels)
     cdef Py_ssize_t units = min(part.last_unit, (group + 1) * plan.kernels) - first
     cdef Py_ssize_t num_planes = part.last_plane - part.first_plane
-    cdef Py_ssize_t p, unit
+    cdef Py_ssize_t num_pairs = 1, pair = plan.pairs - num_batches(plan) + batch, i, p, unit
+    cdef Py_ssize_t pair_stride = plan.block * plan.value_size
     cdef double offset
-    cdef Place[2] places
-    places[0] = place_of(plan, 2 * pair)
-    places[1] = place_of(plan, 2 * pair + 1)
-    for p in range(num_planes):
-        if interrupted(interrupt, may_poll):
-            return
-        transform_pixels(
-            plan, sample, group, part.first_plane + p, places, scratch,
-            scratch + layout.values + p * plan.value_size
-        )
+    cdef Place[8] places
+    if batch < plan.pairs // plan.batch:
+        num_pairs = plan.batch
+        pair = batch * plan.batch
+    for i in range(2 * num_pairs):
+        places[i] = place_of(plan, 2 * pair + i)
+    for i in range(num_pairs):
+        for p in range(num_planes):
+            if interrupted(interrupt, may_poll):
+                return
+            transform_pixels(
+                plan, sample, group, part.first_plane + p, &places[2 * i], scratch,
+                scratch + layout.values + i * pair_stride + p * plan.value_size
+            )
     for unit in range(
         first + share * units // part.shares, first + (share + 1) * units // part.shares
     ):
         if interrupted(interrupt, may_poll):
             return
         plan.micro.fft_products(
-            plan.rows.size, plan.columns.size, num_planes, scratch + layout.values,
-            plan.value_size, transformed + (unit - part.first_unit) * part.unit_size,
-            plan.value_size, plan.twiddles, scratch + layout.sums
+            plan.rows.size, plan.columns.size, num_pairs, num_planes, scratch + layout.values,
+            pair_stride, plan.value_size,
+            transformed + (unit - part.first_unit) * part.unit_size, plan.value_size,
+            plan.twiddles, scratch + layout.sums, plan.value_size
         )
         offset = 0
         if bias != NULL and part.first_plane == 0:
             offset = bias[unit]
-        finish_pair(
-            plan, places, out,
-            <real *> out.data + sample * out.n_stride + unit * out.c_stride,
-            offset, part.first_plane > 0, scratch
-        )
+        for i in range(num_pairs):
+            finish_pair(
+                plan, &places[2 * i], out,
+                <real *> out.data + sample * out.n_stride + unit * out.c_stride,
+                offset, part.first_plane > 0, scratch + layout.sums + i * plan.value_size, scratch
+            )
 
 
 # ---------------------------------------------------------------- runs
@@ -572,7 +599,7 @@ cdef int run_part(
 ) noexcept nogil:
     cdef Py_ssize_t first_group = part.first_unit // plan.kernels
     cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
-    cdef Py_ssize_t tasks = plan.source.n * plan.pairs * groups
+    cdef Py_ssize_t tasks = plan.source.n * num_batches(plan) * groups
     cdef Py_ssize_t task, size = arrange(plan).size
     cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
     if scratch == NULL:

@@ -71,10 +71,22 @@ CONVEXT_INLINE void butterfly(const int inverse, complex_vec x[4])
     x[3] = minus(even_difference, odd_difference);
 }
 
+/* The transform of three values. */
+CONVEXT_INLINE void triple(const int inverse, complex_vec x[3])
+{
+    const real sine = 0.86602540378443864676;
+    const complex_vec sum = plus(x[1], x[2]);
+    const complex_vec difference = turn(inverse, minus(x[1], x[2]));
+    const complex_vec middle = {x[0].re - (real)0.5 * sum.re, x[0].im - (real)0.5 * sum.im};
+    x[0] = plus(x[0], sum);
+    x[1] = (complex_vec){middle.re + sine * difference.re, middle.im + sine * difference.im};
+    x[2] = (complex_vec){middle.re - sine * difference.re, middle.im - sine * difference.im};
+}
+
 /* The powers 1, 2 and 3 of the k-th of `size` roots of unity are the six numbers from 6 * k on. */
 CONVEXT_INLINE const real *roots(const real *twiddles, ptrdiff_t size)
 {
-    return twiddles + 6 * (size / 4 - 1);
+    return twiddles + 9 * (size / 2 - 2);
 }
 
 /* One step of a transform of `size` rows there. */
@@ -111,57 +123,84 @@ CONVEXT_INLINE void inverse_step(ptrdiff_t size, real *strip, const real *root)
     }
 }
 
-/* The transforms of four rows each, there or back. */
-CONVEXT_INLINE void fours(const int inverse, ptrdiff_t rows, real *strip)
+/* The transforms of `half` rows each, three or four, there or back. */
+CONVEXT_INLINE void transform_few(const int inverse, const int half, complex_vec x[4])
 {
-    for (ptrdiff_t row = 0; row < rows; row += 4, strip += 4 * COMPLEX) {
+    if (half == 4)
+        butterfly(inverse, x);
+    else
+        triple(inverse, x);
+}
+
+CONVEXT_INLINE void last_rows(const int inverse, const int size, ptrdiff_t rows, real *strip)
+{
+    for (ptrdiff_t row = 0; row < rows; row += size, strip += size * COMPLEX) {
         complex_vec x[4];
         UNROLL(4)
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < size; i++)
             x[i] = load_complex(strip + i * COMPLEX);
-        butterfly(inverse, x);
+        transform_few(inverse, size, x);
         UNROLL(4)
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < size; i++)
             store_complex(strip + i * COMPLEX, x[i]);
     }
 }
 
-/* The transforms of eight rows each, there or back. */
-CONVEXT_INLINE void eights(const int inverse, ptrdiff_t rows, real *strip)
+/* The transforms of twice as many rows each. */
+CONVEXT_INLINE void last_pairs(const int inverse, const int half, ptrdiff_t rows, real *strip)
 {
-    static const real root[4][2] = {{1, 0},
-                                    {0.70710678118654752440, -0.70710678118654752440},
-                                    {0, -1},
-                                    {-0.70710678118654752440, -0.70710678118654752440}};
-    for (ptrdiff_t row = 0; row < rows; row += 8, strip += 8 * COMPLEX) {
+    static const real root_of_8[4][2] = {{1, 0},
+                                         {0.70710678118654752440, -0.70710678118654752440},
+                                         {0, -1},
+                                         {-0.70710678118654752440, -0.70710678118654752440}};
+    static const real root_of_6[3][2] = {
+        {1, 0}, {0.5, -0.86602540378443864676}, {-0.5, -0.86602540378443864676}};
+    const real(*root)[2] = half == 4 ? root_of_8 : root_of_6;
+    for (ptrdiff_t row = 0; row < rows; row += 2 * half, strip += 2 * half * COMPLEX) {
         complex_vec x[2][4];
-        UNROLL(8)
-        for (int i = 0; i < 8; i++)
-            x[i / 4][i % 4] = load_complex(strip + i * COMPLEX);
+        UNROLL(4)
+        for (int i = 0; i < half; i++) {
+            x[0][i] = load_complex(strip + i * COMPLEX);
+            x[1][i] = load_complex(strip + (half + i) * COMPLEX);
+        }
         if (inverse) {
-            butterfly(1, x[0]);
-            butterfly(1, x[1]);
+            transform_few(1, half, x[0]);
+            transform_few(1, half, x[1]);
         }
         UNROLL(4)
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < half; i++) {
             const complex_vec a = x[0][i];
             complex_vec b = x[1][i];
-            if (inverse)
-                b = i == 0 ? b : i == 2 ? turn(1, b) : twiddle(1, b, root[i]);
+            if (inverse && i > 0)
+                b = twiddle(1, b, root[i]);
             x[0][i] = plus(a, b);
             b = minus(a, b);
-            if (!inverse)
-                b = i == 0 ? b : i == 2 ? turn(0, b) : twiddle(0, b, root[i]);
-            x[1][i] = b;
+            x[1][i] = inverse || i == 0 ? b : twiddle(0, b, root[i]);
         }
         if (!inverse) {
-            butterfly(0, x[0]);
-            butterfly(0, x[1]);
+            transform_few(0, half, x[0]);
+            transform_few(0, half, x[1]);
         }
-        UNROLL(8)
-        for (int i = 0; i < 8; i++)
-            store_complex(strip + i * COMPLEX, x[i / 4][i % 4]);
+        UNROLL(4)
+        for (int i = 0; i < half; i++) {
+            store_complex(strip + i * COMPLEX, x[0][i]);
+            store_complex(strip + (half + i) * COMPLEX, x[1][i]);
+        }
     }
+}
+
+/* The last step there, and the first one back: transforms of 3, 4, 6 or 8 rows. */
+CONVEXT_INLINE void last_transforms(const int inverse, ptrdiff_t size, ptrdiff_t rows,
+                                    real *strip)
+{
+    if (size == 8)
+        last_pairs(inverse, 4, rows, strip);
+    else if (size == 6)
+        last_pairs(inverse, 3, rows, strip);
+    else if (size == 4)
+        last_rows(inverse, 4, rows, strip);
+    else
+        last_rows(inverse, 3, rows, strip);
 }
 
 /* All steps of `rows` rows that are transforms of `size` rows by now. */
@@ -171,10 +210,7 @@ static CONVEXT_NO_INLINE void transform(ptrdiff_t rows, ptrdiff_t size, real *st
     for (; size > 8; size /= 4)
         for (ptrdiff_t row = 0; row < rows; row += size)
             step(size, strip + row * COMPLEX, roots(twiddles, size));
-    if (size == 8)
-        eights(0, rows, strip);
-    else
-        fours(0, rows, strip);
+    last_transforms(0, size, rows, strip);
 }
 
 /* The same back, up to transforms of `size` rows. */
@@ -184,10 +220,7 @@ static CONVEXT_NO_INLINE void inverse_transform(ptrdiff_t rows, ptrdiff_t size, 
     ptrdiff_t done = size;
     while (done > 8)
         done /= 4;
-    if (done == 8)
-        eights(1, rows, strip);
-    else
-        fours(1, rows, strip);
+    last_transforms(1, done, rows, strip);
     while (done < size) {
         done *= 4;
         for (ptrdiff_t row = 0; row < rows; row += done)
@@ -294,44 +327,71 @@ static void fft_conjugate(ptrdiff_t count, void *values_)
         store(values + LANES, -load(values + LANES));
 }
 
-/* In registers: the sums of four complex vectors. */
-CONVEXT_INLINE void multiply_values(ptrdiff_t num_channels, const real *values,
-                                    ptrdiff_t values_stride, const real *kernel,
-                                    ptrdiff_t kernel_stride, real *sums)
+/* In registers: four complex vectors of sums, of one, two or four pairs of tiles. */
+CONVEXT_INLINE void multiply_values(const int pairs, ptrdiff_t num_channels, const real *values,
+                                    ptrdiff_t pair_stride, ptrdiff_t values_stride,
+                                    const real *kernel, ptrdiff_t kernel_stride, real *sums,
+                                    ptrdiff_t sums_stride)
 {
+    const int vectors = 4 / pairs;
     complex_vec sum[4] = {0};
     for (ptrdiff_t c = 0; c < num_channels; c++) {
         UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            const complex_vec a = load_complex(values + i * COMPLEX);
+        for (int i = 0; i < vectors; i++) {
             const complex_vec b = load_complex(kernel + i * COMPLEX);
-            sum[i].re += a.re * b.re;
-            sum[i].im += a.re * b.im;
-            sum[i].re -= a.im * b.im;
-            sum[i].im += a.im * b.re;
+            UNROLL(4)
+            for (int p = 0; p < pairs; p++) {
+                const complex_vec a = load_complex(values + p * pair_stride + i * COMPLEX);
+                complex_vec *to = &sum[i * pairs + p];
+                to->re += a.re * b.re;
+                to->im += a.re * b.im;
+                to->re -= a.im * b.im;
+                to->im += a.im * b.re;
+            }
         }
         values += values_stride;
         kernel += kernel_stride;
     }
     UNROLL(4)
-    for (int i = 0; i < 4; i++)
-        store_complex(sums + i * COMPLEX, sum[i]);
+    for (int i = 0; i < vectors; i++)
+        UNROLL(4)
+        for (int p = 0; p < pairs; p++)
+            store_complex(sums + p * sums_stride + i * COMPLEX, sum[i * pairs + p]);
 }
 
-static void fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_channels,
-                         const void *values_, ptrdiff_t values_stride, const void *kernel_,
-                         ptrdiff_t kernel_stride, const void *twiddles, void *sums_)
+CONVEXT_INLINE void multiply_strip(const int pairs, ptrdiff_t size, ptrdiff_t num_channels,
+                                   const real *values, ptrdiff_t pair_stride,
+                                   ptrdiff_t values_stride, const real *kernel,
+                                   ptrdiff_t kernel_stride, real *sums, ptrdiff_t sums_stride)
+{
+    for (ptrdiff_t i = 0; i < size; i += 4 / pairs * COMPLEX)
+        multiply_values(pairs, num_channels, values + i, pair_stride, values_stride, kernel + i,
+                        kernel_stride, sums + i, sums_stride);
+}
+
+static void fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_pairs,
+                         ptrdiff_t num_channels, const void *values_, ptrdiff_t pair_stride,
+                         ptrdiff_t values_stride, const void *kernel_, ptrdiff_t kernel_stride,
+                         const void *twiddles, void *sums_, ptrdiff_t sums_stride)
 {
     const real *values = values_, *kernel = kernel_;
+    const ptrdiff_t size = columns * COMPLEX;
     real *sums = sums_;
     for (ptrdiff_t y = 0; y < rows; y += LANES) {
-        for (ptrdiff_t i = 0; i < columns * COMPLEX; i += 4 * COMPLEX)
-            multiply_values(num_channels, values + i, values_stride, kernel + i, kernel_stride,
-                            sums + i);
-        inverse_transform(columns, columns, sums, twiddles);
-        values += columns * COMPLEX;
-        kernel += columns * COMPLEX;
-        sums += columns * COMPLEX;
+        if (num_pairs == 4)
+            multiply_strip(4, size, num_channels, values, pair_stride, values_stride, kernel,
+                           kernel_stride, sums, sums_stride);
+        else if (num_pairs == 2)
+            multiply_strip(2, size, num_channels, values, pair_stride, values_stride, kernel,
+                           kernel_stride, sums, sums_stride);
+        else
+            multiply_strip(1, size, num_channels, values, pair_stride, values_stride, kernel,
+                           kernel_stride, sums, sums_stride);
+        for (ptrdiff_t p = 0; p < num_pairs; p++)
+            inverse_transform(columns, columns, sums + p * sums_stride, twiddles);
+        values += size;
+        kernel += size;
+        sums += size;
     }
 }
 

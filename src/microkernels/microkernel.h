@@ -148,11 +148,12 @@ typedef void convext_winograd_taps(ptrdiff_t num_kernels, ptrdiff_t num_channels
                                    const void *sums, ptrdiff_t stride, void *to,
                                    ptrdiff_t to_stride);
 
-/* Convolution by the fast Fourier transform, of two tiles of `rows` x `columns` pixels at a time,
- * powers of two from 16 on and at least `lanes`. Their transform is 2 * rows * columns elements in
- * an order that only these functions know. `twiddles` are the roots of unity: from 6 * (n / 4 - 1)
- * on, for n = 4, 8, 16, ..., real and imaginary part of w, w * w and w * w * w for w = exp(-2 pi i k
- * / n) and each k < n / 4. `strip` is scratch memory, 2 * rows * lanes elements. */
+/* Convolution by the fast Fourier transform, of two tiles of `rows` x `columns` pixels at a time:
+ * multiples of `lanes`, powers of two from 16 or three times that. Their transform is 2 * rows *
+ * columns elements in an order that only these functions know. `twiddles` are the roots of unity:
+ * from 9 * (n / 2 - 2) on, for n = 4, 8, 12, 16, 24, 32, ..., real and imaginary part of w, w * w
+ * and w * w * w for w = exp(-2 pi i k / n) and each k < n / 4. `strip` is scratch memory, 2 * rows *
+ * lanes elements. */
 
 /* A tile's pixels, or results. It may have fewer rows, or none. */
 typedef struct {
@@ -170,11 +171,13 @@ typedef void convext_fft_forward(ptrdiff_t rows, ptrdiff_t columns,
 /* The complex conjugates of `count` values, in place. */
 typedef void convext_fft_conjugate(ptrdiff_t count, void *values);
 
-/* Sums over the channels of the products of tiles and kernels, whose transforms lie so many elements
- * apart, transformed back along one axis. */
-typedef void convext_fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_channels,
-                                  const void *values, ptrdiff_t values_stride, const void *kernel,
-                                  ptrdiff_t kernel_stride, const void *twiddles, void *sums);
+/* Sums over the channels of the products of a kernel and of one, two or four pairs of tiles, whose
+ * transforms lie so many elements apart, transformed back along one axis. */
+typedef void convext_fft_products(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_pairs,
+                                  ptrdiff_t num_channels, const void *values,
+                                  ptrdiff_t pair_stride, ptrdiff_t values_stride,
+                                  const void *kernel, ptrdiff_t kernel_stride,
+                                  const void *twiddles, void *sums, ptrdiff_t sums_stride);
 
 /* The results, rows * columns times what they should be, plus `bias`; as many rows and columns of
  * each tile as it has. Added to what is there when `accumulate` is not 0. */

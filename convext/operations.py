@@ -59,8 +59,8 @@ def conv2d(
         of its group alone. ``groups=C`` is the depthwise convolution.
     algorithm : "auto", "direct" or "winograd", default "auto"
         How to compute it. "winograd", for 3x3 kernels with stride 1 and dilation 1, takes a quarter
-        of the multiplications and rounds about twice as much; "auto" takes it in float32 where it
-        is faster, which depends on the shapes alone.
+        of the multiplications and rounds about twice as much; "auto" takes it where it is faster,
+        which depends on the shapes alone.
     out : numpy.ndarray, optional
         Where to write the result: C-contiguous, of the result's shape and type, not overlapping
         an argument.

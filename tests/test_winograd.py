@@ -200,7 +200,8 @@ def results(x, w, algorithm):
     [
         ("float32", (1, 64, 28, 28), 64, "winograd"),
         ("float32", (16, 128, 7, 7), 128, "winograd"),
-        ("float64", (1, 64, 28, 28), 64, "direct"),
+        ("float64", (1, 64, 28, 28), 64, "winograd"),
+        ("float64", (1, 3, 100, 100), 64, "direct"),
         ("float32", (1, 3, 100, 100), 64, "direct"),
         ("float32", (1, 64, 100, 100), 1, "direct"),
         ("float32", (1, 64, 2, 2), 64, "direct"),
@@ -216,10 +217,11 @@ def test_auto_takes_winograd_where_it_saves_time(isa, dtype, input_shape, num_ke
     assert not same_bits(value, convext.conv2d(x, w, padding=1, algorithm=other))
 
 
-def test_auto_takes_winograd_for_the_input_gradient(isa):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_auto_takes_winograd_for_the_input_gradient(isa, dtype):
     rng = np.random.default_rng(7)
-    g = rng.standard_normal((2, 40, 14, 14), dtype=np.float32)
-    w = rng.standard_normal((40, 32, 3, 3), dtype=np.float32)
+    g = rng.standard_normal((2, 40, 14, 14)).astype(dtype)
+    w = rng.standard_normal((40, 32, 3, 3)).astype(dtype)
     auto, winograd, direct = (
         convext.conv2d_input_grad(g, w, (2, 32, 14, 14), padding=1, algorithm=algorithm)
         for algorithm in ("auto", "winograd", "direct")

@@ -72,7 +72,7 @@ cdef bint plan_forward(
 ) noexcept nogil:
     plan.kernels = kernels.n // geometry.groups
     plan.channels = kernels.c
-    if not worthwhile(plan, images.n, kernels, geometry, out_h, out_w, algorithm, itemsize):
+    if not worthwhile(plan, images.n, kernels, geometry, out_h, out_w, algorithm):
         return False
     plan.swapped = False
     plan.top = -geometry.padding_top
@@ -87,7 +87,7 @@ cdef bint plan_input_gradient(
 ) noexcept nogil:
     plan.kernels = kernels.c
     plan.channels = kernels.n // geometry.groups
-    if not worthwhile(plan, output_grad.n, kernels, geometry, in_h, in_w, algorithm, itemsize):
+    if not worthwhile(plan, output_grad.n, kernels, geometry, in_h, in_w, algorithm):
         return False
     plan.swapped = True
     plan.top = geometry.padding_top - OVERLAP
@@ -98,7 +98,7 @@ cdef bint plan_input_gradient(
 
 cdef bint worthwhile(
     const Winograd *plan, Py_ssize_t num_samples, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, size_t itemsize
+    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm
 ) noexcept nogil:
     if algorithm != AUTO:
         return algorithm == WINOGRAD
@@ -106,7 +106,6 @@ cdef bint worthwhile(
         kernels.h == TAPS and kernels.w == TAPS
         and geometry.stride_h == 1 and geometry.stride_w == 1
         and geometry.dilation_h == 1 and geometry.dilation_w == 1
-        and itemsize == sizeof(float)
         and is_faster(num_samples, out_h, out_w, plan.channels, plan.kernels)
     )
 
@@ -115,10 +114,10 @@ cdef bint is_faster(
     Py_ssize_t num_samples, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t channels,
     Py_ssize_t kernels
 ) noexcept nogil:
-    """Whether the direct way takes longer, by a tenth at least, since it rounds less; in float.
+    """Whether the direct way takes longer, by a tenth at least, since it rounds less.
 
-    Times are in multiplications of the direct way, and were fitted to some hundred sizes on three
-    instruction sets: docs/winograd.md.
+    Times are in multiplications of the direct way, and were fitted to some hundred sizes of both
+    types on three instruction sets: docs/winograd.md.
     """
     cdef double tiles = <double> num_samples * divide_up(out_h, TILE) * divide_up(out_w, TILE)
     # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.

@@ -278,6 +278,7 @@ cdef struct Scratch:
     Py_ssize_t values       # [channel_blocks][VALUES][tiles][WINOGRAD_CHANNELS]
     Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
     Py_ssize_t sums         # [VALUES][tiles][width], at the panel's place
+    Py_ssize_t errors       # of these sums, likewise
     Py_ssize_t results      # [TILE rows of a strip][columns][width]
     Py_ssize_t rows         # [width][TILE rows of a strip][columns]
     Py_ssize_t bias         # [width]
@@ -310,7 +311,8 @@ cdef Scratch arrange(const Winograd *plan) noexcept nogil:
     layout.panel = layout.sums = aligned_size(
         plan.channel_blocks * plan.value_size, plan.itemsize
     )
-    layout.results = layout.sums + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
+    layout.errors = layout.sums + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
+    layout.results = layout.errors + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
     layout.rows = layout.results + aligned_size(strip, plan.itemsize)
     layout.bias = max(
         layout.rows + aligned_size(strip, plan.itemsize),
@@ -492,7 +494,9 @@ cdef void run_task(
                 (last - first) * plan.strip_tiles,
                 min(WINOGRAD_CHANNELS, plan.channels - b * WINOGRAD_CHANNELS), count,
                 scratch + layout.values + b * plan.value_size, plan.value_stride,
-                piece, plan.piece_stride, scratch + layout.sums, plan.sum_stride, b > 0
+                piece, plan.piece_stride,
+                scratch + layout.sums, scratch + layout.errors, plan.sum_stride,
+                b == 0, b + 1 == plan.channel_blocks
             )
         finish_unit(
             plan, first, last, group * plan.kernels + kernel, count, bias, out, &layout, scratch

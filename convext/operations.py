@@ -59,12 +59,12 @@ def conv2d(
         of its group alone. ``groups=C`` is the depthwise convolution.
     algorithm : "auto", "direct", "winograd" or "fft", default "auto"
         How to compute it. "winograd", for 3x3 kernels with stride 1 and dilation 1, takes a quarter
-        of the multiplications and rounds about twice as much; "auto" takes it in float32 where it
-        is faster. "fft" transforms tiles of the image, for large kernels: its errors are as large
-        as those of "direct", but all results of a tile share them, relative to the largest; "auto"
-        takes it where it is faster. What is faster depends on the shapes alone; but where all
-        kernels see one channel each and are separable to rounding (Gaussian, box, Sobel), "auto"
-        convolves down the columns and along the rows instead.
+        of the multiplications and rounds about twice as much; "auto" takes it where it is faster.
+        "fft" transforms tiles of the image, for large kernels: its errors are as large as those of
+        "direct", but all results of a tile share them, relative to the largest; "auto" takes it
+        where it is faster. What is faster depends on the shapes alone; but where all kernels see
+        one channel each and are separable to rounding (Gaussian, box, Sobel), "auto" convolves
+        down the columns and along the rows instead.
     out : numpy.ndarray, optional
         Where to write the result: C-contiguous, of the result's shape and type, not overlapping
         an argument.
@@ -188,7 +188,7 @@ def conv2d_kernel_grad(
     stride, padding, dilation, groups, num_threads
         As given to `conv2d`.
     algorithm : "auto", "direct" or "winograd", default "auto"
-        As for `conv2d`; but "auto" takes "winograd" in float64, too.
+        As for `conv2d`; but there is no "fft".
 
     Returns
     -------

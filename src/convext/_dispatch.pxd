@@ -56,8 +56,8 @@ cdef extern from "microkernel.h" nogil:
 
     ctypedef void winograd_products_kernel "convext_winograd_products"(
         Py_ssize_t num_tiles, Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *values,
-        Py_ssize_t values_stride, const void *kernels, Py_ssize_t kernels_stride, void *sums,
-        Py_ssize_t sums_stride, int accumulate)
+        Py_ssize_t values_stride, const void *kernels, Py_ssize_t kernels_stride,
+        void *sums, void *errors, Py_ssize_t sums_stride, int first, int last)
 
     ctypedef void winograd_results_kernel "convext_winograd_results"(
         Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,

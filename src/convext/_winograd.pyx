@@ -68,7 +68,7 @@ cdef bint plan_forward(
 ) noexcept nogil:
     plan.kernels = kernels.n // geometry.groups
     plan.channels = kernels.c
-    if not worthwhile(plan, images.n, kernels, geometry, out_h, out_w, algorithm, itemsize):
+    if not worthwhile(plan, images.n, kernels, geometry, out_h, out_w, algorithm):
         return False
     plan.swapped = False
     plan.top = -geometry.padding_top
@@ -83,7 +83,7 @@ cdef bint plan_input_gradient(
 ) noexcept nogil:
     plan.kernels = kernels.c
     plan.channels = kernels.n // geometry.groups
-    if not worthwhile(plan, output_grad.n, kernels, geometry, in_h, in_w, algorithm, itemsize):
+    if not worthwhile(plan, output_grad.n, kernels, geometry, in_h, in_w, algorithm):
         return False
     plan.swapped = True
     plan.top = geometry.padding_top - OVERLAP
@@ -94,7 +94,7 @@ cdef bint plan_input_gradient(
 
 cdef bint worthwhile(
     const Winograd *plan, Py_ssize_t num_samples, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, size_t itemsize
+    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm
 ) noexcept nogil:
     if algorithm != AUTO:
         return algorithm == WINOGRAD
@@ -102,7 +102,6 @@ cdef bint worthwhile(
         kernels.h == TAPS and kernels.w == TAPS
         and geometry.stride_h == 1 and geometry.stride_w == 1
         and geometry.dilation_h == 1 and geometry.dilation_w == 1
-        and itemsize == sizeof(float)
         and is_faster(num_samples, out_h, out_w, plan.channels, plan.kernels)
     )
 
@@ -111,10 +110,10 @@ cdef bint is_faster(
     Py_ssize_t num_samples, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t channels,
     Py_ssize_t kernels
 ) noexcept nogil:
-    """Whether the direct way takes longer, by a tenth at least, since it rounds less; in float.
+    """Whether the direct way takes longer, by a tenth at least, since it rounds less.
 
-    Times are in multiplications of the direct way, and were fitted to some hundred sizes on three
-    instruction sets: docs/winograd.md.
+    Times are in multiplications of the direct way, and were fitted to some hundred sizes of both
+    types on three instruction sets: docs/winograd.md.
     """
     cdef double tiles = <double> num_samples * divide_up(out_h, TILE) * divide_up(out_w, TILE)
     # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
@@ -283,6 +282,7 @@ cdef struct Scratch:
     Py_ssize_t values       # [channel_blocks][VALUES][tiles][WINOGRAD_CHANNELS]
     Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
     Py_ssize_t sums         # [VALUES][tiles][width], at the panel's place
+    Py_ssize_t errors       # of these sums, likewise
     Py_ssize_t results      # [TILE rows of a strip][columns][width]
     Py_ssize_t rows         # [width][TILE rows of a strip][columns]
     Py_ssize_t bias         # [width]
@@ -315,7 +315,8 @@ cdef Scratch arrange(const Winograd *plan) noexcept nogil:
     layout.panel = layout.sums = aligned_size(
         plan.channel_blocks * plan.value_size, plan.itemsize
     )
-    layout.results = layout.sums + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
+    layout.errors = layout.sums + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
+    layout.results = layout.errors + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
     layout.rows = layout.results + aligned_size(strip, plan.itemsize)
     layout.bias = max(
         layout.rows + aligned_size(strip, plan.itemsize),
@@ -497,7 +498,9 @@ cdef void run_task(
                 (last - first) * plan.strip_tiles,
                 min(WINOGRAD_CHANNELS, plan.channels - b * WINOGRAD_CHANNELS), count,
                 scratch + layout.values + b * plan.value_size, plan.value_stride,
-                piece, plan.piece_stride, scratch + layout.sums, plan.sum_stride, b > 0
+                piece, plan.piece_stride,
+                scratch + layout.sums, scratch + layout.errors, plan.sum_stride,
+                b == 0, b + 1 == plan.channel_blocks
             )
         finish_unit(
             plan, first, last, group * plan.kernels + kernel, count, bias, out, &layout, scratch

@@ -18,8 +18,7 @@ enum {
      * of equal numbers, each rounded the same way, would drift by more than its square root. */
     CONVEXT_BLOCK = 256,
 
-    /* Winograd's convolution adds up so many channels, then the sums of such blocks: each of its
-     * products carries more errors than one of the direct convolution. */
+    /* Winograd's convolution takes so many channels at a time. */
     CONVEXT_WINOGRAD_CHANNELS = 32
 };
 
@@ -107,14 +106,16 @@ typedef void convext_winograd_pixels(ptrdiff_t num_tiles, ptrdiff_t num_channels
 
 /* Products, for each of the 36 values:
  *
- * sums[tile * width + k] (+)= sum over c of values[tile * 32 + c] * kernels[c * width + k]
+ * sums[tile * width + k] = sum over c of values[tile * 32 + c] * kernels[c * width + k]
  *
- * added to what is there when `accumulate` is not 0. A sum does not depend on its neighbours. */
+ * plus, unless these are the `first` channels, what is there. `errors` lies like `sums` and collects
+ * what rounding loses where long sums are added, until the `last` channels add it, too. A sum does
+ * not depend on its neighbours. */
 typedef void convext_winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channels,
                                        ptrdiff_t num_kernels, const void *values,
                                        ptrdiff_t values_stride, const void *kernels,
-                                       ptrdiff_t kernels_stride, void *sums,
-                                       ptrdiff_t sums_stride, int accumulate);
+                                       ptrdiff_t kernels_stride, void *sums, void *errors,
+                                       ptrdiff_t sums_stride, int first, int last);
 
 /* Results, of a row of tiles: from the sums of a tile, sums[tile * width + k], ..., for each kernel
  * k plus bias[k], to to[(y * num_columns + x) * width + k] for every y < num_rows (at most 4) and

@@ -17,13 +17,14 @@
 
 enum { TILE = 4, TAPS = 3, POINTS = 6, CHANNELS = CONVEXT_WINOGRAD_CHANNELS };
 
-/* So many chains of sums, of so many tiles and vectors of kernels, fit the registers. More chains
- * round less, more vectors need fewer loads. */
+/* Sums of so many tiles and vectors of kernels fit the registers, in two chains that take turns at the
+ * channels of a run. Short runs round less, but then there must be room for the sums of the run
+ * before; more vectors need fewer loads. */
 #if CONVEXT_REGISTERS >= 32
-enum { CHAINS = 4, PRODUCT_TILES = 7, PRODUCT_VECTORS = 1 };
+enum { RUN = 8, PRODUCT_TILES = 7, PRODUCT_VECTORS = 1 };
 #define FOR_PRODUCT_TILES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #else
-enum { CHAINS = 2, PRODUCT_TILES = 3, PRODUCT_VECTORS = 2 };
+enum { RUN = 16, PRODUCT_TILES = 3, PRODUCT_VECTORS = 2 };
 #define FOR_PRODUCT_TILES(X) X(1) X(2) X(3)
 #endif
 enum { WIDTH = 2 * LANES };
@@ -174,53 +175,116 @@ CONVEXT_INLINE void add_channel(const int tiles, const int vectors, const real *
     }
 }
 
-/* In registers: tiles x vectors sums in chains, of the channels in turns. They round less than one
- * chain of all channels, and no sum waits for the one before. From L1: the values of these tiles.
- * Streams: the kernels. */
-CONVEXT_INLINE void multiply(const int tiles, const int vectors, ptrdiff_t num_channels,
-                             const real *values, const real *kernels, real *sums, int accumulate)
-{
-    vec chain[CHAINS][PRODUCT_TILES][PRODUCT_VECTORS];
-    ptrdiff_t c = 0;
+typedef vec product_sums[PRODUCT_TILES][PRODUCT_VECTORS];
 
-    UNROLL(4)
-    for (int i = 0; i < CHAINS; i++)
+/* sum = left + right, which may be the same. */
+CONVEXT_INLINE void add_sums(const int tiles, const int vectors, product_sums left,
+                             product_sums right, product_sums sum)
+{
+    UNROLL(7)
+    for (int t = 0; t < tiles; t++)
+        UNROLL(2)
+        for (int v = 0; v < vectors; v++)
+            sum[t][v] = left[t][v] + right[t][v];
+}
+
+/* The sum over a run of channels, of which the last one may be short. */
+CONVEXT_INLINE void add_run(const int tiles, const int vectors, ptrdiff_t num_channels,
+                            const real *values, const real *kernels, product_sums sum)
+{
+    product_sums chain[2];
+    UNROLL(2)
+    for (int i = 0; i < 2; i++)
         UNROLL(7)
         for (int t = 0; t < tiles; t++)
             UNROLL(2)
             for (int v = 0; v < vectors; v++)
                 chain[i][t][v] = (vec){0};
+    if (num_channels >= RUN)
+        UNROLL(16)
+        for (int c = 0; c < RUN; c++)
+            add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[c % 2]);
+    else
+        for (ptrdiff_t c = 0; c < num_channels; c++)
+            add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[0]);
+    add_sums(tiles, vectors, chain[0], chain[1], sum);
+}
 
-    for (; c + CHAINS <= num_channels; c += CHAINS)
-        UNROLL(4)
-        for (int i = 0; i < CHAINS; i++)
-            add_channel(tiles, vectors, values + c + i, kernels + (c + i) * WIDTH, chain[i]);
-    for (; c < num_channels; c++)
-        add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[0]);
+/* The sum over two runs of channels. */
+CONVEXT_INLINE void add_pair(const int tiles, const int vectors, ptrdiff_t num_channels,
+                             const real *values, const real *kernels, product_sums sum)
+{
+    product_sums second;
+    add_run(tiles, vectors, num_channels, values, kernels, sum);
+    if (num_channels <= RUN)
+        return;
+    add_run(tiles, vectors, num_channels - RUN, values + RUN, kernels + RUN * WIDTH, second);
+    add_sums(tiles, vectors, sum, second, sum);
+}
 
+/* Add to the sums so far, and what is lost by rounding to `errors`: Knuth's TwoSum. The last sums get
+ * the errors back. */
+CONVEXT_INLINE void add_exactly(const int tiles, const int vectors, const int last,
+                                product_sums added, real *sums, real *errors)
+{
     UNROLL(7)
     for (int t = 0; t < tiles; t++)
         UNROLL(2)
         for (int v = 0; v < vectors; v++) {
-            real *to = sums + t * WIDTH + v * LANES;
-            vec sum = chain[0][t][v] + chain[1][t][v];
-            if (CHAINS == 4)
-                sum += chain[CHAINS - 2][t][v] + chain[CHAINS - 1][t][v];
-            store(to, accumulate ? load(to) + sum : sum);
+            const ptrdiff_t at = t * WIDTH + v * LANES;
+            const vec before = load(sums + at);
+            const vec sum = before + added[t][v];
+            const vec rounded = sum - before;
+            const vec error = load(errors + at)
+                              + ((before - (sum - rounded)) + (added[t][v] - rounded));
+            store(sums + at, last ? sum + error : sum);
+            if (!last)
+                store(errors + at, error);
         }
+}
+
+CONVEXT_INLINE void begin_sums(const int tiles, const int vectors, product_sums first, real *sums,
+                               real *errors)
+{
+    UNROLL(7)
+    for (int t = 0; t < tiles; t++)
+        UNROLL(2)
+        for (int v = 0; v < vectors; v++) {
+            store(sums + t * WIDTH + v * LANES, first[t][v]);
+            store(errors + t * WIDTH + v * LANES, (vec){0});
+        }
+}
+
+/* In registers: tiles x vectors sums of a run of channels, and of the run before. From L1: the
+ * values of these tiles and the sums so far. Streams: the kernels. */
+CONVEXT_INLINE void multiply(const int tiles, const int vectors, ptrdiff_t num_channels,
+                             const real *values, const real *kernels, real *sums, real *errors,
+                             int first, int last)
+{
+    for (ptrdiff_t c = 0; c < num_channels; c += 2 * RUN) {
+        product_sums sum;
+        add_pair(tiles, vectors, num_channels - c, values + c, kernels + c * WIDTH, sum);
+        if (first && c == 0)
+            begin_sums(tiles, vectors, sum, sums, errors);
+        else if (last && c + 2 * RUN >= num_channels)
+            add_exactly(tiles, vectors, 1, sum, sums, errors);
+        else
+            add_exactly(tiles, vectors, 0, sum, sums, errors);
+    }
 }
 
 #define MULTIPLY_INSTANCE(tiles) \
     static void multiply_##tiles(ptrdiff_t num_channels, ptrdiff_t num_kernels, \
                                  const real *values, const real *kernels, real *sums, \
-                                 int accumulate) \
+                                 real *errors, int first, int last) \
     { \
         ptrdiff_t k = 0; \
         for (; num_kernels - k > (PRODUCT_VECTORS - 1) * LANES; k += PRODUCT_VECTORS * LANES) \
             multiply(tiles, PRODUCT_VECTORS, num_channels, values, kernels + k, sums + k, \
-                     accumulate); \
+                     errors + k, first, last); \
         if (k < num_kernels) \
-            multiply(tiles, 1, num_channels, values, kernels + k, sums + k, accumulate); \
+            multiply(tiles, 1, num_channels, values, kernels + k, sums + k, errors + k, \
+                     first, last); \
     }
 #define MULTIPLY_ENTRY(tiles) [tiles] = multiply_##tiles,
 
@@ -228,23 +292,25 @@ FOR_PRODUCT_TILES(MULTIPLY_INSTANCE)
 
 static void winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channels, ptrdiff_t num_kernels,
                               const void *values_, ptrdiff_t values_stride, const void *kernels_,
-                              ptrdiff_t kernels_stride, void *sums_, ptrdiff_t sums_stride,
-                              int accumulate)
+                              ptrdiff_t kernels_stride, void *sums_, void *errors_,
+                              ptrdiff_t sums_stride, int first, int last)
 {
     static void (*const multiply_of[])(ptrdiff_t, ptrdiff_t, const real *, const real *, real *,
-                                       int) = {FOR_PRODUCT_TILES(MULTIPLY_ENTRY)};
+                                       real *, int, int) = {FOR_PRODUCT_TILES(MULTIPLY_ENTRY)};
     const real *values = values_, *kernels = kernels_;
-    real *sums = sums_;
+    real *sums = sums_, *errors = errors_;
     const ptrdiff_t parts = (num_tiles + PRODUCT_TILES - 1) / PRODUCT_TILES;
     for (int i = 0; i < POINTS * POINTS; i++) {
         for (ptrdiff_t p = 0; p < parts; p++) {
             const ptrdiff_t begin = p * num_tiles / parts, end = (p + 1) * num_tiles / parts;
             multiply_of[end - begin](num_channels, num_kernels, values + begin * CHANNELS, kernels,
-                                     sums + begin * WIDTH, accumulate);
+                                     sums + begin * WIDTH, errors + begin * WIDTH,
+                                     first, last);
         }
         values += values_stride;
         kernels += kernels_stride;
         sums += sums_stride;
+        errors += sums_stride;
     }
 }
 

@@ -18,6 +18,9 @@ from convext._fft cimport Fourier, convolve_by_fft, plan_fft_input_gradient
 from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
+from convext._separable cimport (
+    Separable, convolve_separably, factors_of, plan_separable_input_gradient
+)
 from convext._tile cimport Axis, init_axis_at
 from convext._winograd cimport (
     Winograd, convolve_by_winograd, plan_input_gradient
@@ -167,6 +170,9 @@ def conv2d_input_grad(
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef bint single = cnp.PyArray_ITEMSIZE(input_grad) == sizeof(float)
     cdef Winograd plan
+    cdef Separable separable
+    cdef Array4 turned
+    cdef object factors
     cdef Fourier fourier
     cdef Interrupt interrupt
     cdef int status
@@ -176,6 +182,14 @@ def conv2d_input_grad(
     ):
         convolve_by_winograd(&plan, &weights, NULL, &result, None)
         return
+    if plan_separable_input_gradient(
+        &separable, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        cnp.PyArray_ITEMSIZE(input_grad), &turned
+    ):
+        factors = factors_of(&separable, &turned, None)
+        if factors is not None:
+            convolve_separably(&separable, factors, NULL, &result)
+            return
     if plan_fft_input_gradient(
         &fourier, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         cnp.PyArray_ITEMSIZE(input_grad)

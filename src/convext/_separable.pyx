@@ -76,6 +76,28 @@ cdef bint plan_separable(
     return True
 
 
+cdef bint plan_separable_input_gradient(
+    Separable *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize,
+    Array4 *turned
+) noexcept nogil:
+    cdef Geometry options = geometry[0]
+    if kernels.n > geometry.groups:
+        return False
+    options.padding_top = kernels.h - 1 - geometry.padding_top
+    options.padding_left = kernels.w - 1 - geometry.padding_left
+    turned[0] = kernels[0]
+    # The address of the last tap, in elements of any type.
+    turned.data = <char *> kernels.data + <Py_ssize_t> itemsize * (
+        (kernels.h - 1) * kernels.h_stride + (kernels.w - 1) * kernels.w_stride
+    )
+    turned.h_stride = -kernels.h_stride
+    turned.w_stride = -kernels.w_stride
+    return plan_separable(
+        plan, output_grad, turned, &options, in_h, in_w, algorithm, num_threads, itemsize
+    )
+
+
 cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w, Py_ssize_t results) noexcept nogil:
     """Whether the passes take less time than the direct way, or Fourier transforms, in products."""
     cdef Py_ssize_t products = 0, saved = SAVED_BY_ONE_PASS

@@ -111,12 +111,17 @@ cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w, Py_ssize_t results) no
 
 
 cdef void cut_into_blocks(Separable *plan) noexcept nogil:
-    cdef Py_ssize_t row = MAX_ROW_BYTES // <Py_ssize_t> plan.itemsize
+    cdef Py_ssize_t row = MAX_ROW_BYTES // <Py_ssize_t> plan.itemsize * (
+        STRIP if plan.taps_h == 1 else 1
+    )
     cdef Py_ssize_t most
     plan.blocks_across = divide_up(plan.out_w, row)
     plan.block_w = divide_up(plan.out_w, plan.blocks_across)
     most = MAX_PANEL_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
     most = max(most, max(<Py_ssize_t> 16, plan.taps_h))
+    # A single row needs no pixels of others, which are best copied right before they are used.
+    if plan.taps_h == 1:
+        most = STRIP
     plan.blocks_down = divide_up(plan.out_h, most)
     # Whole strips.
     plan.block_h = divide_up(divide_up(plan.out_h, plan.blocks_down), STRIP) * STRIP

@@ -1,7 +1,7 @@
 """Convolution with separable kernels in two passes: down the columns, then along the rows.
 
 A strip of a few rows is taken through both before the next, so that what lies between them stays in
-the L1 cache. Kernels of one row or one column need one pass.
+the caches. Kernels of one row or one column need one pass.
 """
 
 cimport numpy as cnp
@@ -19,8 +19,8 @@ from convext._tasks cimport divide_up, threads_for
 cdef enum:
     STRIP = 4           # rows that are computed at once, at most
 
-# A row of a block should stay in the L1 cache, STRIP times; a copy of its pixels in the L2 cache.
-cdef Py_ssize_t MAX_ROW_BYTES = 8192
+# A row of a block should stay in the L1 cache, a strip and a copy of its pixels in the L2 cache.
+cdef Py_ssize_t MAX_ROW_BYTES = 16384
 cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
 
 # A pass along the rows takes twice the time of one down the columns, since its loads cross cache
@@ -111,9 +111,7 @@ cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w, Py_ssize_t results) no
 
 
 cdef void cut_into_blocks(Separable *plan) noexcept nogil:
-    cdef Py_ssize_t row = MAX_ROW_BYTES // <Py_ssize_t> plan.itemsize * (
-        2 if plan.taps_h == 1 else 1
-    )
+    cdef Py_ssize_t row = MAX_ROW_BYTES // <Py_ssize_t> plan.itemsize
     cdef Py_ssize_t most
     plan.blocks_across = divide_up(plan.out_w, row)
     plan.block_w = divide_up(plan.out_w, plan.blocks_across)

@@ -97,6 +97,30 @@ def test_separable_kernels_agree_with_scipy(
     assert same_bits(actual, convext.conv2d(x, w, **options, num_threads=1))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel_hw", [(7, 10), (1, 12), (9, 1)])
+@pytest.mark.parametrize("padding", [0, "same", ((3, 14), (0, 5))])
+def test_the_input_gradient_agrees_with_scipy(isa, padding, kernel_hw, dtype):
+    rng = np.random.default_rng(10)
+    u, v = (rng.standard_normal((2, n)) for n in kernel_hw)
+    w = (u[:, np.newaxis, :, np.newaxis] * v[:, np.newaxis, np.newaxis]).astype(dtype)
+    shape = (2, 2, 200, 220)
+    g = convext.conv2d(np.zeros(shape, dtype), w, padding=padding, groups=2)
+    g[:] = rng.standard_normal(g.shape)
+    actual = convext.conv2d_input_grad(g, w, shape, padding=padding, groups=2)
+    # A convolution with the kernels turned around.
+    (top, _), (left, _) = edges_of(padding, kernel_hw)
+    whole = tuple((n - 1, n - 1) for n in kernel_hw)
+    inside = (..., slice(top, top + 200), slice(left, left + 220))
+    expected, magnitude = (a[inside] for a in expect(g, u[:, ::-1], v[:, ::-1], None, whole))
+    assert (np.abs(actual - expected) <= 12 * np.finfo(dtype).eps * magnitude).all()
+    assert same_bits(
+        actual, convext.conv2d_input_grad(g, w, shape, padding=padding, groups=2, num_threads=1)
+    )
+    direct = convext.conv2d_input_grad(g, w, shape, padding=padding, groups=2, algorithm="direct")
+    assert 1 in kernel_hw or not same_bits(actual, direct)
+
+
 # Height and width of the image, of the kernel: several blocks down and across, one row, one column.
 LARGE = [
     ((150, 2500), (9, 7)),

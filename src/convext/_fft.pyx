@@ -243,7 +243,7 @@ cdef double time_of(const Fourier *plan, double levels) noexcept nogil:
     cdef double forward = 4.6 * levels - 12
     cdef double back = 6.5 * levels - 24
     cdef double kernel = 0.7 * forward
-    cdef double product = 8
+    cdef double product = 10
     if plane_bytes > L2_BYTES:
         forward *= 1.4
         back *= 1.4

@@ -18,6 +18,9 @@ from convext._fft cimport Fourier, convolve_by_fft, plan_fft_input_gradient
 from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
+from convext._separable cimport (
+    Separable, convolve_separably, factors_of, plan_separable_input_gradient
+)
 from convext._shifted_sums cimport (
     ShiftedSums, convolve_by_shifts, plan_input_gradient_by_shifts
 )
@@ -172,6 +175,9 @@ def conv2d_input_grad(
     cdef bint single = itemsize == sizeof(float)
     cdef Winograd plan
     cdef ShiftedSums by_shifts
+    cdef Separable separable
+    cdef Array4 turned
+    cdef object factors
     cdef Fourier fourier
     cdef Interrupt interrupt
     cdef int status
@@ -181,6 +187,14 @@ def conv2d_input_grad(
     ):
         convolve_by_winograd(&plan, &weights, NULL, &result, None)
         return
+    if plan_separable_input_gradient(
+        &separable, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        itemsize, &turned
+    ):
+        factors = factors_of(&separable, &turned, None)
+        if factors is not None:
+            convolve_separably(&separable, factors, NULL, &result)
+            return
     if plan_fft_input_gradient(
         &fourier, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize

@@ -1,7 +1,7 @@
 """Convolution with separable kernels in two passes: down the columns, then along the rows.
 
 A strip of a few rows is taken through both before the next, so that what lies between them stays in
-the L1 cache. Kernels of one row or one column need one pass.
+the caches. Kernels of one row or one column need one pass.
 """
 
 cimport numpy as cnp
@@ -19,8 +19,8 @@ from convext._tasks cimport divide_up, threads_for
 cdef enum:
     STRIP = 4           # rows that are computed at once, at most
 
-# A row of a block should stay in the L1 cache, STRIP times; a copy of its pixels in the L2 cache.
-cdef Py_ssize_t MAX_ROW_BYTES = 4096
+# A row of a block should stay in the L1 cache, a strip and a copy of its pixels in the L2 cache.
+cdef Py_ssize_t MAX_ROW_BYTES = 16384
 cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
 
 # A pass along the rows takes twice the time of one down the columns, since its loads cross cache
@@ -76,6 +76,28 @@ cdef bint plan_separable(
     return True
 
 
+cdef bint plan_separable_input_gradient(
+    Separable *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize,
+    Array4 *turned
+) noexcept nogil:
+    cdef Geometry options = geometry[0]
+    if kernels.n > geometry.groups:
+        return False
+    options.padding_top = kernels.h - 1 - geometry.padding_top
+    options.padding_left = kernels.w - 1 - geometry.padding_left
+    turned[0] = kernels[0]
+    # The address of the last tap, in elements of any type.
+    turned.data = <char *> kernels.data + <Py_ssize_t> itemsize * (
+        (kernels.h - 1) * kernels.h_stride + (kernels.w - 1) * kernels.w_stride
+    )
+    turned.h_stride = -kernels.h_stride
+    turned.w_stride = -kernels.w_stride
+    return plan_separable(
+        plan, output_grad, turned, &options, in_h, in_w, algorithm, num_threads, itemsize
+    )
+
+
 cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w, Py_ssize_t results) noexcept nogil:
     """Whether the passes take less time than the direct way, or Fourier transforms, in products."""
     cdef Py_ssize_t products = 0, saved = SAVED_BY_ONE_PASS
@@ -95,6 +117,9 @@ cdef void cut_into_blocks(Separable *plan) noexcept nogil:
     plan.block_w = divide_up(plan.out_w, plan.blocks_across)
     most = MAX_PANEL_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
     most = max(most, max(<Py_ssize_t> 16, plan.taps_h))
+    # A single row needs no pixels of others, which are best copied right before they are used.
+    if plan.taps_h == 1:
+        most = STRIP
     plan.blocks_down = divide_up(plan.out_h, most)
     # Whole strips.
     plan.block_h = divide_up(divide_up(plan.out_h, plan.blocks_down), STRIP) * STRIP

@@ -186,6 +186,7 @@ cdef class Step:
                             segment, segments, slices, self.workspaces[threadid()], 1, learning,
                             elements
                         )
+        self.inputs = self.targets = None
         if learning:
             with nogil:
                 self.add_segments(segments)

@@ -11,7 +11,7 @@ Algorithm: TypeAlias = Literal["auto", "direct", "winograd"]
 # The numbers that the compiled code knows them by.
 ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
 
-WINOGRAD_KERNEL = (3, 3)
+WINOGRAD_KERNELS = ((3, 3), (5, 5))
 
 
 def resolve_algorithm(algorithm: object, kernel_shape: Shape, convolution: Convolution) -> int:
@@ -23,9 +23,10 @@ def resolve_algorithm(algorithm: object, kernel_shape: Shape, convolution: Convo
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be {allowed}, got {algorithm!r}")
     size, stride, dilation = kernel_shape[-2:], convolution.stride, convolution.dilation
-    if algorithm == "winograd" and (size, stride, dilation) != (WINOGRAD_KERNEL, (1, 1), (1, 1)):
+    dense = stride == dilation == (1, 1)
+    if algorithm == "winograd" and not (dense and size in WINOGRAD_KERNELS):
         raise ValueError(
-            "algorithm 'winograd' computes 3x3 kernels with stride 1 and dilation 1, got kernels "
-            f"of {size[0]}x{size[1]}, stride {stride} and dilation {dilation}"
+            "algorithm 'winograd' computes 3x3 and 5x5 kernels with stride 1 and dilation 1, got "
+            f"kernels of {size[0]}x{size[1]}, stride {stride} and dilation {dilation}"
         )
     return ALGORITHMS[algorithm]

@@ -58,9 +58,9 @@ def conv2d(
         Channels and kernels are shared out to so many groups, and each kernel sees the channels
         of its group alone. ``groups=C`` is the depthwise convolution.
     algorithm : "auto", "direct" or "winograd", default "auto"
-        How to compute it. "winograd", for 3x3 kernels with stride 1 and dilation 1, takes a quarter
-        of the multiplications and rounds about twice as much; "auto" takes it where it is faster,
-        which depends on the shapes alone.
+        How to compute it. "winograd", for 3x3 and 5x5 kernels with stride 1 and dilation 1, takes
+        about a third of the multiplications and rounds about twice as much; "auto" takes it where
+        it is faster, which depends on the shapes alone.
     out : numpy.ndarray, optional
         Where to write the result: C-contiguous, of the result's shape and type, not overlapping
         an argument.
@@ -88,8 +88,9 @@ def conv2d(
     Notes
     -----
     Computed directly, NaN and infinity reach the results whose windows cover them and no others.
-    Winograd's algorithm spreads them, mostly as NaN, over whole tiles of 4x4 results, whose errors
-    are relative to the largest of their products; and it overflows a little earlier.
+    Winograd's algorithm spreads them, mostly as NaN, over whole tiles of results, 4x4 for
+    3x3 kernels and 2x2 for 5x5, whose errors are relative to the largest of their products; and it
+    overflows a little earlier.
 
     References
     ----------

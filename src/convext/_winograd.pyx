@@ -141,11 +141,15 @@ cdef bint is_faster(
     # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
     cdef double whole_channels = divide_up(plan.channels, 16) * 16
     cdef double whole_kernels = divide_up(plan.kernels, 16) * 16
+    # With 25 taps the direct way comes closer to the peak, so that products are worth more of its
+    # multiplications.
+    cdef double product = 27 if plan.taps == 3 else 38
+    cdef double kernel = 160 if plan.taps == 3 else 300
     cdef double winograd = (
-        27 * tiles * plan.channels * whole_kernels      # the products
+        product * tiles * plan.channels * whole_kernels
         + 320 * tiles * whole_channels                  # transforming the pixels,
         + 240 * tiles * whole_kernels                   # the sums,
-        + 160 * plan.channels * whole_kernels           # the kernels
+        + kernel * plan.channels * whole_kernels        # the kernels
     )
     cdef double direct = direct_products(plan, num_samples, out_h, out_w)
     return plan.channels <= MAX_CHANNELS and 1.1 * winograd < direct

@@ -238,9 +238,15 @@ CONVEXT_INLINE void add_run(const int tiles, const int vectors, ptrdiff_t num_ch
         UNROLL(16)
         for (int c = 0; c < RUN; c++)
             add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[c % 2]);
-    else
-        for (ptrdiff_t c = 0; c < num_channels; c++)
+    else {
+        ptrdiff_t c = 0;
+        for (; c + 2 <= num_channels; c += 2)
+            UNROLL(2)
+            for (int i = 0; i < 2; i++)
+                add_channel(tiles, vectors, values + c + i, kernels + (c + i) * WIDTH, chain[i]);
+        if (c < num_channels)
             add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[0]);
+    }
     add_sums(tiles, vectors, chain[0], chain[1], sum);
 }
 

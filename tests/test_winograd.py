@@ -197,6 +197,18 @@ def test_prepared_kernels_give_the_same_bits(isa, taps):
     assert not same_bits(convext.conv2d(x, prepared), expected)
 
 
+def test_many_prepared_kernels_for_few_pixels_give_the_same_bits(isa):
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((1, 256, 7, 7), dtype=np.float32)
+    w = rng.standard_normal((160, 256, 3, 3), dtype=np.float32)
+    prepared = convext.prepare_kernels(w, x.shape, padding=1, algorithm="winograd")
+    expected = convext.conv2d(x, w, padding=1, algorithm="winograd")
+    more = np.concatenate([x] * 4)
+    for _ in range(2):
+        assert same_bits(convext.conv2d(x, prepared), expected)
+        assert same_bits(convext.conv2d(more, prepared), np.concatenate([expected] * 4))
+
+
 @pytest.mark.parametrize("taps", TILE)
 def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps):
     tile = TILE[taps]

@@ -62,5 +62,5 @@ cdef int convolve_by_winograd(
 ) except -1
 
 # The memory of transformed kernels in `kept`, which are transformed where they are not there; None
-# where that would be too much memory.
+# where that would be too much memory, or take longer to read than transforming them.
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)

@@ -44,6 +44,10 @@ cdef Py_ssize_t MAX_CHANNELS = 2048
 # Transformed kernels take four times the memory, which is too much of it to keep beyond this.
 cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 
+# With fewer than MIN_TILES, larger 3x3 kernels are transformed in less time than it takes to read
+# them transformed from memory.
+cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
+
 cdef Py_ssize_t CACHE_LINE = 64
 
 NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
@@ -631,6 +635,17 @@ cdef inline void *first_line(cnp.ndarray memory) noexcept:
     )
 
 
+cdef bint worth_keeping(const Winograd *plan, Py_ssize_t bytes) noexcept nogil:
+    """Whether transformed kernels are read faster than made anew at each call.
+
+    5x5 kernels become little larger.
+    """
+    return bytes <= MAX_KEPT_BYTES and (
+        bytes <= MAX_READ_BYTES or plan.taps == 5
+        or plan.num_strips * plan.strip_tiles >= MIN_TILES
+    )
+
+
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept):
     cdef Py_ssize_t units = num_units(plan)
     cdef Py_ssize_t size = units * unit_size(plan) * <Py_ssize_t> plan.itemsize
@@ -638,7 +653,9 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
     cdef cnp.ndarray memory = kept.get(key)
     cdef Interrupt interrupt
     cdef int status
-    if memory is not None or size > MAX_KEPT_BYTES:
+    if not worth_keeping(plan, size):
+        return None
+    if memory is not None:
         return memory
     memory = np.empty(size + CACHE_LINE, np.uint8)
     cdef void *to = first_line(memory)

@@ -21,13 +21,15 @@ RMS_RATIO = 2.5
 
 
 def tile_magnitude(function, pixels, kernels, *shape, **options):
-    """Return the largest sum of absolute products of each channel, also in tiles beyond its edge.
+    """Return the largest sum of absolute products of each channel, also beyond its edges.
 
-    A tile's results share their errors, those that are dropped included.
+    A tile's results share their errors, those that are dropped included, and errors of all taps
+    are in them, also of those that meet no pixel.
     """
-    beyond = TILE[kernels.shape[-1]] - 1
-    margin = [(0, 0)] * (pixels.ndim - 2) + [(0, beyond)] * 2
-    larger = [(*sizes[:-2], *(n + beyond for n in sizes[-2:])) for sizes in shape]
+    taps = kernels.shape[-1]
+    edges = (taps - 1, TILE[taps] - 1)
+    margin = [(0, 0)] * (pixels.ndim - 2) + [edges] * 2
+    larger = [(*sizes[:-2], *(n + sum(edges) for n in sizes[-2:])) for sizes in shape]
     pixels = np.pad(np.abs(pixels.astype(float)), margin)
     return function(pixels, np.abs(kernels.astype(float)), *larger, **options).max((-1, -2))
 

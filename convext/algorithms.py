@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Literal, TypeAlias
 
 from .shapes import Convolution, Shape
@@ -12,20 +11,25 @@ Algorithm: TypeAlias = Literal["auto", "direct", "winograd", "fft"]
 # The numbers that the compiled code knows them by.
 ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2, "fft": 3}
 
-WINOGRAD_KERNEL = (3, 3)
-
-
-# The kernel gradient has no other.
-FOR_KERNEL_GRADIENTS = ("auto", "direct", "winograd")
+# The sizes of kernels that Winograd's algorithm computes.
+WINOGRAD_KERNELS = {"3x3": (3, 3), "5x5": (5, 5)}
 
 
 def resolve_algorithm(
     algorithm: object,
     kernel_shape: Shape,
     convolution: Convolution,
-    choices: Collection[str] = ALGORITHMS,
+    *,
+    kernel_gradient: bool = False,
 ) -> int:
-    """Return the number of an algorithm, if the convolution can be computed that way."""
+    """Return the number of an algorithm, if the convolution can be computed that way.
+
+    The kernel gradient has fewer: no Fourier transforms, and Winograd's for 3x3 kernels alone.
+    """
+    choices, sizes = list(ALGORITHMS), list(WINOGRAD_KERNELS)
+    if kernel_gradient:
+        choices.remove("fft")
+        sizes.remove("5x5")
     *others, last = map(repr, choices)
     allowed = f"{', '.join(others)} or {last}"
     if not isinstance(algorithm, str):
@@ -33,9 +37,11 @@ def resolve_algorithm(
     if algorithm not in choices:
         raise ValueError(f"algorithm must be {allowed}, got {algorithm!r}")
     size, stride, dilation = kernel_shape[-2:], convolution.stride, convolution.dilation
-    if algorithm == "winograd" and (size, stride, dilation) != (WINOGRAD_KERNEL, (1, 1), (1, 1)):
+    applies = stride == dilation == (1, 1) and size in map(WINOGRAD_KERNELS.get, sizes)
+    if algorithm == "winograd" and not applies:
         raise ValueError(
-            "algorithm 'winograd' computes 3x3 kernels with stride 1 and dilation 1, got kernels "
-            f"of {size[0]}x{size[1]}, stride {stride} and dilation {dilation}"
+            f"algorithm 'winograd' computes {' and '.join(sizes)} kernels with stride 1 and "
+            f"dilation 1, got kernels of {size[0]}x{size[1]}, stride {stride} and "
+            f"dilation {dilation}"
         )
     return ALGORITHMS[algorithm]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ._checks import check_dimensions, check_size, common_dtype, shape_of_length
-from .algorithms import FOR_KERNEL_GRADIENTS, Algorithm, resolve_algorithm
+from .algorithms import Algorithm, resolve_algorithm
 from .shapes import (
     IMAGES,
     KERNEL_SHAPE,
@@ -127,7 +127,7 @@ def plan_kernel_grad(
     check_groups(channels, num_kernels, convolution.groups)
     _check_output_grad(grad_shape, (*image_shape[:-3], num_kernels, *convolution.output_shape))
     shape = (num_kernels, channels // convolution.groups, *size)
-    method = resolve_algorithm(algorithm, shape, convolution, FOR_KERNEL_GRADIENTS)
+    method = resolve_algorithm(algorithm, shape, convolution, kernel_gradient=True)
     return _plan(shape, dtype, convolution, method)
 
 

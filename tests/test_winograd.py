@@ -12,7 +12,8 @@ from test_operations import compute, expect, operands, output_of, same_bits
 
 import convext
 
-TILE = 4
+# Results of a tile along an axis, by the size of the kernels.
+TILE = {3: 4, 5: 2}
 
 # The errors allowed, as many times those of the direct algorithm: the largest, and in the mean.
 ERROR_RATIO = 3
@@ -20,12 +21,15 @@ RMS_RATIO = 2.5
 
 
 def tile_magnitude(function, pixels, kernels, *shape, **options):
-    """Return the largest sum of absolute products of each channel, also in tiles beyond its edge.
+    """Return the largest sum of absolute products of each channel, also beyond its edges.
 
-    A tile's results share their errors, those that are dropped included.
+    A tile's results share their errors, those that are dropped included, and errors of all taps
+    are in them, also of those that meet no pixel.
     """
-    margin = [(0, 0)] * (pixels.ndim - 2) + [(0, TILE - 1)] * 2
-    larger = [(*sizes[:-2], *(n + TILE - 1 for n in sizes[-2:])) for sizes in shape]
+    taps = kernels.shape[-1]
+    edges = (taps - 1, TILE[taps] - 1)
+    margin = [(0, 0)] * (pixels.ndim - 2) + [edges] * 2
+    larger = [(*sizes[:-2], *(n + sum(edges) for n in sizes[-2:])) for sizes in shape]
     pixels = np.pad(np.abs(pixels.astype(float)), margin)
     return function(pixels, np.abs(kernels.astype(float)), *larger, **options).max((-1, -2))
 
@@ -40,19 +44,20 @@ def assert_within_tile_bound(actual, expected, magnitude):
 
 @st.composite
 def winograd_cases(draw):
-    """Draw a convolution of 3x3 kernels with any sizes, paddings, layouts and types."""
+    """Draw a convolution that Winograd's algorithm computes, any layouts and types."""
     edge = st.integers(0, 5)
+    taps = draw(st.sampled_from(list(TILE)))
     padding = draw(
         st.one_of(st.integers(0, 2), st.just("same"), st.tuples(*[st.tuples(edge, edge)] * 2))
     )
-    edges = reference.resolve_padding(padding, (3, 3), (3, 3))
-    height, width = (max(draw(st.integers(1, 22)), 3 - sum(margin)) for margin in edges)
+    edges = reference.resolve_padding(padding, (taps, taps), (taps, taps))
+    height, width = (max(draw(st.integers(1, 22)), taps - sum(margin)) for margin in edges)
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     channels, kernels = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     batch = draw(st.sampled_from([(), (1,), (2,), (5,)]))
     return Case(
         input_shape=(*batch, groups * channels, height, width),
-        kernels_shape=(groups * kernels, channels, 3, 3),
+        kernels_shape=(groups * kernels, channels, taps, taps),
         stride=1,
         padding=padding,
         dilation=1,
@@ -66,7 +71,7 @@ def winograd_cases(draw):
 
 
 @pytest.mark.parametrize("operation", ["conv2d", "conv2d_input_grad"])
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(case=winograd_cases())
 def test_winograd_agrees_with_the_definition(operation, isa, case):
     actual = compute(operation, case, algorithm="winograd")
@@ -87,6 +92,10 @@ LARGE = {
     "many channels": ((1, 513, 12, 14), (9, 513, 3, 3)),
     "many kernels": ((2, 10, 21, 9), (520, 10, 3, 3)),
     "tall": ((1, 33, 130, 7), (31, 33, 3, 3)),
+    "5x5, wide": ((1, 3, 9, 700), (5, 3, 5, 5)),
+    "5x5, many samples": ((30, 17, 6, 5), (33, 17, 5, 5)),
+    "5x5, many channels": ((1, 261, 12, 14), (9, 261, 5, 5)),
+    "5x5, many kernels": ((2, 10, 13, 9), (270, 10, 5, 5)),
 }
 
 
@@ -149,11 +158,12 @@ def test_errors_are_at_most_three_times_those_of_the_direct_algorithm(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_layout_gives_the_same_bits(isa, layout):
+@pytest.mark.parametrize("taps", TILE)
+def test_any_layout_gives_the_same_bits(isa, layout, taps):
     rng = np.random.default_rng(2)
     # Broadcast layouts repeat their first element, so that the plain copies are made of the views.
     x = lay_out(rng.standard_normal((2, 20, 11, 13), dtype=np.float32), layout)
-    w = lay_out(rng.standard_normal((18, 20, 3, 3), dtype=np.float32), layout)
+    w = lay_out(rng.standard_normal((18, 20, taps, taps), dtype=np.float32), layout)
     plain_x, plain_w = (np.array(a, np.float32, order="C") for a in (x, w))
     options = {"padding": ((2, 1), (0, 3)), "algorithm": "winograd"}
     value = convext.conv2d(plain_x, plain_w, **options)
@@ -163,19 +173,21 @@ def test_any_layout_gives_the_same_bits(isa, layout):
     assert same_bits(convext.conv2d_input_grad(g, w, x.shape, **options), gradient)
 
 
-def test_a_sample_does_not_depend_on_the_others(isa):
+@pytest.mark.parametrize("taps", TILE)
+def test_a_sample_does_not_depend_on_the_others(isa, taps):
     rng = np.random.default_rng(3)
     x = rng.standard_normal((9, 33, 14, 14), dtype=np.float32)
-    w = rng.standard_normal((40, 33, 3, 3), dtype=np.float32)
+    w = rng.standard_normal((40, 33, taps, taps), dtype=np.float32)
     whole = convext.conv2d(x, w, algorithm="winograd")
     for n in (0, 4, 8):
         assert same_bits(whole[n], convext.conv2d(x[n], w, algorithm="winograd"))
 
 
-def test_prepared_kernels_give_the_same_bits(isa):
+@pytest.mark.parametrize("taps", TILE)
+def test_prepared_kernels_give_the_same_bits(isa, taps):
     rng = np.random.default_rng(4)
     x = rng.standard_normal((3, 40, 20, 20), dtype=np.float32)
-    w = rng.standard_normal((50, 40, 3, 3), dtype=np.float32)
+    w = rng.standard_normal((50, 40, taps, taps), dtype=np.float32)
     bias = rng.standard_normal(50, dtype=np.float32)
     expected = convext.conv2d(x, w, bias=bias, padding=1)
     assert same_bits(expected, convext.conv2d(x, w, bias=bias, padding=1, algorithm="winograd"))
@@ -187,17 +199,32 @@ def test_prepared_kernels_give_the_same_bits(isa):
     assert not same_bits(convext.conv2d(x, prepared), expected)
 
 
-def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa):
+def test_many_prepared_kernels_for_few_pixels_give_the_same_bits(isa):
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((1, 256, 7, 7), dtype=np.float32)
+    w = rng.standard_normal((160, 256, 3, 3), dtype=np.float32)
+    prepared = convext.prepare_kernels(w, x.shape, padding=1, algorithm="winograd")
+    expected = convext.conv2d(x, w, padding=1, algorithm="winograd")
+    more = np.concatenate([x] * 4)
+    for _ in range(2):
+        assert same_bits(convext.conv2d(x, prepared), expected)
+        assert same_bits(convext.conv2d(more, prepared), np.concatenate([expected] * 4))
+
+
+@pytest.mark.parametrize("taps", TILE)
+def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps):
+    tile = TILE[taps]
     rng = np.random.default_rng(5)
-    x = rng.standard_normal((16, 13, 18), dtype=np.float32)
-    w = rng.standard_normal((16, 16, 3, 3), dtype=np.float32)
+    x = rng.standard_normal((16, 15, 20), dtype=np.float32)
+    w = rng.standard_normal((16, 16, taps, taps), dtype=np.float32)
     clean = convext.conv2d(x, w, algorithm="winograd")
-    for row, column in ((0, 0), (4, 9), (6, 11), (12, 17)):
+    for row, column in ((0, 0), (4, 9), (6, 11), (14, 19)):
         poisoned = x.copy()
         poisoned[3, row, column] = np.nan
         spread = np.zeros(clean.shape, bool)
         rows, columns = (
-            slice(max(0, at - 2) // TILE * TILE, at // TILE * TILE + TILE) for at in (row, column)
+            slice(max(0, at - taps + 1) // tile * tile, at // tile * tile + tile)
+            for at in (row, column)
         )
         spread[:, rows, columns] = True
         result = convext.conv2d(poisoned, w, algorithm="winograd")
@@ -215,21 +242,25 @@ def results(x, w, algorithm):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "input_shape", "num_kernels", "expected"),
+    ("dtype", "input_shape", "kernels_shape", "expected"),
     [
-        ("float32", (1, 64, 28, 28), 64, "winograd"),
-        ("float32", (16, 128, 7, 7), 128, "winograd"),
-        ("float64", (1, 64, 28, 28), 64, "winograd"),
-        ("float64", (1, 3, 100, 100), 64, "direct"),
-        ("float32", (1, 3, 100, 100), 64, "direct"),
-        ("float32", (1, 64, 100, 100), 1, "direct"),
-        ("float32", (1, 64, 2, 2), 64, "direct"),
+        ("float32", (1, 64, 28, 28), (64, 64, 3, 3), "winograd"),
+        ("float32", (16, 128, 7, 7), (128, 128, 3, 3), "winograd"),
+        ("float64", (1, 64, 28, 28), (64, 64, 3, 3), "winograd"),
+        ("float32", (16, 64, 25, 25), (32, 64, 5, 5), "winograd"),
+        ("float64", (1, 64, 28, 28), (64, 64, 5, 5), "winograd"),
+        ("float64", (1, 3, 100, 100), (64, 3, 3, 3), "direct"),
+        ("float32", (1, 3, 100, 100), (64, 3, 3, 3), "direct"),
+        ("float32", (1, 64, 100, 100), (1, 64, 3, 3), "direct"),
+        ("float32", (1, 64, 100, 100), (1, 64, 5, 5), "direct"),
+        ("float32", (1, 64, 2, 2), (64, 64, 3, 3), "direct"),
+        ("float32", (1, 3, 30, 30), (8, 3, 5, 5), "direct"),
     ],
 )
-def test_auto_takes_winograd_where_it_saves_time(isa, dtype, input_shape, num_kernels, expected):
+def test_auto_takes_winograd_where_it_saves_time(isa, dtype, input_shape, kernels_shape, expected):
     rng = np.random.default_rng(6)
     x = rng.standard_normal(input_shape).astype(dtype)
-    w = rng.standard_normal((num_kernels, input_shape[1], 3, 3)).astype(dtype)
+    w = rng.standard_normal(kernels_shape).astype(dtype)
     value = convext.conv2d(x, w, padding=1)
     assert same_bits(value, convext.conv2d(x, w, padding=1, algorithm=expected))
     other = {"direct": "winograd", "winograd": "direct"}[expected]
@@ -279,14 +310,15 @@ def test_an_algorithm_that_is_no_text_is_a_type_error(operation, algorithm):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"kernel_hw": (5, 5)}, "5x5"),
+        ({"kernel_hw": (4, 4)}, "4x4"),
         ({"kernel_hw": (3, 1)}, "3x1"),
+        ({"kernel_hw": (3, 5)}, "3x5"),
         ({"stride": 2}, r"stride \(2, 2\)"),
         ({"dilation": (1, 2)}, r"dilation \(1, 2\)"),
     ],
 )
 def test_winograd_where_it_cannot_be_is_an_error_that_says_why(operation, options, named):
-    with pytest.raises(ValueError, match=rf"(?s)'winograd'.*3x3.*{named}"):
+    with pytest.raises(ValueError, match=rf"(?s)'winograd'.*3x3 and 5x5 .*{named}"):
         call(operation, algorithm="winograd", **options)
 
 
@@ -316,10 +348,10 @@ AT_THE_EDGE_OF_MEMORY = """
     rng = np.random.default_rng(8)
     for isa in convext.get_config()["isas_supported"]:
         _dispatch.use_isa(isa)
-        for size in (3, 4, 7, 17, 33):
+        for size, taps in ((3, 3), (4, 3), (7, 3), (17, 3), (33, 3), (5, 5), (6, 5), (17, 5)):
             for channels, kernels in ((1, 1), (17, 33), (32, 16), (35, 5)):
                 x = rng.standard_normal((1, channels, size, size), dtype=np.float32)
-                w = rng.standard_normal((kernels, channels, 3, 3), dtype=np.float32)
+                w = rng.standard_normal((kernels, channels, taps, taps), dtype=np.float32)
                 options = {"padding": size % 2, "algorithm": "winograd"}
                 value = convext.conv2d(x, w, **options)
                 gradient = convext.conv2d_input_grad(value, w, x.shape, **options)

@@ -47,12 +47,12 @@ cdef extern from "microkernel.h" nogil:
         const Py_ssize_t *offset, void *to, const Py_ssize_t *start, Py_ssize_t width)
 
     ctypedef void winograd_kernels_kernel "convext_winograd_kernels"(
-        Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *taps, Py_ssize_t tap_stride,
-        void *to, Py_ssize_t stride)
+        int taps, Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *kernels,
+        Py_ssize_t tap_stride, void *to, Py_ssize_t stride)
 
     ctypedef void winograd_pixels_kernel "convext_winograd_pixels"(
-        Py_ssize_t num_tiles, Py_ssize_t num_channels, const void *panel, Py_ssize_t row_stride,
-        void *to, Py_ssize_t stride)
+        int tile, Py_ssize_t num_tiles, Py_ssize_t num_channels, const void *panel,
+        Py_ssize_t row_stride, void *to, Py_ssize_t stride)
 
     ctypedef void winograd_products_kernel "convext_winograd_products"(
         Py_ssize_t num_tiles, Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *values,
@@ -60,7 +60,7 @@ cdef extern from "microkernel.h" nogil:
         void *sums, void *errors, Py_ssize_t sums_stride, int first, int last)
 
     ctypedef void winograd_results_kernel "convext_winograd_results"(
-        Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,
+        int tile, Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,
         Py_ssize_t num_rows, Py_ssize_t num_columns, void *to)
 
     ctypedef void winograd_gradients_kernel "convext_winograd_gradients"(

@@ -1,4 +1,5 @@
-# Winograd's convolution: a correlation with 3x3 taps, one pixel apart, in tiles of 4x4 results.
+# Winograd's convolution: a correlation with 3x3 taps, one pixel apart, in tiles of 4x4 results, or
+# with 5x5 taps in tiles of 2x2.
 #
 #   out[n, k, y, x] = bias[k] + sum over c, i, j of
 #       taps[k, c, i, j] * source[n, c, top + y + i, left + x + j]
@@ -22,6 +23,8 @@ cdef struct Winograd:
     Py_ssize_t out_h, out_w
     Py_ssize_t top, left            # where the first tap of the first result meets the source
     bint swapped                    # for the input gradient
+    Py_ssize_t taps                 # of a kernel along an axis
+    Py_ssize_t tile                 # results of a tile along an axis
 
     Py_ssize_t tiles_down
     Py_ssize_t strips_across        # a row of tiles is cut into so many strips
@@ -59,11 +62,11 @@ cdef int convolve_by_winograd(
 ) except -1
 
 # The memory of transformed kernels in `kept`, which are transformed where they are not there; None
-# where that would be too much memory.
+# where that would be too much memory, or take longer to read than transforming them.
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
 
-# What the kernel gradient needs of it, too. Of a plan, its source, channels, `top`, `left` and the
-# tiles must be set.
+# What the kernel gradient needs of it, too. Of a plan, its source, channels, `top`, `left`, `taps`
+# and the tiles must be set.
 
 # A stride of at least `count` that is an odd number of cache lines: the 36 values of a tile would
 # otherwise share a few sets of the caches.

@@ -1,4 +1,4 @@
-"""Winograd's convolution F(4x4, 3x3): 36 products where the direct one needs 144.
+"""Winograd's convolutions F(4x4, 3x3) and F(2x2, 5x5): 36 products in place of 144 and of 100.
 
 Pixels and kernels are transformed, for each of the 36 values a matrix of tiles by channels meets
 one of channels by kernels, and the sums are transformed to results; see docs/winograd.md. Vectors
@@ -17,10 +17,8 @@ from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport divide_up, threads_for
 
 cdef enum:
-    TILE = 4            # results of a tile along an axis
-    TAPS = 3
-    OVERLAP = TAPS - 1  # pixels of a tile along an axis that are the next tile's, too
-    VALUES = 36         # of a transformed tile
+    POINTS = 6                  # pixels of a tile along an axis
+    VALUES = POINTS * POINTS    # of a transformed tile
 
 # The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
 # kernels in the L3 cache.
@@ -46,6 +44,10 @@ cdef Py_ssize_t MAX_CHANNELS = 2048
 # Transformed kernels take four times the memory, which is too much of it to keep beyond this.
 cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 
+# With fewer than MIN_TILES, larger 3x3 kernels are transformed in less time than it takes to read
+# them transformed from memory.
+cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
+
 cdef Py_ssize_t CACHE_LINE = 64
 
 NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
@@ -68,6 +70,8 @@ cdef bint plan_forward(
 ) noexcept nogil:
     plan.kernels = kernels.n // geometry.groups
     plan.channels = kernels.c
+    plan.taps = kernels.h
+    plan.tile = POINTS + 1 - plan.taps
     if not worthwhile(plan, images.n, kernels, geometry, out_h, out_w, algorithm):
         return False
     plan.swapped = False
@@ -83,13 +87,20 @@ cdef bint plan_input_gradient(
 ) noexcept nogil:
     plan.kernels = kernels.c
     plan.channels = kernels.n // geometry.groups
+    plan.taps = kernels.h
+    plan.tile = POINTS + 1 - plan.taps
     if not worthwhile(plan, output_grad.n, kernels, geometry, in_h, in_w, algorithm):
         return False
     plan.swapped = True
-    plan.top = geometry.padding_top - OVERLAP
-    plan.left = geometry.padding_left - OVERLAP
+    plan.top = geometry.padding_top - overlap(plan)
+    plan.left = geometry.padding_left - overlap(plan)
     finish_plan(plan, output_grad, geometry.groups, in_h, in_w, num_threads, itemsize)
     return True
+
+
+cdef inline Py_ssize_t overlap(const Winograd *plan) noexcept nogil:
+    """So many pixels of a tile along an axis are the next tile's, too."""
+    return plan.taps - 1
 
 
 cdef bint worthwhile(
@@ -99,34 +110,49 @@ cdef bint worthwhile(
     if algorithm != AUTO:
         return algorithm == WINOGRAD
     return (
-        kernels.h == TAPS and kernels.w == TAPS
+        (kernels.h == 3 or kernels.h == 5) and kernels.w == kernels.h
         and geometry.stride_h == 1 and geometry.stride_w == 1
         and geometry.dilation_h == 1 and geometry.dilation_w == 1
-        and is_faster(num_samples, out_h, out_w, plan.channels, plan.kernels)
+        and is_faster(plan, num_samples, out_h, out_w)
+    )
+
+
+cdef inline double direct_products(
+    const Winograd *plan, Py_ssize_t num_samples, Py_ssize_t out_h, Py_ssize_t out_w
+) noexcept nogil:
+    """Multiplications of the direct way, for one group."""
+    return (
+        <double> plan.taps * plan.taps * num_samples * out_h * out_w
+        * plan.channels * plan.kernels
     )
 
 
 cdef bint is_faster(
-    Py_ssize_t num_samples, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t channels,
-    Py_ssize_t kernels
+    const Winograd *plan, Py_ssize_t num_samples, Py_ssize_t out_h, Py_ssize_t out_w
 ) noexcept nogil:
     """Whether the direct way takes longer, by a tenth at least, since it rounds less.
 
     Times are in multiplications of the direct way, and were fitted to some hundred sizes of both
     types on three instruction sets: docs/winograd.md.
     """
-    cdef double tiles = <double> num_samples * divide_up(out_h, TILE) * divide_up(out_w, TILE)
-    # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
-    cdef double whole_channels = divide_up(channels, 16) * 16
-    cdef double whole_kernels = divide_up(kernels, 16) * 16
-    cdef double winograd = (
-        27 * tiles * channels * whole_kernels       # the products
-        + 320 * tiles * whole_channels              # transforming the pixels,
-        + 240 * tiles * whole_kernels               # the sums,
-        + 160 * channels * whole_kernels            # the kernels
+    cdef double tiles = (
+        <double> num_samples * divide_up(out_h, plan.tile) * divide_up(out_w, plan.tile)
     )
-    cdef double direct = <double> TAPS * TAPS * num_samples * out_h * out_w * channels * kernels
-    return channels <= MAX_CHANNELS and 1.1 * winograd < direct
+    # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
+    cdef double whole_channels = divide_up(plan.channels, 16) * 16
+    cdef double whole_kernels = divide_up(plan.kernels, 16) * 16
+    # With 25 taps the direct way comes closer to the peak, so that products are worth more of its
+    # multiplications.
+    cdef double product = 27 if plan.taps == 3 else 38
+    cdef double kernel = 160 if plan.taps == 3 else 300
+    cdef double winograd = (
+        product * tiles * plan.channels * whole_kernels
+        + 320 * tiles * whole_channels                  # transforming the pixels,
+        + 240 * tiles * whole_kernels                   # the sums,
+        + kernel * plan.channels * whole_kernels        # the kernels
+    )
+    cdef double direct = direct_products(plan, num_samples, out_h, out_w)
+    return plan.channels <= MAX_CHANNELS and 1.1 * winograd < direct
 
 
 cdef void finish_plan(
@@ -140,8 +166,7 @@ cdef void finish_plan(
     plan.out_h = out_h
     plan.out_w = out_w
     plan.num_threads = threads_for(
-        <double> TAPS * TAPS * source.n * out_h * out_w * plan.channels * plan.kernels * groups,
-        num_threads, num_threads
+        direct_products(plan, source.n, out_h, out_w) * groups, num_threads, num_threads
     )
     cut_kernels(plan)
     cut_tiles(plan)
@@ -158,13 +183,13 @@ cdef void cut_kernels(Winograd *plan) noexcept nogil:
 
 cdef void cut_tiles(Winograd *plan) noexcept nogil:
     """Cut the output into strips of a row of tiles, and these into blocks."""
-    cdef Py_ssize_t tiles_across = divide_up(plan.out_w, TILE)
+    cdef Py_ssize_t tiles_across = divide_up(plan.out_w, plan.tile)
     cdef Py_ssize_t tile_bytes = (
         VALUES * plan.channel_blocks * WINOGRAD_CHANNELS * <Py_ssize_t> plan.itemsize
     )
     cdef Py_ssize_t most = max(MIN_TILES, MAX_BLOCK_BYTES // tile_bytes)
     cdef Py_ssize_t tiles
-    plan.tiles_down = divide_up(plan.out_h, TILE)
+    plan.tiles_down = divide_up(plan.out_h, plan.tile)
     tiles = plan.source.n * plan.tiles_down * tiles_across
     if (
         tiles <= MAX_SINGLE_BLOCK_BYTES // tile_bytes
@@ -177,8 +202,8 @@ cdef void cut_tiles(Winograd *plan) noexcept nogil:
 
 
 cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil:
-    cdef Py_ssize_t tiles_across = divide_up(plan.out_w, TILE)
-    plan.tiles_down = divide_up(plan.out_h, TILE)
+    cdef Py_ssize_t tiles_across = divide_up(plan.out_w, plan.tile)
+    plan.tiles_down = divide_up(plan.out_h, plan.tile)
     plan.strips_across = divide_up(tiles_across, most)
     plan.strip_tiles = divide_up(tiles_across, plan.strips_across)
     plan.num_strips = plan.source.n * plan.strips_across * plan.tiles_down
@@ -216,7 +241,7 @@ cdef void transform_piece(
     cdef Py_ssize_t count = min(plan.width, plan.kernels - kernel)
     cdef Py_ssize_t channel = channel_block * WINOGRAD_CHANNELS
     cdef Py_ssize_t channels = min(WINOGRAD_CHANNELS, plan.channels - channel)
-    cdef Py_ssize_t area = TAPS * TAPS
+    cdef Py_ssize_t area = plan.taps * plan.taps
     cdef Py_ssize_t kernel_stride = kernels.n_stride, channel_stride = kernels.c_stride
     cdef Py_ssize_t c, i, j, run = 1
     cdef const real *first
@@ -227,22 +252,22 @@ cdef void transform_piece(
         first = <const real *> kernels.data + group * plan.kernels * kernels.n_stride
     first += kernel * kernel_stride + channel * channel_stride
 
-    if kernels.w_stride == 1 and kernels.h_stride == TAPS:
+    if kernels.w_stride == 1 and kernels.h_stride == plan.taps:
         run = channels * area if channel_stride == area else area
     c = 0
     while c < channels:
-        for i in range(TAPS if run == 1 else 1):
-            for j in range(TAPS if run == 1 else 1):
+        for i in range(plan.taps if run == 1 else 1):
+            for j in range(plan.taps if run == 1 else 1):
                 plan.micro.interleave(
                     run, count,
                     first + c * channel_stride + i * kernels.h_stride + j * kernels.w_stride,
-                    kernel_stride, 1, taps + (c * area + i * TAPS + j) * plan.width, plan.width
+                    kernel_stride, 1, taps + (c * area + i * plan.taps + j) * plan.width, plan.width
                 )
         c += max(<Py_ssize_t> 1, run // area)
 
     # Turned around, the taps are read from the last one on.
     plan.micro.winograd_kernels(
-        channels, count,
+        <int> plan.taps, channels, count,
         taps + (area - 1) * plan.width if plan.swapped else taps,
         -plan.width if plan.swapped else plan.width,
         to, plan.piece_stride
@@ -251,7 +276,7 @@ cdef void transform_piece(
 
 cdef inline Py_ssize_t taps_size(const Winograd *plan) noexcept nogil:
     """Elements of the scratch memory of transform_piece."""
-    return aligned_size(WINOGRAD_CHANNELS * TAPS * TAPS * plan.width, plan.itemsize)
+    return aligned_size(WINOGRAD_CHANNELS * plan.taps * plan.taps * plan.width, plan.itemsize)
 
 
 cdef int transform_units(
@@ -283,8 +308,8 @@ cdef struct Scratch:
     Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
     Py_ssize_t sums         # [VALUES][tiles][width], at the panel's place
     Py_ssize_t errors       # of these sums, likewise
-    Py_ssize_t results      # [TILE rows of a strip][columns][width]
-    Py_ssize_t rows         # [width][TILE rows of a strip][columns]
+    Py_ssize_t results      # [tile rows of a strip][columns][width]
+    Py_ssize_t rows         # [width][tile rows of a strip][columns]
     Py_ssize_t bias         # [width]
     Py_ssize_t taps         # for transform_piece
     Py_ssize_t piece        # transformed kernels
@@ -292,7 +317,7 @@ cdef struct Scratch:
 
 
 cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil:
-    return plan.strip_tiles * TILE + OVERLAP
+    return plan.strip_tiles * plan.tile + overlap(plan)
 
 
 cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
@@ -301,15 +326,16 @@ cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
         panel_columns(plan) * WINOGRAD_CHANNELS * <Py_ssize_t> plan.itemsize
     )
     return max(<Py_ssize_t> 1, min(
-        min(plan.block_strips, plan.tiles_down), (MAX_PANEL_BYTES // row_bytes - OVERLAP) // TILE
+        min(plan.block_strips, plan.tiles_down),
+        (MAX_PANEL_BYTES // row_bytes - overlap(plan)) // plan.tile
     ))
 
 
 cdef Scratch arrange(const Winograd *plan) noexcept nogil:
     cdef Scratch layout
-    cdef Py_ssize_t strip = plan.strip_tiles * TILE * TILE * plan.width
+    cdef Py_ssize_t strip = plan.strip_tiles * plan.tile * plan.tile * plan.width
     cdef Py_ssize_t panel = (
-        (panel_strips(plan) * TILE + OVERLAP) * panel_columns(plan) * WINOGRAD_CHANNELS
+        (panel_strips(plan) * plan.tile + overlap(plan)) * panel_columns(plan) * WINOGRAD_CHANNELS
     )
     layout.values = 0
     layout.panel = layout.sums = aligned_size(
@@ -361,9 +387,9 @@ cdef void transform_strips(
     real *values
 ) noexcept nogil:
     """Transform `count` strips that lie below each other."""
-    cdef Py_ssize_t top = plan.top + strip % plan.tiles_down * TILE
+    cdef Py_ssize_t top = plan.top + strip % plan.tiles_down * plan.tile
     cdef Py_ssize_t left = (
-        plan.left + strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * TILE
+        plan.left + strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
     )
     cdef Py_ssize_t row_size = panel_columns(plan) * WINOGRAD_CHANNELS
     cdef Py_ssize_t b, i, channel, channels
@@ -377,11 +403,12 @@ cdef void transform_strips(
         channels = min(WINOGRAD_CHANNELS, plan.channels - channel)
         fill_panel(
             plan, image + channel * plan.source.c_stride, channels, top, left,
-            count * TILE + OVERLAP, panel
+            count * plan.tile + overlap(plan), panel
         )
         for i in range(count):
             plan.micro.winograd_pixels(
-                plan.strip_tiles, channels, panel + i * TILE * row_size, row_size,
+                <int> plan.tile, plan.strip_tiles, channels,
+                panel + i * plan.tile * row_size, row_size,
                 values + b * plan.value_size + i * plan.strip_tiles * WINOGRAD_CHANNELS,
                 plan.value_stride
             )
@@ -444,12 +471,13 @@ cdef void finish_unit(
         memset(offset, 0, count * sizeof(real))
     for strip in range(first, last):
         sample = strip // (plan.tiles_down * plan.strips_across)
-        top = strip % plan.tiles_down * TILE
-        left = strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * TILE
-        num_rows = min(<Py_ssize_t> TILE, plan.out_h - top)
-        num_columns = min(plan.strip_tiles * TILE, plan.out_w - left)
+        top = strip % plan.tiles_down * plan.tile
+        left = strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
+        num_rows = min(plan.tile, plan.out_h - top)
+        num_columns = min(plan.strip_tiles * plan.tile, plan.out_w - left)
         plan.micro.winograd_results(
-            count, scratch + layout.sums + (strip - first) * plan.strip_tiles * plan.width,
+            <int> plan.tile, count,
+            scratch + layout.sums + (strip - first) * plan.strip_tiles * plan.width,
             plan.sum_stride, offset, num_rows, num_columns, results
         )
         store_results(
@@ -611,6 +639,17 @@ cdef inline void *first_line(cnp.ndarray memory) noexcept:
     )
 
 
+cdef bint worth_keeping(const Winograd *plan, Py_ssize_t bytes) noexcept nogil:
+    """Whether transformed kernels are read faster than made anew at each call.
+
+    5x5 kernels become little larger.
+    """
+    return bytes <= MAX_KEPT_BYTES and (
+        bytes <= MAX_READ_BYTES or plan.taps == 5
+        or plan.num_strips * plan.strip_tiles >= MIN_TILES
+    )
+
+
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept):
     cdef Py_ssize_t units = num_units(plan)
     cdef Py_ssize_t size = units * unit_size(plan) * <Py_ssize_t> plan.itemsize
@@ -618,7 +657,9 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
     cdef cnp.ndarray memory = kept.get(key)
     cdef Interrupt interrupt
     cdef int status
-    if memory is not None or size > MAX_KEPT_BYTES:
+    if not worth_keeping(plan, size):
+        return None
+    if memory is not None:
         return memory
     memory = np.empty(size + CACHE_LINE, np.uint8)
     cdef void *to = first_line(memory)

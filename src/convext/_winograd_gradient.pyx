@@ -134,6 +134,8 @@ cdef void describe_tiles(
     tiles.itemsize = itemsize
     tiles.source = source[0]
     tiles.channels = channels
+    tiles.taps = TAPS
+    tiles.tile = TILE
     tiles.channel_blocks = divide_up(channels, WINOGRAD_CHANNELS)
     tiles.out_h = output_grad.h
     tiles.out_w = output_grad.w

@@ -86,21 +86,22 @@ typedef void convext_unfold(ptrdiff_t num_pixels, ptrdiff_t num_pieces, const vo
                             const ptrdiff_t *offset, void *to, const ptrdiff_t *start,
                             ptrdiff_t width);
 
-/* Winograd's convolution of 3x3 taps, in tiles of 4x4 results: 36 values of a kernel and of the 6x6
- * pixels under a tile, their products, summed over the channels, and the results from these sums.
+/* Winograd's convolution of 3x3 taps, in tiles of 4x4 results, or of 5x5 taps, in tiles of 2x2: 36
+ * values of a kernel and of the 6x6 pixels under a tile, their products, summed over the channels,
+ * and the results from these sums. `taps` and `tile` are the sizes along an axis.
  * Side by side lie CONVEXT_WINOGRAD_CHANNELS channels of a pixel, here 32, and `width` kernels of a
  * channel; the i-th value lies i * stride elements behind the first. Counts of kernels and of
  * channels are rounded up to whole vectors.
  *
- * Kernels: tap t of channel c of kernel k is taps[c * 9 * width + t * tap_stride + k], and its
- * values go to to[c * width + k], ... */
-typedef void convext_winograd_kernels(ptrdiff_t num_channels, ptrdiff_t num_kernels,
-                                      const void *taps, ptrdiff_t tap_stride, void *to,
+ * Kernels: tap t of channel c of kernel k is from[c * taps * taps * width + t * tap_stride + k],
+ * and its values go to to[c * width + k], ... */
+typedef void convext_winograd_kernels(int taps, ptrdiff_t num_channels, ptrdiff_t num_kernels,
+                                      const void *from, ptrdiff_t tap_stride, void *to,
                                       ptrdiff_t stride);
 
 /* Pixels, of a row of tiles: pixel (y, x) of channel c is panel[y * row_stride + x * 32 + c], and
  * the values of a tile go to to[tile * 32 + c], ... */
-typedef void convext_winograd_pixels(ptrdiff_t num_tiles, ptrdiff_t num_channels,
+typedef void convext_winograd_pixels(int tile, ptrdiff_t num_tiles, ptrdiff_t num_channels,
                                      const void *panel, ptrdiff_t row_stride, void *to,
                                      ptrdiff_t stride);
 
@@ -118,10 +119,10 @@ typedef void convext_winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channe
                                        ptrdiff_t sums_stride, int first, int last);
 
 /* Results, of a row of tiles: from the sums of a tile, sums[tile * width + k], ..., for each kernel
- * k plus bias[k], to to[(y * num_columns + x) * width + k] for every y < num_rows (at most 4) and
- * x < num_columns. */
-typedef void convext_winograd_results(ptrdiff_t num_kernels, const void *sums, ptrdiff_t stride,
-                                      const void *bias, ptrdiff_t num_rows,
+ * k plus bias[k], to to[(y * num_columns + x) * width + k] for every y < num_rows (at most `tile`)
+ * and x < num_columns. */
+typedef void convext_winograd_results(int tile, ptrdiff_t num_kernels, const void *sums,
+                                      ptrdiff_t stride, const void *bias, ptrdiff_t num_rows,
                                       ptrdiff_t num_columns, void *to);
 
 /* Winograd's kernel gradient: the 36 values of 4x4 output gradients, for the products with those of

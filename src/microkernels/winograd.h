@@ -1,6 +1,7 @@
-/* The transforms of Winograd's convolution F(4x4, 3x3), on vectors of channels or of kernels:
- * correlating 6x6 pixels with 3x3 taps to 4x4 results is evaluating both as polynomials at six
- * points along each axis, multiplying 36 values, and interpolating.
+/* The transforms of Winograd's convolutions F(4x4, 3x3) and F(2x2, 5x5), on vectors of channels or of
+ * kernels: correlating 6x6 pixels with 3x3 taps to 4x4 results, or with 5x5 taps to 2x2, is
+ * evaluating both as polynomials at six points along each axis, multiplying 36 values, and
+ * interpolating.
  *
  * The points are 0, infinity, +-43/64 and +-3/2, in this order. With them errors grow little, and all
  * factors but those of the kernels are exact in float; see docs/winograd.md. */
@@ -15,7 +16,7 @@
 #define SQUARE_A (POINT_A * POINT_A)
 #define SQUARE_B (POINT_B * POINT_B)
 
-enum { TILE = 4, TAPS = 3, POINTS = 6, CHANNELS = CONVEXT_WINOGRAD_CHANNELS };
+enum { POINTS = 6, MAX_TAPS = 5, MAX_TILE = 4, CHANNELS = CONVEXT_WINOGRAD_CHANNELS };
 
 /* Sums of so many tiles and vectors of kernels fit the registers, in two chains that take turns at the
  * channels of a run. Short runs round less, but then there must be room for the sums of the run
@@ -29,17 +30,27 @@ enum { RUN = 16, PRODUCT_TILES = 3, PRODUCT_VECTORS = 2 };
 #endif
 enum { WIDTH = 2 * LANES };
 
-/* The values of a polynomial of three taps, without the factors of `kernel_factor`. */
-CONVEXT_INLINE void evaluate_taps(const vec tap[TAPS], vec value[POINTS])
+/* The values of a polynomial at a point and at its negative. */
+CONVEXT_INLINE void evaluate_pair(const int taps, const vec tap[MAX_TAPS], real point, real square,
+                                  vec value[2])
 {
-    const vec even_a = tap[0] + (real)SQUARE_A * tap[2];
-    const vec even_b = tap[0] + (real)SQUARE_B * tap[2];
+    vec even = tap[taps - 1], odd = tap[taps - 2];
+    if (taps == 5) {
+        even = tap[2] + square * even;
+        odd = tap[1] + square * odd;
+    }
+    even = tap[0] + square * even;
+    value[0] = even + point * odd;
+    value[1] = even - point * odd;
+}
+
+/* The values of a polynomial of three or five taps, without the factors of `kernel_factor`. */
+CONVEXT_INLINE void evaluate_taps(const int taps, const vec tap[MAX_TAPS], vec value[POINTS])
+{
     value[0] = tap[0];
-    value[1] = tap[2];
-    value[2] = even_a + (real)POINT_A * tap[1];
-    value[3] = even_a - (real)POINT_A * tap[1];
-    value[4] = even_b + (real)POINT_B * tap[1];
-    value[5] = even_b - (real)POINT_B * tap[1];
+    value[1] = tap[taps - 1];
+    evaluate_pair(taps, tap, POINT_A, SQUARE_A, value + 2);
+    evaluate_pair(taps, tap, POINT_B, SQUARE_B, value + 4);
 }
 
 /* One over the product of a point's distances from the other ones. */
@@ -52,22 +63,25 @@ static const double kernel_factor[POINTS] = {
     1 / (2 * SQUARE_B * (SQUARE_B - SQUARE_A)),
 };
 
-CONVEXT_INLINE void transform_kernel(const real *taps, ptrdiff_t tap_stride, real *to,
-                                     ptrdiff_t to_stride)
+CONVEXT_INLINE void transform_kernel(const int taps, const real *from, ptrdiff_t tap_stride,
+                                     real *to, ptrdiff_t to_stride)
 {
-    vec columns[TAPS][POINTS], values[POINTS];
-    UNROLL(3)
-    for (int j = 0; j < TAPS; j++) {
-        vec column[TAPS];
-        UNROLL(3)
-        for (int i = 0; i < TAPS; i++)
-            column[i] = load(taps + (i * TAPS + j) * tap_stride);
-        evaluate_taps(column, columns[j]);
+    vec columns[MAX_TAPS][POINTS], values[POINTS];
+    UNROLL(5)
+    for (int j = 0; j < taps; j++) {
+        vec column[MAX_TAPS];
+        UNROLL(5)
+        for (int i = 0; i < taps; i++)
+            column[i] = load(from + (i * taps + j) * tap_stride);
+        evaluate_taps(taps, column, columns[j]);
     }
     UNROLL(6)
     for (int i = 0; i < POINTS; i++) {
-        const vec row[TAPS] = {columns[0][i], columns[1][i], columns[2][i]};
-        evaluate_taps(row, values);
+        vec row[MAX_TAPS];
+        UNROLL(5)
+        for (int j = 0; j < taps; j++)
+            row[j] = columns[j][i];
+        evaluate_taps(taps, row, values);
         UNROLL(6)
         for (int j = 0; j < POINTS; j++)
             store(to + (i * POINTS + j) * to_stride,
@@ -75,15 +89,23 @@ CONVEXT_INLINE void transform_kernel(const real *taps, ptrdiff_t tap_stride, rea
     }
 }
 
-static void winograd_kernels(ptrdiff_t num_channels, ptrdiff_t num_kernels, const void *taps_,
-                             ptrdiff_t tap_stride, void *to_, ptrdiff_t to_stride)
+CONVEXT_INLINE void transform_kernels(const int taps, ptrdiff_t num_channels,
+                                      ptrdiff_t num_kernels, const real *from,
+                                      ptrdiff_t tap_stride, real *to, ptrdiff_t to_stride)
 {
-    const real *taps = taps_;
-    real *to = to_;
     for (ptrdiff_t c = 0; c < num_channels; c++)
         for (ptrdiff_t k = 0; k < num_kernels; k += LANES)
-            transform_kernel(taps + c * TAPS * TAPS * WIDTH + k, tap_stride, to + c * WIDTH + k,
-                             to_stride);
+            transform_kernel(taps, from + c * taps * taps * WIDTH + k, tap_stride,
+                             to + c * WIDTH + k, to_stride);
+}
+
+static void winograd_kernels(int taps, ptrdiff_t num_channels, ptrdiff_t num_kernels,
+                             const void *from, ptrdiff_t tap_stride, void *to, ptrdiff_t to_stride)
+{
+    if (taps == 3)
+        transform_kernels(3, num_channels, num_kernels, from, tap_stride, to, to_stride);
+    else
+        transform_kernels(5, num_channels, num_kernels, from, tap_stride, to, to_stride);
 }
 
 /* Two of the values of six pixels: at 0 and infinity, at +-A or at +-B. */
@@ -104,56 +126,68 @@ CONVEXT_INLINE void transform_pixels(const int pair, const vec pixel[POINTS], ve
     }
 }
 
+/* One pair of rows of a column of six pixels. */
+CONVEXT_INLINE void transform_column(const int pair, const real *pixels, ptrdiff_t row_stride,
+                                     const int column, vec row[2][POINTS])
+{
+    vec pixel[POINTS], value[2];
+    UNROLL(6)
+    for (int i = 0; i < POINTS; i++)
+        pixel[i] = load(pixels + i * row_stride);
+    transform_pixels(pair, pixel, value);
+    row[0][column] = value[0];
+    row[1][column] = value[1];
+}
+
 /* One pair of rows of the transforms of neighbouring tiles. In registers: these rows of the six
- * columns of a tile, two of which are the next tile's, too. */
-CONVEXT_INLINE void transform_row_pair(const int pair, ptrdiff_t num_tiles, const real *panel,
-                                       ptrdiff_t row_stride, real *to, ptrdiff_t to_stride)
+ * columns of a tile, all but `tile` of which are the next tile's, too. */
+CONVEXT_INLINE void transform_row_pair(const int tile, const int pair, ptrdiff_t num_tiles,
+                                       const real *panel, ptrdiff_t row_stride, real *to,
+                                       ptrdiff_t to_stride)
 {
     vec row[2][POINTS];
-    for (ptrdiff_t tile = -1; tile < num_tiles; tile++) {
+    UNROLL(6)
+    for (int j = 0; j < POINTS - tile; j++)
+        transform_column(pair, panel + j * CHANNELS, row_stride, j + tile, row);
+    for (ptrdiff_t t = 0; t < num_tiles; t++) {
         UNROLL(6)
-        for (int j = 0; j < POINTS; j++) {
-            vec pixel[POINTS], value[2];
-            if (j < POINTS - TILE) {
-                row[0][j] = row[0][j + TILE];
-                row[1][j] = row[1][j + TILE];
-                continue;
-            }
-            if (tile < 0 && j < TILE)
-                continue;
-            UNROLL(6)
-            for (int i = 0; i < POINTS; i++)
-                pixel[i] = load(panel + i * row_stride + (tile * TILE + j) * CHANNELS);
-            transform_pixels(pair, pixel, value);
-            row[0][j] = value[0];
-            row[1][j] = value[1];
+        for (int j = 0; j < POINTS - tile; j++) {
+            row[0][j] = row[0][j + tile];
+            row[1][j] = row[1][j + tile];
         }
-        if (tile < 0)
-            continue;
+        UNROLL(6)
+        for (int j = POINTS - tile; j < POINTS; j++)
+            transform_column(pair, panel + (t * tile + j) * CHANNELS, row_stride, j, row);
         UNROLL(2)
         for (int i = 0; i < 2; i++)
             UNROLL(3)
             for (int p = 0; p < POINTS / 2; p++) {
                 vec value[2];
                 transform_pixels(p, row[i], value);
-                store(to + (i * POINTS + 2 * p) * to_stride + tile * CHANNELS, value[0]);
-                store(to + (i * POINTS + 2 * p + 1) * to_stride + tile * CHANNELS, value[1]);
+                store(to + (i * POINTS + 2 * p) * to_stride + t * CHANNELS, value[0]);
+                store(to + (i * POINTS + 2 * p + 1) * to_stride + t * CHANNELS, value[1]);
             }
     }
 }
 
-static void winograd_pixels(ptrdiff_t num_tiles, ptrdiff_t num_channels, const void *panel_,
-                            ptrdiff_t row_stride, void *to_, ptrdiff_t to_stride)
+CONVEXT_INLINE void transform_row(const int tile, ptrdiff_t num_tiles, ptrdiff_t num_channels,
+                                  const real *panel, ptrdiff_t row_stride, real *to,
+                                  ptrdiff_t to_stride)
 {
-    const real *panel = panel_;
-    real *to = to_;
-    for (ptrdiff_t c = 0; c < num_channels; c += LANES) {
-        transform_row_pair(0, num_tiles, panel + c, row_stride, to + c, to_stride);
-        transform_row_pair(1, num_tiles, panel + c, row_stride, to + c + 2 * POINTS * to_stride,
-                           to_stride);
-        transform_row_pair(2, num_tiles, panel + c, row_stride, to + c + 4 * POINTS * to_stride,
-                           to_stride);
-    }
+    for (ptrdiff_t c = 0; c < num_channels; c += LANES)
+        UNROLL(3)
+        for (int pair = 0; pair < POINTS / 2; pair++)
+            transform_row_pair(tile, pair, num_tiles, panel + c, row_stride,
+                               to + c + 2 * pair * POINTS * to_stride, to_stride);
+}
+
+static void winograd_pixels(int tile, ptrdiff_t num_tiles, ptrdiff_t num_channels,
+                            const void *panel, ptrdiff_t row_stride, void *to, ptrdiff_t to_stride)
+{
+    if (tile == 4)
+        transform_row(4, num_tiles, num_channels, panel, row_stride, to, to_stride);
+    else
+        transform_row(2, num_tiles, num_channels, panel, row_stride, to, to_stride);
 }
 
 /* The kernels of the next value are asked for early: they come from far away. */
@@ -204,9 +238,15 @@ CONVEXT_INLINE void add_run(const int tiles, const int vectors, ptrdiff_t num_ch
         UNROLL(16)
         for (int c = 0; c < RUN; c++)
             add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[c % 2]);
-    else
-        for (ptrdiff_t c = 0; c < num_channels; c++)
+    else {
+        ptrdiff_t c = 0;
+        for (; c + 2 <= num_channels; c += 2)
+            UNROLL(2)
+            for (int i = 0; i < 2; i++)
+                add_channel(tiles, vectors, values + c + i, kernels + (c + i) * WIDTH, chain[i]);
+        if (c < num_channels)
             add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[0]);
+    }
     add_sums(tiles, vectors, chain[0], chain[1], sum);
 }
 
@@ -314,11 +354,15 @@ static void winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channels, ptrdi
     }
 }
 
-CONVEXT_INLINE void interpolate(const vec sum[POINTS], vec result[TILE])
+CONVEXT_INLINE void interpolate(const int tile, const vec sum[POINTS], vec result[MAX_TILE])
 {
     const vec even_a = sum[2] + sum[3], odd_a = sum[2] - sum[3];
     const vec even_b = sum[4] + sum[5], odd_b = sum[4] - sum[5];
     result[0] = sum[0] + (even_a + even_b);
+    if (tile == 2) {
+        result[1] = (real)POINT_A * odd_a + ((real)POINT_B * odd_b + sum[1]);
+        return;
+    }
     result[1] = (real)POINT_A * odd_a + (real)POINT_B * odd_b;
     result[2] = (real)SQUARE_A * even_a + (real)SQUARE_B * even_b;
     result[3] = (real)(SQUARE_A * POINT_A) * odd_a
@@ -326,29 +370,29 @@ CONVEXT_INLINE void interpolate(const vec sum[POINTS], vec result[TILE])
 }
 
 /* The results of one tile that lie in the image, `rows` x `columns` of them. */
-CONVEXT_INLINE void transform_sums(const real *sums, ptrdiff_t sums_stride, vec bias,
-                                   ptrdiff_t rows, ptrdiff_t columns, real *to,
+CONVEXT_INLINE void transform_sums(const int tile, const real *sums, ptrdiff_t sums_stride,
+                                   vec bias, ptrdiff_t rows, ptrdiff_t columns, real *to,
                                    ptrdiff_t row_stride)
 {
-    vec column[POINTS][TILE];
+    vec column[POINTS][MAX_TILE];
     UNROLL(6)
     for (int j = 0; j < POINTS; j++) {
         vec sum[POINTS];
         UNROLL(6)
         for (int i = 0; i < POINTS; i++)
             sum[i] = load(sums + (i * POINTS + j) * sums_stride);
-        interpolate(sum, column[j]);
+        interpolate(tile, sum, column[j]);
     }
     UNROLL(4)
-    for (int r = 0; r < TILE; r++) {
-        vec result[TILE];
+    for (int r = 0; r < tile; r++) {
+        vec result[MAX_TILE];
         const vec row[POINTS] = {column[0][r], column[1][r], column[2][r],
                                  column[3][r], column[4][r], column[5][r]};
         if (r == rows)
             return;
-        interpolate(row, result);
+        interpolate(tile, row, result);
         UNROLL(4)
-        for (int c = 0; c < TILE; c++) {
+        for (int c = 0; c < tile; c++) {
             if (c == columns)
                 break;
             store(to + r * row_stride + c * WIDTH, result[c] + bias);
@@ -356,16 +400,24 @@ CONVEXT_INLINE void transform_sums(const real *sums, ptrdiff_t sums_stride, vec 
     }
 }
 
-static void winograd_results(ptrdiff_t num_kernels, const void *sums_, ptrdiff_t sums_stride,
-                             const void *bias_, ptrdiff_t num_rows, ptrdiff_t num_columns,
-                             void *to_)
+CONVEXT_INLINE void transform_row_of_sums(const int tile, ptrdiff_t num_kernels, const real *sums,
+                                          ptrdiff_t sums_stride, const real *bias,
+                                          ptrdiff_t num_rows, ptrdiff_t num_columns, real *to)
 {
-    const real *sums = sums_, *bias = bias_;
-    real *to = to_;
-    for (ptrdiff_t x = 0; x < num_columns; x += TILE)
+    for (ptrdiff_t x = 0; x < num_columns; x += tile)
         for (ptrdiff_t k = 0; k < num_kernels; k += LANES)
-            transform_sums(sums + x / TILE * WIDTH + k, sums_stride, load(bias + k), num_rows,
-                           num_columns - x, to + x * WIDTH + k, num_columns * WIDTH);
+            transform_sums(tile, sums + x / tile * WIDTH + k, sums_stride, load(bias + k),
+                           num_rows, num_columns - x, to + x * WIDTH + k, num_columns * WIDTH);
+}
+
+static void winograd_results(int tile, ptrdiff_t num_kernels, const void *sums,
+                             ptrdiff_t sums_stride, const void *bias, ptrdiff_t num_rows,
+                             ptrdiff_t num_columns, void *to)
+{
+    if (tile == 4)
+        transform_row_of_sums(4, num_kernels, sums, sums_stride, bias, num_rows, num_columns, to);
+    else
+        transform_row_of_sums(2, num_kernels, sums, sums_stride, bias, num_rows, num_columns, to);
 }
 
 #endif

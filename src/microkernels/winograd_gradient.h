@@ -6,6 +6,9 @@
 
 #include "winograd.h"
 
+/* Output gradients of a tile, and taps, along an axis. */
+enum { TILE = 4, TAPS = 3 };
+
 /* The values of a polynomial of four output gradients. */
 CONVEXT_INLINE void evaluate_gradients(const vec gradient[TILE], vec value[POINTS])
 {

@@ -64,7 +64,7 @@ def relative_error(found, true):
 @pytest.mark.parametrize("elements", [1 << 21, 600])
 def test_kernels_are_recovered_from_exact_data(options, bias, elements, monkeypatch, isa):
     monkeypatch.setattr(blocks, "MAX_ELEMENTS", elements)
-    monkeypatch.setattr(solve, "MAX_ELEMENTS", elements)
+    monkeypatch.setattr(solve, "DECOMPOSED_ELEMENTS", elements)
     images, targets, kernels = exact_data(bias, **options)
     solution = solve_kernels(images, targets, (3, 2), bias=bias is not None, **options)
     np.testing.assert_allclose(solution.kernels, kernels, rtol=0, atol=1e-12 * abs(kernels).max())
@@ -287,3 +287,14 @@ def test_bad_input_is_named(case):
     arguments, options, error, message = bad_calls()[case]
     with pytest.raises(error, match=message):
         solve_kernels(*arguments, **options)
+
+
+def test_unknowns_of_very_different_size_are_all_determined():
+    rng = np.random.default_rng(0)
+    image = 1e9 * rng.random((1, 40, 40))
+    target = convext.conv2d(image, np.full((1, 1, 2, 2), 0.25)) + 3.0
+    solution = solve_kernels(image, target, (2, 2), bias=True)
+    np.testing.assert_allclose(solution.kernels, 0.25, rtol=1e-12)
+    np.testing.assert_allclose(solution.bias, 3.0, rtol=1e-5)
+    assert solution.rank == 5
+    assert 1e6 < solution.condition < math.inf

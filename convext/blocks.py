@@ -57,12 +57,13 @@ def blocks(
 
 def patch_rows(
     block: Block, kernel_size: tuple[int, int], options: Convolution, max_elements: int
-) -> Iterator[tuple[Matrix, Matrix, Matrix | None]]:
+) -> Iterator[tuple[Matrix, Matrix, Matrix]]:
     """Yield the patches of a block as rows, about `max_elements` at a time.
 
     With them come their targets (rows, K), and 1 where these count, else 0: (rows, K or 1).
     """
     images, targets, mask = block
+    counts = np.broadcast_to(True, targets[:, :1].shape) if mask is None else mask
     _, kernels, height, width = targets.shape
     taps = images.shape[1] * math.prod(kernel_size)
     step = max(1, max_elements // (width * (taps + kernels)))
@@ -70,9 +71,9 @@ def patch_rows(
         for top in range(0, height, step):
             some = sample, slice(None), slice(top, top + step)
             sides = targets[some].reshape(kernels, -1).T
-            counts = None if mask is None else as_float64(mask[some]).reshape(-1, len(sides)).T
+            counted = as_float64(counts[some]).reshape(-1, len(sides)).T
             shape = len(sides) // width, width
-            yield _patches(images[sample], top, shape, kernel_size, options), sides, counts
+            yield _patches(images[sample], top, shape, kernel_size, options), sides, counted
 
 
 def _patches(

@@ -165,9 +165,6 @@ def solve_triangle(
 def add_rows(triangle: Matrix, rows: Matrix) -> Matrix:
     """Return the triangle of [X Y] with more rows, from that without them."""
     combined: Matrix = np.linalg.qr(np.vstack([triangle, rows]), mode="r")  # type: ignore[assignment]
-    if len(combined) < triangle.shape[1]:
-        missing = triangle.shape[1] - len(combined)
-        combined = np.vstack([combined, np.zeros((missing, triangle.shape[1]))])
     return combined
 
 

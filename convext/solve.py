@@ -303,10 +303,8 @@ class _Problem:
                 rows = np.hstack([taps, ones])
                 for k in range(count):
                     own = sides if count == 1 else sides[:, k : k + 1]
-                    every = np.hstack([rows, own])
-                    if counts is not None:
-                        every *= counts[:, k % counts.shape[1], np.newaxis]
-                    triangles[k] = add_rows(triangles[k], every)
+                    counted = counts[:, k % counts.shape[1], np.newaxis]
+                    triangles[k] = add_rows(triangles[k], counted * np.hstack([rows, own]))
         num_rows = int(self.statistics.counts.max())
         results = [solve_triangle(triangle, unknowns, ridge, num_rows) for triangle in triangles]
         weights = np.hstack([result.values for result, _ in results]).T

@@ -564,8 +564,6 @@ class PatchStatistics:
         """
         taps = self.num_unknowns - self.bias
         for rows, _, counts in patch_rows(block, self.kernel_shape, options, MASKED_ELEMENTS):
-            if counts is None:
-                continue
             if counts.shape[1] > len(self.products):
                 self.products = np.repeat(self.products, counts.shape[1], axis=0)
             for products, counted in zip(self.products, counts.T, strict=True):

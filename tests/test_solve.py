@@ -259,6 +259,22 @@ def test_a_penalty_determines_what_the_data_do_not():
     assert solution.rank == 1
 
 
+def test_a_small_penalty_makes_smooth_images_well_posed_by_decomposition():
+    rng = np.random.default_rng(0)
+    image = gaussian_filter(rng.random((1, 60, 60)), (0, 2.5, 2.5))
+    matrix = patch_matrix(image, 5, bias=True)
+    target = rng.random(len(matrix))
+    l2 = 1e-13
+    solution = solve_kernels(image, target.reshape(1, 56, 56), (5, 5), bias=True, l2=l2)
+    ridge = np.diag(np.sqrt(l2 * target.size) * np.append(np.ones(25), 0))
+    system = np.vstack([matrix, ridge])
+    expected = np.linalg.lstsq(system, np.append(target, np.zeros(26)), rcond=0)[0]
+    assert np.linalg.cond(system) > 3e5
+    weights = np.append(solution.kernels, solution.bias)
+    np.testing.assert_allclose(weights, expected, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(solution.loss, np.mean((matrix @ expected - target) ** 2), rtol=1e-6)
+
+
 def bad_calls():
     images, targets, _ = exact_data()
     mask = np.ones(targets.shape, bool)

@@ -37,7 +37,7 @@ def resolve_algorithm(
     if algorithm not in choices:
         raise ValueError(f"algorithm must be {allowed}, got {algorithm!r}")
     size, stride, dilation = kernel_shape[-2:], convolution.stride, convolution.dilation
-    applies = stride == dilation == (1, 1) and size in map(WINOGRAD_KERNELS.get, sizes)
+    applies = stride == dilation == (1, 1) and size in [WINOGRAD_KERNELS[name] for name in sizes]
     if algorithm == "winograd" and not applies:
         raise ValueError(
             f"algorithm 'winograd' computes {' and '.join(sizes)} kernels with stride 1 and "

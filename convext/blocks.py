@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_float64
 from .shapes import Convolution
+
+Matrix: TypeAlias = npt.NDArray[np.float64]
 
 # Elements of the images and targets of a block, together: 16 MiB in float64.
 MAX_ELEMENTS = 1 << 21
@@ -51,6 +53,50 @@ def blocks(
             yield Block(images, values, counts)
             for array in (inputs, targets):
                 _give_back_pages(array)
+
+
+def patch_rows(
+    block: Block, kernel_size: tuple[int, int], options: Convolution, max_elements: int
+) -> Iterator[tuple[Matrix, Matrix, Matrix]]:
+    """Yield the patches of a block as rows, about `max_elements` at a time.
+
+    With them come their targets (rows, K), and 1 where these count, else 0: (rows, K or 1).
+    """
+    images, targets, mask = block
+    counts = np.broadcast_to(True, targets[:, :1].shape) if mask is None else mask
+    _, kernels, height, width = targets.shape
+    taps = images.shape[1] * math.prod(kernel_size)
+    step = max(1, max_elements // (width * (taps + kernels)))
+    for sample in range(len(images)):
+        for top in range(0, height, step):
+            some = sample, slice(None), slice(top, top + step)
+            sides = targets[some].reshape(kernels, -1).T
+            counted = as_float64(counts[some]).reshape(-1, len(sides)).T
+            shape = len(sides) // width, width
+            yield _patches(images[sample], top, shape, kernel_size, options), sides, counted
+
+
+def _patches(
+    image: Matrix,
+    top: int,
+    output_shape: tuple[int, int],
+    kernel_size: tuple[int, int],
+    options: Convolution,
+) -> Matrix:
+    """Return the patches of some rows of the output, from `top` on: (rows, taps).
+
+    They are copied tap by tap, since the pixels of a tap are contiguous.
+    """
+    (kh, kw), (sh, sw), (down, across) = kernel_size, options.stride, options.dilation
+    height, width = output_shape
+    planes = np.empty((len(image), kh, kw, height, width))
+    for i in range(kh):
+        first = top * sh + i * down
+        rows = slice(first, first + (height - 1) * sh + 1, sh)
+        for j in range(kw):
+            columns = slice(j * across, j * across + (width - 1) * sw + 1, sw)
+            planes[:, i, j] = image[:, rows, columns]
+    return planes.reshape(-1, height * width).T
 
 
 def _block_size(

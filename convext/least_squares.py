@@ -96,7 +96,6 @@ class NormalEquations:
         tolerance = _tolerance(len(products), num_rows)
         values = np.linalg.eigvalsh(products)
         self.rank, ratio = _rank(values, tolerance)
-        self.condition = math.sqrt(1 / ratio) if ratio else math.inf
 
         system = products + np.diag(ridge)
         diagonal = np.sqrt(np.diag(system))
@@ -109,7 +108,9 @@ class NormalEquations:
         kept = values > tolerance * max(values[-1], 0)
         self._values, self._vectors = values[kept], vectors[:, kept]
         if self.spread and not np.any(ridge):
-            self.rank = len(products)  # unscaled, G may look worse than it is
+            # Unscaled, G may look worse than it is, and its smallest eigenvalue be lost.
+            self.rank, ratio = len(products), max(ratio, tolerance)
+        self.condition = math.sqrt(1 / ratio) if ratio else math.inf
 
     def solve(self, right: Matrix) -> Matrix:
         """Return the weights for right-hand sides (unknowns, count)."""
@@ -164,9 +165,6 @@ def solve_triangle(
 def add_rows(triangle: Matrix, rows: Matrix) -> Matrix:
     """Return the triangle of [X Y] with more rows, from that without them."""
     combined: Matrix = np.linalg.qr(np.vstack([triangle, rows]), mode="r")  # type: ignore[assignment]
-    if len(combined) < triangle.shape[1]:
-        missing = triangle.shape[1] - len(combined)
-        combined = np.vstack([combined, np.zeros((missing, triangle.shape[1]))])
     return combined
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 
 from ._checks import as_float64
-from .blocks import MAX_ELEMENTS, Block, blocks
+from .blocks import Block, blocks, patch_rows
 from .config import resolve_num_threads
 from .data import paired_samples
 from .least_squares import (
@@ -38,6 +37,9 @@ ILL_CONDITIONED = 1e-11
 CANCELLED = 1e-8
 
 MAX_REFINEMENTS = 4
+
+# So many elements of the patch matrix, 16 MiB, are decomposed at a time.
+DECOMPOSED_ELEMENTS = 1 << 21
 
 
 def solve_kernels(
@@ -294,12 +296,15 @@ class _Problem:
         unknowns = self.statistics.num_unknowns
         columns = unknowns + kernels // count
         triangles = np.zeros((count, columns, columns))
-        for images, targets, mask in self._blocks():
-            for rows, sides, counted in self._rows(images, targets, mask, columns):
+        size = self.statistics.kernel_shape
+        for block in self._blocks():
+            for taps, sides, counts in patch_rows(block, size, self.options, DECOMPOSED_ELEMENTS):
+                ones = np.ones((len(taps), int(self.statistics.bias)))
+                rows = np.hstack([taps, ones])
                 for k in range(count):
                     own = sides if count == 1 else sides[:, k : k + 1]
-                    kept = slice(None) if counted is None else counted[:, k % counted.shape[1]]
-                    triangles[k] = add_rows(triangles[k], np.hstack([rows[kept], own[kept]]))
+                    counted = counts[:, k % counts.shape[1], np.newaxis]
+                    triangles[k] = add_rows(triangles[k], counted * np.hstack([rows, own]))
         num_rows = int(self.statistics.counts.max())
         results = [solve_triangle(triangle, unknowns, ridge, num_rows) for triangle in triangles]
         weights = np.hstack([result.values for result, _ in results]).T
@@ -310,39 +315,3 @@ class _Problem:
             rank,
             max(result.condition for result, _ in results),
         )
-
-    def _rows(
-        self,
-        images: Matrix,
-        targets: Matrix,
-        mask: npt.NDArray[np.bool_] | None,
-        columns: int,
-    ) -> Iterator[tuple[Matrix, Matrix, npt.NDArray[np.bool_] | None]]:
-        """Yield some rows of the patch matrix after the others, with their targets and mask."""
-        (kh, kw), (sh, sw), (down, across) = (
-            self.statistics.kernel_shape,
-            self.options.stride,
-            self.options.dilation,
-        )
-        extent = (kh - 1) * down + 1, (kw - 1) * across + 1
-        windows = sliding_window_view(images, extent, axis=(2, 3))
-        windows = windows[:, :, ::sh, ::sw, ::down, ::across]
-        height, width = targets.shape[2:]
-        step = max(1, MAX_ELEMENTS // (width * columns))
-        for sample in range(len(images)):
-            for top in range(0, height, step):
-                part = windows[sample, :, top : min(top + step, height), :width]
-                rows = np.moveaxis(part, 0, 2).reshape(-1, len(part) * kh * kw)
-                if self.statistics.bias:
-                    rows = np.hstack([rows, np.ones((len(rows), 1))])
-                bottom = slice(top, top + step)
-                yield (
-                    rows,
-                    _as_rows(targets[sample, :, bottom]),
-                    None if mask is None else _as_rows(mask[sample, :, bottom]),
-                )
-
-
-def _as_rows(planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return (K, h, w) as (h * w, K)."""
-    return planes.reshape(len(planes), -1).T

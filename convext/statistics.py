@@ -32,7 +32,7 @@ from ._checks import (
     shape_of_length,
 )
 from .algorithms import ALGORITHMS
-from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows
+from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows, patch_rows
 from .config import resolve_num_threads
 from .data import paired_samples
 from .files import FilePath, atomic_write
@@ -41,6 +41,9 @@ from .shapes import KERNEL_SHAPE, Convolution, Padding, Pair, edges_of, resolve
 
 # Winograd's algorithm rounds more.
 DIRECT = ALGORITHMS["direct"]
+
+# So many elements of the patch matrix, 8 MiB, are multiplied at a time where there is a mask.
+MASKED_ELEMENTS = 1 << 20
 
 # The arrays of a statistics file.
 _ARRAYS = ("products", "cross_products", "squares", "counts")
@@ -546,13 +549,7 @@ class PatchStatistics:
             counted = ones
         else:
             self.counts += mask.sum(axis=(0, 2, 3))
-            masks = np.moveaxis(mask, 1, 0)[:, :, np.newaxis]
-            if len(masks) > len(self.products):
-                self.products = np.repeat(self.products, len(masks), axis=0)
-            for products, plane in zip(self.products, masks, strict=True):
-                products[:taps, :taps] += _masked_products(
-                    images, plane, self.kernel_shape, options, num_threads
-                )
+            self._add_masked_products(block, options)
             counted = as_float64(mask)
         if self.bias:
             sums = kernel_gradient(images, counted, *arguments)
@@ -562,6 +559,20 @@ class PatchStatistics:
             self.cross_products[:, -1] += kernel_gradient(
                 targets, ones, (1, 1), (1, 1), (1, 1), num_threads
             ).ravel()
+
+    def _add_masked_products(self, block: Block, options: Convolution) -> None:
+        """Add G over the patches whose target elements count.
+
+        Windows of different taps meet a mask at different places, so that products of the same
+        displacement do not share their sums, as they do in _statistics.pyx.
+        """
+        taps = self.num_unknowns - self.bias
+        for rows, _, counts in patch_rows(block, self.kernel_shape, options, MASKED_ELEMENTS):
+            if counts.shape[1] > len(self.products):
+                self.products = np.repeat(self.products, counts.shape[1], axis=0)
+            for products, counted in zip(self.products, counts.T, strict=True):
+                kept = rows * counted[:, np.newaxis]
+                products[:taps, :taps] += kept.T @ kept
 
 
 def products_of_units(
@@ -636,32 +647,3 @@ def sums_of_planes(first: Matrix, second: Matrix, num_threads: int) -> Matrix:
     """Return the sum of the products of two arrays for each channel."""
     channels = first.shape[1]
     return kernel_gradient(first, second, (1, 1), (1, 1), (1, 1), num_threads, channels).ravel()
-
-
-def _masked_products(
-    images: Matrix,
-    mask: npt.NDArray[np.bool_],
-    kernel_size: tuple[int, int],
-    options: Convolution,
-    num_threads: int,
-) -> Matrix:
-    """Return G over the patches of target elements that count, given by (N, 1, OH, OW).
-
-    Windows of different taps meet the mask at different places, so that products of the same
-    displacement do not share their sums; see _statistics.pyx for what they do without a mask.
-    """
-    (kh, kw), channels = kernel_size, images.shape[1]
-    (down, across), (sh, sw) = options.dilation, options.stride
-    height, width = mask.shape[2:]
-    products = np.zeros((channels, kh, kw, channels, kh, kw))
-    for i in range(kh):
-        below = images[:, :, i * down :]
-        for j in range(kw):
-            columns = slice(j * across, j * across + (width - 1) * sw + 1, sw)
-            pixels = np.where(mask, below[:, :, : (height - 1) * sh + 1 : sh, columns], 0.0)
-            sums = kernel_gradient(
-                below, pixels, (kh - i, kw), options.stride, options.dilation, num_threads
-            )
-            products[:, i, j, :, i:] = sums
-            products[:, i:, :, :, i, j] = np.moveaxis(sums, 0, -1)
-    return products.reshape(channels * kh * kw, -1)

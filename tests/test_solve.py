@@ -64,7 +64,7 @@ def relative_error(found, true):
 @pytest.mark.parametrize("elements", [1 << 21, 600])
 def test_kernels_are_recovered_from_exact_data(options, bias, elements, monkeypatch, isa):
     monkeypatch.setattr(blocks, "MAX_ELEMENTS", elements)
-    monkeypatch.setattr(solve, "MAX_ELEMENTS", elements)
+    monkeypatch.setattr(solve, "DECOMPOSED_ELEMENTS", elements)
     images, targets, kernels = exact_data(bias, **options)
     solution = solve_kernels(images, targets, (3, 2), bias=bias is not None, **options)
     np.testing.assert_allclose(solution.kernels, kernels, rtol=0, atol=1e-12 * abs(kernels).max())
@@ -259,6 +259,22 @@ def test_a_penalty_determines_what_the_data_do_not():
     assert solution.rank == 1
 
 
+def test_a_small_penalty_makes_smooth_images_well_posed_by_decomposition():
+    rng = np.random.default_rng(0)
+    image = gaussian_filter(rng.random((1, 60, 60)), (0, 2.5, 2.5))
+    matrix = patch_matrix(image, 5, bias=True)
+    target = rng.random(len(matrix))
+    l2 = 1e-13
+    solution = solve_kernels(image, target.reshape(1, 56, 56), (5, 5), bias=True, l2=l2)
+    ridge = np.diag(np.sqrt(l2 * target.size) * np.append(np.ones(25), 0))
+    system = np.vstack([matrix, ridge])
+    expected = np.linalg.lstsq(system, np.append(target, np.zeros(26)), rcond=0)[0]
+    assert np.linalg.cond(system) > 3e5
+    weights = np.append(solution.kernels, solution.bias)
+    np.testing.assert_allclose(weights, expected, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(solution.loss, np.mean((matrix @ expected - target) ** 2), rtol=1e-6)
+
+
 def bad_calls():
     images, targets, _ = exact_data()
     mask = np.ones(targets.shape, bool)
@@ -287,3 +303,14 @@ def test_bad_input_is_named(case):
     arguments, options, error, message = bad_calls()[case]
     with pytest.raises(error, match=message):
         solve_kernels(*arguments, **options)
+
+
+def test_unknowns_of_very_different_size_are_all_determined():
+    rng = np.random.default_rng(0)
+    image = 1e9 * rng.random((1, 40, 40))
+    target = convext.conv2d(image, np.full((1, 1, 2, 2), 0.25)) + 3.0
+    solution = solve_kernels(image, target, (2, 2), bias=True)
+    np.testing.assert_allclose(solution.kernels, 0.25, rtol=1e-12)
+    np.testing.assert_allclose(solution.bias, 3.0, rtol=1e-5)
+    assert solution.rank == 5
+    assert 1e6 < solution.condition < math.inf

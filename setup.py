@@ -52,14 +52,16 @@ class BuildExtensions(build_ext):
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
             sys.exit("convext needs GCC or Clang: its micro-kernels use their vector extension.")
-        flags = list(C_FLAGS)
+        flags, link_flags = list(C_FLAGS), []
         if "-g" not in os.environ.get("CFLAGS", "").split():
             flags.append("-g0")  # Python's own flags have -g; the wheel would be four times as big
+            if sys.platform.startswith("linux"):
+                link_flags.append("-Wl,--strip-all")
         openmp_compile, openmp_link = self.probe_openmp()
         objects = self.compile_microkernels(flags)
         for extension in self.extensions:
             extension.extra_compile_args += flags + openmp_compile
-            extension.extra_link_args += openmp_link
+            extension.extra_link_args += openmp_link + link_flags
             if extension.name == "convext._dispatch":
                 extension.extra_objects += objects
         super().build_extensions()

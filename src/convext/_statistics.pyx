@@ -322,13 +322,14 @@ cdef int sum_all_units(
 
 def patch_products(
     cnp.ndarray images, tuple kernel_size, tuple stride, tuple dilation, tuple output_shape,
-    Py_ssize_t samples_of_unit, double[:, :, ::1] products, int num_threads
+    Py_ssize_t samples_of_unit, cnp.ndarray products, int num_threads
 ):
     """Add G of each `samples_of_unit` samples, the last of which may be fewer, to `products`.
 
     `images` are float64, (N, C, H, W), aligned; the sizes fit. `products` are (units, taps, taps)
-    for C * kh * kw taps, and symmetric.
+    for C * kh * kw taps, float64, C-contiguous and symmetric.
     """
+    cdef Py_ssize_t num_units = cnp.PyArray_DIM(products, 0)
     cdef Patches patches
     cdef Interrupt interrupt
     cdef int status
@@ -338,14 +339,14 @@ def patch_products(
     patches.dilation_h, patches.dilation_w = dilation
     patches.out_h, patches.out_w = output_shape
     patches.samples_of_unit = min(samples_of_unit, patches.images.n)
-    patches.products = &products[0, 0, 0]
+    patches.products = <double *> cnp.PyArray_DATA(products)
     patches.by_displacement = worth_going_by_displacement(&patches)
     with nogil:
         start_polling(&interrupt)
-        if products.shape[0] == 1:
+        if num_units == 1:
             status = sum_unit(&patches, num_threads, &interrupt)
         else:
-            status = sum_all_units(&patches, products.shape[0], num_threads, &interrupt)
+            status = sum_all_units(&patches, num_units, num_threads, &interrupt)
     finish_polling(&interrupt)
     if status != 0:
         raise MemoryError("not enough memory for the sums over patches")

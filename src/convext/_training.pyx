@@ -69,7 +69,7 @@ cdef class Trainer:
     cdef void *kernel_grad          # [K][C][kh][kw], the gradient of a part
     cdef double *total              # the same of a batch
     cdef double *half_gradient      # the same of a unit, see Quadratic
-    cdef double[:, :, ::1] products
+    cdef cnp.ndarray products
     cdef bint by_sample             # whether a unit is a sample, else a batch
     cdef Quadratic quadratic
     cdef bint expanding             # whether `quadratic` is in use
@@ -153,29 +153,32 @@ cdef class Trainer:
         if self.ready:
             self.release()
 
-    def use_products(self, double[:, :, ::1] products):
+    def use_products(self, cnp.ndarray products):
         """Compute losses from sums over the pixels, where that is accurate.
 
         `products` holds, for each sample or for each batch of the samples in order, the sums over
         all patches of the products of every two pixels (c, i, j) of a patch: (samples or batches,
-        C * kh * kw, C * kh * kw).
+        C * kh * kw, C * kh * kw), float64 and C-contiguous.
         """
+        cdef Py_ssize_t units = cnp.PyArray_DIM(products, 0)
         if not self.expanding:
             self.products = products
-            self.by_sample = products.shape[0] == self.images.n
+            self.by_sample = units == self.images.n
             self.expanding = init_quadratic(
-                &self.quadratic, &products[0, 0, 0], products.shape[0], self.weights.n,
-                products.shape[1]
+                &self.quadratic, <double *> cnp.PyArray_DATA(products), units, self.weights.n,
+                cnp.PyArray_DIM(products, 1)
             ) == 0
         if not self.expanding:
             raise MemoryError("not enough memory for training")
 
-    def run_epoch(self, const Py_ssize_t[::1] order, double learning_rate):
-        """Take a step for every batch of the samples in `order`.
+    def run_epoch(self, cnp.ndarray order, double learning_rate):
+        """Take a step for every batch of the samples in `order`, which is of intp and contiguous.
 
         Returns the mean loss of the predictions made on the way and the loss of the first batch.
         Ends before the update, with a loss that is not finite, where a batch's loss is not.
         """
+        cdef const Py_ssize_t *samples = <const Py_ssize_t *> cnp.PyArray_DATA(order)
+        cdef Py_ssize_t num_samples = cnp.PyArray_DIM(order, 0)
         cdef double[2] losses = [0, 0]
         cdef Interrupt interrupt
         cdef int status
@@ -185,12 +188,12 @@ cdef class Trainer:
             start_polling(&interrupt)
             if self.single:
                 status = descend[float](
-                    self, &order[0], order.shape[0], learning_rate, losses, &interrupt,
+                    self, samples, num_samples, learning_rate, losses, &interrupt,
                     <float *> self.weights.data
                 )
             else:
                 status = descend[double](
-                    self, &order[0], order.shape[0], learning_rate, losses, &interrupt,
+                    self, samples, num_samples, learning_rate, losses, &interrupt,
                     <double *> self.weights.data
                 )
         finish_polling(&interrupt)

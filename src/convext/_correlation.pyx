@@ -30,9 +30,11 @@ cdef Py_ssize_t MAX_TILE_PIXELS = 4096
 cdef Py_ssize_t MIN_TILE_PIXELS = 256
 cdef Py_ssize_t MAX_WEIGHT_BYTES = 16 * 1024
 
-# With a few tasks for each thread none waits long for the last one.
-cdef Py_ssize_t TASKS_PER_THREAD = 3
-
+# With a few tasks for each thread none waits long for the last one: tiles, unless they get so small
+# that the weights are read too often, or else chunks of the kernels.
+cdef Py_ssize_t TASKS_PER_THREAD = 2
+cdef Py_ssize_t TILES_TO_SHARE = 4
+cdef Py_ssize_t MIN_PIXELS_TO_SHARE = 196
 
 # Results computed with vectors of kernels must be brought into rows, which takes as long as so many
 # products of each.
@@ -94,7 +96,7 @@ cdef int init_correlation(
     Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
 ) noexcept nogil:
     cdef const Microkernels *micro = microkernels(itemsize)
-    cdef Py_ssize_t max_pixels, max_block, tasks
+    cdef Py_ssize_t max_pixels, max_block, tasks, pitch
     cdef double products
     correlation.micro = micro
     correlation.itemsize = itemsize
@@ -117,6 +119,10 @@ cdef int init_correlation(
     max_pixels = min(MAX_TILE_PIXELS, MAX_SUM_BYTES // (
         blocks_of_chunk(correlation) * correlation.width * <Py_ssize_t> itemsize
     ))
+    pitch = out_w + columns.extent // columns.stride
+    max_pixels = min(
+        max_pixels, max(MIN_PIXELS_TO_SHARE, divide_up(out_h, TILES_TO_SHARE) * pitch)
+    )
     max_block = max(1, MAX_WEIGHT_BYTES // (
         correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
     ))
@@ -258,11 +264,25 @@ cdef void pack_block(
 
 
 cdef void pack_weights(const Correlation *correlation, real *packed) noexcept nogil:
-    cdef Py_ssize_t g, b
-    for g in range(correlation.groups):
-        for b in range(correlation.num_blocks):
-            pack_block(correlation, g, b, 0, correlation.channels, packed)
-            packed += correlation.channels * correlation.tiling.taps * correlation.width
+    cdef Py_ssize_t size = correlation.channels * correlation.tiling.taps * correlation.width
+    cdef Py_ssize_t blocks = correlation.groups * correlation.num_blocks
+    cdef Py_ssize_t i
+    # As in run_correlation: a region of one thread takes its time, too.
+    if correlation.num_threads == 1:
+        for i in range(blocks):
+            pack_indexed_block(correlation, i, packed + i * size)
+        return
+    for i in prange(blocks, schedule="static", num_threads=correlation.num_threads):
+        pack_indexed_block(correlation, i, packed + i * size)
+
+
+cdef inline void pack_indexed_block(
+    const Correlation *correlation, Py_ssize_t index, real *packed
+) noexcept nogil:
+    pack_block(
+        correlation, index // correlation.num_blocks, index % correlation.num_blocks, 0,
+        correlation.channels, packed
+    )
 
 
 cdef const real *weights_of_block(

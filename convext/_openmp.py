@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 
-# Turns of the waiting loop: a tenth of a millisecond. Threads that sleep between two calls take long
-# to wake, and may wake on the CPU of the one that calls them.
+# Turns of the waiting loop: a tenth of a millisecond. Threads that sleep between two calls take
+# long to wake, and may wake on the CPU of the one that calls them.
 SPIN_COUNT = "4000"
 
 _set_here = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys()

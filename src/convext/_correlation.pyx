@@ -20,7 +20,7 @@ from convext._vectors_of_kernels cimport (
     finish_vectors_of_kernels, kernels_scratch_size, sum_vectors_of_kernels
 )
 from convext._vectors_of_pixels cimport (
-    finish_vectors_of_pixels, may_sum_in_place, pixels_scratch_size, slide_vectors_of_pixels,
+    Runs, finish_vectors_of_pixels, pixels_scratch_size, runs_of_tile, slide_vectors_of_pixels,
     sum_vectors_of_pixels
 )
 
@@ -126,6 +126,8 @@ cdef int init_correlation(
     max_block = max(1, MAX_WEIGHT_BYTES // (
         correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
     ))
+    if correlation.by_kernels:      # whose weights are not read more often than from L2
+        max_block = max(max_block, BLOCK // (rows.num_taps * columns.num_taps))
     if init_tiling(
         &correlation.tiling, rows, columns, source, correlation.channels, out_h, out_w,
         max_pixels, max_block, itemsize
@@ -324,12 +326,12 @@ cdef void run_task(
     cdef real *weights = scratch + weights_start(correlation)
     cdef real *sums = scratch + sums_start(correlation)
     cdef Py_ssize_t kernel = group * correlation.kernels + first_kernel(correlation, first_block)
-    cdef bint in_place = may_sum_in_place(correlation, &tile, bias, out)
+    cdef Runs runs = runs_of_tile(correlation, &tile, bias, out)
     cdef Array4 images = correlation.source
     cdef const real *pixels
     cdef const Py_ssize_t *offset
     cdef Py_ssize_t c, channels
-    if in_place:
+    if runs.in_place:
         sums = <real *> out.data + (
             out_sample * out.n_stride + kernel * out.c_stride + tile.top * out.h_stride + tile.left
         )
@@ -359,8 +361,8 @@ cdef void run_task(
             )
         else:
             sum_vectors_of_pixels(
-                correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
-                weights, sums, out.c_stride if in_place else correlation.row_size
+                correlation, &runs, group, first_block, last_block, c, channels, pixels, offset,
+                weights, sums
             )
         c += channels
 
@@ -368,7 +370,7 @@ cdef void run_task(
         finish_vectors_of_kernels(
             correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
         )
-    elif not in_place:
+    elif not runs.in_place:
         finish_vectors_of_pixels(
             correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
         )

@@ -39,9 +39,10 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
         Py_ssize_t step, void *to, Py_ssize_t to_stride)
 
-    ctypedef void decimate_kernel "convext_decimate"(
-        Py_ssize_t count, const void *source, Py_ssize_t step, void *to)
-
+    ctypedef void pack_kernel "convext_pack"(
+        Py_ssize_t num_rows, Py_ssize_t count, const void *source, Py_ssize_t row_stride,
+        Py_ssize_t step, void *to, Py_ssize_t to_stride
+    ) noexcept nogil
     ctypedef void unfold_kernel "convext_unfold"(
         Py_ssize_t num_pixels, Py_ssize_t num_pieces, const void *pixels,
         const Py_ssize_t *offset, void *to, const Py_ssize_t *start, Py_ssize_t width)
@@ -113,7 +114,7 @@ cdef extern from "microkernel.h" nogil:
         activation_gradient_kernel *activation_gradient
         activated_residual_kernel *activated_residual
         interleave_kernel *interleave
-        decimate_kernel *decimate
+        pack_kernel *pack
         unfold_kernel *unfold
         int winograd_width
         winograd_kernels_kernel *winograd_kernels

@@ -12,17 +12,17 @@ from convext._geometry cimport Array4, real
 from convext._kernel_gradient cimport KernelGradient, Part
 from convext._scratch cimport aligned_size
 from convext._tasks cimport divide_up
-from convext._tile cimport Tile, Tiling, lay_out, packed_size
+from convext._tile cimport Axis, Tile, Tiling, lay_out, lay_side_by_side, packed_size, reach
 from convext._unfolding cimport unfold
 
 
 # The scratch memory: the channels one after the other, as lay_out has them, and side by side; the
-# offsets of the pixels and of their output gradients; these; the running sums.
+# offsets of the taps, of the pixels and of their output gradients; these; the running sums.
 cdef struct Scratch:
     Py_ssize_t width            # channels, or taps, side by side, whole vectors
     Py_ssize_t passes           # taps that are taken one after the other
     Py_ssize_t tile_pixels      # of a whole tile
-    Py_ssize_t panel, offsets, gradients, sums, end     # where each begins
+    Py_ssize_t panel, taps, offsets, gradients, sums, end   # where each begins
 
 
 cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcept nogil:
@@ -37,7 +37,10 @@ cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcep
         scratch.passes = 1
     scratch.tile_pixels = tiling.tile_h * tiling.tile_w
     scratch.panel = aligned_size(packed_size(tiling, lanes), itemsize)
-    scratch.offsets = scratch.panel + span(gradient) * scratch.width + lanes
+    scratch.taps = scratch.panel + span(gradient) * scratch.width + lanes
+    scratch.offsets = scratch.taps + aligned_size(
+        tiling.taps * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize), itemsize
+    )
     scratch.gradients = scratch.offsets + aligned_size(
         2 * scratch.tile_pixels * <Py_ssize_t> (sizeof(Py_ssize_t) // itemsize), itemsize
     )
@@ -48,11 +51,31 @@ cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcep
     return scratch
 
 
+cdef inline Py_ssize_t pixels_under(const Tiling *tiling) noexcept nogil:
+    """Pixels of a channel under a whole tile, those that no tap meets included."""
+    return reach(&tiling.rows, tiling.tile_h) * reach(&tiling.columns, tiling.tile_w)
+
+
+cdef inline bint goes_by_rows(const KernelGradient *gradient) noexcept nogil:
+    """Whether the channels are laid side by side in one step, row by row with the padding.
+
+    Rows that are hardly longer than a vector are better packed first.
+    """
+    cdef const Tiling *tiling = &gradient.tiling
+    return (
+        not (gradient.unfolded or tiling.contiguous)
+        and pixels_under(tiling) <= tiling.channel_size
+        and reach(&tiling.columns, tiling.tile_w) >= 2 * gradient.micro.lanes
+    )
+
+
 cdef inline Py_ssize_t span(const KernelGradient *gradient) noexcept nogil:
     """Positions in the panel: those of a channel, packed or in place, that a tile reaches."""
     cdef const Tiling *tiling = &gradient.tiling
     if gradient.unfolded:
         return tiling.tile_h * tiling.tile_w
+    if goes_by_rows(gradient):
+        return pixels_under(tiling)
     if not tiling.contiguous:
         return tiling.channel_size
     # A tile that reaches beyond the image is packed, however far apart its taps are.
@@ -68,11 +91,44 @@ cdef Py_ssize_t channels_scratch_size(
     return arrange(gradient, kernels).end
 
 
+# Pixels with their channels, or windows, side by side: how far apart, in pixels, those are that
+# follow each other down, and across; and where those of each tap begin.
+cdef struct Panel:
+    Py_ssize_t down, across
+    const Py_ssize_t *tap
+
+
+cdef Panel lay_out_rows(
+    const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
+    Py_ssize_t image, Py_ssize_t width, real *to, Py_ssize_t *taps
+) noexcept nogil:
+    """Lay the channels side by side in one step, with all pixels of a row, whatever the stride."""
+    cdef const Axis *rows = &gradient.tiling.rows
+    cdef const Axis *columns = &gradient.tiling.columns
+    cdef Py_ssize_t pitch = reach(columns, tile.width)
+    cdef Panel panel
+    cdef Py_ssize_t t
+    lay_side_by_side(
+        gradient.micro, images,
+        <const real *> images.data + image * images.n_stride + part.channel * images.c_stride,
+        part.channels, tile.top * rows.stride + rows.origin,
+        tile.left * columns.stride + columns.origin, reach(rows, tile.height), pitch, to, width
+    )
+    for t in range(gradient.tiling.taps):
+        taps[t] = (
+            rows.distance[t // columns.num_taps] * pitch + columns.distance[t % columns.num_taps]
+        )
+    panel.down = rows.stride * pitch
+    panel.across = columns.stride
+    panel.tap = taps
+    return panel
+
+
 cdef void lay_out_channels(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const real *pixels,
     bint packed, const Scratch *layout, real *scratch
 ) noexcept nogil:
-    """Lay the channels side by side."""
+    """The same from pixels that lie as lay_out has them, whole strides apart."""
     cdef const Tiling *tiling = &gradient.tiling
     cdef Py_ssize_t count = tiling.channel_size, stride = tiling.channel_size
     if not packed:
@@ -86,8 +142,37 @@ cdef void lay_out_channels(
     )
 
 
+cdef Panel lay_out_panel(
+    const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
+    Py_ssize_t image, const Scratch *layout, real *scratch
+) noexcept nogil:
+    cdef const Tiling *tiling = &gradient.tiling
+    cdef Py_ssize_t *taps = <Py_ssize_t *> (scratch + layout.taps)
+    cdef Panel panel
+    cdef const real *pixels
+    if goes_by_rows(gradient):
+        return lay_out_rows(
+            gradient, part, tile, images, image, layout.width, scratch + layout.panel, taps
+        )
+    pixels = lay_out(
+        tiling, tile, images, image, part.channel, part.channels, scratch, gradient.micro.lanes,
+        &panel.tap
+    )
+    panel.down, panel.across = tiling.pitch, 1
+    if gradient.unfolded:
+        unfold(&gradient.unfolding, tiling, tile, pixels, panel.tap, scratch + layout.panel)
+        panel.down = tile.width
+        taps[0] = 0
+        panel.tap = taps
+    else:
+        lay_out_channels(
+            gradient, part, tile, pixels, panel.tap == tiling.offset_packed, layout, scratch
+        )
+    return panel
+
+
 cdef void note_offsets(
-    const Tile *tile, Py_ssize_t pitch, Py_ssize_t channels_width, Py_ssize_t kernels_width,
+    const Tile *tile, const Panel *panel, Py_ssize_t channels_width, Py_ssize_t kernels_width,
     Py_ssize_t *pixel_offset, Py_ssize_t *gradient_offset
 ) noexcept nogil:
     """Note where each pixel of the tile and its output gradients are then."""
@@ -95,7 +180,7 @@ cdef void note_offsets(
     for r in range(tile.height):
         for c in range(tile.width):
             pixel = r * tile.width + c
-            pixel_offset[pixel] = (r * pitch + c) * channels_width
+            pixel_offset[pixel] = (r * panel.down + c * panel.across) * channels_width
             gradient_offset[pixel] = pixel * kernels_width
 
 
@@ -124,7 +209,6 @@ cdef void add_tile_by_channels(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
     Py_ssize_t image, const real *output_grad, bint first, real *scratch
 ) noexcept nogil:
-    cdef const Tiling *tiling = &gradient.tiling
     cdef Scratch layout = arrange(gradient, part.kernels)
     cdef real *gradients = scratch + layout.gradients
     cdef Py_ssize_t *pixel_offset = <Py_ssize_t *> (scratch + layout.offsets)
@@ -133,21 +217,9 @@ cdef void add_tile_by_channels(
         part.kernels, divide_up(part.kernels, gradient.micro.max_kernels)
     )
     cdef Py_ssize_t num_blocks = divide_up(part.kernels, width)
-    cdef Py_ssize_t b, t, begin, count, pitch = tiling.pitch, nowhere = 0
-    cdef const Py_ssize_t *tap
-    cdef const real *pixels = lay_out(
-        tiling, tile, images, image, part.channel, part.channels, scratch, gradient.micro.lanes,
-        &tap
-    )
-    if gradient.unfolded:
-        unfold(&gradient.unfolding, tiling, tile, pixels, tap, scratch + layout.panel)
-        tap = &nowhere
-        pitch = tile.width
-    else:
-        lay_out_channels(
-            gradient, part, tile, pixels, tap == tiling.offset_packed, &layout, scratch
-        )
-    note_offsets(tile, pitch, layout.width, width, pixel_offset, gradient_offset)
+    cdef Py_ssize_t b, t, begin, count
+    cdef Panel panel = lay_out_panel(gradient, part, tile, images, image, &layout, scratch)
+    note_offsets(tile, &panel, layout.width, width, pixel_offset, gradient_offset)
     for b in range(num_blocks):
         begin = b * width
         count = min(width, part.kernels - begin)
@@ -158,7 +230,7 @@ cdef void add_tile_by_channels(
         for t in range(layout.passes):
             gradient.micro.correlate[count](
                 tile.height * tile.width, layout.width, gradients, gradient_offset,
-                scratch + layout.panel + tap[t] * layout.width, pixel_offset,
+                scratch + layout.panel + panel.tap[t] * layout.width, pixel_offset,
                 scratch + layout.sums + (t * part.kernels + begin) * layout.width,
                 layout.width, not first
             )

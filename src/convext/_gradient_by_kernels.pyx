@@ -5,13 +5,11 @@ holds those of several kernels. Taps that are neighbours in a row meet them wher
 image: they are the weights of the forward convolution's micro-kernel, which adds up all pixels.
 """
 
-from libc.string cimport memset
-
 from convext._geometry cimport Array4, real
 from convext._kernel_gradient cimport KernelGradient, Part
 from convext._scratch cimport aligned_size
 from convext._tasks cimport divide_up
-from convext._tile cimport Axis, Tile, pack_row
+from convext._tile cimport Axis, Tile, pack_rectangle, reach
 
 # The output gradients of so many pixels should stay in L1 while all taps meet them.
 cdef Py_ssize_t MAX_PANEL_BYTES = 24 * 1024
@@ -31,11 +29,6 @@ cdef struct Scratch:
 cdef struct Pixels:
     const void *data
     Py_ssize_t channel_stride, pitch
-
-
-cdef inline Py_ssize_t reach(const Axis *axis, Py_ssize_t length) noexcept nogil:
-    """How many pixels lie under so many outputs."""
-    return (length - 1) * axis.stride + axis.extent + 1
 
 
 cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcept nogil:
@@ -80,7 +73,6 @@ cdef Pixels pixels_under(
     cdef const real *channel = (
         <const real *> images.data + image * images.n_stride + part.channel * images.c_stride
     )
-    cdef Py_ssize_t y
     cdef Pixels pixels
     if (
         images.w_stride == 1 and top >= 0 and left >= 0
@@ -94,15 +86,8 @@ cdef Pixels pixels_under(
     pixels.channel_stride = height * width
     pixels.pitch = width
     for _ in range(part.channels):
-        for y in range(top, top + height):
-            if 0 <= y < images.h:
-                pack_row(
-                    &gradient.tiling, channel + y * images.h_stride, images.w_stride, left, 1,
-                    images.w, packed, width
-                )
-            else:
-                memset(packed, 0, width * sizeof(real))
-            packed += width
+        pack_rectangle(gradient.micro, images, channel, top, 1, height, left, 1, width, packed)
+        packed += height * width
         channel += images.c_stride
     return pixels
 

@@ -36,7 +36,7 @@ from convext._winograd_gradient cimport (
 cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
 
 # The rows, or the running sums, of a chunk of kernels should stay in L2.
-cdef Py_ssize_t MAX_CHUNK_BYTES = 256 * 1024
+cdef Py_ssize_t MAX_CHUNK_BYTES = 288 * 1024
 
 # By channels: pixels of a tile, or more where so few would be less than so many rows: the rows
 # above and below a tile are laid out with it.
@@ -108,6 +108,20 @@ cdef Py_ssize_t channels_of_part(
     return max(1, channels // lanes) * lanes
 
 
+cdef Py_ssize_t whole_vectors(
+    Py_ssize_t channels, Py_ssize_t block, Py_ssize_t lanes
+) noexcept nogil:
+    """At most `block` channels, in pairs of vectors where it can be, so that blocks are even."""
+    cdef Py_ssize_t vectors = divide_up(channels, lanes)
+    cdef Py_ssize_t most = block // lanes
+    cdef Py_ssize_t even
+    if most == 0 or vectors <= most:
+        return block
+    even = divide_up(vectors, divide_up(vectors, most))
+    even += even % 2
+    return (even if even <= most else even - 2 if even > 2 else 1) * lanes
+
+
 cdef int init_kernel_gradient(
     KernelGradient *gradient, const Array4 *images, const Array4 *output_grad,
     Py_ssize_t num_samples, Py_ssize_t kernel_h, Py_ssize_t kernel_w, const Geometry *geometry,
@@ -161,6 +175,8 @@ cdef int init_kernel_gradient(
         max_pixels, max_block, itemsize
     ) == -1:
         return -1
+    if gradient.by_channels and not gradient.unfolded:
+        tiling.block = whole_vectors(gradient.channels, tiling.block, micro.lanes)
     # A part has all channels, unless a block of them is too large to be packed.
     gradient.unfolded = gradient.unfolded and tiling.block == gradient.channels
     if gradient.unfolded and init_unfolding(&gradient.unfolding, tiling, micro.lanes) == -1:
@@ -180,7 +196,7 @@ cdef int init_kernel_gradient(
     gradient.segments = 1
     if products > MIN_PRODUCTS_PER_THREAD:
         gradient.segments = max(1, min(
-            min(tiles, num_samples * output_grad.h * output_grad.w // MIN_SEGMENT_PIXELS),
+            min(tiles, divide_up(num_samples * output_grad.h * output_grad.w, MIN_SEGMENT_PIXELS)),
             min(
                 divide_up(ENOUGH_TASKS, parts),
                 MAX_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))

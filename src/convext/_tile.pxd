@@ -79,9 +79,22 @@ cdef const real *lay_out(
     Py_ssize_t channel, Py_ssize_t channels, real *scratch, int lanes, const Py_ssize_t **offset
 ) noexcept nogil
 
-# Copy the pixels first, first + stride, ... of a row of `size`, which lie `step` elements apart;
-# outside of it are zeros.
-cdef void pack_row(
-    const Tiling *tiling, const real *source, Py_ssize_t step, Py_ssize_t first,
-    Py_ssize_t stride, Py_ssize_t size, real *to, Py_ssize_t count
+# Copy the pixels in the rows first_row, first_row + row_stride, ..., and in columns likewise, one
+# row right after the other; outside of the image are zeros.
+cdef void pack_rectangle(
+    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t first_row,
+    Py_ssize_t row_stride, Py_ssize_t num_rows, Py_ssize_t first_column, Py_ssize_t column_stride,
+    Py_ssize_t num_columns, real *to
+) noexcept nogil
+
+# Pixels of a row, or rows, under so many outputs.
+cdef inline Py_ssize_t reach(const Axis *axis, Py_ssize_t length) noexcept nogil:
+    return (length - 1) * axis.stride + axis.extent + 1
+
+# Lay out the pixels of a rectangle, row by row, with `channels` channels from `image` on side by
+# side in `width` elements; outside of the image are zeros.
+cdef void lay_side_by_side(
+    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
+    Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
+    Py_ssize_t width
 ) noexcept nogil

@@ -1,9 +1,9 @@
 """Cutting a convolution into tiles, and laying out the pixels under a tile."""
 
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
-from convext._dispatch cimport microkernels
+from convext._dispatch cimport Microkernels, microkernels
 from convext._geometry cimport Array4, real
 from convext._tasks cimport divide_up
 
@@ -196,44 +196,60 @@ cdef inline bint readable_in_place(
     )
 
 
-cdef void pack_row(
-    const Tiling *tiling, const real *source, Py_ssize_t step, Py_ssize_t first,
-    Py_ssize_t stride, Py_ssize_t size, real *to, Py_ssize_t count
+cdef inline Py_ssize_t first_inside(Py_ssize_t first, Py_ssize_t stride) noexcept nogil:
+    """How many of the positions first, first + stride, ... are negative."""
+    return divide_up(-first, stride) if first < 0 else 0
+
+
+cdef inline Py_ssize_t last_inside(
+    Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size
 ) noexcept nogil:
-    cdef Py_ssize_t begin = 0, end = 0
-    if first < 0:
-        begin = min(count, divide_up(-first, stride))
-    if first < size:
-        end = min(count, divide_up(size - first, stride))
-    end = max(begin, end)
-    memset(to, 0, begin * sizeof(real))
-    if stride * step == 1:
-        memcpy(to + begin, source + first + begin, (end - begin) * sizeof(real))
-    else:
-        tiling.micro.decimate(
-            end - begin, source + (first + begin * stride) * step, stride * step, to + begin
+    """How many of them are less than `size`."""
+    return divide_up(size - first, stride) if first < size else 0
+
+
+cdef void pack_rectangle(
+    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t first_row,
+    Py_ssize_t row_stride, Py_ssize_t num_rows, Py_ssize_t first_column, Py_ssize_t column_stride,
+    Py_ssize_t num_columns, real *to
+) noexcept nogil:
+    cdef Py_ssize_t top = min(num_rows, first_inside(first_row, row_stride))
+    cdef Py_ssize_t bottom = max(top, min(num_rows, last_inside(first_row, row_stride, source.h)))
+    cdef Py_ssize_t left = min(num_columns, first_inside(first_column, column_stride))
+    cdef Py_ssize_t right = max(
+        left, min(num_columns, last_inside(first_column, column_stride, source.w))
+    )
+    cdef Py_ssize_t r, c
+    memset(to, 0, top * num_columns * sizeof(real))
+    if bottom > top and right > left:
+        micro.pack(
+            bottom - top, right - left,
+            image + (first_row + top * row_stride) * source.h_stride
+            + (first_column + left * column_stride) * source.w_stride,
+            row_stride * source.h_stride, column_stride * source.w_stride,
+            to + top * num_columns + left, num_columns
         )
-    memset(to + end, 0, (count - end) * sizeof(real))
+    for r in range(top, bottom):
+        for c in range(left):
+            to[r * num_columns + c] = 0
+        for c in range(right, num_columns):
+            to[r * num_columns + c] = 0
+    memset(to + bottom * num_columns, 0, (num_rows - bottom) * num_columns * sizeof(real))
 
 
-cdef void pack_plane(
+cdef inline void pack_plane(
     const Tiling *tiling, const Tile *tile, const Array4 *source, const real *channel,
     Py_ssize_t row_plane, Py_ssize_t column_plane, real *to
 ) noexcept nogil:
     cdef const Axis *rows = &tiling.rows
     cdef const Axis *columns = &tiling.columns
-    cdef Py_ssize_t y = tile.top * rows.stride + rows.origin + rows.start[row_plane]
-    cdef Py_ssize_t x = tile.left * columns.stride + columns.origin + columns.start[column_plane]
-    for _ in range(tile.height + rows.reach):
-        if 0 <= y < source.h:
-            pack_row(
-                tiling, channel + y * source.h_stride, source.w_stride, x, columns.stride, source.w,
-                to, tiling.pitch
-            )
-        else:
-            memset(to, 0, tiling.pitch * sizeof(real))
-        y += rows.stride
-        to += tiling.pitch
+    pack_rectangle(
+        tiling.micro, source, channel,
+        tile.top * rows.stride + rows.origin + rows.start[row_plane], rows.stride,
+        tile.height + rows.reach,
+        tile.left * columns.stride + columns.origin + columns.start[column_plane], columns.stride,
+        tiling.pitch, to
+    )
 
 
 cdef const real *lay_out(
@@ -258,3 +274,25 @@ cdef const real *lay_out(
         image += source.c_stride
     memset(to, 0, lanes * sizeof(real))
     return scratch
+
+
+cdef void lay_side_by_side(
+    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
+    Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
+    Py_ssize_t width
+) noexcept nogil:
+    cdef Py_ssize_t begin = min(num_columns, max(<Py_ssize_t> 0, -left))
+    cdef Py_ssize_t end = max(begin, min(num_columns, source.w - left))
+    cdef Py_ssize_t y
+    for y in range(top, top + num_rows):
+        if 0 <= y < source.h and begin < end:
+            memset(to, 0, begin * width * sizeof(real))
+            micro.interleave(
+                end - begin, channels,
+                image + y * source.h_stride + (left + begin) * source.w_stride,
+                source.c_stride, source.w_stride, to + begin * width, width
+            )
+            memset(to + end * width, 0, (num_columns - end) * width * sizeof(real))
+        else:
+            memset(to, 0, num_columns * width * sizeof(real))
+        to += num_columns * width

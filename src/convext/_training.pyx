@@ -22,7 +22,7 @@ from convext._quadratic cimport (
 from convext._scratch cimport aligned_alloc, aligned_free
 from convext._tasks cimport MIN_PRODUCTS_PER_THREAD
 from convext._tile cimport Tile, Tiling, lay_out, packed_size, tile_at
-from convext._vectors_of_pixels cimport sum_vectors_of_pixels
+from convext._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
 
 # The predictions of so many bytes are kept at a time; a larger batch is taken in several parts.
 cdef Py_ssize_t MAX_PREDICTION_BYTES = 16 * 1024 * 1024
@@ -331,6 +331,7 @@ cdef double differentiate_sample(
     cdef const Correlation *forward = &trainer.forward
     cdef const Tiling *tiling = &trainer.gradient.tiling
     cdef Py_ssize_t row_size = trainer.gradient.row_size
+    cdef Runs runs
     cdef Tile tile = tile_at(tiling, 0, forward.micro.lanes)
     cdef real *rows = scratch + packed_size(tiling, forward.micro.lanes)
     cdef const real *target = <const real *> trainer.targets.data + (
@@ -345,9 +346,9 @@ cdef double differentiate_sample(
         tiling, &tile, &trainer.images, sample, 0, trainer.images.c, scratch,
         forward.micro.lanes, &offset
     )
+    runs = one_run(&tile, row_size)
     sum_vectors_of_pixels(
-        forward, &tile, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows,
-        row_size
+        forward, &runs, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows
     )
     for k in range(trainer.weights.n):
         row = rows + k * row_size

@@ -4,41 +4,70 @@ from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, we
 from convext._geometry cimport Array4, real
 from convext._tile cimport Tile
 
+# Rows are taken one by one, without the pixels between them, unless they are shorter: the
+# micro-kernel takes two vectors at a time, and the last one alone.
+cdef Py_ssize_t MIN_VECTORS_OF_RUN = 4
+
 
 cdef Py_ssize_t pixels_scratch_size(const Correlation *correlation) noexcept nogil:
     # A row of sums for each kernel.
     return blocks_of_chunk(correlation) * correlation.width * correlation.row_size
 
 
-cdef bint may_sum_in_place(
+cdef Runs one_run(const Tile *tile, Py_ssize_t row_size) noexcept nogil:
+    cdef Runs runs
+    runs.count = 1
+    runs.num_pixels = tile.num_pixels
+    runs.pixel_step = runs.sum_step = 0
+    runs.row_size = row_size
+    runs.in_place = False
+    return runs
+
+
+cdef Runs runs_of_tile(
     const Correlation *correlation, const Tile *tile, const real *bias, const Array4 *out
 ) noexcept nogil:
-    """Whether a tile's sums lie one after the other in the output, too, and fill whole vectors."""
-    return (
-        not correlation.by_kernels and correlation.slide == 0
-        and bias == NULL and out.w_stride == 1
-        and (tile.height == 1 or out.h_stride == tile.width == correlation.tiling.pitch)
-        and tile.num_pixels == tile.height * tile.width
+    cdef Py_ssize_t lanes = correlation.micro.lanes
+    cdef Runs runs = one_run(tile, correlation.row_size)
+    if correlation.by_kernels or correlation.slide != 0 or bias != NULL or out.w_stride != 1:
+        return runs
+    # Rows that follow each other in the output, too.
+    runs.in_place = tile.num_pixels == tile.height * tile.width and (
+        tile.height == 1 or out.h_stride == tile.width == correlation.tiling.pitch
     )
+    if not runs.in_place and (
+        tile.width % lanes == 0 and tile.width >= MIN_VECTORS_OF_RUN * lanes
+    ):
+        runs.in_place = True
+        runs.count = tile.height
+        runs.num_pixels = tile.width
+        runs.pixel_step = correlation.tiling.pitch
+        runs.sum_step = out.h_stride
+    if runs.in_place:
+        runs.row_size = out.c_stride
+    return runs
 
 
 cdef void sum_vectors_of_pixels(
-    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
+    const Correlation *correlation, const Runs *runs, Py_ssize_t group, Py_ssize_t first_block,
     Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
-    const Py_ssize_t *offset, real *weights, real *sums, Py_ssize_t row_size
+    const Py_ssize_t *offset, real *weights, real *sums
 ) noexcept nogil:
     cdef Py_ssize_t taps = correlation.tiling.taps
     cdef Py_ssize_t first = first_kernel(correlation, first_block)
-    cdef Py_ssize_t b, begin, count
+    cdef Py_ssize_t b, r, begin, count
+    cdef const real *weights_of_b
     for b in range(first_block, last_block):
         begin = first_kernel(correlation, b)
         count = first_kernel(correlation, b + 1) - begin
-        correlation.micro.correlate[count](
-            channels * taps, tile.num_pixels,
-            weights_of_block(correlation, group, b, channel, channels, weights),
-            correlation.weight_offset, pixels, offset,
-            sums + (begin - first) * row_size, row_size, channel > 0
-        )
+        weights_of_b = weights_of_block(correlation, group, b, channel, channels, weights)
+        for r in range(runs.count):
+            correlation.micro.correlate[count](
+                channels * taps, runs.num_pixels, weights_of_b, correlation.weight_offset,
+                pixels + r * runs.pixel_step, offset,
+                sums + (begin - first) * runs.row_size + r * runs.sum_step, runs.row_size,
+                channel > 0
+            )
 
 
 cdef void slide_vectors_of_pixels(
@@ -84,6 +113,9 @@ cdef void store_tile(
             out_sample * out.n_stride + (kernel + k) * out.c_stride
             + tile.top * out.h_stride + tile.left * out.w_stride
         )
+        if bias == NULL and out.w_stride == 1:
+            correlation.micro.pack(tile.height, tile.width, row, pitch, 1, to, out.h_stride)
+            continue
         for _ in range(tile.height):
             if out.w_stride == 1:
                 for c in range(tile.width):

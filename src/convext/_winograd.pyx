@@ -15,6 +15,7 @@ from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport divide_up, threads_for
+from convext._tile cimport lay_side_by_side
 
 cdef enum:
     POINTS = 6                  # pixels of a tile along an axis
@@ -358,28 +359,10 @@ cdef void fill_panel(
     const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
     Py_ssize_t num_rows, real *panel
 ) noexcept nogil:
-    """Lay out pixels of a block of channels, channel by channel side by side, zeros outside."""
-    cdef const Array4 *source = &plan.source
-    cdef Py_ssize_t columns = panel_columns(plan)
-    cdef Py_ssize_t begin = min(columns, max(<Py_ssize_t> 0, -left))
-    cdef Py_ssize_t end = max(begin, min(columns, source.w - left))
-    cdef Py_ssize_t y
-    for y in range(top, top + num_rows):
-        if 0 <= y < source.h and begin < end:
-            memset(panel, 0, begin * WINOGRAD_CHANNELS * sizeof(real))
-            plan.micro.interleave(
-                end - begin, channels,
-                image + y * source.h_stride + (left + begin) * source.w_stride,
-                source.c_stride, source.w_stride, panel + begin * WINOGRAD_CHANNELS,
-                WINOGRAD_CHANNELS
-            )
-            memset(
-                panel + end * WINOGRAD_CHANNELS, 0,
-                (columns - end) * WINOGRAD_CHANNELS * sizeof(real)
-            )
-        else:
-            memset(panel, 0, columns * WINOGRAD_CHANNELS * sizeof(real))
-        panel += columns * WINOGRAD_CHANNELS
+    lay_side_by_side(
+        plan.micro, &plan.source, image, channels, top, left, num_rows, panel_columns(plan), panel,
+        WINOGRAD_CHANNELS
+    )
 
 
 cdef void transform_strips(

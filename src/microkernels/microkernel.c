@@ -473,23 +473,43 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
 }
 
 /* The last vector ends with the last element that is wanted, and nothing beyond it is read. */
-static void decimate(ptrdiff_t count, const void *from_, ptrdiff_t step, void *to_)
+CONVEXT_INLINE void copy_row(ptrdiff_t count, const real *from, real *to)
+{
+    if (count < LANES) {
+        memcpy(to, from, count * sizeof(real));
+        return;
+    }
+    for (ptrdiff_t i = 0; i + LANES < count; i += LANES)
+        store(to + i, load(from + i));
+    store(to + count - LANES, load(from + count - LANES));
+}
+
+CONVEXT_INLINE void copy_every_other(ptrdiff_t count, const real *from, real *to)
+{
+    ptrdiff_t i = 0;
+    for (; i + LANES < count; i += LANES) {
+        __builtin_prefetch(from + 2 * i + 16 * LANES);
+        __builtin_prefetch(from + 2 * i + 17 * LANES);
+        store(to + i, EVERY_OTHER(load(from + 2 * i), load(from + 2 * i + LANES)));
+    }
+    i = count - LANES;
+    store(to + i, EVERY_OTHER_ODD(load(from + 2 * i), load(from + 2 * i + LANES - 1)));
+}
+
+static void pack(ptrdiff_t num_rows, ptrdiff_t count, const void *from_, ptrdiff_t row_stride,
+                 ptrdiff_t step, void *to_, ptrdiff_t to_stride)
 {
     const real *from = from_;
     real *to = to_;
-    ptrdiff_t i = 0;
-    if (step == 2 && count >= LANES) {
-        for (; i + LANES < count; i += LANES) {
-            __builtin_prefetch(from + 2 * i + 16 * LANES);
-            __builtin_prefetch(from + 2 * i + 17 * LANES);
-            store(to + i, EVERY_OTHER(load(from + 2 * i), load(from + 2 * i + LANES)));
-        }
-        i = count - LANES;
-        store(to + i, EVERY_OTHER_ODD(load(from + 2 * i), load(from + 2 * i + LANES - 1)));
-        return;
+    for (ptrdiff_t r = 0; r < num_rows; r++, from += row_stride, to += to_stride) {
+        if (step == 1)
+            copy_row(count, from, to);
+        else if (step == 2 && count >= LANES)
+            copy_every_other(count, from, to);
+        else
+            for (ptrdiff_t i = 0; i < count; i++)
+                to[i] = from[i * step];
     }
-    for (; i < count; i++)
-        to[i] = from[i * step];
 }
 
 /* Short pieces are copied as short vectors: those that cross cache lines take their time. */
@@ -593,7 +613,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .activation_gradient = activation_gradient,
     .activated_residual = activated_residual,
     .interleave = interleave,
-    .decimate = decimate,
+    .pack = pack,
     .unfold = unfold,
     .winograd_width = WIDTH,
     .winograd_kernels = winograd_kernels,

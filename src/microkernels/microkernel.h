@@ -76,8 +76,9 @@ typedef void convext_interleave(ptrdiff_t count, ptrdiff_t num_rows, const void 
 typedef void convext_add_rows(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *from,
                               ptrdiff_t from_pitch, void *to, ptrdiff_t to_pitch);
 
-/* to[i] = from[i * step] for every i < count. */
-typedef void convext_decimate(ptrdiff_t count, const void *from, ptrdiff_t step, void *to);
+/* to[r * to_stride + i] = from[r * row_stride + i * step] for every r < num_rows and i < count. */
+typedef void convext_pack(ptrdiff_t num_rows, ptrdiff_t count, const void *from,
+                          ptrdiff_t row_stride, ptrdiff_t step, void *to, ptrdiff_t to_stride);
 
 /* to[p * width + j] = pixels[p + offset[i] + j - start[i]] for every p < num_pixels, i < num_pieces
  * and start[i] <= j < start[i + 1], pieces of `lanes` elements at most. Goes through p and i in
@@ -228,7 +229,7 @@ typedef struct {
     convext_activation_gradient *activation_gradient;
     convext_activated_residual *activated_residual;
     convext_interleave *interleave;
-    convext_decimate *decimate;
+    convext_pack *pack;
     convext_unfold *unfold;
     int winograd_width; /* kernels that lie side by side */
     convext_winograd_kernels *winograd_kernels;

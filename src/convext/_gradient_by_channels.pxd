@@ -8,14 +8,15 @@ cdef Py_ssize_t channels_scratch_size(
 ) noexcept nogil
 
 # Add a tile of images[image] to the running sums of a part, beginning them anew where `first`.
-# `output_grad` is where the output gradients of the part's first kernel start.
+# `output_grad` is where the output gradients of the part's first kernel start. The sums are made in
+# the gradient itself, where that can be.
 cdef void add_tile_by_channels(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
-    Py_ssize_t image, const real *output_grad, bint first, real *scratch
+    Py_ssize_t image, const real *output_grad, bint first, real *scratch, real *kernel_grad
 ) noexcept nogil
 
 # Add the running sums of a part to part.sums, which begin anew where `fresh`, or round them to the
-# gradient itself, of which `kernel_grad` is the first kernel and channel.
+# gradient itself, unless they are there.
 cdef void flush_channels(
     const KernelGradient *gradient, const Part *part, bint fresh, real *scratch
 ) noexcept nogil

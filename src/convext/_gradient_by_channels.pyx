@@ -10,7 +10,8 @@ vector holds several taps.
 
 from convext._geometry cimport Array4, real
 from convext._kernel_gradient cimport KernelGradient, Part
-from convext._scratch cimport aligned_size
+from convext._prefetch cimport fetch_to_write
+from convext._scratch cimport aligned_size, apart
 from convext._tasks cimport divide_up
 from convext._tile cimport Axis, Tile, Tiling, lay_out, lay_side_by_side, packed_size, reach
 from convext._unfolding cimport unfold
@@ -21,6 +22,7 @@ from convext._unfolding cimport unfold
 cdef struct Scratch:
     Py_ssize_t width            # channels, or taps, side by side, whole vectors
     Py_ssize_t passes           # taps that are taken one after the other
+    Py_ssize_t pass_size        # from the sums of one to those of the next
     Py_ssize_t tile_pixels      # of a whole tile
     Py_ssize_t panel, taps, offsets, gradients, sums, end   # where each begins
 
@@ -47,7 +49,8 @@ cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcep
     scratch.sums = scratch.gradients + aligned_size(
         scratch.tile_pixels * gradient.micro.max_kernels, itemsize
     )
-    scratch.end = scratch.sums + scratch.passes * kernels * scratch.width
+    scratch.pass_size = apart(kernels * scratch.width, itemsize)
+    scratch.end = scratch.sums + scratch.passes * scratch.pass_size
     return scratch
 
 
@@ -205,12 +208,26 @@ cdef void lay_out_gradients(
         to += tile.width * width
 
 
+cdef inline bint may_sum_in_place(
+    const KernelGradient *gradient, const Part *part
+) noexcept nogil:
+    """Whether the running sums lie one after the other in the gradient, too."""
+    return (
+        gradient.in_one_go and not gradient.unfolded and gradient.tiling.taps == 1
+        and part.channels % gradient.micro.lanes == 0
+    )
+
+
 cdef void add_tile_by_channels(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
-    Py_ssize_t image, const real *output_grad, bint first, real *scratch
+    Py_ssize_t image, const real *output_grad, bint first, real *scratch, real *kernel_grad
 ) noexcept nogil:
     cdef Scratch layout = arrange(gradient, part.kernels)
     cdef real *gradients = scratch + layout.gradients
+    cdef real *sums = scratch + layout.sums
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t sums_width = divide_up(part.channels, lanes) * lanes
+    cdef Py_ssize_t sums_stride = layout.width
     cdef Py_ssize_t *pixel_offset = <Py_ssize_t *> (scratch + layout.offsets)
     cdef Py_ssize_t *gradient_offset = pixel_offset + layout.tile_pixels
     cdef Py_ssize_t width = divide_up(
@@ -219,6 +236,11 @@ cdef void add_tile_by_channels(
     cdef Py_ssize_t num_blocks = divide_up(part.kernels, width)
     cdef Py_ssize_t b, t, begin, count
     cdef Panel panel = lay_out_panel(gradient, part, tile, images, image, &layout, scratch)
+    if gradient.unfolded:
+        sums_width = layout.width
+    if may_sum_in_place(gradient, part):
+        sums = kernel_grad + part.first
+        sums_stride = gradient.channels
     note_offsets(tile, &panel, layout.width, width, pixel_offset, gradient_offset)
     for b in range(num_blocks):
         begin = b * width
@@ -229,10 +251,9 @@ cdef void add_tile_by_channels(
         )
         for t in range(layout.passes):
             gradient.micro.correlate[count](
-                tile.height * tile.width, layout.width, gradients, gradient_offset,
+                tile.height * tile.width, sums_width, gradients, gradient_offset,
                 scratch + layout.panel + panel.tap[t] * layout.width, pixel_offset,
-                scratch + layout.sums + (t * part.kernels + begin) * layout.width,
-                layout.width, not first
+                sums + t * layout.pass_size + begin * sums_stride, sums_stride, not first
             )
 
 
@@ -248,7 +269,7 @@ cdef void gather_kernel(
             to[gradient.unfolding.place[i]] = sums[i]
         return
     gradient.micro.interleave(
-        part.channels, gradient.tiling.taps, sums, part.kernels * layout.width, 1, to,
+        part.channels, gradient.tiling.taps, sums, layout.pass_size, 1, to,
         gradient.tiling.taps
     )
 
@@ -273,9 +294,17 @@ cdef void store_channels(
     const KernelGradient *gradient, const Part *part, const real *scratch, real *kernel_grad
 ) noexcept nogil:
     cdef Scratch layout = arrange(gradient, part.kernels)
+    cdef Py_ssize_t size = part.channels * gradient.tiling.taps
     cdef Py_ssize_t k
+    if may_sum_in_place(gradient, part):
+        return
+    kernel_grad += part.first
     for k in range(part.kernels):
-        gather_kernel(
-            gradient, part, &layout, k, scratch,
-            kernel_grad + k * gradient.channels * gradient.tiling.taps
-        )
+        # Too far from the last kernel's for the hardware to know.
+        if k + 1 < part.kernels:
+            fetch_to_write(
+                <const char *> (kernel_grad + gradient.channels * gradient.tiling.taps),
+                size * <Py_ssize_t> sizeof(real)
+            )
+        gather_kernel(gradient, part, &layout, k, scratch, kernel_grad)
+        kernel_grad += gradient.channels * gradient.tiling.taps

@@ -299,14 +299,15 @@ cdef void run_part(
             )
         elif gradient.by_channels:
             add_tile_by_channels(
-                gradient, &part, &tile, &source, image, first_grad, running == 0, scratch
+                gradient, &part, &tile, &source, image, first_grad, running == 0, scratch,
+                kernel_grad
             )
         else:
             add_tile_by_dots(gradient, &part, &tile, &source, image, first_grad, scratch)
             continue
         running += tile.height * tile.width
         if gradient.in_one_go and i == end - 1:
-            store_running_sums(gradient, &part, scratch, kernel_grad + part.first)
+            store_running_sums(gradient, &part, scratch, kernel_grad)
         elif running >= MAX_RUNNING_PIXELS or i == end - 1:
             flush_running_sums(gradient, &part, fresh, scratch)
             fresh = False
@@ -317,7 +318,7 @@ cdef void store_running_sums(
     const KernelGradient *gradient, const Part *part, const real *scratch, real *kernel_grad
 ) noexcept nogil:
     if gradient.by_kernels:
-        store_kernels(gradient, part, scratch, kernel_grad)
+        store_kernels(gradient, part, scratch, kernel_grad + part.first)
     else:
         store_channels(gradient, part, scratch, kernel_grad)
 

@@ -8,5 +8,13 @@ cdef extern from *:
         for (Py_ssize_t i = 0; i < count; i += 64)
             __builtin_prefetch(from + i, 0, 2);
     }
+
+    /* The same for memory that will be written. */
+    static inline void convext_fetch_to_write(const char *to, Py_ssize_t count)
+    {
+        for (Py_ssize_t i = 0; i < count; i += 64)
+            __builtin_prefetch(to + i, 1, 2);
+    }
     """
     void fetch "convext_fetch"(const char *source, Py_ssize_t count) noexcept nogil
+    void fetch_to_write "convext_fetch_to_write"(const char *to, Py_ssize_t count) noexcept nogil

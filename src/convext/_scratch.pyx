@@ -96,3 +96,8 @@ cdef void aligned_free(void *memory) noexcept nogil:
 cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil:
     cdef Py_ssize_t line = ALIGNMENT // <Py_ssize_t> itemsize
     return (count + line - 1) // line * line
+
+
+cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
+    cdef Py_ssize_t line = ALIGNMENT // <Py_ssize_t> itemsize
+    return ((count + line - 1) // line | 1) * line

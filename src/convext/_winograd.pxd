@@ -68,10 +68,6 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
 # What the kernel gradient needs of it, too. Of a plan, its source, channels, `top`, `left`, `taps`
 # and the tiles must be set.
 
-# A stride of at least `count` that is an odd number of cache lines: the 36 values of a tile would
-# otherwise share a few sets of the caches.
-cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil
-
 # Cut the output into strips of a row of tiles, and these into blocks of at most so many tiles.
 cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil
 

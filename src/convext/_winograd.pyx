@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
 from convext._tasks cimport divide_up, threads_for
 from convext._tile cimport lay_side_by_side
 
@@ -55,11 +55,6 @@ NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
 
 # With a few tasks for each thread none waits long for the last one.
 cdef Py_ssize_t TASKS_PER_THREAD = 3
-
-
-cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
-    cdef Py_ssize_t line = aligned_size(1, itemsize)
-    return (divide_up(count, line) | 1) * line
 
 
 # ---------------------------------------------------------------- the plan

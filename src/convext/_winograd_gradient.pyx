@@ -14,10 +14,10 @@ from libc.string cimport memcpy, memset
 from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
 from convext._tasks cimport ENOUGH_TASKS, divide_up, threads_for
 from convext._winograd cimport (
-    Winograd, apart, cut_into_blocks, fill_panel, panel_columns, panel_strips, transform_block
+    Winograd, cut_into_blocks, fill_panel, panel_columns, panel_strips, transform_block
 )
 
 cdef enum:

@@ -172,7 +172,7 @@ cdef int init_kernel_gradient(
         max_block = gradient.channels
     if init_tiling(
         tiling, rows, columns, images, gradient.channels, output_grad.h, output_grad.w,
-        max_pixels, max_block, itemsize
+        max_pixels, max_block, True, itemsize
     ) == -1:
         return -1
     if gradient.by_channels and not gradient.unfolded:

@@ -8,6 +8,6 @@ cdef void aligned_free(void *memory) noexcept nogil
 # `count`, rounded up to whole cache lines.
 cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil
 
-# The same, and an odd number of cache lines: what lies so far apart does not share a few sets of the
-# caches.
+# The same, and an odd number of cache lines: what lies so far apart does not share a few sets of
+# the caches.
 cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil

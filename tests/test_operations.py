@@ -269,6 +269,47 @@ def test_operations_agree_with_the_definition_on_larger_arrays(isa, name, dtype)
         reference.assert_within_bound(actual, expected)
 
 
+# Kernel gradients of few pixels, which are added up where they are returned, and of output
+# gradients that are read where they lie: channels, kernels, (samples, height, width) and kernel,
+# options.
+FEW_PIXELS = {
+    "windows": (256, 130, (1, 5, 5), (3, 3), {"padding": 1}),
+    "windows of samples": (256, 140, (2, 4, 4), (3, 2), {"padding": 1}),
+    "windows, strided down": (256, 130, (1, 9, 6), (3, 3), {"stride": (2, 1), "dilation": (2, 1)}),
+    "windows in groups": (128, 120, (1, 5, 6), (2, 3), {"groups": 2}),
+    "wide windows": (256, 70, (1, 4, 35), (3, 33), {}),
+    "single taps": (96, 45, (3, 9, 10), (1, 1), {}),
+    "single taps, strided": (64, 29, (2, 9, 10), (1, 1), {"stride": (1, 2)}),
+    "rows that are pages apart": (32, 40, (1, 32, 32), (1, 1), {}),
+    "several segments": (32, 43, (1, 56, 75), (1, 1), {}),
+    "several segments, padded": (33, 31, (5, 20, 31), (3, 3), {"padding": 1}),
+}
+
+
+@pytest.mark.parametrize("name", FEW_PIXELS)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_kernel_gradients_of_many_kernels(isa, name, dtype):
+    channels, kernels, (samples, *image_hw), size, options = FEW_PIXELS[name]
+    groups = options.get("groups", 1)
+    rng = np.random.default_rng(31)
+    x = rng.standard_normal((samples, channels * groups, *image_hw)).astype(dtype)
+    w = np.zeros((kernels * groups, channels, *size), dtype)
+    g = rng.standard_normal(convext.conv2d(x, w, **options).shape).astype(dtype)
+    expected = reference.conv2d_kernel_grad(x, g, size, **options, detailed=True)
+    results = [convext.conv2d_kernel_grad(x, g, size, **options, num_threads=n) for n in (1, 3)]
+    reference.assert_within_bound(results[0], expected)
+    assert same_bits(*results)
+    elsewhere = np.asfortranarray(x), np.asfortranarray(g)
+    actual = convext.conv2d_kernel_grad(*elsewhere, size, **options)
+    reference.assert_within_bound(actual, expected)
+
+    marked = kernels // 2
+    g[-1, marked, -1, -1] = np.nan
+    actual = convext.conv2d_kernel_grad(x, g, size, **options, num_threads=1)
+    assert np.isnan(actual[marked]).all()
+    assert same_bits(np.delete(actual, marked, 0), np.delete(results[0], marked, 0))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("kernel_hw", [(2, 1), (3, 3), (4, 2), (5, 5), (7, 3), (17, 17)])
 def test_one_kernel_on_any_number_of_rows(isa, kernel_hw, dtype):
@@ -1086,12 +1127,13 @@ AT_THE_EDGE_OF_MEMORY = """
         copy[...] = values
         return copy
 
+    CHANNELS_KERNELS_GROUPS = (1, 1, 1), (3, 2, 1), (2, 15, 1), (4, 4, 4), (32, 61, 1)
     rng = np.random.default_rng(19)
     for isa in convext.get_config()["isas_supported"]:
         _dispatch.use_isa(isa)
         for dtype in (np.float32, np.float64):
             for width in (3, 4, 7, 8, 15, 17, 33, 70, 131):
-                for channels, kernels, groups in ((1, 1, 1), (3, 2, 1), (2, 15, 1), (4, 4, 4)):
+                for channels, kernels, groups in CHANNELS_KERNELS_GROUPS:
                     for options in ({}, {"padding": 1}, {"stride": 2}, {"dilation": (1, 2)}):
                         options = {**options, "groups": groups}
                         for size in ((3, 3), (2, 2), (1, 1), (2, 7)):

@@ -7,6 +7,11 @@ cdef extern from "microkernel.h" nogil:
         const Py_ssize_t *weight_offset, const void *pixels, const Py_ssize_t *offset, void *sums,
         Py_ssize_t sums_stride, int accumulate)
 
+    ctypedef void correlate_rows_kernel "convext_correlate_rows"(
+        Py_ssize_t num_taps, Py_ssize_t num_pixels, const void *rows, Py_ssize_t row_stride,
+        const void *pixels, const Py_ssize_t *offset, void *sums, Py_ssize_t sums_stride,
+        int accumulate)
+
     ctypedef void slide_kernel "convext_slide"(
         Py_ssize_t num_rows, Py_ssize_t num_columns, Py_ssize_t num_pixels, const void *weights,
         const void *pixels, Py_ssize_t pitch, const Py_ssize_t *offset, void *sums,
@@ -105,6 +110,7 @@ cdef extern from "microkernel.h" nogil:
         int max_rows
         int max_dot_taps[5]
         correlate_kernel *correlate[15]
+        correlate_rows_kernel *correlate_rows
         int max_slide_rows
         slide_kernel *slide[5]
         dot_kernel *dot[5][25]

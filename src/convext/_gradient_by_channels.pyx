@@ -16,6 +16,8 @@ from convext._tasks cimport divide_up
 from convext._tile cimport Axis, Tile, Tiling, lay_out, lay_side_by_side, packed_size, reach
 from convext._unfolding cimport unfold
 
+# Rows whose distance is a multiple of this share one or two sets of an L1 cache.
+cdef Py_ssize_t SAME_SETS_BYTES = 2048
 
 # The scratch memory: the channels one after the other, as lay_out has them, and side by side; the
 # offsets of the taps, of the pixels and of their output gradients; these; the running sums.
@@ -49,7 +51,7 @@ cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcep
     scratch.sums = scratch.gradients + aligned_size(
         scratch.tile_pixels * gradient.micro.max_kernels, itemsize
     )
-    scratch.pass_size = apart(kernels * scratch.width, itemsize)
+    scratch.pass_size = 0 if gradient.in_place else apart(kernels * scratch.width, itemsize)
     scratch.end = scratch.sums + scratch.passes * scratch.pass_size
     return scratch
 
@@ -193,7 +195,6 @@ cdef void lay_out_gradients(
 ) noexcept nogil:
     """Pack the output gradients of a block of kernels as the weights of the tile's pixels."""
     cdef const Array4 *layout = &gradient.output_grad
-    output_grad += tile.top * layout.h_stride + tile.left * layout.w_stride
     if tile.width * layout.w_stride == layout.h_stride:     # the rows follow each other
         gradient.micro.interleave(
             tile.height * tile.width, kernels, output_grad, layout.c_stride, layout.w_stride, to,
@@ -208,13 +209,15 @@ cdef void lay_out_gradients(
         to += tile.width * width
 
 
-cdef inline bint may_sum_in_place(
-    const KernelGradient *gradient, const Part *part
-) noexcept nogil:
-    """Whether the running sums lie one after the other in the gradient, too."""
+cdef inline bint lie_in_rows(const KernelGradient *gradient, const Tile *tile) noexcept nogil:
+    """Whether to read the output gradients where they lie, those of each kernel in one row.
+
+    They should stay in L1 for the next channels.
+    """
+    cdef const Array4 *layout = &gradient.output_grad
     return (
-        gradient.in_one_go and not gradient.unfolded and gradient.tiling.taps == 1
-        and part.channels % gradient.micro.lanes == 0
+        layout.w_stride == 1 and (tile.height == 1 or layout.h_stride == tile.width)
+        and layout.c_stride * <Py_ssize_t> gradient.itemsize % SAME_SETS_BYTES != 0
     )
 
 
@@ -230,31 +233,41 @@ cdef void add_tile_by_channels(
     cdef Py_ssize_t sums_stride = layout.width
     cdef Py_ssize_t *pixel_offset = <Py_ssize_t *> (scratch + layout.offsets)
     cdef Py_ssize_t *gradient_offset = pixel_offset + layout.tile_pixels
-    cdef Py_ssize_t width = divide_up(
-        part.kernels, divide_up(part.kernels, gradient.micro.max_kernels)
-    )
-    cdef Py_ssize_t num_blocks = divide_up(part.kernels, width)
-    cdef Py_ssize_t b, t, begin, count
+    cdef Py_ssize_t width = min(part.kernels, <Py_ssize_t> gradient.micro.max_kernels)
+    cdef Py_ssize_t row_stride = gradient.output_grad.c_stride
+    cdef bint in_rows = lie_in_rows(gradient, tile)
+    cdef Py_ssize_t t, begin = 0, count
+    cdef const real *pixels
     cdef Panel panel = lay_out_panel(gradient, part, tile, images, image, &layout, scratch)
-    if gradient.unfolded:
-        sums_width = layout.width
-    if may_sum_in_place(gradient, part):
+    if gradient.in_place:
         sums = kernel_grad + part.first
-        sums_stride = gradient.channels
+        sums_width = part.channels * gradient.tiling.taps
+        sums_stride = gradient.channels * gradient.tiling.taps
+    elif gradient.unfolded:
+        sums_width = layout.width
     note_offsets(tile, &panel, layout.width, width, pixel_offset, gradient_offset)
-    for b in range(num_blocks):
-        begin = b * width
+    output_grad += (
+        tile.top * gradient.output_grad.h_stride + tile.left * gradient.output_grad.w_stride
+    )
+    while begin < part.kernels:
         count = min(width, part.kernels - begin)
-        lay_out_gradients(
-            gradient, tile, count, output_grad + begin * gradient.output_grad.c_stride, gradients,
-            width
-        )
+        if count < gradient.micro.max_kernels or not in_rows:
+            lay_out_gradients(gradient, tile, count, output_grad, gradients, width)
         for t in range(layout.passes):
-            gradient.micro.correlate[count](
-                tile.height * tile.width, sums_width, gradients, gradient_offset,
-                scratch + layout.panel + panel.tap[t] * layout.width, pixel_offset,
-                sums + t * layout.pass_size + begin * sums_stride, sums_stride, not first
-            )
+            pixels = scratch + layout.panel + panel.tap[t] * layout.width
+            if count == gradient.micro.max_kernels and in_rows:
+                gradient.micro.correlate_rows(
+                    tile.height * tile.width, sums_width, output_grad, row_stride, pixels,
+                    pixel_offset, sums + t * layout.pass_size, sums_stride, not first
+                )
+            else:
+                gradient.micro.correlate[count](
+                    tile.height * tile.width, sums_width, gradients, gradient_offset, pixels,
+                    pixel_offset, sums + t * layout.pass_size, sums_stride, not first
+                )
+        begin += count
+        output_grad += count * row_stride
+        sums += count * sums_stride
 
 
 cdef void gather_kernel(
@@ -296,7 +309,7 @@ cdef void store_channels(
     cdef Scratch layout = arrange(gradient, part.kernels)
     cdef Py_ssize_t size = part.channels * gradient.tiling.taps
     cdef Py_ssize_t k
-    if may_sum_in_place(gradient, part):
+    if gradient.in_place:
         return
     kernel_grad += part.first
     for k in range(part.kernels):

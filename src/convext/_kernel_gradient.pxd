@@ -24,6 +24,7 @@ cdef struct KernelGradient:
     bint unfolded                   # by channels, of which each tap counts as one
     Unfolding unfolding
     bint in_one_go                  # each part has a single running sum, which is the result
+    bint in_place                   # and lies in the gradient from the beginning
 
 # One part of it: some kernels and some channels of one group.
 cdef struct Part:

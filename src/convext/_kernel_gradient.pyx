@@ -12,7 +12,7 @@ from libc.math cimport sqrt
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from convext._dispatch cimport Microkernels, microkernels
+from convext._dispatch cimport microkernels
 from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._gradient_by_channels cimport (
     add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
@@ -57,6 +57,9 @@ cdef Py_ssize_t MAX_RUNNING_PIXELS = 2048
 
 # A segment has at least so many pixels, or adding its sums to the others' takes too long.
 cdef Py_ssize_t MIN_SEGMENT_PIXELS = 1024
+
+# So many entries of the gradient are added up over the segments at a time.
+cdef Py_ssize_t ENTRIES_TO_ADD = 4096
 
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
@@ -122,81 +125,121 @@ cdef Py_ssize_t whole_vectors(
     return (even if even <= most else even - 2 if even > 2 else 1) * lanes
 
 
-cdef int init_kernel_gradient(
-    KernelGradient *gradient, const Array4 *images, const Array4 *output_grad,
-    Py_ssize_t num_samples, Py_ssize_t kernel_h, Py_ssize_t kernel_w, const Geometry *geometry,
-    int num_threads, size_t itemsize
+cdef Py_ssize_t channels_in_place(
+    const KernelGradient *gradient, Py_ssize_t taps, Py_ssize_t pixels
 ) noexcept nogil:
-    cdef const Microkernels *micro = microkernels(itemsize)
-    cdef Tiling *tiling = &gradient.tiling
-    cdef Axis rows, columns
-    cdef Py_ssize_t max_pixels, max_block, row_bytes, kernels, tiles, parts
-    cdef double products
-    if init_axis(&rows, kernel_h, geometry.stride_h, geometry.padding_top,
-                 geometry.dilation_h) == -1:
-        return -1
-    if init_axis(&columns, kernel_w, geometry.stride_w, geometry.padding_left,
-                 geometry.dilation_w) == -1:
-        free(rows.distance)
-        return -1
-    gradient.micro = micro
-    gradient.itemsize = itemsize
-    gradient.images = images[0]
-    gradient.output_grad = output_grad[0]
-    gradient.groups = geometry.groups
-    gradient.channels = images.c // geometry.groups
-    gradient.kernels = output_grad.c // geometry.groups
-    gradient.size = output_grad.c * gradient.channels * kernel_h * kernel_w
+    """Channels of a part whose windows stay in L2; no more than leave a part for each thread."""
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t fitting = MAX_CHUNK_BYTES // (
+        min(pixels, TILE_PIXELS_BY_CHANNELS) * taps * <Py_ssize_t> gradient.itemsize
+    )
+    cdef Py_ssize_t shared = divide_up(gradient.channels, ENOUGH_TASKS)
+    return min(gradient.channels, max(2 * lanes, min(fitting, shared)))
+
+
+cdef Py_ssize_t kernel_chunks_in_place(
+    const KernelGradient *gradient, Py_ssize_t block
+) noexcept nogil:
+    cdef Py_ssize_t parts = gradient.groups * divide_up(gradient.channels, block)
+    cdef Py_ssize_t most = gradient.kernels // (2 * gradient.micro.max_kernels)
+    return max(1, min(divide_up(ENOUGH_TASKS, parts), most))
+
+
+cdef bint worth_summing_in_place(
+    const KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t pixels,
+    const Geometry *geometry
+) noexcept nogil:
+    """Whether to add up in the gradient itself, by channels, with the windows in its order.
+
+    Bringing a window into the order of the gradient takes as long as two kernels' sums.
+    """
+    cdef Py_ssize_t taps = kernel_h * kernel_w
+    cdef Py_ssize_t chunks
+    if gradient.channels % gradient.micro.lanes != 0 or pixels > MAX_RUNNING_PIXELS:
+        return False
+    chunks = kernel_chunks_in_place(gradient, channels_in_place(gradient, taps, pixels))
+    return taps == 1 or (
+        kernel_w > 1 and geometry.stride_w == 1 and geometry.dilation_w == 1
+        and gradient.kernels >= 2 * pixels * chunks
+    )
+
+
+cdef void choose_strategy(
+    KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t pixels,
+    const Geometry *geometry
+) noexcept nogil:
     gradient.by_channels = worth_going_by_channels(gradient)
+    gradient.in_place = gradient.by_channels and worth_summing_in_place(
+        gradient, kernel_h, kernel_w, pixels, geometry
+    )
     gradient.by_kernels = not gradient.by_channels and worth_going_by_kernels(
         gradient, kernel_h, kernel_w, geometry
     )
-    gradient.unfolded = not (gradient.by_channels or gradient.by_kernels) and worth_unfolding(
-        gradient, kernel_h, kernel_w, geometry.stride_w
-    )
-    gradient.unfolding.place = NULL
+    gradient.unfolded = gradient.in_place and kernel_h * kernel_w > 1
+    if not (gradient.by_channels or gradient.by_kernels):
+        gradient.unfolded = worth_unfolding(gradient, kernel_h, kernel_w, geometry.stride_w)
+        gradient.by_channels = gradient.unfolded
+
+
+cdef int cut_into_tiles(
+    KernelGradient *gradient, const Axis *rows, const Axis *columns, Py_ssize_t pixels
+) noexcept nogil:
+    """Cut the output gradients into tiles, and the channels into blocks."""
+    cdef Py_ssize_t itemsize = gradient.itemsize
+    cdef Py_ssize_t taps = rows.num_taps * columns.num_taps
+    cdef Py_ssize_t max_pixels = MAX_ROW_BYTES // itemsize
+    cdef Py_ssize_t max_block = gradient.channels
+    cdef Tiling *tiling = &gradient.tiling
     if gradient.by_kernels:
         max_pixels = TILE_PIXELS_BY_KERNELS
-        max_block = gradient.channels
     elif gradient.unfolded:
-        gradient.by_channels = True
         max_pixels = TILE_PIXELS_BY_CHANNELS
-        max_block = gradient.channels
     elif gradient.by_channels:
         max_pixels = max(TILE_PIXELS_BY_CHANNELS, min(
-            MAX_TILE_PIXELS_BY_CHANNELS, TILE_ROWS_BY_CHANNELS * output_grad.w
+            MAX_TILE_PIXELS_BY_CHANNELS, TILE_ROWS_BY_CHANNELS * gradient.output_grad.w
         ))
-        max_block = channels_of_part(kernel_h * kernel_w, micro.lanes, itemsize)
-    else:
-        max_pixels = MAX_ROW_BYTES // <Py_ssize_t> itemsize
-        max_block = gradient.channels
+        max_block = channels_of_part(taps, gradient.micro.lanes, itemsize)
+    if gradient.in_place:
+        max_block = channels_in_place(gradient, taps, pixels)
     if init_tiling(
-        tiling, rows, columns, images, gradient.channels, output_grad.h, output_grad.w,
-        max_pixels, max_block, True, itemsize
+        tiling, rows[0], columns[0], &gradient.images, gradient.channels, gradient.output_grad.h,
+        gradient.output_grad.w, max_pixels, max_block, True, itemsize
     ) == -1:
         return -1
-    if gradient.by_channels and not gradient.unfolded:
-        tiling.block = whole_vectors(gradient.channels, tiling.block, micro.lanes)
-    # A part has all channels, unless a block of them is too large to be packed.
-    gradient.unfolded = gradient.unfolded and tiling.block == gradient.channels
-    if gradient.unfolded and init_unfolding(&gradient.unfolding, tiling, micro.lanes) == -1:
+    if gradient.in_place or gradient.by_channels and not gradient.unfolded:
+        tiling.block = whole_vectors(gradient.channels, tiling.block, gradient.micro.lanes)
+    # A block of channels that is too large to be packed may have become less than a vector.
+    gradient.in_place = gradient.in_place and tiling.block % gradient.micro.lanes == 0
+    gradient.unfolded = gradient.unfolded and (
+        gradient.in_place or tiling.block == gradient.channels
+    )
+    if gradient.unfolded and init_unfolding(
+        &gradient.unfolding, tiling, gradient.micro.lanes
+    ) == -1:
         free_tiling(tiling)
         return -1
-    gradient.row_size = row_size(tiling, micro.lanes)
+    return 0
 
-    row_bytes = <Py_ssize_t> itemsize * (
+
+cdef void cut_into_parts(KernelGradient *gradient, Py_ssize_t num_samples) noexcept nogil:
+    cdef const Tiling *tiling = &gradient.tiling
+    cdef Py_ssize_t pixels = num_samples * gradient.output_grad.h * gradient.output_grad.w
+    cdef Py_ssize_t tiles = num_samples * tiling.tiles_down * tiling.tiles_across
+    cdef Py_ssize_t row_bytes = <Py_ssize_t> gradient.itemsize * (
         tiling.taps * tiling.block if gradient.by_channels or gradient.by_kernels
         else gradient.row_size
     )
-    gradient.kernel_chunks = divide_up(gradient.kernels, max(1, MAX_CHUNK_BYTES // row_bytes))
+    cdef Py_ssize_t parts
     gradient.channel_chunks = divide_up(gradient.channels, tiling.block)
+    gradient.kernel_chunks = (
+        kernel_chunks_in_place(gradient, tiling.block) if gradient.in_place
+        else divide_up(gradient.kernels, max(1, MAX_CHUNK_BYTES // row_bytes))
+    )
     parts = gradient.groups * gradient.kernel_chunks * gradient.channel_chunks
-    tiles = num_samples * tiling.tiles_down * tiling.tiles_across
-    products = <double> num_samples * gradient.size * output_grad.h * output_grad.w
     gradient.segments = 1
-    if products > MIN_PRODUCTS_PER_THREAD:
+    if not gradient.in_place and products_of(gradient, num_samples) > MIN_PRODUCTS_PER_THREAD:
         gradient.segments = max(1, min(
-            min(tiles, divide_up(num_samples * output_grad.h * output_grad.w, MIN_SEGMENT_PIXELS)),
+            min(tiles, divide_up(pixels, MIN_SEGMENT_PIXELS)),
             min(
                 divide_up(ENOUGH_TASKS, parts),
                 MAX_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))
@@ -204,19 +247,27 @@ cdef int init_kernel_gradient(
         ))
     gradient.in_one_go = (
         (gradient.by_channels or gradient.by_kernels and gradient.channel_chunks == 1)
-        and gradient.segments == 1
-        and num_samples * output_grad.h * output_grad.w <= MAX_RUNNING_PIXELS
+        and gradient.segments == 1 and pixels <= MAX_RUNNING_PIXELS
     )
-    gradient.num_threads = threads_for(products, parts * gradient.segments, num_threads)
 
-    kernels = divide_up(gradient.kernels, gradient.kernel_chunks)
+
+cdef double products_of(const KernelGradient *gradient, Py_ssize_t num_samples) noexcept nogil:
+    return (
+        <double> num_samples * gradient.size * gradient.output_grad.h * gradient.output_grad.w
+    )
+
+
+cdef int allocate(KernelGradient *gradient) noexcept nogil:
+    cdef Py_ssize_t kernels = divide_up(gradient.kernels, gradient.kernel_chunks)
     gradient.scratch_size = aligned_size(
         kernels_scratch_size(gradient, kernels) if gradient.by_kernels
         else channels_scratch_size(gradient, kernels) if gradient.by_channels
         else dots_scratch_size(gradient, kernels),
-        itemsize
+        gradient.itemsize
     )
-    gradient.scratch = aligned_alloc(gradient.scratch_size * gradient.num_threads, itemsize)
+    gradient.scratch = aligned_alloc(
+        gradient.scratch_size * gradient.num_threads, gradient.itemsize
+    )
     gradient.sums = NULL
     if not gradient.in_one_go:
         gradient.sums = <double *> aligned_alloc(
@@ -226,6 +277,42 @@ cdef int init_kernel_gradient(
         free_kernel_gradient(gradient)
         return -1
     return 0
+
+
+cdef int init_kernel_gradient(
+    KernelGradient *gradient, const Array4 *images, const Array4 *output_grad,
+    Py_ssize_t num_samples, Py_ssize_t kernel_h, Py_ssize_t kernel_w, const Geometry *geometry,
+    int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef Py_ssize_t pixels = num_samples * output_grad.h * output_grad.w
+    cdef Axis rows, columns
+    if init_axis(&rows, kernel_h, geometry.stride_h, geometry.padding_top,
+                 geometry.dilation_h) == -1:
+        return -1
+    if init_axis(&columns, kernel_w, geometry.stride_w, geometry.padding_left,
+                 geometry.dilation_w) == -1:
+        free(rows.distance)
+        return -1
+    gradient.micro = microkernels(itemsize)
+    gradient.itemsize = itemsize
+    gradient.images = images[0]
+    gradient.output_grad = output_grad[0]
+    gradient.groups = geometry.groups
+    gradient.channels = images.c // geometry.groups
+    gradient.kernels = output_grad.c // geometry.groups
+    gradient.size = output_grad.c * gradient.channels * kernel_h * kernel_w
+    gradient.unfolding.place = NULL
+    choose_strategy(gradient, kernel_h, kernel_w, pixels, geometry)
+    if cut_into_tiles(gradient, &rows, &columns, pixels) == -1:
+        return -1
+    gradient.row_size = row_size(&gradient.tiling, gradient.micro.lanes)
+    cut_into_parts(gradient, num_samples)
+    gradient.num_threads = threads_for(
+        products_of(gradient, num_samples),
+        gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments,
+        num_threads
+    )
+    return allocate(gradient)
 
 
 cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil:
@@ -255,6 +342,13 @@ cdef Part part_of(
     return part
 
 
+cdef inline Py_ssize_t first_tile(
+    const KernelGradient *gradient, Py_ssize_t segment, Py_ssize_t tiles
+) noexcept nogil:
+    """The longer segments come first: the last ones to be taken should be short."""
+    return segment * (tiles // gradient.segments) + min(segment, tiles % gradient.segments)
+
+
 cdef void run_part(
     const KernelGradient *gradient, const real *images, const Py_ssize_t *order,
     Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Py_ssize_t task,
@@ -266,8 +360,8 @@ cdef void run_part(
     cdef Py_ssize_t segment = task % gradient.segments
     cdef Part part = part_of(gradient, task // gradient.segments, segment)
     cdef Py_ssize_t tiles = tiling.tiles_down * tiling.tiles_across
-    cdef Py_ssize_t begin = segment * num_samples * tiles // gradient.segments
-    cdef Py_ssize_t end = (segment + 1) * num_samples * tiles // gradient.segments
+    cdef Py_ssize_t begin = first_tile(gradient, segment, num_samples * tiles)
+    cdef Py_ssize_t end = first_tile(gradient, segment + 1, num_samples * tiles)
     cdef Array4 source = gradient.images
     cdef Tile tile
     cdef Py_ssize_t i, n, k, image, running = 0
@@ -339,7 +433,7 @@ cdef void run_kernel_gradient(
     cdef Py_ssize_t tasks = (
         gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments
     )
-    cdef Py_ssize_t task, segment, i
+    cdef Py_ssize_t task
     if num_samples == 0:
         memset(kernel_grad, 0, gradient.size * sizeof(real))
         return
@@ -357,11 +451,29 @@ cdef void run_kernel_gradient(
                 )
     if gradient.in_one_go:
         return
+    # As for the parts: a region of one thread takes its time, too.
+    tasks = divide_up(gradient.size, ENTRIES_TO_ADD)
+    if gradient.num_threads == 1:
+        for task in range(tasks):
+            add_segments(gradient, task, kernel_grad)
+        return
+    for task in prange(tasks, schedule="static", num_threads=gradient.num_threads):
+        add_segments(gradient, task, kernel_grad)
+
+
+cdef void add_segments(
+    const KernelGradient *gradient, Py_ssize_t block, real *kernel_grad
+) noexcept nogil:
+    """Add up the sums of all segments for a block of the gradient's entries, and round them."""
+    cdef Py_ssize_t begin = block * ENTRIES_TO_ADD
+    cdef Py_ssize_t end = min(begin + ENTRIES_TO_ADD, gradient.size)
+    cdef double *sums = gradient.sums
+    cdef Py_ssize_t segment, i
     for segment in range(1, gradient.segments):
-        for i in range(gradient.size):
-            gradient.sums[i] += gradient.sums[segment * gradient.size + i]
-    for i in range(gradient.size):
-        kernel_grad[i] = <real> gradient.sums[i]
+        for i in range(begin, end):
+            sums[i] += sums[segment * gradient.size + i]
+    for i in range(begin, end):
+        kernel_grad[i] = <real> sums[i]
 
 
 cdef int differentiate(

@@ -41,14 +41,29 @@ enum { MAX_KERNELS = 14, MAX_ROWS = 4 };
 enum { MAX_KERNELS = 6, MAX_ROWS = 3 };
 #endif
 
+/* The compiler does not see where this leads, and so keeps no pointer for every step of a loop: there
+ * are not registers enough. */
+CONVEXT_INLINE const real *step_by(const real *pointer, ptrdiff_t stride)
+{
+    pointer += stride;
+    __asm__("" : "+r"(pointer));
+    return pointer;
+}
+
+/* Weights that lie in rows: more rows than these have no address of their own, or there would not be
+ * registers enough for them. */
+enum { ROWS_WITH_ADDRESS = 7 };
+
 /* In registers: kernels x vectors sums, one row of pixels, one weight. From L1: the weights of
- * these kernels. Streams: the pixels. */
-CONVEXT_INLINE void correlate_tile(const int kernels, const int step, const int vectors,
-                                   ptrdiff_t num_taps, const real *weights,
-                                   const ptrdiff_t *weight_offset, const real *pixels,
+ * these kernels, which lie side by side at their offsets or else, where `row_stride` is not 0, in
+ * rows. Streams: the pixels. */
+CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff_t num_taps,
+                                   const real *weights, const ptrdiff_t *weight_offset,
+                                   const ptrdiff_t row_stride, const real *pixels,
                                    const ptrdiff_t *offset, real *sums, ptrdiff_t sums_stride,
                                    int accumulate)
 {
+    const real *lower_rows = weights + ROWS_WITH_ADDRESS * row_stride;
     vec sum[CONVEXT_MAX_KERNELS][8];
 
     UNROLL(16)
@@ -58,7 +73,6 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int step, const int 
             sum[k][v] = (vec){0};
 
     for (ptrdiff_t t = 0; t < num_taps; t++) {
-        const real *weight_of = weights + weight_offset[t];
         const real *from = pixels + offset[t];
         vec pixel[8];
         UNROLL(8)
@@ -66,10 +80,17 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int step, const int 
             pixel[v] = load(from + v * LANES);
         UNROLL(16)
         for (int k = 0; k < kernels; k++) {
-            const vec weight = splat(weight_of[k * step]);
+            const vec weight = splat(
+                row_stride == 0 ? weights[weight_offset[t] + k]
+                : k < ROWS_WITH_ADDRESS ? weights[k * row_stride]
+                : lower_rows[(k - ROWS_WITH_ADDRESS) * row_stride]);
             UNROLL(8)
             for (int v = 0; v < vectors; v++)
                 sum[k][v] += weight * pixel[v];
+        }
+        if (row_stride != 0) {
+            weights = step_by(weights, 1);
+            lower_rows = step_by(lower_rows, 1);
         }
     }
 
@@ -83,9 +104,9 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int step, const int 
 }
 
 /* All tiles for a block of taps, then for the next. */
-CONVEXT_INLINE void correlate(const int kernels, const int step, ptrdiff_t num_taps,
-                              ptrdiff_t num_pixels, const real *weights,
-                              const ptrdiff_t *weight_offset, const real *pixels,
+CONVEXT_INLINE void correlate(const int kernels, ptrdiff_t num_taps, ptrdiff_t num_pixels,
+                              const real *weights, const ptrdiff_t *weight_offset,
+                              const ptrdiff_t row_stride, const real *pixels,
                               const ptrdiff_t *offset, real *sums, ptrdiff_t sums_stride,
                               int accumulate)
 {
@@ -94,17 +115,22 @@ CONVEXT_INLINE void correlate(const int kernels, const int step, ptrdiff_t num_t
         const ptrdiff_t taps = MIN(CONVEXT_BLOCK, num_taps - t);
         ptrdiff_t p = 0;
         for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
-            correlate_tile(kernels, step, vectors, taps, weights, weight_offset + t, pixels + p,
-                           offset + t, sums + p, sums_stride, accumulate);
+            correlate_tile(kernels, vectors, taps, weights, weight_offset, row_stride, pixels + p,
+                           offset, sums + p, sums_stride, accumulate);
         /* A chain of sums alone would wait for each multiply-add. */
         if (kernels <= 2)
             for (; p + 3 * LANES <= num_pixels; p += 3 * LANES)
-                correlate_tile(kernels, step, 3, taps, weights, weight_offset + t, pixels + p,
-                               offset + t, sums + p, sums_stride, accumulate);
+                correlate_tile(kernels, 3, taps, weights, weight_offset, row_stride, pixels + p,
+                               offset, sums + p, sums_stride, accumulate);
         for (; p < num_pixels; p += LANES)
-            correlate_tile(kernels, step, 1, taps, weights, weight_offset + t, pixels + p,
-                           offset + t, sums + p, sums_stride, accumulate);
+            correlate_tile(kernels, 1, taps, weights, weight_offset, row_stride, pixels + p,
+                           offset, sums + p, sums_stride, accumulate);
         accumulate = 1;
+        offset += taps;
+        if (row_stride == 0)
+            weight_offset += taps;
+        else
+            weights += taps;
     }
 }
 
@@ -376,15 +402,6 @@ static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *con
             to[i * to_stride + r] = result[i * LANES + r];
 }
 
-/* The compiler does not see where this leads, and so keeps no pointer for every step of a loop: there
- * are not registers enough. */
-CONVEXT_INLINE const real *step_by(const real *pointer, ptrdiff_t stride)
-{
-    pointer += stride;
-    __asm__("" : "+r"(pointer));
-    return pointer;
-}
-
 /* LANES rows, at least as many elements of each, in whole squares: the last one may overlap. */
 static void interleave_squares(ptrdiff_t count, const real *from, ptrdiff_t row_stride, real *to,
                                ptrdiff_t to_stride)
@@ -537,7 +554,7 @@ static void unfold(ptrdiff_t num_pixels, ptrdiff_t num_pieces, const void *pixel
                                     const void *pixels, const ptrdiff_t *offset, void *sums, \
                                     ptrdiff_t sums_stride, int accumulate) \
     { \
-        correlate(kernels, 1, num_taps, num_pixels, weights, weight_offset, pixels, offset, sums, \
+        correlate(kernels, num_taps, num_pixels, weights, weight_offset, 0, pixels, offset, sums, \
                   sums_stride, accumulate); \
     }
 
@@ -582,6 +599,14 @@ static void unfold(ptrdiff_t num_pixels, ptrdiff_t num_pieces, const void *pixel
 #define FOR_DOTS(X) FOR_TAPS_1_TO_12(X, 1) FOR_TAPS_1_TO_6(X, 2) FOR_TAPS_1_TO_3(X, 3)
 #endif
 
+static void correlate_rows(ptrdiff_t num_taps, ptrdiff_t num_pixels, const void *rows,
+                           ptrdiff_t row_stride, const void *pixels, const ptrdiff_t *offset,
+                           void *sums, ptrdiff_t sums_stride, int accumulate)
+{
+    correlate(MAX_KERNELS, num_taps, num_pixels, rows, NULL, row_stride, pixels, offset, sums,
+              sums_stride, accumulate);
+}
+
 FOR_KERNELS(CORRELATE_INSTANCE)
 FOR_SLIDE_ROWS(SLIDE_INSTANCE)
 FOR_DOTS(DOT_INSTANCE)
@@ -604,6 +629,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .max_rows = MAX_ROWS,
     .max_dot_taps = MAX_DOT_TAPS,
     .correlate = {FOR_KERNELS(CORRELATE_ENTRY)},
+    .correlate_rows = correlate_rows,
     .max_slide_rows = CONVEXT_MAX_SLIDE_ROWS,
     .slide = {FOR_SLIDE_ROWS(SLIDE_ENTRY)},
     .dot = {FOR_DOTS(DOT_ENTRY)},

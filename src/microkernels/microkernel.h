@@ -35,6 +35,13 @@ typedef void convext_correlate(ptrdiff_t num_taps, ptrdiff_t num_pixels, const v
                                const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride,
                                int accumulate);
 
+/* The same for max_kernels kernels whose weights lie in rows: that of kernel k and tap t is
+ * rows[k * row_stride + t]. `row_stride` is not 0. */
+typedef void convext_correlate_rows(ptrdiff_t num_taps, ptrdiff_t num_pixels, const void *rows,
+                                    ptrdiff_t row_stride, const void *pixels,
+                                    const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride,
+                                    int accumulate);
+
 /* One kernel over several rows of outputs at once, so that each vector of pixels that is loaded
  * serves all rows under whose windows it lies:
  *
@@ -220,6 +227,7 @@ typedef struct {
     int max_rows;    /* dot[1 .. max_rows] exist */
     int max_dot_taps[CONVEXT_MAX_ROWS + 1]; /* dot[rows][1 .. max_dot_taps[rows]] exist */
     convext_correlate *correlate[CONVEXT_MAX_KERNELS + 1];
+    convext_correlate_rows *correlate_rows;
     int max_slide_rows; /* slide[1 .. max_slide_rows] exist */
     convext_slide *slide[CONVEXT_MAX_SLIDE_ROWS + 1];
     convext_dot *dot[CONVEXT_MAX_ROWS + 1][CONVEXT_MAX_DOT_TAPS + 1];

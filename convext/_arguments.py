@@ -173,7 +173,8 @@ def _add_solve(commands: Commands) -> None:
         "Each is an image (.png, .jpg, .jpeg, .tif, .tiff), with values in [0, 1], or an array,\n"
         "(C, H, W) or (N, C, H, W), in a .npy or .npz file. Where AFTER is as large as BEFORE,\n"
         "its border is left out. Colour images give kernels from every colour to every colour,\n"
-        "or, with --per-channel, one kernel for each.",
+        "or, with --per-channel, one kernel for each. Where AFTER is a grey JPEG file, the kernel\n"
+        "is fitted to the rounded coefficients in it, which allows for clipping, too.",
         "convext solve before.png after.png --kernel-shape 3 3 --bias --ignore-saturated",
     )
     parser.add_argument("before", metavar="BEFORE", help="the image or array before")

@@ -37,6 +37,9 @@ IMAGE_SUFFIXES = frozenset(_FORMATS)
 # Pillow's modes without colour; all other modes are converted to RGB.
 _EIGHT_BIT_MODE = {"1": "L", "L": "L", "LA": "L", "La": "L"}
 
+# An EXIF tag.
+_ORIENTATION = 274
+
 # TIFF tags.
 _BITS_PER_SAMPLE = 258
 _PLANAR_CONFIGURATION = 284
@@ -350,6 +353,19 @@ def image_suffix(file: FilePath) -> str:
         known = ", ".join(_FORMATS)
         raise ValueError(f"the name of an image must end in one of {known}, got {os.fspath(file)}")
     return suffix
+
+
+def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
+    """Return the steps to which a grey JPEG file rounds the coefficients of its blocks, (64,).
+
+    None for other files, and where the image is turned after it has been read.
+    """
+    with _pillow().open(file) as image:
+        upright = image.getexif().get(_ORIENTATION, 1) == 1
+        if image.format != "JPEG" or image.mode != "L" or not upright:
+            return None
+        (table,) = image.quantization.values()
+    return np.asarray(table, np.float64)
 
 
 def _pillow() -> ModuleType:

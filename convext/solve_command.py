@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ._array_files import is_archive, load_array
 from ._checks import check_dimensions
+from ._jpeg import find_kernel
 from ._version import __version__
 from .fractions import common_fraction
 from .image import IMAGE_SUFFIXES, load_image
@@ -46,6 +47,7 @@ class Filter(NamedTuple):
     counted: int  # elements of the target
     saturated: int  # and those that may have been clipped
     warnings: list[str]
+    from_coefficients: bool = False  # of a JPEG file
 
     @property
     def groups(self) -> int:
@@ -88,7 +90,7 @@ def find_filter(options: argparse.Namespace) -> Filter:
     if unsaturated is not None:
         border = without_border(before.shape, after.shape, size)
         saturated = inside.size - int(np.count_nonzero(unsaturated[border]))
-    return Filter(
+    found = Filter(
         before,
         inside,
         np.concatenate([solution.kernels for solution in solutions]),
@@ -100,10 +102,40 @@ def find_filter(options: argparse.Namespace) -> Filter:
         saturated,
         sorted({str(warning.message) for warning in caught}),
     )
+    counted = np.ones(inside.shape, bool)
+    if mask is not None:
+        counted = mask[without_border(before.shape, after.shape, size)]
+    return _by_coefficients(found, after, counted, options)
+
+
+def _by_coefficients(
+    found: Filter, after: Samples, counted: npt.NDArray[np.bool_], options: argparse.Namespace
+) -> Filter:
+    """Return the filter that fits what a JPEG file knows of a grey image, if it is one."""
+    grey = found.before.shape[1] == after.shape[1] == 1
+    files = options.before, options.after
+    if not (grey and all(map(_is_image, files))) or options.l2 > 0 or found.warnings:
+        return found
+    pixels, target = found.before[0, 0] * 255, after[0, 0] * 255
+    fit = find_kernel(pixels, target, files, found.kernels.shape[2:], options.bias)
+    if fit is None:
+        return found
+    taps = found.kernels.size
+    kernels = fit.weights[:taps].reshape(found.kernels.shape)
+    bias = fit.weights[taps:] / 255 if options.bias else None
+    errors = conv2d(found.before, kernels, bias=bias) - found.after
+    return found._replace(
+        kernels=kernels,
+        bias=bias,
+        loss=float(np.mean(np.square(errors[counted]))),
+        from_coefficients=True,
+    )
 
 
 def show_filter(found: Filter, levels: int | None) -> None:
     """Print the kernels, as fractions where they are near one, and how well they fit."""
+    if found.from_coefficients:
+        say("AFTER is a JPEG file: the kernel was fitted to its rounded coefficients")
     for number, kernel in enumerate(found.kernels[:MOST_SHOWN], 1):
         for channel, weights in enumerate(kernel[:MOST_SHOWN], 1):
             say(f"kernel {number}, channel {channel}:")
@@ -127,9 +159,12 @@ def show_saturated(found: Filter, ignored: bool) -> None:
     if found.saturated == 0:
         return
     share = found.saturated / found.after.size
+    done = "they were left out" if ignored else "see --ignore-saturated"
+    if found.from_coefficients:
+        done = "the fit allowed for it"
     say(
         f"{found.saturated} values of AFTER ({share:.1%}) are 0 or at the maximum, where they may "
-        f"have been clipped: {'they were left out' if ignored else 'see --ignore-saturated'}"
+        f"have been clipped: {done}"
     )
 
 
@@ -144,6 +179,7 @@ def save_filter(found: Filter, options: argparse.Namespace) -> None:
             "l2": options.l2,
             "ignore_saturated": options.ignore_saturated,
             "per_channel": options.per_channel,
+            "from_coefficients": found.from_coefficients,
             "loss": found.loss,
             "rank": found.rank,
             "condition": found.condition if math.isfinite(found.condition) else None,

@@ -118,14 +118,95 @@ def test_a_gaussian_blur_is_recovered(size, sigma, solve):
     assert np.abs(found[0, 0] - kernel).max() < 2e-3
 
 
-def test_blurs_are_recovered_from_jpeg_images(solve):
-    before = grey()
+BLURS = {
+    "Gaussian": np.outer(*2 * [[0.1, 0.8, 0.1]]),
+    "binomial": np.outer(*2 * [[1, 4, 6, 4, 1]]) / 256,
+}
+
+
+def filtered(image, name):
+    """Return a grey image filtered by one of Pillow's filters, or blurred, and the kernel."""
+    if name in PILLOW:
+        pillow_filter = getattr(filters, name)
+        return image.filter(pillow_filter), true_kernel(pillow_filter)[0]
+    blurred = np.rint(correlate(np.asarray(image, float), BLURS[name])).astype(np.uint8)
+    return pillow.fromarray(blurred), BLURS[name]
+
+
+def solve_jpeg(solve, kernel, *options):
+    out, found, record = solve("before.jpg", "after.jpg", "--kernel-shape", *kernel.shape, *options)
+    assert "AFTER is a JPEG file: the kernel was fitted to its rounded coefficients\n" in out
+    assert record["from_coefficients"]
+    return out, found[0, 0], record
+
+
+@pytest.mark.parametrize("name", [*PILLOW, *BLURS])
+def test_filters_of_a_jpeg_file_are_recovered(name, solve):
+    grey().save("before.jpg", quality=95)
+    after, kernel = filtered(pillow.open("before.jpg"), name)
+    after.save("after.jpg", quality=95)
+    _, found, record = solve_jpeg(solve, kernel, *["--bias"][: PILLOW.get(name, False)])
+    assert np.abs(found - kernel).max() < 2e-2
+    if PILLOW.get(name):
+        offset = true_kernel(getattr(filters, name))[2]
+        assert record["bias"][0] * 255 == pytest.approx(offset, abs=0.5)
+
+
+@pytest.mark.parametrize("name", ["BLUR", "EMBOSS", "SHARPEN", "Gaussian"])
+def test_filters_are_recovered_when_both_images_are_saved_as_jpeg_afterwards(name, solve):
+    before = pillow.fromarray(photographs.camera())
+    after, kernel = filtered(before, name)
     before.save("before.jpg", quality=95)
-    before = pillow.open("before.jpg")
-    for blur in (filters.BLUR, filters.Kernel((5, 5), np.outer(*2 * [[1, 4, 6, 4, 1]]).ravel())):
-        before.filter(blur).save("after.jpg", quality=95)
-        _, found, _ = solve("before.jpg", "after.jpg", "--kernel-shape", 5, 5)
-        assert np.abs(found[0, 0] - true_kernel(blur)[0]).max() < 2e-2
+    after.save("after.jpg", quality=95)
+    _, found, _ = solve_jpeg(solve, kernel, *["--bias"][: PILLOW.get(name, False)])
+    assert np.abs(found - kernel).max() < 2e-2
+
+
+def test_a_jpeg_of_a_valid_convolution_and_an_exact_image_before(solve):
+    before = np.asarray(grey())
+    kernel = np.outer([1, 3, 0], [1, 2, 1, 2]) / 24
+    after = np.rint(reference.conv2d(before[np.newaxis], kernel[np.newaxis, np.newaxis])[0])
+    pillow.fromarray(before).save("before.png")
+    pillow.fromarray(after.astype(np.uint8)).save("after.jpg", quality=95)
+    _, found, record = solve("before.png", "after.jpg", "--kernel-shape", 3, 4)
+    assert record["from_coefficients"]
+    assert np.abs(found[0, 0] - kernel).max() < 2e-2
+
+
+def test_the_error_left_in_a_jpeg_file_is_that_of_its_pixels(solve):
+    grey().save("before.jpg", quality=95)
+    after, kernel = filtered(pillow.open("before.jpg"), "EDGE_ENHANCE_MORE")
+    after.save("after.jpg", quality=95)
+    out, found, record = solve_jpeg(solve, kernel, "--ignore-saturated")
+    assert "have been clipped: the fit allowed for it\n" in out
+    x, y = (np.asarray(pillow.open(f)) / 255.0 for f in ("before.jpg", "after.jpg"))
+    inside = y[1:-1, 1:-1]
+    errors = reference.conv2d(x[np.newaxis], found[np.newaxis, np.newaxis])[0] - inside
+    unclipped = (inside > 0) & (inside < 1)
+    assert record["loss"] == pytest.approx(np.mean(np.square(errors[unclipped])))
+
+
+@pytest.mark.parametrize("reason", ["colour", "turned", "small", "l2", "flat", "PNG"])
+def test_what_cannot_be_fitted_to_coefficients_is_fitted_to_pixels(reason, run):
+    before = grey().resize((20, 20)) if reason == "small" else grey()
+    if reason == "flat":
+        before = pillow.new("L", (90, 70), 99)
+    if reason == "colour":
+        before = before.convert("RGB")
+    name = "after.png" if reason == "PNG" else "after.jpg"
+    before.save("before.png")
+    after = before.filter(filters.SMOOTH)
+    exif = pillow.Exif()
+    if reason == "turned":
+        exif[274] = 3
+        pillow.fromarray(np.asarray(before)[::-1, ::-1]).save("before.png")
+    after.save(name, **({"quality": 95, "exif": exif} if name == "after.jpg" else {}))
+    options = ["--l2", 1e-9] if reason == "l2" else []
+    status, out, _ = run("before.png", name, "--kernel-shape", 3, 3, "--out", "k.npz", *options)
+    assert status == 0
+    assert "rounded coefficients" not in out
+    assert ("warning" in out) == (reason in {"colour", "flat"})  # the colours are all the same
+    assert not load_kernels("k.npz")[1]["from_coefficients"]
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -37,8 +37,9 @@ IMAGE_SUFFIXES = frozenset(_FORMATS)
 # Pillow's modes without colour; all other modes are converted to RGB.
 _EIGHT_BIT_MODE = {"1": "L", "L": "L", "LA": "L", "La": "L"}
 
-# An EXIF tag.
+# An EXIF tag; and where Pillow keeps which of a JPEG file's tables a component uses.
 _ORIENTATION = 274
+_TABLE_OF_COMPONENT = 3
 
 # TIFF tags.
 _BITS_PER_SAMPLE = 258
@@ -364,8 +365,8 @@ def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
         upright = image.getexif().get(_ORIENTATION, 1) == 1
         if image.format != "JPEG" or image.mode != "L" or not upright:
             return None
-        (table,) = image.quantization.values()
-    return np.asarray(table, np.float64)
+        table = image.layer[0][_TABLE_OF_COMPONENT]
+        return np.asarray(image.quantization[table], np.float64)
 
 
 def _pillow() -> ModuleType:

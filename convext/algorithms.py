@@ -24,12 +24,14 @@ def resolve_algorithm(
 ) -> int:
     """Return the number of an algorithm, if the convolution can be computed that way.
 
-    The kernel gradient has fewer: no Fourier transforms, and Winograd's for 3x3 kernels alone.
+    The kernel gradient has fewer: no Fourier transforms, and Winograd's for 3x3 kernels with
+    stride 1 alone.
     """
-    choices, sizes = list(ALGORITHMS), list(WINOGRAD_KERNELS)
+    choices, sizes, strides = list(ALGORITHMS), list(WINOGRAD_KERNELS), [1, 2]
     if kernel_gradient:
         choices.remove("fft")
         sizes.remove("5x5")
+        strides.remove(2)
     *others, last = map(repr, choices)
     allowed = f"{', '.join(others)} or {last}"
     if not isinstance(algorithm, str):
@@ -37,11 +39,15 @@ def resolve_algorithm(
     if algorithm not in choices:
         raise ValueError(f"algorithm must be {allowed}, got {algorithm!r}")
     size, stride, dilation = kernel_shape[-2:], convolution.stride, convolution.dilation
-    applies = stride == dilation == (1, 1) and size in [WINOGRAD_KERNELS[name] for name in sizes]
+    applies = (
+        size in [WINOGRAD_KERNELS[name] for name in sizes]
+        and stride in [(n, n) for n in strides]
+        and dilation == (1, 1)
+    )
     if algorithm == "winograd" and not applies:
         raise ValueError(
-            f"algorithm 'winograd' computes {' and '.join(sizes)} kernels with stride 1 and "
-            f"dilation 1, got kernels of {size[0]}x{size[1]}, stride {stride} and "
-            f"dilation {dilation}"
+            f"algorithm 'winograd' computes {' and '.join(sizes)} kernels with stride "
+            f"{' or '.join(map(str, strides))} and dilation 1, got kernels of "
+            f"{size[0]}x{size[1]}, stride {stride} and dilation {dilation}"
         )
     return ALGORITHMS[algorithm]

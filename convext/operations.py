@@ -58,9 +58,9 @@ def conv2d(
         Channels and kernels are shared out to so many groups, and each kernel sees the channels
         of its group alone. ``groups=C`` is the depthwise convolution.
     algorithm : "auto", "direct", "winograd" or "fft", default "auto"
-        How to compute it. "winograd", for 3x3 and 5x5 kernels with stride 1 and dilation 1, takes
-        about a third of the multiplications and rounds about twice as much; "auto" takes it where
-        it is faster.
+        How to compute it. "winograd", for 3x3 and 5x5 kernels with stride 1 or 2 and dilation 1,
+        takes about a third of the multiplications (with stride 2, a half) and rounds about twice
+        as much; "auto" takes it where it is faster.
         "fft" transforms tiles of the image, for large kernels: its errors are as large as those of
         "direct", but all results of a tile share them, relative to the largest; "auto" takes it
         where it is faster. What is faster depends on the shapes alone; but where all kernels see
@@ -93,9 +93,9 @@ def conv2d(
     Notes
     -----
     Computed directly, NaN and infinity reach the results whose windows cover them and no others.
-    Winograd's algorithm spreads them, mostly as NaN, over whole tiles of results, 4x4 for
-    3x3 kernels and 2x2 for 5x5, whose errors are relative to the largest of their products; and it
-    overflows a little earlier. Fourier
+    Winograd's algorithm spreads them, mostly as NaN, over whole tiles of results, 4x4 of them or,
+    for 5x5 kernels with stride 1, 2x2, whose errors are relative to the largest of their products;
+    and it overflows a little earlier. Fourier
     transforms spread NaN and infinity, as NaN, over pairs of tiles of up to 512x512 pixels; errors
     are about half a unit in the last place of the largest result of a pair, twice to three times
     that at most, so that results far below it, or of zeros alone, may be rounding errors. With
@@ -190,7 +190,8 @@ def conv2d_kernel_grad(
     stride, padding, dilation, groups, num_threads
         As given to `conv2d`.
     algorithm : "auto", "direct" or "winograd", default "auto"
-        As for `conv2d`; but there is no "fft", and "winograd" is for 3x3 kernels alone.
+        As for `conv2d`; but there is no "fft", and "winograd" is for 3x3 kernels with stride 1
+        alone.
 
     Returns
     -------

@@ -12,8 +12,8 @@ from test_operations import compute, expect, operands, output_of, same_bits
 
 import convext
 
-# Results of a tile along an axis, by the size of the kernels.
-TILE = {3: 4, 5: 2}
+# Results of a tile along an axis, by the size of the kernels and the stride.
+TILE = {(3, 1): 4, (5, 1): 2, (3, 2): 4, (5, 2): 4}
 
 # The errors allowed, as many times those of the direct algorithm: the largest, and in the mean.
 ERROR_RATIO = 3
@@ -26,10 +26,10 @@ def tile_magnitude(function, pixels, kernels, *shape, **options):
     A tile's results share their errors, those that are dropped included, and errors of all taps
     are in them, also of those that meet no pixel.
     """
-    taps = kernels.shape[-1]
-    edges = (taps - 1, TILE[taps] - 1)
-    margin = [(0, 0)] * (pixels.ndim - 2) + [edges] * 2
-    larger = [(*sizes[:-2], *(n + sum(edges) for n in sizes[-2:])) for sizes in shape]
+    taps, stride = kernels.shape[-1], options["stride"]
+    edges = np.array([taps - 1, TILE[taps, stride] - 1])
+    margin = [(0, 0)] * (pixels.ndim - 2) + [edges if shape else stride * edges] * 2
+    larger = [(*sizes[:-2], *(n + stride * sum(edges) for n in sizes[-2:])) for sizes in shape]
     pixels = np.pad(np.abs(pixels.astype(float)), margin)
     return function(pixels, np.abs(kernels.astype(float)), *larger, **options).max((-1, -2))
 
@@ -43,12 +43,16 @@ def assert_within_tile_bound(actual, expected, magnitude):
 
 
 @st.composite
-def winograd_cases(draw, sizes=tuple(TILE)):
+def winograd_cases(draw, kinds=tuple(TILE)):
     """Draw a convolution that Winograd's algorithm computes, any layouts and types."""
     edge = st.integers(0, 5)
-    taps = draw(st.sampled_from(sizes))
+    taps, stride = draw(st.sampled_from(kinds))
     padding = draw(
-        st.one_of(st.integers(0, 2), st.just("same"), st.tuples(*[st.tuples(edge, edge)] * 2))
+        st.one_of(
+            st.integers(0, 2),
+            st.just("same" if stride == 1 else 1),
+            st.tuples(*[st.tuples(edge, edge)] * 2),
+        )
     )
     edges = reference.resolve_padding(padding, (taps, taps), (taps, taps))
     height, width = (max(draw(st.integers(1, 22)), taps - sum(margin)) for margin in edges)
@@ -58,7 +62,7 @@ def winograd_cases(draw, sizes=tuple(TILE)):
     return Case(
         input_shape=(*batch, groups * channels, height, width),
         kernels_shape=(groups * kernels, channels, taps, taps),
-        stride=1,
+        stride=stride,
         padding=padding,
         dilation=1,
         groups=groups,
@@ -99,22 +103,24 @@ LARGE = {
 }
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", LARGE)
-def test_winograd_agrees_with_the_definition_on_larger_arrays(isa, name):
+def test_winograd_agrees_with_the_definition_on_larger_arrays(isa, name, stride):
+    options = {"padding": 1, "stride": stride}
     input_shape, kernels_shape = LARGE[name]
     rng = np.random.default_rng(1)
     x = rng.standard_normal(input_shape, dtype=np.float32)
     w = rng.standard_normal(kernels_shape, dtype=np.float32)
-    expected = reference.conv2d(x, w, padding=1, detailed=True)
+    expected = reference.conv2d(x, w, **options, detailed=True)
     g = rng.standard_normal(expected.value.shape, dtype=np.float32)
-    expected_gradient = reference.conv2d_input_grad(g, w, x.shape, padding=1, detailed=True)
+    expected_gradient = reference.conv2d_input_grad(g, w, x.shape, **options, detailed=True)
     for operation, arguments, value in (
         ("conv2d", (x, w), expected),
         ("conv2d_input_grad", (g, w, x.shape), expected_gradient),
     ):
         function = getattr(convext, operation)
         one, two, five = (
-            function(*arguments, padding=1, algorithm="winograd", num_threads=n) for n in (1, 2, 5)
+            function(*arguments, **options, algorithm="winograd", num_threads=n) for n in (1, 2, 5)
         )
         assert_within_tile_bound(one, value, value.magnitude.max((-1, -2)))
         assert same_bits(one, two)
@@ -150,6 +156,35 @@ def test_errors_are_at_most_three_times_those_of_the_direct_algorithm(
         np.abs(function(*arguments, padding=1, algorithm=algorithm) - exact)
         for algorithm in ("direct", "winograd")
     )
+    assert_nearly_as_accurate(winograd, direct)
+
+
+@pytest.mark.parametrize("operation", ["conv2d", "conv2d_input_grad"])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("channels", [32, 256, 1024])
+@pytest.mark.parametrize("taps", [3, 5])
+def test_with_a_stride_errors_are_at_most_three_times_those_of_the_direct_algorithm(
+    isa, taps, channels, distribution, operation
+):
+    rng = np.random.default_rng(channels)
+    # What is summed over lies in `channels`; the sums, in 12.
+    shapes = {
+        "conv2d": [(1, channels, 30, 30), (12, channels, taps, taps)],
+        "conv2d_input_grad": [(1, channels, 15, 15), (channels, 12, taps, taps)],
+    }[operation]
+    pixels, w = (DISTRIBUTIONS[distribution](rng, shape).astype(np.float32) for shape in shapes)
+    function, options = getattr(convext, operation), {"padding": taps // 2, "stride": 2}
+    larger = () if operation == "conv2d" else ((1, 12, 30, 30),)
+    exact = getattr(reference, operation)(pixels.astype(float), w.astype(float), *larger, **options)
+    direct, winograd = (
+        np.abs(function(pixels, w, *larger, **options, algorithm=algorithm) - exact)
+        for algorithm in ("direct", "winograd")
+    )
+    assert_nearly_as_accurate(winograd, direct)
+
+
+def assert_nearly_as_accurate(winograd, direct):
+    """Compare the errors of both algorithms."""
     assert np.sqrt((winograd**2).mean()) <= RMS_RATIO * np.sqrt((direct**2).mean())
     # The mean of the kernels' largest errors varies less than the largest of all.
     assert winograd.max((-1, -2)).mean() <= ERROR_RATIO * direct.max((-1, -2)).mean()
@@ -158,14 +193,14 @@ def test_errors_are_at_most_three_times_those_of_the_direct_algorithm(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("taps", TILE)
-def test_any_layout_gives_the_same_bits(isa, layout, taps):
+@pytest.mark.parametrize(("taps", "stride"), TILE)
+def test_any_layout_gives_the_same_bits(isa, layout, taps, stride):
     rng = np.random.default_rng(2)
     # Broadcast layouts repeat their first element, so that the plain copies are made of the views.
     x = lay_out(rng.standard_normal((2, 20, 11, 13), dtype=np.float32), layout)
     w = lay_out(rng.standard_normal((18, 20, taps, taps), dtype=np.float32), layout)
     plain_x, plain_w = (np.array(a, np.float32, order="C") for a in (x, w))
-    options = {"padding": ((2, 1), (0, 3)), "algorithm": "winograd"}
+    options = {"padding": ((2, 1), (0, 3)), "stride": stride, "algorithm": "winograd"}
     value = convext.conv2d(plain_x, plain_w, **options)
     assert same_bits(convext.conv2d(x, w, **options), value)
     g = lay_out(value, layout)
@@ -173,29 +208,31 @@ def test_any_layout_gives_the_same_bits(isa, layout, taps):
     assert same_bits(convext.conv2d_input_grad(g, w, x.shape, **options), gradient)
 
 
-@pytest.mark.parametrize("taps", TILE)
-def test_a_sample_does_not_depend_on_the_others(isa, taps):
+@pytest.mark.parametrize(("taps", "stride"), TILE)
+def test_a_sample_does_not_depend_on_the_others(isa, taps, stride):
     rng = np.random.default_rng(3)
     x = rng.standard_normal((9, 33, 14, 14), dtype=np.float32)
     w = rng.standard_normal((40, 33, taps, taps), dtype=np.float32)
-    whole = convext.conv2d(x, w, algorithm="winograd")
+    options = {"stride": stride, "algorithm": "winograd"}
+    whole = convext.conv2d(x, w, **options)
     for n in (0, 4, 8):
-        assert same_bits(whole[n], convext.conv2d(x[n], w, algorithm="winograd"))
+        assert same_bits(whole[n], convext.conv2d(x[n], w, **options))
 
 
-@pytest.mark.parametrize("taps", TILE)
-def test_prepared_kernels_give_the_same_bits(isa, taps):
+@pytest.mark.parametrize(("taps", "stride"), TILE)
+def test_prepared_kernels_give_the_same_bits(isa, taps, stride):
     rng = np.random.default_rng(4)
-    x = rng.standard_normal((3, 40, 20, 20), dtype=np.float32)
-    w = rng.standard_normal((50, 40, taps, taps), dtype=np.float32)
-    bias = rng.standard_normal(50, dtype=np.float32)
-    expected = convext.conv2d(x, w, bias=bias, padding=1)
-    assert same_bits(expected, convext.conv2d(x, w, bias=bias, padding=1, algorithm="winograd"))
+    x = rng.standard_normal((3, 72, 28 * stride, 28 * stride), dtype=np.float32)
+    w = rng.standard_normal((80, 72, taps, taps), dtype=np.float32)
+    bias = rng.standard_normal(80, dtype=np.float32)
+    options = {"bias": bias, "padding": 1, "stride": stride}
+    expected = convext.conv2d(x, w, **options)
+    assert same_bits(expected, convext.conv2d(x, w, **options, algorithm="winograd"))
     for input_shape in (None, x.shape):
-        prepared = convext.prepare_kernels(w, input_shape, bias=bias, padding=1)
+        prepared = convext.prepare_kernels(w, input_shape, **options)
         for _ in range(2):
             assert same_bits(convext.conv2d(x, prepared), expected)
-    prepared = convext.prepare_kernels(w, bias=bias, padding=1, algorithm="direct")
+    prepared = convext.prepare_kernels(w, **options, algorithm="direct")
     assert not same_bits(convext.conv2d(x, prepared), expected)
 
 
@@ -211,23 +248,27 @@ def test_many_prepared_kernels_for_few_pixels_give_the_same_bits(isa):
         assert same_bits(convext.conv2d(more, prepared), np.concatenate([expected] * 4))
 
 
-@pytest.mark.parametrize("taps", TILE)
-def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps):
-    tile = TILE[taps]
+@pytest.mark.parametrize(("taps", "stride"), TILE)
+def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps, stride):
+    tile = TILE[taps, stride]
+    options = {"stride": stride, "algorithm": "winograd"}
     rng = np.random.default_rng(5)
     x = rng.standard_normal((16, 15, 20), dtype=np.float32)
     w = rng.standard_normal((16, 16, taps, taps), dtype=np.float32)
-    clean = convext.conv2d(x, w, algorithm="winograd")
-    for row, column in ((0, 0), (4, 9), (6, 11), (14, 19)):
+    clean = convext.conv2d(x, w, **options)
+    for row, column in ((0, 0), (4, 9), (6, 11), (14, 18)):
         poisoned = x.copy()
         poisoned[3, row, column] = np.nan
         spread = np.zeros(clean.shape, bool)
         rows, columns = (
-            slice(max(0, at - taps + 1) // tile * tile, at // tile * tile + tile)
+            slice(
+                max(0, at - taps + stride) // stride // tile * tile,
+                at // stride // tile * tile + tile,
+            )
             for at in (row, column)
         )
         spread[:, rows, columns] = True
-        result = convext.conv2d(poisoned, w, algorithm="winograd")
+        result = convext.conv2d(poisoned, w, **options)
         assert np.isnan(result[spread]).any()
         assert (result[~spread] == clean[~spread]).all()
 
@@ -235,45 +276,53 @@ def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps):
 # ---------------------------------------------------------------- which algorithm
 
 
-def results(x, w, algorithm):
-    """Return the convolution and its input gradient."""
-    value = convext.conv2d(x, w, padding=1, algorithm=algorithm)
-    return value, convext.conv2d_input_grad(value, w, x.shape, padding=1, algorithm=algorithm)
-
-
 @pytest.mark.parametrize(
-    ("dtype", "input_shape", "kernels_shape", "expected"),
+    ("dtype", "input_shape", "kernels_shape", "stride", "expected"),
     [
-        ("float32", (1, 64, 28, 28), (64, 64, 3, 3), "winograd"),
-        ("float32", (16, 128, 7, 7), (128, 128, 3, 3), "winograd"),
-        ("float64", (1, 64, 28, 28), (64, 64, 3, 3), "winograd"),
-        ("float32", (16, 64, 25, 25), (32, 64, 5, 5), "winograd"),
-        ("float64", (1, 64, 28, 28), (64, 64, 5, 5), "winograd"),
-        ("float64", (1, 3, 100, 100), (64, 3, 3, 3), "direct"),
-        ("float32", (1, 3, 100, 100), (64, 3, 3, 3), "direct"),
-        ("float32", (1, 64, 100, 100), (1, 64, 3, 3), "direct"),
-        ("float32", (1, 64, 100, 100), (1, 64, 5, 5), "direct"),
-        ("float32", (1, 64, 2, 2), (64, 64, 3, 3), "direct"),
-        ("float32", (1, 3, 30, 30), (8, 3, 5, 5), "direct"),
+        ("float32", (1, 64, 28, 28), (64, 64, 3, 3), 1, "winograd"),
+        ("float32", (16, 128, 7, 7), (128, 128, 3, 3), 1, "winograd"),
+        ("float64", (1, 64, 28, 28), (64, 64, 3, 3), 1, "winograd"),
+        ("float32", (16, 64, 25, 25), (32, 64, 5, 5), 1, "winograd"),
+        ("float64", (1, 64, 28, 28), (64, 64, 5, 5), 1, "winograd"),
+        ("float64", (1, 3, 100, 100), (64, 3, 3, 3), 1, "direct"),
+        ("float32", (1, 3, 100, 100), (64, 3, 3, 3), 1, "direct"),
+        ("float32", (1, 64, 100, 100), (1, 64, 3, 3), 1, "direct"),
+        ("float32", (1, 64, 100, 100), (1, 64, 5, 5), 1, "direct"),
+        ("float32", (1, 64, 2, 2), (64, 64, 3, 3), 1, "direct"),
+        ("float32", (1, 3, 30, 30), (8, 3, 5, 5), 1, "direct"),
+        ("float32", (1, 128, 56, 56), (128, 128, 3, 3), 2, "winograd"),
+        ("float64", (1, 128, 56, 56), (128, 128, 3, 3), 2, "winograd"),
+        ("float32", (1, 64, 56, 56), (64, 64, 5, 5), 2, "winograd"),
+        ("float32", (1, 3, 224, 224), (32, 3, 3, 3), 2, "direct"),
+        ("float32", (1, 64, 5, 5), (64, 64, 3, 3), 2, "direct"),
+        ("float32", (1, 64, 56, 56), (64, 64, 3, 3), 3, "direct"),
     ],
 )
-def test_auto_takes_winograd_where_it_saves_time(isa, dtype, input_shape, kernels_shape, expected):
+def test_auto_takes_winograd_where_it_saves_time(
+    isa, dtype, input_shape, kernels_shape, stride, expected
+):
     rng = np.random.default_rng(6)
     x = rng.standard_normal(input_shape).astype(dtype)
     w = rng.standard_normal(kernels_shape).astype(dtype)
-    value = convext.conv2d(x, w, padding=1)
-    assert same_bits(value, convext.conv2d(x, w, padding=1, algorithm=expected))
+    options = {"padding": 1, "stride": stride}
+    value = convext.conv2d(x, w, **options)
+    assert same_bits(value, convext.conv2d(x, w, **options, algorithm=expected))
     other = {"direct": "winograd", "winograd": "direct"}[expected]
-    assert not same_bits(value, convext.conv2d(x, w, padding=1, algorithm=other))
+    if stride <= 2:
+        assert not same_bits(value, convext.conv2d(x, w, **options, algorithm=other))
 
 
+@pytest.mark.parametrize(("stride", "channels"), [(1, 32), (2, 128)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_auto_takes_winograd_for_the_input_gradient(isa, dtype):
+def test_auto_takes_winograd_for_the_input_gradient(isa, dtype, stride, channels):
     rng = np.random.default_rng(7)
-    g = rng.standard_normal((2, 40, 14, 14)).astype(dtype)
-    w = rng.standard_normal((40, 32, 3, 3)).astype(dtype)
+    g = rng.standard_normal((2, 96, 28, 28)).astype(dtype)
+    w = rng.standard_normal((96, channels, 3, 3)).astype(dtype)
+    shape = (2, channels, 28 * stride, 28 * stride)
     auto, winograd, direct = (
-        convext.conv2d_input_grad(g, w, (2, 32, 14, 14), padding=1, algorithm=algorithm)
+        convext.conv2d_input_grad(
+            g, w, shape, padding=1, stride=stride, algorithm=algorithm, num_threads=2
+        )
         for algorithm in ("auto", "winograd", "direct")
     )
     assert same_bits(auto, winograd)
@@ -313,7 +362,8 @@ def test_an_algorithm_that_is_no_text_is_a_type_error(operation, algorithm):
         ({"kernel_hw": (4, 4)}, "4x4"),
         ({"kernel_hw": (3, 1)}, "3x1"),
         ({"kernel_hw": (3, 5)}, "3x5"),
-        ({"stride": 2}, r"stride \(2, 2\)"),
+        ({"stride": 3}, r"stride \(3, 3\)"),
+        ({"stride": (1, 2)}, r"stride \(1, 2\)"),
         ({"dilation": (1, 2)}, r"dilation \(1, 2\)"),
     ],
 )
@@ -348,11 +398,14 @@ AT_THE_EDGE_OF_MEMORY = """
     rng = np.random.default_rng(8)
     for isa in convext.get_config()["isas_supported"]:
         _dispatch.use_isa(isa)
-        for size, taps in ((3, 3), (4, 3), (7, 3), (17, 3), (33, 3), (5, 5), (6, 5), (17, 5)):
+        for size, taps, stride in (
+            (3, 3, 1), (4, 3, 1), (7, 3, 1), (17, 3, 1), (33, 3, 1), (5, 5, 1), (6, 5, 1),
+            (17, 5, 1), (3, 3, 2), (4, 3, 2), (18, 3, 2), (35, 3, 2), (5, 5, 2), (20, 5, 2),
+        ):
             for channels, kernels in ((1, 1), (17, 33), (32, 16), (35, 5)):
                 x = rng.standard_normal((1, channels, size, size), dtype=np.float32)
                 w = rng.standard_normal((kernels, channels, taps, taps), dtype=np.float32)
-                options = {"padding": size % 2, "algorithm": "winograd"}
+                options = {"padding": size % 2, "stride": stride, "algorithm": "winograd"}
                 value = convext.conv2d(x, w, **options)
                 gradient = convext.conv2d_input_grad(value, w, x.shape, **options)
                 for at_end in (False, True):

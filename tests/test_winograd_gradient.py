@@ -47,7 +47,7 @@ def tile_magnitude(case):
 
 
 @settings(max_examples=25)
-@given(case=winograd_cases([3]))
+@given(case=winograd_cases([(3, 1)]))
 def test_winograd_agrees_with_the_definition(isa, case):
     leave_nan_in_free_memory()
     actual = compute("conv2d_kernel_grad", case, algorithm="winograd")

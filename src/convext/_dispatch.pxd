@@ -61,13 +61,22 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t row_stride, void *to, Py_ssize_t stride)
 
     ctypedef void winograd_products_kernel "convext_winograd_products"(
-        Py_ssize_t num_tiles, Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *values,
-        Py_ssize_t values_stride, const void *kernels, Py_ssize_t kernels_stride,
-        void *sums, void *errors, Py_ssize_t sums_stride, int first, int last)
+        Py_ssize_t num_values, Py_ssize_t num_tiles, Py_ssize_t num_channels,
+        Py_ssize_t num_kernels, const void *values, Py_ssize_t values_stride,
+        const void *kernels, Py_ssize_t kernels_stride, void *sums, void *errors,
+        Py_ssize_t sums_stride, int first, int last)
 
     ctypedef void winograd_results_kernel "convext_winograd_results"(
         int tile, Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,
         Py_ssize_t num_rows, Py_ssize_t num_columns, void *to)
+
+    const int WINOGRAD_PIXELS "CONVEXT_WINOGRAD_PIXELS"
+    const int WINOGRAD_TAPS "CONVEXT_WINOGRAD_TAPS"
+    const int WINOGRAD_RESULTS "CONVEXT_WINOGRAD_RESULTS"
+    ctypedef void winograd_lines_kernel "convext_winograd_lines"(
+        int what, int taps, Py_ssize_t num_lines, Py_ssize_t size, const void *lines,
+        Py_ssize_t from_step, Py_ssize_t from_stride, void *to, Py_ssize_t to_step,
+        Py_ssize_t to_stride, int accumulate)
 
     ctypedef void winograd_gradients_kernel "convext_winograd_gradients"(
         Py_ssize_t num_tiles, Py_ssize_t num_kernels, const void *panel, Py_ssize_t row_stride,
@@ -127,6 +136,7 @@ cdef extern from "microkernel.h" nogil:
         winograd_pixels_kernel *winograd_pixels
         winograd_products_kernel *winograd_products
         winograd_results_kernel *winograd_results
+        winograd_lines_kernel *winograd_lines
         winograd_gradients_kernel *winograd_gradients
         winograd_gradient_products_kernel *winograd_gradient_products
         winograd_taps_kernel *winograd_taps

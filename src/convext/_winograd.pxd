@@ -1,8 +1,10 @@
 # Winograd's convolution: a correlation with 3x3 taps, one pixel apart, in tiles of 4x4 results, or
-# with 5x5 taps in tiles of 2x2.
+# with 5x5 taps in tiles of 2x2. With a stride of two, the even and the odd rows and columns of the
+# source are four images, or phases, each of which meets its own taps, in tiles of 4x4 results: 3x3
+# taps are 2x2, 2x1, 1x2 and 1x1 ones. For the input gradient, these are phases of the output.
 #
 #   out[n, k, y, x] = bias[k] + sum over c, i, j of
-#       taps[k, c, i, j] * source[n, c, top + y + i, left + x + j]
+#       taps[k, c, i, j] * source[n, c, stride * (top + y) + i, stride * (left + x) + j]
 #
 # where the source is zero outside. The taps are the kernels' own or, for the input gradient, turned
 # around, with kernels and channels in each other's place.
@@ -20,11 +22,16 @@ cdef struct Winograd:
     Py_ssize_t groups
     Py_ssize_t channels             # of a group
     Py_ssize_t kernels              # of a group
-    Py_ssize_t out_h, out_w
-    Py_ssize_t top, left            # where the first tap of the first result meets the source
+    Py_ssize_t out_h, out_w         # of the first phase
+    Py_ssize_t source_stride        # of the convolution; 1 for the input gradient,
+    Py_ssize_t result_stride        # of which this is the stride, else 1
+    Py_ssize_t top, left            # where the first result of the tile grid meets the source
+    Py_ssize_t first_row, first_column      # the tap of the first phase that would meet it there
     bint swapped                    # for the input gradient
     Py_ssize_t taps                 # of a kernel along an axis
-    Py_ssize_t tile                 # results of a tile along an axis
+    Py_ssize_t tile                 # results of a tile and phase along an axis
+    Py_ssize_t points               # values of a tile along an axis, of all phases
+    Py_ssize_t kernel_points        # of a kernel, likewise
 
     Py_ssize_t tiles_down
     Py_ssize_t strips_across        # a row of tiles is cut into so many strips
@@ -36,7 +43,7 @@ cdef struct Winograd:
     Py_ssize_t channel_blocks       # of WINOGRAD_CHANNELS channels
     Py_ssize_t width                # kernels of a unit
     Py_ssize_t group_units          # units of a group
-    Py_ssize_t piece_stride         # elements from one of the 36 values to the next: of kernels
+    Py_ssize_t piece_stride         # elements from a value to the next: of kernels
     Py_ssize_t piece_size           # transformed kernels of a unit for a block of channels
     Py_ssize_t value_stride         # of pixels
     Py_ssize_t value_size           # transformed pixels of a block of channels
@@ -65,8 +72,8 @@ cdef int convolve_by_winograd(
 # where that would be too much memory, or take longer to read than transforming them.
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
 
-# What the kernel gradient needs of it, too. Of a plan, its source, channels, `top`, `left`, `taps`
-# and the tiles must be set.
+# What the kernel gradient needs of it, too. Of a plan, its source, channels, strides, `top`,
+# `left`, `taps`, `tile`, `points` and the output's size must be set.
 
 # Cut the output into strips of a row of tiles, and these into blocks of at most so many tiles.
 cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil
@@ -81,8 +88,8 @@ cdef void fill_panel(
     Py_ssize_t num_rows, real *panel
 ) noexcept nogil
 
-# Transform the pixels of the strips first <= strip < last.
+# Transform the pixels of the strips first <= strip < last; `lines` is scratch memory for phases.
 cdef void transform_block(
     const Winograd *plan, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, real *panel,
-    real *values
+    real *lines, real *values
 ) noexcept nogil

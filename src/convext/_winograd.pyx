@@ -1,5 +1,8 @@
 """Winograd's convolutions F(4x4, 3x3) and F(2x2, 5x5): 36 products in place of 144 and of 100.
 
+With a stride of two, 4x4 results take 81 products in place of 144, or 121 in place of 400: the even
+and the odd rows and columns of an image are four images, or phases, that meet their own taps.
+
 Pixels and kernels are transformed, for each of the 36 values a matrix of tiles by channels meets
 one of channels by kernels, and the sums are transformed to results; see docs/winograd.md. Vectors
 hold channels, then kernels, never pixels, so that narrow images leave no lane empty.
@@ -10,7 +13,9 @@ import numpy as np
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
-from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
+from convext._dispatch cimport (
+    WINOGRAD_CHANNELS, WINOGRAD_PIXELS, WINOGRAD_RESULTS, WINOGRAD_TAPS, microkernels
+)
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
@@ -19,7 +24,8 @@ from convext._tile cimport lay_side_by_side
 
 cdef enum:
     POINTS = 6                  # pixels of a tile along an axis
-    VALUES = POINTS * POINTS    # of a transformed tile
+    VALUES = POINTS * POINTS    # of a tile of a phase, at most
+    PHASE_TILE = 4              # results of a tile of a phase along an axis
 
 # The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
 # kernels in the L3 cache.
@@ -64,16 +70,21 @@ cdef bint plan_forward(
     Winograd *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
     Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil:
-    plan.kernels = kernels.n // geometry.groups
-    plan.channels = kernels.c
-    plan.taps = kernels.h
-    plan.tile = POINTS + 1 - plan.taps
-    if not worthwhile(plan, images.n, kernels, geometry, out_h, out_w, algorithm):
+    if not may_apply(kernels, geometry, algorithm):
         return False
     plan.swapped = False
-    plan.top = -geometry.padding_top
-    plan.left = -geometry.padding_left
-    finish_plan(plan, images, geometry.groups, out_h, out_w, num_threads, itemsize)
+    plan.kernels = kernels.n // geometry.groups
+    plan.channels = kernels.c
+    plan.out_h = out_h
+    plan.out_w = out_w
+    count_values(plan, kernels.h, geometry.stride_h)
+    if algorithm == AUTO and not is_faster(plan, images):
+        return False
+    plan.top = -divide_up(geometry.padding_top, plan.source_stride)
+    plan.left = -divide_up(geometry.padding_left, plan.source_stride)
+    plan.first_row = geometry.padding_top + plan.source_stride * plan.top
+    plan.first_column = geometry.padding_left + plan.source_stride * plan.left
+    finish_plan(plan, images, geometry.groups, num_threads, itemsize)
     return True
 
 
@@ -81,58 +92,104 @@ cdef bint plan_input_gradient(
     Winograd *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
     Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil:
-    plan.kernels = kernels.c
-    plan.channels = kernels.n // geometry.groups
-    plan.taps = kernels.h
-    plan.tile = POINTS + 1 - plan.taps
-    if not worthwhile(plan, output_grad.n, kernels, geometry, in_h, in_w, algorithm):
+    if not may_apply(kernels, geometry, algorithm):
         return False
     plan.swapped = True
-    plan.top = geometry.padding_top - overlap(plan)
-    plan.left = geometry.padding_left - overlap(plan)
-    finish_plan(plan, output_grad, geometry.groups, in_h, in_w, num_threads, itemsize)
+    plan.kernels = kernels.c
+    plan.channels = kernels.n // geometry.groups
+    plan.out_h = divide_up(in_h, geometry.stride_h)
+    plan.out_w = divide_up(in_w, geometry.stride_w)
+    count_values(plan, kernels.h, geometry.stride_h)
+    if algorithm == AUTO and not is_faster(plan, output_grad):
+        return False
+    plan.top = lowest_gradient(plan, geometry.padding_top)
+    plan.left = lowest_gradient(plan, geometry.padding_left)
+    plan.first_row = geometry.padding_top - plan.result_stride * plan.top
+    plan.first_column = geometry.padding_left - plan.result_stride * plan.left
+    finish_plan(plan, output_grad, geometry.groups, num_threads, itemsize)
     return True
 
 
-cdef inline Py_ssize_t overlap(const Winograd *plan) noexcept nogil:
-    """So many pixels of a tile along an axis are the next tile's, too."""
-    return plan.taps - 1
+cdef inline Py_ssize_t lowest_gradient(const Winograd *plan, Py_ssize_t padding) noexcept nogil:
+    """The first output gradient, along an axis, that reaches the first pixels of the input."""
+    cdef Py_ssize_t before = plan.taps - 1 - padding
+    if before < 0:
+        return divide_up(-before, plan.result_stride)
+    return -(before // plan.result_stride)
 
 
-cdef bint worthwhile(
-    const Winograd *plan, Py_ssize_t num_samples, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm
+cdef bint may_apply(
+    const Array4 *kernels, const Geometry *geometry, int algorithm
 ) noexcept nogil:
     if algorithm != AUTO:
         return algorithm == WINOGRAD
     return (
         (kernels.h == 3 or kernels.h == 5) and kernels.w == kernels.h
-        and geometry.stride_h == 1 and geometry.stride_w == 1
+        and geometry.stride_h <= 2 and geometry.stride_w == geometry.stride_h
         and geometry.dilation_h == 1 and geometry.dilation_w == 1
-        and is_faster(plan, num_samples, out_h, out_w)
     )
 
 
+cdef inline Py_ssize_t stride_of(const Winograd *plan) noexcept nogil:
+    """The stride of the convolution."""
+    return plan.source_stride * plan.result_stride
+
+
+cdef inline Py_ssize_t num_phases(const Winograd *plan) noexcept nogil:
+    return stride_of(plan) * stride_of(plan)
+
+
+cdef inline Py_ssize_t num_result_phases(const Winograd *plan) noexcept nogil:
+    return plan.result_stride * plan.result_stride
+
+
+cdef inline Py_ssize_t points_of(Py_ssize_t taps) noexcept nogil:
+    """Values of a tile of a phase along an axis."""
+    return taps + PHASE_TILE - 1
+
+
+cdef inline Py_ssize_t kernel_points_of(Py_ssize_t taps) noexcept nogil:
+    """Values of a kernel along an axis of a phase: one tap has the same at all points."""
+    return 1 if taps == 1 else points_of(taps)
+
+
+cdef void count_values(Winograd *plan, Py_ssize_t taps, Py_ssize_t stride) noexcept nogil:
+    cdef Py_ssize_t most = divide_up(taps, stride)
+    plan.source_stride = 1 if plan.swapped else stride
+    plan.result_stride = stride if plan.swapped else 1
+    plan.taps = taps
+    if stride == 1:
+        plan.tile = POINTS + 1 - taps
+        plan.points = plan.kernel_points = POINTS
+    else:
+        plan.tile = PHASE_TILE
+        plan.points = points_of(most) + points_of(taps - most)
+        plan.kernel_points = kernel_points_of(most) + kernel_points_of(taps - most)
+
+
+cdef inline Py_ssize_t overlap(const Winograd *plan) noexcept nogil:
+    """So many pixels of a tile along an axis are the next tile's, too."""
+    return divide_up(plan.taps, stride_of(plan)) - 1
+
+
 cdef inline double direct_products(
-    const Winograd *plan, Py_ssize_t num_samples, Py_ssize_t out_h, Py_ssize_t out_w
+    const Winograd *plan, Py_ssize_t num_samples
 ) noexcept nogil:
     """Multiplications of the direct way, for one group."""
     return (
-        <double> plan.taps * plan.taps * num_samples * out_h * out_w
+        <double> plan.taps * plan.taps * num_samples * plan.out_h * plan.out_w
         * plan.channels * plan.kernels
     )
 
 
-cdef bint is_faster(
-    const Winograd *plan, Py_ssize_t num_samples, Py_ssize_t out_h, Py_ssize_t out_w
-) noexcept nogil:
+cdef bint is_faster(const Winograd *plan, const Array4 *source) noexcept nogil:
     """Whether the direct way takes longer, by a tenth at least, since it rounds less.
 
     Times are in multiplications of the direct way, and were fitted to some hundred sizes of both
     types on three instruction sets: docs/winograd.md.
     """
     cdef double tiles = (
-        <double> num_samples * divide_up(out_h, plan.tile) * divide_up(out_w, plan.tile)
+        <double> source.n * divide_up(plan.out_h, plan.tile) * divide_up(plan.out_w, plan.tile)
     )
     # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
     cdef double whole_channels = divide_up(plan.channels, 16) * 16
@@ -141,28 +198,37 @@ cdef bint is_faster(
     # multiplications.
     cdef double product = 27 if plan.taps == 3 else 38
     cdef double kernel = 160 if plan.taps == 3 else 300
-    cdef double winograd = (
-        product * tiles * plan.channels * whole_kernels
-        + 320 * tiles * whole_channels                  # transforming the pixels,
-        + 240 * tiles * whole_kernels                   # the sums,
-        + kernel * plan.channels * whole_kernels        # the kernels
-    )
-    cdef double direct = direct_products(plan, num_samples, out_h, out_w)
+    cdef double direct = direct_products(plan, source.n)
+    cdef double winograd
+    if stride_of(plan) == 1:
+        winograd = (
+            product * tiles * plan.channels * whole_kernels
+            + 320 * tiles * whole_channels                  # transforming the pixels,
+            + 240 * tiles * whole_kernels                   # the sums,
+            + kernel * plan.channels * whole_kernels        # the kernels
+        )
+    else:
+        winograd = plan.points * plan.points * tiles * (
+            1.2 * plan.channels * whole_kernels + 14 * whole_channels + 12.5 * whole_kernels
+        ) + 11 * plan.kernel_points * plan.kernel_points * plan.channels * whole_kernels
+        # What there is to gain is so little that all else counts, too.
+        direct += (
+            16. * source.n * source.h * source.w * plan.channels
+            + 17. * source.n * plan.out_h * plan.out_w * num_result_phases(plan) * plan.kernels
+            + 43. * plan.taps * plan.taps * plan.channels * plan.kernels
+        )
     return plan.channels <= MAX_CHANNELS and 1.1 * winograd < direct
 
 
 cdef void finish_plan(
-    Winograd *plan, const Array4 *source, Py_ssize_t groups, Py_ssize_t out_h, Py_ssize_t out_w,
-    int num_threads, size_t itemsize
+    Winograd *plan, const Array4 *source, Py_ssize_t groups, int num_threads, size_t itemsize
 ) noexcept nogil:
     plan.micro = microkernels(itemsize)
     plan.itemsize = itemsize
     plan.source = source[0]
     plan.groups = groups
-    plan.out_h = out_h
-    plan.out_w = out_w
     plan.num_threads = threads_for(
-        direct_products(plan, source.n, out_h, out_w) * groups, num_threads, num_threads
+        direct_products(plan, source.n) * groups, num_threads, num_threads
     )
     cut_kernels(plan)
     cut_tiles(plan)
@@ -174,14 +240,15 @@ cdef void cut_kernels(Winograd *plan) noexcept nogil:
     plan.width = plan.micro.winograd_width
     plan.group_units = divide_up(plan.kernels, plan.width)
     plan.piece_stride = apart(WINOGRAD_CHANNELS * plan.width, plan.itemsize)
-    plan.piece_size = VALUES * plan.piece_stride
+    plan.piece_size = plan.kernel_points * plan.kernel_points * plan.piece_stride
 
 
 cdef void cut_tiles(Winograd *plan) noexcept nogil:
     """Cut the output into strips of a row of tiles, and these into blocks."""
     cdef Py_ssize_t tiles_across = divide_up(plan.out_w, plan.tile)
     cdef Py_ssize_t tile_bytes = (
-        VALUES * plan.channel_blocks * WINOGRAD_CHANNELS * <Py_ssize_t> plan.itemsize
+        plan.points * plan.points * plan.channel_blocks * WINOGRAD_CHANNELS
+        * <Py_ssize_t> plan.itemsize
     )
     cdef Py_ssize_t most = max(MIN_TILES, MAX_BLOCK_BYTES // tile_bytes)
     cdef Py_ssize_t tiles
@@ -209,7 +276,7 @@ cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil:
     plan.value_stride = apart(
         plan.block_strips * plan.strip_tiles * WINOGRAD_CHANNELS, plan.itemsize
     )
-    plan.value_size = VALUES * plan.value_stride
+    plan.value_size = plan.points * plan.points * plan.value_stride
 
 
 cdef inline Py_ssize_t num_units(const Winograd *plan) noexcept nogil:
@@ -221,22 +288,76 @@ cdef inline Py_ssize_t unit_size(const Winograd *plan) noexcept nogil:
     return plan.channel_blocks * plan.piece_size
 
 
+# ---------------------------------------------------------------- phases
+
+# What a phase has along an axis: so many taps, a stride apart, from the first one on, which meets
+# the pixel `shift` of a tile.
+cdef struct AxisPhase:
+    Py_ssize_t taps, first, shift
+
+cdef struct Phase:
+    AxisPhase rows, columns
+    Py_ssize_t first_value, first_kernel_value      # of those of all phases
+
+
+cdef AxisPhase describe_axis(
+    const Winograd *plan, Py_ssize_t first, Py_ssize_t phase
+) noexcept nogil:
+    """Describe a phase along an axis, given the tap of the first phase that meets pixel 0."""
+    cdef Py_ssize_t step = -stride_of(plan) if plan.swapped else stride_of(plan)
+    cdef AxisPhase axis
+    axis.first = first + phase
+    axis.shift = 0
+    while not 0 <= axis.first < plan.taps:
+        axis.first += step
+        axis.shift += 1
+    axis.taps = 0
+    while 0 <= axis.first + axis.taps * step < plan.taps:
+        axis.taps += 1
+    return axis
+
+
+cdef Phase describe_phase(const Winograd *plan, Py_ssize_t index) noexcept nogil:
+    cdef Py_ssize_t row = index // stride_of(plan), column = index % stride_of(plan)
+    cdef Py_ssize_t rest
+    cdef Phase phase
+    phase.rows = describe_axis(plan, plan.first_row, row)
+    phase.columns = describe_axis(plan, plan.first_column, column)
+    phase.first_value = phase.first_kernel_value = 0
+    if row == 1:
+        rest = plan.taps - phase.rows.taps
+        phase.first_value += points_of(rest) * plan.points
+        phase.first_kernel_value += kernel_points_of(rest) * plan.kernel_points
+    if column == 1:
+        rest = plan.taps - phase.columns.taps
+        phase.first_value += points_of(phase.rows.taps) * points_of(rest)
+        phase.first_kernel_value += kernel_points_of(phase.rows.taps) * kernel_points_of(rest)
+    return phase
+
+
 # ---------------------------------------------------------------- kernels
 
 
-cdef void transform_piece(
+cdef inline Py_ssize_t kernels_of(const Winograd *plan, Py_ssize_t unit) noexcept nogil:
+    return min(plan.width, plan.kernels - unit % plan.group_units * plan.width)
+
+
+cdef inline Py_ssize_t channels_of(const Winograd *plan, Py_ssize_t channel_block) noexcept nogil:
+    return min(WINOGRAD_CHANNELS, plan.channels - channel_block * WINOGRAD_CHANNELS)
+
+
+cdef void lay_out_taps(
     const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
-    real *taps, real *to
+    real *taps
 ) noexcept nogil:
-    """Transform the kernels of a unit for a block of channels; `taps` is scratch memory.
+    """Lay out the kernels of a unit for a block of channels: [channels][taps][taps][width].
 
     In lanes beyond the last kernel are left-overs, whose sums are dropped.
     """
     cdef Py_ssize_t group = unit // plan.group_units
     cdef Py_ssize_t kernel = unit % plan.group_units * plan.width
-    cdef Py_ssize_t count = min(plan.width, plan.kernels - kernel)
     cdef Py_ssize_t channel = channel_block * WINOGRAD_CHANNELS
-    cdef Py_ssize_t channels = min(WINOGRAD_CHANNELS, plan.channels - channel)
+    cdef Py_ssize_t channels = channels_of(plan, channel_block)
     cdef Py_ssize_t area = plan.taps * plan.taps
     cdef Py_ssize_t kernel_stride = kernels.n_stride, channel_stride = kernels.c_stride
     cdef Py_ssize_t c, i, j, run = 1
@@ -255,24 +376,76 @@ cdef void transform_piece(
         for i in range(plan.taps if run == 1 else 1):
             for j in range(plan.taps if run == 1 else 1):
                 plan.micro.interleave(
-                    run, count,
+                    run, kernels_of(plan, unit),
                     first + c * channel_stride + i * kernels.h_stride + j * kernels.w_stride,
                     kernel_stride, 1, taps + (c * area + i * plan.taps + j) * plan.width, plan.width
                 )
         c += max(<Py_ssize_t> 1, run // area)
 
-    # Turned around, the taps are read from the last one on.
-    plan.micro.winograd_kernels(
-        <int> plan.taps, channels, count,
-        taps + (area - 1) * plan.width if plan.swapped else taps,
-        -plan.width if plan.swapped else plan.width,
-        to, plan.piece_stride
-    )
-
 
 cdef inline Py_ssize_t taps_size(const Winograd *plan) noexcept nogil:
-    """Elements of the scratch memory of transform_piece."""
+    """Elements of what lay_out_taps writes."""
     return aligned_size(WINOGRAD_CHANNELS * plan.taps * plan.taps * plan.width, plan.itemsize)
+
+
+cdef inline Py_ssize_t taps_scratch(const Winograd *plan) noexcept nogil:
+    """Elements of the scratch memory of transform_piece."""
+    cdef Py_ssize_t lines = WINOGRAD_CHANNELS * POINTS * divide_up(plan.taps, 2) * plan.width
+    return taps_size(plan) + (aligned_size(lines, plan.itemsize) if num_phases(plan) > 1 else 0)
+
+
+cdef void transform_taps_of_phase(
+    const Winograd *plan, const Phase *phase, const real *taps, Py_ssize_t channels,
+    Py_ssize_t kernels, real *lines, real *to
+) noexcept nogil:
+    """Transform the taps of a phase, the columns and then the rows; `lines` is scratch memory."""
+    cdef Py_ssize_t step = -plan.width if plan.swapped else plan.width
+    cdef Py_ssize_t area = plan.taps * plan.taps * plan.width
+    cdef Py_ssize_t across = phase.columns.taps * plan.width
+    cdef Py_ssize_t points = kernel_points_of(phase.rows.taps)
+    cdef Py_ssize_t i
+    step *= stride_of(plan)
+    taps += (phase.rows.first * plan.taps + phase.columns.first) * plan.width
+    for i in range(phase.columns.taps):
+        plan.micro.winograd_lines(
+            WINOGRAD_TAPS, <int> phase.rows.taps, channels, kernels,
+            taps + i * step, area, plan.taps * step, lines + i * plan.width, points * across,
+            across, False
+        )
+    to += phase.first_kernel_value * plan.piece_stride
+    for i in range(points):
+        plan.micro.winograd_lines(
+            WINOGRAD_TAPS, <int> phase.columns.taps, channels, kernels,
+            lines + i * across, points * across, plan.width,
+            to + i * kernel_points_of(phase.columns.taps) * plan.piece_stride, plan.width,
+            plan.piece_stride, False
+        )
+
+
+cdef void transform_piece(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
+    real *taps, real *to
+) noexcept nogil:
+    """Transform the kernels of a unit for a block of channels; `taps` is scratch memory."""
+    cdef Py_ssize_t channels = channels_of(plan, channel_block)
+    cdef Py_ssize_t count = kernels_of(plan, unit)
+    cdef Py_ssize_t i
+    cdef Phase phase
+    lay_out_taps(plan, kernels, unit, channel_block, taps)
+    if num_phases(plan) == 1:
+        # Turned around, the taps are read from the last one on.
+        plan.micro.winograd_kernels(
+            <int> plan.taps, channels, count,
+            taps + (plan.taps * plan.taps - 1) * plan.width if plan.swapped else taps,
+            -plan.width if plan.swapped else plan.width,
+            to, plan.piece_stride
+        )
+        return
+    for i in range(num_phases(plan)):
+        phase = describe_phase(plan, i)
+        transform_taps_of_phase(
+            plan, &phase, taps, channels, count, taps + taps_size(plan), to
+        )
 
 
 cdef int transform_units(
@@ -281,7 +454,7 @@ cdef int transform_units(
 ) noexcept nogil:
     cdef Py_ssize_t pieces = (last_unit - first_unit) * plan.channel_blocks
     cdef Py_ssize_t i
-    cdef real *taps = <real *> aligned_alloc(plan.num_threads * taps_size(plan), plan.itemsize)
+    cdef real *taps = <real *> aligned_alloc(plan.num_threads * taps_scratch(plan), plan.itemsize)
     if taps == NULL:
         return -1
     with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
@@ -289,7 +462,7 @@ cdef int transform_units(
             if not interrupted(interrupt, threadid() == 0):
                 transform_piece(
                     plan, kernels, first_unit + i // plan.channel_blocks, i % plan.channel_blocks,
-                    taps + threadid() * taps_size(plan), to + i * plan.piece_size
+                    taps + threadid() * taps_scratch(plan), to + i * plan.piece_size
                 )
     aligned_free(taps)
     return 0
@@ -300,20 +473,34 @@ cdef int transform_units(
 # The scratch memory of a thread: the transformed pixels of a block of tiles, and then those of a
 # panel, later the sums of a unit of kernels with their results.
 cdef struct Scratch:
-    Py_ssize_t values       # [channel_blocks][VALUES][tiles][WINOGRAD_CHANNELS]
+    Py_ssize_t values       # [channel_blocks][points * points][tiles][WINOGRAD_CHANNELS]
     Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
     Py_ssize_t sums         # [VALUES][tiles][width], at the panel's place
     Py_ssize_t errors       # of these sums, likewise
-    Py_ssize_t results      # [tile rows of a strip][columns][width]
-    Py_ssize_t rows         # [width][tile rows of a strip][columns]
+    Py_ssize_t results      # [rows of a strip][columns][width]; with phases, of all strips
+    Py_ssize_t rows         # [width][rows of a strip][columns]
     Py_ssize_t bias         # [width]
+    Py_ssize_t lines        # with phases, what is transformed along one axis
     Py_ssize_t taps         # for transform_piece
-    Py_ssize_t piece        # transformed kernels
+    Py_ssize_t piece        # transformed kernels, for a block of channels; with phases, for all
     Py_ssize_t size
 
 
 cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil:
-    return plan.strip_tiles * plan.tile + overlap(plan)
+    return (plan.strip_tiles * plan.tile + overlap(plan)) * plan.source_stride
+
+
+cdef inline Py_ssize_t panel_rows(const Winograd *plan, Py_ssize_t strips) noexcept nogil:
+    return (strips * plan.tile + overlap(plan)) * plan.source_stride
+
+
+cdef inline Py_ssize_t result_rows(const Winograd *plan) noexcept nogil:
+    """Rows of the output under a strip."""
+    return plan.tile * plan.result_stride
+
+
+cdef inline Py_ssize_t result_columns(const Winograd *plan) noexcept nogil:
+    return plan.strip_tiles * plan.tile * plan.result_stride
 
 
 cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
@@ -323,15 +510,20 @@ cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
     )
     return max(<Py_ssize_t> 1, min(
         min(plan.block_strips, plan.tiles_down),
-        (MAX_PANEL_BYTES // row_bytes - overlap(plan)) // plan.tile
+        (MAX_PANEL_BYTES // row_bytes // plan.source_stride - overlap(plan)) // plan.tile
     ))
 
 
 cdef Scratch arrange(const Winograd *plan) noexcept nogil:
     cdef Scratch layout
-    cdef Py_ssize_t strip = plan.strip_tiles * plan.tile * plan.tile * plan.width
+    cdef bint phases = num_phases(plan) > 1
+    cdef Py_ssize_t strip = result_rows(plan) * result_columns(plan) * plan.width
     cdef Py_ssize_t panel = (
-        (panel_strips(plan) * plan.tile + overlap(plan)) * panel_columns(plan) * WINOGRAD_CHANNELS
+        panel_rows(plan, panel_strips(plan)) * panel_columns(plan) * WINOGRAD_CHANNELS
+    )
+    # A strip of six rows of pixels, or of four of sums.
+    cdef Py_ssize_t lines = (
+        POINTS * plan.strip_tiles * POINTS * max(plan.width, WINOGRAD_CHANNELS) if phases else 0
     )
     layout.values = 0
     layout.panel = layout.sums = aligned_size(
@@ -339,14 +531,17 @@ cdef Scratch arrange(const Winograd *plan) noexcept nogil:
     )
     layout.errors = layout.sums + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
     layout.results = layout.errors + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
-    layout.rows = layout.results + aligned_size(strip, plan.itemsize)
+    layout.rows = layout.results + aligned_size(
+        strip * (plan.block_strips if phases else 1), plan.itemsize
+    )
     layout.bias = max(
         layout.rows + aligned_size(strip, plan.itemsize),
         layout.panel + aligned_size(panel, plan.itemsize)
     )
-    layout.taps = layout.bias + aligned_size(plan.width, plan.itemsize)
-    layout.piece = layout.taps + taps_size(plan)
-    layout.size = layout.piece + plan.piece_size
+    layout.lines = layout.bias + aligned_size(plan.width, plan.itemsize)
+    layout.taps = layout.lines + aligned_size(lines, plan.itemsize)
+    layout.piece = layout.taps + taps_scratch(plan)
+    layout.size = layout.piece + (unit_size(plan) if phases else plan.piece_size)
     return layout
 
 
@@ -360,41 +555,88 @@ cdef void fill_panel(
     )
 
 
-cdef void transform_strips(
-    const Winograd *plan, Py_ssize_t group, Py_ssize_t strip, Py_ssize_t count, real *panel,
+cdef void transform_pixels_of_phase(
+    const Winograd *plan, Py_ssize_t index, const real *panel, Py_ssize_t channels, real *lines,
     real *values
 ) noexcept nogil:
+    """Transform a strip of pixels of a phase, the columns and then the rows."""
+    cdef Phase phase = describe_phase(plan, index)
+    cdef Py_ssize_t stride = plan.source_stride
+    cdef Py_ssize_t row_size = panel_columns(plan) * WINOGRAD_CHANNELS
+    cdef Py_ssize_t pixel_size = stride * WINOGRAD_CHANNELS
+    cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t columns = plan.strip_tiles * plan.tile + phase.columns.taps - 1
+    cdef Py_ssize_t i
+    # With a stride in the source, index is a place in it.
+    panel += (phase.rows.shift * stride + index // stride % stride) * row_size
+    panel += (phase.columns.shift * stride + index % stride) * WINOGRAD_CHANNELS
+    row_size *= stride
+    if phase.rows.taps > 1:
+        plan.micro.winograd_lines(
+            WINOGRAD_PIXELS, <int> phase.rows.taps, columns, channels, panel, pixel_size, row_size,
+            lines, WINOGRAD_CHANNELS, columns * WINOGRAD_CHANNELS, False
+        )
+        panel = lines
+        row_size = columns * WINOGRAD_CHANNELS
+        pixel_size = WINOGRAD_CHANNELS
+    values += phase.first_value * plan.value_stride
+    for i in range(points_of(phase.rows.taps)):
+        plan.micro.winograd_lines(
+            WINOGRAD_PIXELS, <int> phase.columns.taps, plan.strip_tiles, channels,
+            panel + i * row_size, plan.tile * pixel_size, pixel_size,
+            values + i * points * plan.value_stride, WINOGRAD_CHANNELS, plan.value_stride, False
+        )
+
+
+cdef void transform_strip(
+    const Winograd *plan, const real *panel, Py_ssize_t channels, real *lines, real *values
+) noexcept nogil:
+    cdef Py_ssize_t i
+    if num_phases(plan) == 1:
+        plan.micro.winograd_pixels(
+            <int> plan.tile, plan.strip_tiles, channels, panel,
+            panel_columns(plan) * WINOGRAD_CHANNELS, values, plan.value_stride
+        )
+        return
+    for i in range(num_phases(plan)):
+        transform_pixels_of_phase(plan, i, panel, channels, lines, values)
+
+
+cdef void transform_strips(
+    const Winograd *plan, Py_ssize_t group, Py_ssize_t strip, Py_ssize_t count, real *panel,
+    real *lines, real *values
+) noexcept nogil:
     """Transform `count` strips that lie below each other."""
-    cdef Py_ssize_t top = plan.top + strip % plan.tiles_down * plan.tile
-    cdef Py_ssize_t left = (
+    cdef Py_ssize_t top = plan.source_stride * (
+        plan.top + strip % plan.tiles_down * plan.tile
+    )
+    cdef Py_ssize_t left = plan.source_stride * (
         plan.left + strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
     )
-    cdef Py_ssize_t row_size = panel_columns(plan) * WINOGRAD_CHANNELS
-    cdef Py_ssize_t b, i, channel, channels
+    cdef Py_ssize_t strip_size = (
+        plan.tile * plan.source_stride * panel_columns(plan) * WINOGRAD_CHANNELS
+    )
+    cdef Py_ssize_t b, i
     cdef const real *image = (
         <const real *> plan.source.data
         + strip // (plan.tiles_down * plan.strips_across) * plan.source.n_stride
         + group * plan.channels * plan.source.c_stride
     )
     for b in range(plan.channel_blocks):
-        channel = b * WINOGRAD_CHANNELS
-        channels = min(WINOGRAD_CHANNELS, plan.channels - channel)
         fill_panel(
-            plan, image + channel * plan.source.c_stride, channels, top, left,
-            count * plan.tile + overlap(plan), panel
+            plan, image + b * WINOGRAD_CHANNELS * plan.source.c_stride, channels_of(plan, b), top,
+            left, panel_rows(plan, count), panel
         )
         for i in range(count):
-            plan.micro.winograd_pixels(
-                <int> plan.tile, plan.strip_tiles, channels,
-                panel + i * plan.tile * row_size, row_size,
-                values + b * plan.value_size + i * plan.strip_tiles * WINOGRAD_CHANNELS,
-                plan.value_stride
+            transform_strip(
+                plan, panel + i * strip_size, channels_of(plan, b), lines,
+                values + b * plan.value_size + i * plan.strip_tiles * WINOGRAD_CHANNELS
             )
 
 
 cdef void transform_block(
     const Winograd *plan, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, real *panel,
-    real *values
+    real *lines, real *values
 ) noexcept nogil:
     """Transform the pixels of the strips first <= strip < last."""
     cdef Py_ssize_t strip = first, count
@@ -403,27 +645,33 @@ cdef void transform_block(
             min(last - strip, panel_strips(plan)), plan.tiles_down - strip % plan.tiles_down
         )
         transform_strips(
-            plan, group, strip, count, panel,
+            plan, group, strip, count, panel, lines,
             values + (strip - first) * plan.strip_tiles * WINOGRAD_CHANNELS
         )
         strip += count
 
 
 cdef void store_results(
-    const Winograd *plan, Py_ssize_t num_rows, Py_ssize_t num_columns, Py_ssize_t count,
-    const real *results, real *rows, const Array4 *out, real *to
+    const Winograd *plan, Py_ssize_t num_rows, Py_ssize_t num_columns, Py_ssize_t pitch,
+    Py_ssize_t count, const real *results, real *rows, const Array4 *out, real *to
 ) noexcept nogil:
-    """Bring the results of a strip, pixel by pixel, to the rows of `count` kernels."""
-    cdef Py_ssize_t pixels = num_rows * num_columns
+    """Bring the results of a strip, pixel by pixel, to the rows of `count` kernels.
+
+    Rows of results are `pitch` pixels long, of which the first `num_columns` count.
+    """
+    cdef Py_ssize_t pixels = num_rows * pitch
     cdef Py_ssize_t k, y, x
     # Straight to their place, where that fills a vector.
-    if out.w_stride == 1 and out.h_stride == num_columns and pixels >= plan.micro.lanes:
+    if (
+        out.w_stride == 1 and out.h_stride == num_columns and pitch == num_columns
+        and pixels >= plan.micro.lanes
+    ):
         plan.micro.interleave(count, pixels, results, plan.width, 1, to, out.c_stride)
         return
     if out.w_stride == 1 and num_columns >= plan.micro.lanes:
         for y in range(num_rows):
             plan.micro.interleave(
-                count, num_columns, results + y * num_columns * plan.width, plan.width, 1,
+                count, num_columns, results + y * pitch * plan.width, plan.width, 1,
                 to + y * out.h_stride, out.c_stride
             )
         return
@@ -432,39 +680,164 @@ cdef void store_results(
         for y in range(num_rows):
             for x in range(num_columns):
                 to[k * out.c_stride + y * out.h_stride + x * out.w_stride] = rows[x]
-            rows += num_columns
+            rows += pitch
+
+
+cdef void begin_unit(
+    const Winograd *plan, Py_ssize_t num_strips, Py_ssize_t kernel, Py_ssize_t count,
+    const real *bias, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Fetch the bias; the results of phases are added to it."""
+    cdef real *offset = scratch + layout.bias
+    cdef Py_ssize_t i
+    memset(offset, 0, plan.width * sizeof(real))
+    if bias != NULL:
+        memcpy(offset, bias + kernel, count * sizeof(real))
+    if num_phases(plan) > 1:
+        for i in range(num_strips * result_rows(plan) * result_columns(plan)):
+            memcpy(
+                scratch + layout.results + i * plan.width, offset, plan.width * sizeof(real)
+            )
+
+
+cdef void add_phase(
+    const Winograd *plan, Py_ssize_t index, Py_ssize_t num_strips, Py_ssize_t count,
+    const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Turn the sums of a phase into results, the columns and then the rows, and add these."""
+    cdef Phase phase = describe_phase(plan, index)
+    cdef Py_ssize_t stride = plan.result_stride
+    cdef Py_ssize_t pitch = result_columns(plan) * plan.width
+    cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t tiles = plan.strip_tiles * plan.width
+    cdef real *lines = scratch + layout.lines
+    cdef real *results = scratch + layout.results
+    cdef Py_ssize_t strip, i
+    results += index // stride % stride * pitch + index % stride * plan.width
+    for strip in range(num_strips):
+        for i in range(points):
+            plan.micro.winograd_lines(
+                WINOGRAD_RESULTS, <int> phase.rows.taps, plan.strip_tiles, count,
+                scratch + layout.sums + strip * tiles + i * plan.sum_stride, plan.width,
+                points * plan.sum_stride, lines + i * tiles, plan.width, points * tiles, False
+            )
+        for i in range(plan.tile):
+            plan.micro.winograd_lines(
+                WINOGRAD_RESULTS, <int> phase.columns.taps, plan.strip_tiles, count,
+                lines + i * points * tiles, plan.width, tiles,
+                results + i * stride * pitch, plan.tile * stride * plan.width,
+                stride * plan.width, True
+            )
+        results += result_rows(plan) * pitch
 
 
 cdef void finish_unit(
     const Winograd *plan, Py_ssize_t first, Py_ssize_t last, Py_ssize_t kernel, Py_ssize_t count,
-    const real *bias, const Array4 *out, const Scratch *layout, real *scratch
+    const Array4 *out, const Scratch *layout, real *scratch
 ) noexcept nogil:
-    """Turn the sums of a block of strips into results of `count` kernels."""
-    cdef real *offset = scratch + layout.bias
+    """Store the results of a block of strips, of `count` kernels."""
     cdef real *results = scratch + layout.results
+    cdef Py_ssize_t pitch
     cdef Py_ssize_t strip, sample, top, left, num_rows, num_columns
-    if bias != NULL:
-        memcpy(offset, bias + kernel, count * sizeof(real))
-    else:
-        memset(offset, 0, count * sizeof(real))
     for strip in range(first, last):
         sample = strip // (plan.tiles_down * plan.strips_across)
-        top = strip % plan.tiles_down * plan.tile
-        left = strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
-        num_rows = min(plan.tile, plan.out_h - top)
-        num_columns = min(plan.strip_tiles * plan.tile, plan.out_w - left)
-        plan.micro.winograd_results(
-            <int> plan.tile, count,
-            scratch + layout.sums + (strip - first) * plan.strip_tiles * plan.width,
-            plan.sum_stride, offset, num_rows, num_columns, results
-        )
+        top = strip % plan.tiles_down * result_rows(plan)
+        left = strip // plan.tiles_down % plan.strips_across * result_columns(plan)
+        num_rows = min(result_rows(plan), out.h - top)
+        num_columns = min(result_columns(plan), out.w - left)
+        if num_phases(plan) == 1:
+            pitch = num_columns
+            plan.micro.winograd_results(
+                <int> plan.tile, count,
+                scratch + layout.sums + (strip - first) * plan.strip_tiles * plan.width,
+                plan.sum_stride, scratch + layout.bias, num_rows, num_columns, results
+            )
+        else:
+            pitch = result_columns(plan)
         store_results(
-            plan, num_rows, num_columns, count, results, scratch + layout.rows, out,
+            plan, num_rows, num_columns, pitch, count, results, scratch + layout.rows, out,
             <real *> out.data + (
                 sample * out.n_stride + kernel * out.c_stride
                 + top * out.h_stride + left * out.w_stride
             )
         )
+        if num_phases(plan) > 1:
+            results += result_rows(plan) * pitch * plan.width
+
+
+cdef void sum_products(
+    const Winograd *plan, const Array4 *kernels, const real *transformed, Py_ssize_t unit,
+    Py_ssize_t num_strips, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Sum the products of a block of strips with a unit of kernels.
+
+    `transformed` are these kernels, or NULL: then they are transformed here, a piece at a time.
+    """
+    cdef const real *piece
+    cdef Py_ssize_t b
+    for b in range(plan.channel_blocks):
+        if transformed != NULL:
+            piece = transformed + b * plan.piece_size
+        else:
+            piece = scratch + layout.piece
+            transform_piece(plan, kernels, unit, b, scratch + layout.taps, scratch + layout.piece)
+        plan.micro.winograd_products(
+            VALUES, num_strips * plan.strip_tiles, channels_of(plan, b), kernels_of(plan, unit),
+            scratch + layout.values + b * plan.value_size, plan.value_stride,
+            piece, plan.piece_stride, scratch + layout.sums, scratch + layout.errors,
+            plan.sum_stride, b == 0, b + 1 == plan.channel_blocks
+        )
+
+
+cdef void sum_products_of_phase(
+    const Winograd *plan, Py_ssize_t index, const real *transformed, Py_ssize_t unit,
+    Py_ssize_t num_strips, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Sum the products of a block of strips with the taps of a phase, a row of values at a time."""
+    cdef Phase phase = describe_phase(plan, index)
+    cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t kernel_stride = 0 if phase.columns.taps == 1 else plan.piece_stride
+    cdef Py_ssize_t row_stride = (
+        0 if phase.rows.taps == 1 else kernel_points_of(phase.columns.taps) * plan.piece_stride
+    )
+    cdef const real *values
+    cdef const real *piece
+    cdef Py_ssize_t b, i
+    for b in range(plan.channel_blocks):
+        values = (
+            scratch + layout.values + b * plan.value_size + phase.first_value * plan.value_stride
+        )
+        piece = transformed + b * plan.piece_size + phase.first_kernel_value * plan.piece_stride
+        for i in range(points_of(phase.rows.taps)):
+            plan.micro.winograd_products(
+                points, num_strips * plan.strip_tiles, channels_of(plan, b),
+                kernels_of(plan, unit), values + i * points * plan.value_stride,
+                plan.value_stride, piece + i * row_stride, kernel_stride,
+                scratch + layout.sums + i * points * plan.sum_stride,
+                scratch + layout.errors + i * points * plan.sum_stride,
+                plan.sum_stride, b == 0, b + 1 == plan.channel_blocks
+            )
+
+
+cdef void sum_phases(
+    const Winograd *plan, const Array4 *kernels, const real *transformed, Py_ssize_t unit,
+    Py_ssize_t num_strips, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Add to the results of a block of strips, phase by phase.
+
+    `transformed` are the kernels of the unit, or NULL: then they are transformed here.
+    """
+    cdef Py_ssize_t b, i
+    if transformed == NULL:
+        for b in range(plan.channel_blocks):
+            transform_piece(
+                plan, kernels, unit, b, scratch + layout.taps,
+                scratch + layout.piece + b * plan.piece_size
+            )
+        transformed = scratch + layout.piece
+    for i in range(num_phases(plan)):
+        sum_products_of_phase(plan, i, transformed, unit, num_strips, layout, scratch)
+        add_phase(plan, i, num_strips, kernels_of(plan, unit), layout, scratch)
 
 
 cdef void run_task(
@@ -479,8 +852,7 @@ cdef void run_task(
     cdef Scratch layout = arrange(plan)
     cdef Py_ssize_t first = block * plan.block_strips
     cdef Py_ssize_t last = min(plan.num_strips, first + plan.block_strips)
-    cdef Py_ssize_t unit, group, kernel, count, b
-    cdef const real *piece
+    cdef Py_ssize_t unit, group, kernel, count
     for unit in range(first_unit, last_unit):
         if interrupted(interrupt, may_poll):
             return
@@ -489,27 +861,20 @@ cdef void run_task(
         count = min(plan.width, plan.kernels - kernel)
         if unit == first_unit or kernel == 0:
             transform_block(
-                plan, group, first, last, scratch + layout.panel, scratch + layout.values
+                plan, group, first, last, scratch + layout.panel, scratch + layout.lines,
+                scratch + layout.values
             )
-        for b in range(plan.channel_blocks):
-            if transformed != NULL:
-                piece = transformed
-                transformed += plan.piece_size
-            else:
-                piece = scratch + layout.piece
-                transform_piece(
-                    plan, kernels, unit, b, scratch + layout.taps, scratch + layout.piece
-                )
-            plan.micro.winograd_products(
-                (last - first) * plan.strip_tiles,
-                min(WINOGRAD_CHANNELS, plan.channels - b * WINOGRAD_CHANNELS), count,
-                scratch + layout.values + b * plan.value_size, plan.value_stride,
-                piece, plan.piece_stride,
-                scratch + layout.sums, scratch + layout.errors, plan.sum_stride,
-                b == 0, b + 1 == plan.channel_blocks
-            )
+        begin_unit(
+            plan, last - first, group * plan.kernels + kernel, count, bias, &layout, scratch
+        )
+        if num_phases(plan) == 1:
+            sum_products(plan, kernels, transformed, unit, last - first, &layout, scratch)
+        else:
+            sum_phases(plan, kernels, transformed, unit, last - first, &layout, scratch)
+        if transformed != NULL:
+            transformed += unit_size(plan)
         finish_unit(
-            plan, first, last, group * plan.kernels + kernel, count, bias, out, &layout, scratch
+            plan, first, last, group * plan.kernels + kernel, count, out, &layout, scratch
         )
 
 

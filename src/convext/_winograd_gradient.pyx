@@ -134,8 +134,10 @@ cdef void describe_tiles(
     tiles.itemsize = itemsize
     tiles.source = source[0]
     tiles.channels = channels
+    tiles.source_stride = tiles.result_stride = 1
     tiles.taps = TAPS
     tiles.tile = TILE
+    tiles.points = TILE + OVERLAP
     tiles.channel_blocks = divide_up(channels, WINOGRAD_CHANNELS)
     tiles.out_h = output_grad.h
     tiles.out_w = output_grad.w
@@ -267,7 +269,7 @@ cdef void run_task(
             if unit == first_unit or unit % plan.group_units == 0:
                 transform_block(
                     tiles, unit // plan.group_units, first, last, scratch + layout.panel,
-                    scratch + layout.pixels
+                    <real *> NULL, scratch + layout.pixels
                 )
             add_unit(plan, first, last, unit, &layout, scratch, kernel_grad, total)
 

@@ -646,6 +646,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .winograd_pixels = winograd_pixels,
     .winograd_products = winograd_products,
     .winograd_results = winograd_results,
+    .winograd_lines = winograd_lines,
     .winograd_gradients = winograd_gradients,
     .winograd_gradient_products = winograd_gradient_products,
     .winograd_taps = winograd_taps,

@@ -113,18 +113,18 @@ typedef void convext_winograd_pixels(int tile, ptrdiff_t num_tiles, ptrdiff_t nu
                                      const void *panel, ptrdiff_t row_stride, void *to,
                                      ptrdiff_t stride);
 
-/* Products, for each of the 36 values:
+/* Products, for each of so many values, of which all meet the same kernels if their stride is zero:
  *
  * sums[tile * width + k] = sum over c of values[tile * 32 + c] * kernels[c * width + k]
  *
  * plus, unless these are the `first` channels, what is there. `errors` lies like `sums` and collects
  * what rounding loses where long sums are added, until the `last` channels add it, too. A sum does
  * not depend on its neighbours. */
-typedef void convext_winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channels,
-                                       ptrdiff_t num_kernels, const void *values,
-                                       ptrdiff_t values_stride, const void *kernels,
-                                       ptrdiff_t kernels_stride, void *sums, void *errors,
-                                       ptrdiff_t sums_stride, int first, int last);
+typedef void convext_winograd_products(ptrdiff_t num_values, ptrdiff_t num_tiles,
+                                       ptrdiff_t num_channels, ptrdiff_t num_kernels,
+                                       const void *values, ptrdiff_t values_stride,
+                                       const void *kernels, ptrdiff_t kernels_stride, void *sums,
+                                       void *errors, ptrdiff_t sums_stride, int first, int last);
 
 /* Results, of a row of tiles: from the sums of a tile, sums[tile * width + k], ..., for each kernel
  * k plus bias[k], to to[(y * num_columns + x) * width + k] for every y < num_rows (at most `tile`)
@@ -132,6 +132,16 @@ typedef void convext_winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channe
 typedef void convext_winograd_results(int tile, ptrdiff_t num_kernels, const void *sums,
                                       ptrdiff_t stride, const void *bias, ptrdiff_t num_rows,
                                       ptrdiff_t num_columns, void *to);
+
+/* One axis of these transforms, for 1, 2 or 3 taps along it and tiles of four results: of taps + 3
+ * pixels or sums, or of the taps, to so many values or to four results (one tap remains one value).
+ * Element i < size of the j-th one of line n is from[n * from_step + j * from_stride + i]; it goes to
+ * `to` likewise, where results are added to what is there if they are to `accumulate`. */
+enum { CONVEXT_WINOGRAD_PIXELS, CONVEXT_WINOGRAD_TAPS, CONVEXT_WINOGRAD_RESULTS };
+typedef void convext_winograd_lines(int what, int taps, ptrdiff_t num_lines, ptrdiff_t size,
+                                    const void *from, ptrdiff_t from_step, ptrdiff_t from_stride,
+                                    void *to, ptrdiff_t to_step, ptrdiff_t to_stride,
+                                    int accumulate);
 
 /* Winograd's kernel gradient: the 36 values of 4x4 output gradients, for the products with those of
  * the pixels; and from the sums of these products the nine taps. Side by side lie 32 kernels of an
@@ -244,6 +254,7 @@ typedef struct {
     convext_winograd_pixels *winograd_pixels;
     convext_winograd_products *winograd_products;
     convext_winograd_results *winograd_results;
+    convext_winograd_lines *winograd_lines;
     convext_winograd_gradients *winograd_gradients;
     convext_winograd_gradient_products *winograd_gradient_products;
     convext_winograd_taps *winograd_taps;

@@ -16,7 +16,8 @@
 #define SQUARE_A (POINT_A * POINT_A)
 #define SQUARE_B (POINT_B * POINT_B)
 
-enum { POINTS = 6, MAX_TAPS = 5, MAX_TILE = 4, CHANNELS = CONVEXT_WINOGRAD_CHANNELS };
+enum { POINTS = 6, AT_INFINITY = 1, MAX_TAPS = 5, MAX_TILE = 4 };
+enum { CHANNELS = CONVEXT_WINOGRAD_CHANNELS };
 
 /* Sums of so many tiles and vectors of kernels fit the registers, in two chains that take turns at the
  * channels of a run. Short runs round less, but then there must be room for the sums of the run
@@ -34,21 +35,23 @@ enum { WIDTH = 2 * LANES };
 CONVEXT_INLINE void evaluate_pair(const int taps, const vec tap[MAX_TAPS], real point, real square,
                                   vec value[2])
 {
-    vec even = tap[taps - 1], odd = tap[taps - 2];
+    vec even = tap[0], odd = tap[1];
+    if (taps == 3)
+        even += square * tap[2];
     if (taps == 5) {
-        even = tap[2] + square * even;
-        odd = tap[1] + square * odd;
+        even += square * (tap[2] + square * tap[4]);
+        odd += square * tap[3];
     }
-    even = tap[0] + square * even;
     value[0] = even + point * odd;
     value[1] = even - point * odd;
 }
 
-/* The values of a polynomial of three or five taps, without the factors of `kernel_factor`. */
+/* The values of a polynomial of so many taps, without the factors of `kernel_factor`. That at infinity
+ * belongs to the highest power that a tile leaves room for: of two taps it is zero. */
 CONVEXT_INLINE void evaluate_taps(const int taps, const vec tap[MAX_TAPS], vec value[POINTS])
 {
     value[0] = tap[0];
-    value[1] = tap[taps - 1];
+    value[AT_INFINITY] = taps == 2 ? (vec){0} : tap[taps - 1];
     evaluate_pair(taps, tap, POINT_A, SQUARE_A, value + 2);
     evaluate_pair(taps, tap, POINT_B, SQUARE_B, value + 4);
 }
@@ -330,17 +333,17 @@ CONVEXT_INLINE void multiply(const int tiles, const int vectors, ptrdiff_t num_c
 
 FOR_PRODUCT_TILES(MULTIPLY_INSTANCE)
 
-static void winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channels, ptrdiff_t num_kernels,
-                              const void *values_, ptrdiff_t values_stride, const void *kernels_,
-                              ptrdiff_t kernels_stride, void *sums_, void *errors_,
-                              ptrdiff_t sums_stride, int first, int last)
+static void winograd_products(ptrdiff_t num_values, ptrdiff_t num_tiles, ptrdiff_t num_channels,
+                              ptrdiff_t num_kernels, const void *values_, ptrdiff_t values_stride,
+                              const void *kernels_, ptrdiff_t kernels_stride, void *sums_,
+                              void *errors_, ptrdiff_t sums_stride, int first, int last)
 {
     static void (*const multiply_of[])(ptrdiff_t, ptrdiff_t, const real *, const real *, real *,
                                        real *, int, int) = {FOR_PRODUCT_TILES(MULTIPLY_ENTRY)};
     const real *values = values_, *kernels = kernels_;
     real *sums = sums_, *errors = errors_;
     const ptrdiff_t parts = (num_tiles + PRODUCT_TILES - 1) / PRODUCT_TILES;
-    for (int i = 0; i < POINTS * POINTS; i++) {
+    for (ptrdiff_t i = 0; i < num_values; i++) {
         for (ptrdiff_t p = 0; p < parts; p++) {
             const ptrdiff_t begin = p * num_tiles / parts, end = (p + 1) * num_tiles / parts;
             multiply_of[end - begin](num_channels, num_kernels, values + begin * CHANNELS, kernels,
@@ -418,6 +421,117 @@ static void winograd_results(int tile, ptrdiff_t num_kernels, const void *sums,
         transform_row_of_sums(4, num_kernels, sums, sums_stride, bias, num_rows, num_columns, to);
     else
         transform_row_of_sums(2, num_kernels, sums, sums_stride, bias, num_rows, num_columns, to);
+}
+
+/* One axis of the same transforms, in tiles of four results: of three taps; of two, which have no
+ * value at infinity; or of one, of which pixels and results are values themselves. */
+enum { LINE = 4 };
+
+CONVEXT_INLINE int line_points(const int taps)
+{
+    return taps + LINE - 1;
+}
+
+/* All six points, where those of a line begin with zero. */
+CONVEXT_INLINE int point_of(const int taps, const int i)
+{
+    return taps == 2 && i > 0 ? i + 1 : i;
+}
+
+CONVEXT_INLINE void line_of_pixels(const int taps, const vec pixel[POINTS], vec value[POINTS])
+{
+    vec all[POINTS];
+    UNROLL(3)
+    for (int pair = 0; pair < POINTS / 2; pair++)
+        transform_pixels(pair, pixel, all + 2 * pair);
+    UNROLL(6)
+    for (int i = 0; i < line_points(taps); i++)
+        value[i] = all[point_of(taps, i)];
+}
+
+CONVEXT_INLINE void line_of_taps(const int taps, const vec tap[POINTS], vec value[POINTS])
+{
+    vec all[POINTS];
+    evaluate_taps(taps, tap, all);
+    UNROLL(6)
+    for (int i = 0; i < line_points(taps); i++)
+        value[i] = all[point_of(taps, i)] * (real)kernel_factor[point_of(taps, i)];
+}
+
+CONVEXT_INLINE void line_of_results(const int taps, const vec sum[POINTS], vec result[POINTS])
+{
+    vec all[POINTS];
+    all[AT_INFINITY] = (vec){0};
+    UNROLL(6)
+    for (int i = 0; i < line_points(taps); i++)
+        all[point_of(taps, i)] = sum[i];
+    interpolate(LINE, all, result);
+}
+
+CONVEXT_INLINE void transform_lines(const int what, const int taps, ptrdiff_t num_lines,
+                                    ptrdiff_t size, const real *from, ptrdiff_t from_step,
+                                    ptrdiff_t from_stride, real *to, ptrdiff_t to_step,
+                                    ptrdiff_t to_stride, int accumulate)
+{
+    const int points = line_points(taps);
+    const int inputs = what == CONVEXT_WINOGRAD_TAPS ? taps : points;
+    const int outputs = what == CONVEXT_WINOGRAD_RESULTS              ? LINE
+                        : what == CONVEXT_WINOGRAD_TAPS && taps == 1 ? 1
+                                                                     : points;
+    for (ptrdiff_t n = 0; n < num_lines; n++)
+        for (ptrdiff_t i = 0; i < size; i += LANES) {
+            vec in[POINTS] = {{0}}, out[POINTS];
+            UNROLL(6)
+            for (int j = 0; j < inputs; j++)
+                in[j] = load(from + n * from_step + j * from_stride + i);
+            if (taps == 1)
+                __builtin_memcpy(out, in, sizeof out);
+            else if (what == CONVEXT_WINOGRAD_PIXELS)
+                line_of_pixels(taps, in, out);
+            else if (what == CONVEXT_WINOGRAD_TAPS)
+                line_of_taps(taps, in, out);
+            else
+                line_of_results(taps, in, out);
+            UNROLL(6)
+            for (int j = 0; j < outputs; j++) {
+                real *at = to + n * to_step + j * to_stride + i;
+                store(at, accumulate ? load(at) + out[j] : out[j]);
+            }
+        }
+}
+
+#define TRANSFORM_LINES(what, taps) \
+    transform_lines(what, taps, num_lines, size, from, from_step, from_stride, to, to_step, \
+                    to_stride, what == CONVEXT_WINOGRAD_RESULTS && accumulate)
+#define LINES_INSTANCE(name, what) \
+    static void lines_of_##name(int taps, ptrdiff_t num_lines, ptrdiff_t size, const void *from, \
+                                ptrdiff_t from_step, ptrdiff_t from_stride, void *to, \
+                                ptrdiff_t to_step, ptrdiff_t to_stride, int accumulate) \
+    { \
+        if (taps == 1) \
+            TRANSFORM_LINES(what, 1); \
+        else if (taps == 2) \
+            TRANSFORM_LINES(what, 2); \
+        else \
+            TRANSFORM_LINES(what, 3); \
+    }
+
+LINES_INSTANCE(pixels, CONVEXT_WINOGRAD_PIXELS)
+LINES_INSTANCE(taps, CONVEXT_WINOGRAD_TAPS)
+LINES_INSTANCE(results, CONVEXT_WINOGRAD_RESULTS)
+
+static void winograd_lines(int what, int taps, ptrdiff_t num_lines, ptrdiff_t size,
+                           const void *from, ptrdiff_t from_step, ptrdiff_t from_stride, void *to,
+                           ptrdiff_t to_step, ptrdiff_t to_stride, int accumulate)
+{
+    static void (*const lines_of[])(int, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t,
+                                    void *, ptrdiff_t, ptrdiff_t, int) = {
+        [CONVEXT_WINOGRAD_PIXELS] = lines_of_pixels,
+        [CONVEXT_WINOGRAD_TAPS] = lines_of_taps,
+        [CONVEXT_WINOGRAD_RESULTS] = lines_of_results,
+    };
+    lines_of[what](taps, num_lines, size, from, from_step, from_stride, to, to_step, to_stride,
+                   accumulate);
 }
 
 #endif

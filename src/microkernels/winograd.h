@@ -237,19 +237,14 @@ CONVEXT_INLINE void add_run(const int tiles, const int vectors, ptrdiff_t num_ch
             UNROLL(2)
             for (int v = 0; v < vectors; v++)
                 chain[i][t][v] = (vec){0};
-    if (num_channels >= RUN)
-        UNROLL(16)
-        for (int c = 0; c < RUN; c++)
-            add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[c % 2]);
-    else {
-        ptrdiff_t c = 0;
-        for (; c + 2 <= num_channels; c += 2)
-            UNROLL(2)
-            for (int i = 0; i < 2; i++)
-                add_channel(tiles, vectors, values + c + i, kernels + (c + i) * WIDTH, chain[i]);
-        if (c < num_channels)
-            add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[0]);
-    }
+    const ptrdiff_t channels = num_channels < RUN ? num_channels : RUN;
+    ptrdiff_t c = 0;
+    for (; c + 2 <= channels; c += 2)
+        UNROLL(2)
+        for (int i = 0; i < 2; i++)
+            add_channel(tiles, vectors, values + c + i, kernels + (c + i) * WIDTH, chain[i]);
+    if (c < channels)
+        add_channel(tiles, vectors, values + c, kernels + c * WIDTH, chain[0]);
     add_sums(tiles, vectors, chain[0], chain[1], sum);
 }
 

@@ -236,16 +236,22 @@ def test_prepared_kernels_give_the_same_bits(isa, taps, stride):
     assert not same_bits(convext.conv2d(x, prepared), expected)
 
 
-def test_many_prepared_kernels_for_few_pixels_give_the_same_bits(isa):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_many_prepared_kernels_for_few_pixels_give_the_same_bits(isa, dtype, num_threads):
+    # One image has too few tiles to read so many kernels transformed; four images have enough.
     rng = np.random.default_rng(9)
-    x = rng.standard_normal((1, 256, 7, 7), dtype=np.float32)
-    w = rng.standard_normal((160, 256, 3, 3), dtype=np.float32)
+    x = rng.standard_normal((1, 256, 7, 7)).astype(dtype)
+    w = rng.standard_normal((160, 256, 3, 3)).astype(dtype)
     prepared = convext.prepare_kernels(w, x.shape, padding=1, algorithm="winograd")
     expected = convext.conv2d(x, w, padding=1, algorithm="winograd")
     more = np.concatenate([x] * 4)
     for _ in range(2):
-        assert same_bits(convext.conv2d(x, prepared), expected)
-        assert same_bits(convext.conv2d(more, prepared), np.concatenate([expected] * 4))
+        assert same_bits(convext.conv2d(x, prepared, num_threads=num_threads), expected)
+        assert same_bits(
+            convext.conv2d(more, prepared, num_threads=num_threads),
+            np.concatenate([expected] * 4),
+        )
 
 
 @pytest.mark.parametrize(("taps", "stride"), TILE)

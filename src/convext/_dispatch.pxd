@@ -64,7 +64,7 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_values, Py_ssize_t num_tiles, Py_ssize_t num_channels,
         Py_ssize_t num_kernels, const void *values, Py_ssize_t values_stride,
         const void *kernels, Py_ssize_t kernels_stride, void *sums, void *errors,
-        Py_ssize_t sums_stride, int first, int last)
+        Py_ssize_t sums_stride, int first, int last, const void *ahead, Py_ssize_t ahead_size)
 
     ctypedef void winograd_results_kernel "convext_winograd_results"(
         int tile, Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,

@@ -51,8 +51,8 @@ cdef Py_ssize_t MAX_CHANNELS = 2048
 # Transformed kernels take four times the memory, which is too much of it to keep beyond this.
 cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 
-# With fewer than MIN_TILES, larger 3x3 kernels are transformed in less time than it takes to read
-# them transformed from memory.
+# With fewer than MIN_TILES, 3x3 kernels of more bytes are transformed in less time than it takes to
+# read them transformed.
 cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
 
 cdef Py_ssize_t CACHE_LINE = 64
@@ -422,16 +422,15 @@ cdef void transform_taps_of_phase(
         )
 
 
-cdef void transform_piece(
-    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
-    real *taps, real *to
+cdef void transform_taps(
+    const Winograd *plan, const real *taps, Py_ssize_t unit, Py_ssize_t channel_block, real *lines,
+    real *to
 ) noexcept nogil:
-    """Transform the kernels of a unit for a block of channels; `taps` is scratch memory."""
+    """Transform what lay_out_taps has laid out; with phases, `lines` is scratch memory."""
     cdef Py_ssize_t channels = channels_of(plan, channel_block)
     cdef Py_ssize_t count = kernels_of(plan, unit)
     cdef Py_ssize_t i
     cdef Phase phase
-    lay_out_taps(plan, kernels, unit, channel_block, taps)
     if num_phases(plan) == 1:
         # Turned around, the taps are read from the last one on.
         plan.micro.winograd_kernels(
@@ -443,15 +442,23 @@ cdef void transform_piece(
         return
     for i in range(num_phases(plan)):
         phase = describe_phase(plan, i)
-        transform_taps_of_phase(
-            plan, &phase, taps, channels, count, taps + taps_size(plan), to
-        )
+        transform_taps_of_phase(plan, &phase, taps, channels, count, lines, to)
 
 
-cdef int transform_units(
+cdef void transform_piece(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
+    real *taps, real *to
+) noexcept nogil:
+    """Transform the kernels of a unit for a block of channels; `taps` is scratch memory."""
+    lay_out_taps(plan, kernels, unit, channel_block, taps)
+    transform_taps(plan, taps, unit, channel_block, taps + taps_size(plan), to)
+
+
+cdef int make_ready(
     const Winograd *plan, const Array4 *kernels, Py_ssize_t first_unit, Py_ssize_t last_unit,
     real *to, Interrupt *interrupt
 ) noexcept nogil:
+    """Transform kernels, or lay them out, all that can be done before any pixel is seen."""
     cdef Py_ssize_t pieces = (last_unit - first_unit) * plan.channel_blocks
     cdef Py_ssize_t i
     cdef real *taps = <real *> aligned_alloc(plan.num_threads * taps_scratch(plan), plan.itemsize)
@@ -459,7 +466,14 @@ cdef int transform_units(
         return -1
     with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
         for i in prange(pieces, schedule="static"):
-            if not interrupted(interrupt, threadid() == 0):
+            if interrupted(interrupt, threadid() == 0):
+                continue
+            if keeps_taps(plan):
+                lay_out_taps(
+                    plan, kernels, first_unit + i // plan.channel_blocks, i % plan.channel_blocks,
+                    to + i * taps_size(plan)
+                )
+            else:
                 transform_piece(
                     plan, kernels, first_unit + i // plan.channel_blocks, i % plan.channel_blocks,
                     taps + threadid() * taps_scratch(plan), to + i * plan.piece_size
@@ -766,18 +780,26 @@ cdef void finish_unit(
 
 
 cdef void sum_products(
-    const Winograd *plan, const Array4 *kernels, const real *transformed, Py_ssize_t unit,
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
     Py_ssize_t num_strips, const Scratch *layout, real *scratch
 ) noexcept nogil:
     """Sum the products of a block of strips with a unit of kernels.
 
-    `transformed` are these kernels, or NULL: then they are transformed here, a piece at a time.
+    `ready` are these kernels, or NULL. If they are not transformed, they are here, a piece at a
+    time; meanwhile the next one is fetched.
     """
     cdef const real *piece
+    cdef const real *ahead = NULL
     cdef Py_ssize_t b
     for b in range(plan.channel_blocks):
-        if transformed != NULL:
-            piece = transformed + b * plan.piece_size
+        if ready != NULL and not keeps_taps(plan):
+            piece = ready + b * plan.piece_size
+        elif ready != NULL:
+            piece = scratch + layout.piece
+            transform_taps(
+                plan, ready + b * taps_size(plan), unit, b, <real *> NULL, scratch + layout.piece
+            )
+            ahead = ready + (b + 1) * taps_size(plan)
         else:
             piece = scratch + layout.piece
             transform_piece(plan, kernels, unit, b, scratch + layout.taps, scratch + layout.piece)
@@ -785,7 +807,8 @@ cdef void sum_products(
             VALUES, num_strips * plan.strip_tiles, channels_of(plan, b), kernels_of(plan, unit),
             scratch + layout.values + b * plan.value_size, plan.value_stride,
             piece, plan.piece_stride, scratch + layout.sums, scratch + layout.errors,
-            plan.sum_stride, b == 0, b + 1 == plan.channel_blocks
+            plan.sum_stride, b == 0, b + 1 == plan.channel_blocks, ahead,
+            taps_size(plan) if ahead != NULL else 0
         )
 
 
@@ -815,20 +838,21 @@ cdef void sum_products_of_phase(
                 plan.value_stride, piece + i * row_stride, kernel_stride,
                 scratch + layout.sums + i * points * plan.sum_stride,
                 scratch + layout.errors + i * points * plan.sum_stride,
-                plan.sum_stride, b == 0, b + 1 == plan.channel_blocks
+                plan.sum_stride, b == 0, b + 1 == plan.channel_blocks, NULL, 0
             )
 
 
 cdef void sum_phases(
-    const Winograd *plan, const Array4 *kernels, const real *transformed, Py_ssize_t unit,
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
     Py_ssize_t num_strips, const Scratch *layout, real *scratch
 ) noexcept nogil:
     """Add to the results of a block of strips, phase by phase.
 
-    `transformed` are the kernels of the unit, or NULL: then they are transformed here.
+    `ready` are the kernels of the unit, or NULL: then they are transformed here.
     """
+    cdef const real *transformed = ready
     cdef Py_ssize_t b, i
-    if transformed == NULL:
+    if ready == NULL:
         for b in range(plan.channel_blocks):
             transform_piece(
                 plan, kernels, unit, b, scratch + layout.taps,
@@ -841,13 +865,13 @@ cdef void sum_phases(
 
 
 cdef void run_task(
-    const Winograd *plan, const Array4 *kernels, const real *transformed, Py_ssize_t block,
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t block,
     Py_ssize_t first_unit, Py_ssize_t last_unit, const real *bias, const Array4 *out,
     real *scratch, Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
     """Compute a block of tiles for some units of kernels.
 
-    `transformed` are these units, or NULL: then each is transformed here, a piece at a time.
+    `ready` are these units, or NULL.
     """
     cdef Scratch layout = arrange(plan)
     cdef Py_ssize_t first = block * plan.block_strips
@@ -868,11 +892,11 @@ cdef void run_task(
             plan, last - first, group * plan.kernels + kernel, count, bias, &layout, scratch
         )
         if num_phases(plan) == 1:
-            sum_products(plan, kernels, transformed, unit, last - first, &layout, scratch)
+            sum_products(plan, kernels, ready, unit, last - first, &layout, scratch)
         else:
-            sum_phases(plan, kernels, transformed, unit, last - first, &layout, scratch)
-        if transformed != NULL:
-            transformed += unit_size(plan)
+            sum_phases(plan, kernels, ready, unit, last - first, &layout, scratch)
+        if ready != NULL:
+            ready += ready_size(plan)
         finish_unit(
             plan, first, last, group * plan.kernels + kernel, count, out, &layout, scratch
         )
@@ -881,16 +905,16 @@ cdef void run_task(
 # ---------------------------------------------------------------- runs
 
 
-cdef inline const real *transformed_from(
-    const Winograd *plan, const real *transformed, Py_ssize_t unit
+cdef inline const real *ready_from(
+    const Winograd *plan, const real *ready, Py_ssize_t unit
 ) noexcept nogil:
-    if transformed == NULL:
+    if ready == NULL:
         return NULL
-    return transformed + unit * unit_size(plan)
+    return ready + unit * ready_size(plan)
 
 
 cdef int run_units(
-    const Winograd *plan, const Array4 *kernels, const real *transformed, Py_ssize_t first_unit,
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t first_unit,
     Py_ssize_t last_unit, const real *bias, const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
     """Compute all tiles for some units, shared out to as many tasks as the threads need.
@@ -912,7 +936,7 @@ cdef int run_units(
             part = task % parts
             begin = part * units // parts
             run_task(
-                plan, kernels, transformed_from(plan, transformed, begin), task // parts,
+                plan, kernels, ready_from(plan, ready, begin), task // parts,
                 first_unit + begin, first_unit + (part + 1) * units // parts,
                 bias, out, scratch + threadid() * size, interrupt, threadid() == 0
             )
@@ -921,10 +945,10 @@ cdef int run_units(
 
 
 cdef int run(
-    const Winograd *plan, const Array4 *kernels, const real *transformed, const real *bias,
+    const Winograd *plan, const Array4 *kernels, const real *ready, const real *bias,
     const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
-    """Compute `out`; `transformed` are all kernels, or NULL. -1 when memory runs out."""
+    """Compute `out`; `ready` are all kernels, or NULL. -1 when memory runs out."""
     cdef Py_ssize_t units = num_units(plan)
     cdef Py_ssize_t unit_bytes = unit_size(plan) * <Py_ssize_t> plan.itemsize
     cdef Py_ssize_t chunk = min(units, max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // unit_bytes))
@@ -932,14 +956,14 @@ cdef int run(
     cdef int status = 0
     cdef real *chunk_of_kernels
     # Used once, a piece is best transformed where it is used, in the L2 cache.
-    if transformed != NULL or plan.num_blocks == 1:
-        return run_units(plan, kernels, transformed, 0, units, bias, out, interrupt)
+    if ready != NULL or plan.num_blocks == 1:
+        return run_units(plan, kernels, ready, 0, units, bias, out, interrupt)
     chunk_of_kernels = <real *> aligned_alloc(chunk * unit_size(plan), plan.itemsize)
     if chunk_of_kernels == NULL:
         return -1
     while first < units and status == 0:
         last = min(units, first + chunk)
-        status = transform_units(plan, kernels, first, last, chunk_of_kernels, interrupt)
+        status = make_ready(plan, kernels, first, last, chunk_of_kernels, interrupt)
         if status == 0:
             status = run_units(
                 plan, kernels, chunk_of_kernels, first, last, bias, out, interrupt
@@ -953,18 +977,18 @@ cdef int convolve_by_winograd(
     const Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
 ) except -1:
     cdef object memory = None if kept is None else kept_kernels(plan, kernels, kept)
-    cdef void *transformed = NULL if memory is None else first_line(memory)
+    cdef void *ready = NULL if memory is None else first_line(memory)
     cdef Interrupt interrupt
     cdef int status
     with nogil:
         start_polling(&interrupt)
         if plan.itemsize == sizeof(float):
             status = run[float](
-                plan, kernels, <float *> transformed, <const float *> bias, out, &interrupt
+                plan, kernels, <float *> ready, <const float *> bias, out, &interrupt
             )
         else:
             status = run[double](
-                plan, kernels, <double *> transformed, <const double *> bias, out, &interrupt
+                plan, kernels, <double *> ready, <const double *> bias, out, &interrupt
             )
     finish_polling(&interrupt)
     if status == -1:
@@ -982,25 +1006,33 @@ cdef inline void *first_line(cnp.ndarray memory) noexcept:
     )
 
 
-cdef bint worth_keeping(const Winograd *plan, Py_ssize_t bytes) noexcept nogil:
-    """Whether transformed kernels are read faster than made anew at each call.
+cdef bint keeps_taps(const Winograd *plan) noexcept nogil:
+    """Whether kernels are kept laid out, but not transformed.
 
-    5x5 kernels become little larger.
+    3x3 kernels become four times as large, and with few tiles there is too little work to hide that
+    they come from far away. 5x5 kernels become little larger.
     """
-    return bytes <= MAX_KEPT_BYTES and (
-        bytes <= MAX_READ_BYTES or plan.taps == 5
-        or plan.num_strips * plan.strip_tiles >= MIN_TILES
+    cdef Py_ssize_t tiles = plan.num_strips * plan.strip_tiles
+    cdef Py_ssize_t bytes = num_units(plan) * unit_size(plan) * <Py_ssize_t> plan.itemsize
+    return (
+        plan.num_blocks == 1 and num_phases(plan) == 1 and plan.taps == 3
+        and bytes > (MAX_READ_BYTES if tiles < MIN_TILES else MAX_KEPT_BYTES)
     )
+
+
+cdef inline Py_ssize_t ready_size(const Winograd *plan) noexcept nogil:
+    """Elements of the kernels of a unit that were made ready."""
+    return plan.channel_blocks * taps_size(plan) if keeps_taps(plan) else unit_size(plan)
 
 
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept):
     cdef Py_ssize_t units = num_units(plan)
-    cdef Py_ssize_t size = units * unit_size(plan) * <Py_ssize_t> plan.itemsize
-    cdef tuple key = ("winograd", plan.itemsize, plan.width)
+    cdef Py_ssize_t size = units * ready_size(plan) * <Py_ssize_t> plan.itemsize
+    cdef tuple key = ("winograd", plan.itemsize, plan.width, keeps_taps(plan))
     cdef cnp.ndarray memory = kept.get(key)
     cdef Interrupt interrupt
     cdef int status
-    if not worth_keeping(plan, size):
+    if size > MAX_KEPT_BYTES:
         return None
     if memory is not None:
         return memory
@@ -1009,9 +1041,9 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
     with nogil:
         start_polling(&interrupt)
         if plan.itemsize == sizeof(float):
-            status = transform_units(plan, kernels, 0, units, <float *> to, &interrupt)
+            status = make_ready(plan, kernels, 0, units, <float *> to, &interrupt)
         else:
-            status = transform_units(plan, kernels, 0, units, <double *> to, &interrupt)
+            status = make_ready(plan, kernels, 0, units, <double *> to, &interrupt)
     finish_polling(&interrupt)
     if status == -1:
         raise MemoryError(NO_MEMORY)

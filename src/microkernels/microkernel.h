@@ -119,12 +119,13 @@ typedef void convext_winograd_pixels(int tile, ptrdiff_t num_tiles, ptrdiff_t nu
  *
  * plus, unless these are the `first` channels, what is there. `errors` lies like `sums` and collects
  * what rounding loses where long sums are added, until the `last` channels add it, too. A sum does
- * not depend on its neighbours. */
+ * not depend on its neighbours. Meanwhile `ahead_size` elements at `ahead` are fetched. */
 typedef void convext_winograd_products(ptrdiff_t num_values, ptrdiff_t num_tiles,
                                        ptrdiff_t num_channels, ptrdiff_t num_kernels,
                                        const void *values, ptrdiff_t values_stride,
                                        const void *kernels, ptrdiff_t kernels_stride, void *sums,
-                                       void *errors, ptrdiff_t sums_stride, int first, int last);
+                                       void *errors, ptrdiff_t sums_stride, int first, int last,
+                                       const void *ahead, ptrdiff_t ahead_size);
 
 /* Results, of a row of tiles: from the sums of a tile, sums[tile * width + k], ..., for each kernel
  * k plus bias[k], to to[(y * num_columns + x) * width + k] for every y < num_rows (at most `tile`)

@@ -29,7 +29,7 @@ enum { RUN = 8, PRODUCT_TILES = 7, PRODUCT_VECTORS = 1 };
 enum { RUN = 16, PRODUCT_TILES = 3, PRODUCT_VECTORS = 2 };
 #define FOR_PRODUCT_TILES(X) X(1) X(2) X(3)
 #endif
-enum { WIDTH = 2 * LANES };
+enum { WIDTH = 2 * LANES, CACHE_LINE = 64 / sizeof(real) };
 
 /* The values of a polynomial at a point and at its negative. */
 CONVEXT_INLINE void evaluate_pair(const int taps, const vec tap[MAX_TAPS], real point, real square,
@@ -331,7 +331,8 @@ FOR_PRODUCT_TILES(MULTIPLY_INSTANCE)
 static void winograd_products(ptrdiff_t num_values, ptrdiff_t num_tiles, ptrdiff_t num_channels,
                               ptrdiff_t num_kernels, const void *values_, ptrdiff_t values_stride,
                               const void *kernels_, ptrdiff_t kernels_stride, void *sums_,
-                              void *errors_, ptrdiff_t sums_stride, int first, int last)
+                              void *errors_, ptrdiff_t sums_stride, int first, int last,
+                              const void *ahead, ptrdiff_t ahead_size)
 {
     static void (*const multiply_of[])(ptrdiff_t, ptrdiff_t, const real *, const real *, real *,
                                        real *, int, int) = {FOR_PRODUCT_TILES(MULTIPLY_ENTRY)};
@@ -339,6 +340,8 @@ static void winograd_products(ptrdiff_t num_values, ptrdiff_t num_tiles, ptrdiff
     real *sums = sums_, *errors = errors_;
     const ptrdiff_t parts = (num_tiles + PRODUCT_TILES - 1) / PRODUCT_TILES;
     for (ptrdiff_t i = 0; i < num_values; i++) {
+        for (ptrdiff_t j = i * CACHE_LINE; j < ahead_size; j += num_values * CACHE_LINE)
+            __builtin_prefetch((const real *)ahead + j, 0, 2);
         for (ptrdiff_t p = 0; p < parts; p++) {
             const ptrdiff_t begin = p * num_tiles / parts, end = (p + 1) * num_tiles / parts;
             multiply_of[end - begin](num_channels, num_kernels, values + begin * CHANNELS, kernels,
@@ -420,11 +423,11 @@ static void winograd_results(int tile, ptrdiff_t num_kernels, const void *sums,
 
 /* One axis of the same transforms, in tiles of four results: of three taps; of two, which have no
  * value at infinity; or of one, of which pixels and results are values themselves. */
-enum { LINE = 4 };
+enum { LINE_TILE = 4 };
 
 CONVEXT_INLINE int line_points(const int taps)
 {
-    return taps + LINE - 1;
+    return taps + LINE_TILE - 1;
 }
 
 /* All six points, where those of a line begin with zero. */
@@ -460,7 +463,7 @@ CONVEXT_INLINE void line_of_results(const int taps, const vec sum[POINTS], vec r
     UNROLL(6)
     for (int i = 0; i < line_points(taps); i++)
         all[point_of(taps, i)] = sum[i];
-    interpolate(LINE, all, result);
+    interpolate(LINE_TILE, all, result);
 }
 
 CONVEXT_INLINE void transform_lines(const int what, const int taps, ptrdiff_t num_lines,
@@ -470,9 +473,8 @@ CONVEXT_INLINE void transform_lines(const int what, const int taps, ptrdiff_t nu
 {
     const int points = line_points(taps);
     const int inputs = what == CONVEXT_WINOGRAD_TAPS ? taps : points;
-    const int outputs = what == CONVEXT_WINOGRAD_RESULTS              ? LINE
-                        : what == CONVEXT_WINOGRAD_TAPS && taps == 1 ? 1
-                                                                     : points;
+    const int one_value = what == CONVEXT_WINOGRAD_TAPS && taps == 1;
+    const int outputs = what == CONVEXT_WINOGRAD_RESULTS ? LINE_TILE : one_value ? 1 : points;
     for (ptrdiff_t n = 0; n < num_lines; n++)
         for (ptrdiff_t i = 0; i < size; i += LANES) {
             vec in[POINTS] = {{0}}, out[POINTS];

@@ -20,6 +20,15 @@ ERROR_RATIO = 3
 RMS_RATIO = 2.5
 
 
+def tiles_along(size, tile, stride):
+    """Return the tiles of so many results: without a stride the last ones may have one less."""
+    count = -(-size // tile)
+    smaller = min(count, count * tile - size) if stride == 1 and count <= 14 else 0
+    sizes = [tile] * (count - smaller) + [tile - 1] * smaller
+    starts = np.cumsum([0, *sizes])
+    return [slice(start, start + n) for start, n in zip(starts, sizes, strict=False)]
+
+
 def tile_magnitude(function, pixels, kernels, *shape, **options):
     """Return the largest sum of absolute products of each channel, also beyond its edges.
 
@@ -208,15 +217,29 @@ def test_any_layout_gives_the_same_bits(isa, layout, taps, stride):
     assert same_bits(convext.conv2d_input_grad(g, w, x.shape, **options), gradient)
 
 
+@pytest.mark.parametrize("columns", [14, 17, 66])
 @pytest.mark.parametrize(("taps", "stride"), TILE)
-def test_a_sample_does_not_depend_on_the_others(isa, taps, stride):
+def test_a_sample_does_not_depend_on_the_others(isa, taps, stride, columns):
     rng = np.random.default_rng(3)
-    x = rng.standard_normal((9, 33, 14, 14), dtype=np.float32)
+    x = rng.standard_normal((9, 33, 13, columns), dtype=np.float32)
     w = rng.standard_normal((40, 33, taps, taps), dtype=np.float32)
     options = {"stride": stride, "algorithm": "winograd"}
     whole = convext.conv2d(x, w, **options)
     for n in (0, 4, 8):
         assert same_bits(whole[n], convext.conv2d(x[n], w, **options))
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+@pytest.mark.parametrize("rows", [*range(1, 10), 58])
+@pytest.mark.parametrize("columns", [*range(1, 10), 59])
+def test_tiles_of_every_size_at_the_edges(rows, columns, taps):
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((3, 4, rows + taps - 1, columns + taps - 1))
+    w = rng.standard_normal((3, 4, taps, taps))
+    expected = reference.conv2d(x, w).astype(float)
+    for num_threads in (1, 2):
+        actual = convext.conv2d(x, w, algorithm="winograd", num_threads=num_threads)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-13)
 
 
 @pytest.mark.parametrize(("taps", "stride"), TILE)
@@ -262,18 +285,21 @@ def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps, stri
     x = rng.standard_normal((16, 15, 20), dtype=np.float32)
     w = rng.standard_normal((16, 16, taps, taps), dtype=np.float32)
     clean = convext.conv2d(x, w, **options)
-    for row, column in ((0, 0), (4, 9), (6, 11), (14, 18)):
+    for pixel in ((0, 0), (4, 9), (6, 11), (14, 18)):
         poisoned = x.copy()
-        poisoned[3, row, column] = np.nan
+        poisoned[(3, *pixel)] = np.nan
+        met = [
+            [
+                slice_
+                for slice_ in tiles_along(size, tile, stride)
+                if slice_.start * stride <= at < (slice_.stop - 1) * stride + taps
+            ]
+            for at, size in zip(pixel, clean.shape[1:], strict=True)
+        ]
         spread = np.zeros(clean.shape, bool)
-        rows, columns = (
-            slice(
-                max(0, at - taps + stride) // stride // tile * tile,
-                at // stride // tile * tile + tile,
-            )
-            for at in (row, column)
-        )
-        spread[:, rows, columns] = True
+        for rows in met[0]:
+            for columns in met[1]:
+                spread[:, rows, columns] = True
         result = convext.conv2d(poisoned, w, **options)
         assert np.isnan(result[spread]).any()
         assert (result[~spread] == clean[~spread]).all()

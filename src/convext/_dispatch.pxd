@@ -61,14 +61,12 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t row_stride, void *to, Py_ssize_t stride)
 
     ctypedef void winograd_products_kernel "convext_winograd_products"(
-        Py_ssize_t num_values, Py_ssize_t num_tiles, Py_ssize_t num_channels,
-        Py_ssize_t num_kernels, const void *values, Py_ssize_t values_stride,
-        const void *kernels, Py_ssize_t kernels_stride, void *sums, void *errors,
-        Py_ssize_t sums_stride, int first, int last, const void *ahead, Py_ssize_t ahead_size)
+        Py_ssize_t num_tiles, Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *values,
+        const void *kernels, void *sums, void *errors, int first, int last)
 
     ctypedef void winograd_results_kernel "convext_winograd_results"(
         int tile, Py_ssize_t num_kernels, const void *sums, Py_ssize_t stride, const void *bias,
-        Py_ssize_t num_rows, Py_ssize_t num_columns, void *to)
+        Py_ssize_t num_rows, Py_ssize_t num_columns, void *to, Py_ssize_t row_stride)
 
     const int WINOGRAD_PIXELS "CONVEXT_WINOGRAD_PIXELS"
     const int WINOGRAD_TAPS "CONVEXT_WINOGRAD_TAPS"

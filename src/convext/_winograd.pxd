@@ -36,6 +36,8 @@ cdef struct Winograd:
     Py_ssize_t tiles_down
     Py_ssize_t strips_across        # a row of tiles is cut into so many strips
     Py_ssize_t strip_tiles          # tiles of a strip
+    Py_ssize_t short_strips         # the last strips of a sample have tiles of a row less
+    Py_ssize_t narrow_tiles         # the last tiles of a strip have a column less
     Py_ssize_t num_strips           # of all samples: by sample, place across, place down
     Py_ssize_t num_blocks           # strips are computed in so many blocks
     Py_ssize_t block_strips         # strips of a block, at most

@@ -18,6 +18,7 @@ from convext._dispatch cimport (
 )
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext._prefetch cimport fetch
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
 from convext._tasks cimport divide_up, threads_for
 from convext._tile cimport lay_side_by_side
@@ -25,6 +26,7 @@ from convext._tile cimport lay_side_by_side
 cdef enum:
     POINTS = 6                  # pixels of a tile along an axis
     VALUES = POINTS * POINTS    # of a tile of a phase, at most
+    AT_INFINITY = 1             # of these points: it counts in the last result of a tile only
     PHASE_TILE = 4              # results of a tile of a phase along an axis
 
 # The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
@@ -260,6 +262,9 @@ cdef void cut_tiles(Winograd *plan) noexcept nogil:
     ):
         most = max(most, tiles)
     cut_into_blocks(plan, most)
+    if num_phases(plan) == 1:
+        plan.short_strips = smaller_tiles(plan, plan.out_h)
+        plan.narrow_tiles = smaller_tiles(plan, plan.out_w)
     tiles = plan.block_strips * plan.strip_tiles
     plan.sum_stride = apart(tiles * plan.width, plan.itemsize)
 
@@ -277,6 +282,99 @@ cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil:
         plan.block_strips * plan.strip_tiles * WINOGRAD_CHANNELS, plan.itemsize
     )
     plan.value_size = plan.points * plan.points * plan.value_stride
+    plan.short_strips = plan.narrow_tiles = 0
+
+
+cdef Py_ssize_t smaller_tiles(const Winograd *plan, Py_ssize_t size) noexcept nogil:
+    """How many tiles along an axis have a result less, where they do not divide its size.
+
+    These need not be computed at infinity. Among many tiles, which may be cut into strips, that is
+    little gain.
+    """
+    cdef Py_ssize_t tiles = divide_up(size, plan.tile)
+    return 0 if tiles > MIN_TILES else min(tiles, tiles * plan.tile - size)
+
+
+cdef inline bint is_short(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """Whether the tiles of a strip have a row less."""
+    return strip % plan.tiles_down >= plan.tiles_down - plan.short_strips
+
+
+cdef inline Py_ssize_t strip_row(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """The first row of results of a strip."""
+    cdef Py_ssize_t down = strip % plan.tiles_down
+    return down * plan.tile - max(
+        <Py_ssize_t> 0, down - (plan.tiles_down - plan.short_strips)
+    )
+
+
+cdef inline Py_ssize_t wide_tiles(const Winograd *plan) noexcept nogil:
+    """The tiles of a strip that are not narrow."""
+    return plan.strip_tiles - plan.narrow_tiles
+
+
+cdef inline Py_ssize_t tall_strips(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """The strips before this one that are not short."""
+    cdef Py_ssize_t tall = plan.tiles_down - plan.short_strips
+    return strip // plan.tiles_down * tall + min(strip % plan.tiles_down, tall)
+
+
+# In a block come first the narrow tiles of its tall strips, then the wide ones of these, the wide
+# ones of its short strips, and the narrow ones of these: so each value has its tiles side by side.
+cdef struct Range:
+    Py_ssize_t first, last
+
+cdef struct Block:
+    Py_ssize_t first, last      # strips
+    Range all, tall, wide       # its tiles, those of tall strips, and those that are not narrow
+
+
+cdef Block describe_block(
+    const Winograd *plan, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t tall = tall_strips(plan, last) - tall_strips(plan, first)
+    cdef Block block
+    block.first = first
+    block.last = last
+    block.all.first = block.tall.first = 0
+    block.all.last = (last - first) * plan.strip_tiles
+    block.tall.last = tall * plan.strip_tiles
+    block.wide.first = tall * plan.narrow_tiles
+    block.wide.last = block.wide.first + (last - first) * wide_tiles(plan)
+    return block
+
+
+cdef inline Range tiles_of_value(
+    const Block *block, Py_ssize_t row, Py_ssize_t column
+) noexcept nogil:
+    """The tiles of a block that have the value at these points."""
+    cdef Range tiles = block.all
+    if row == AT_INFINITY:
+        tiles.last = block.tall.last
+    if column == AT_INFINITY:
+        tiles.first = block.wide.first
+        tiles.last = min(tiles.last, block.wide.last)
+    return tiles
+
+
+# Where the tiles of a strip begin in a block.
+cdef struct Place:
+    Py_ssize_t wide, narrow
+
+
+cdef Place place_strip(
+    const Winograd *plan, const Block *block, Py_ssize_t strip
+) noexcept nogil:
+    cdef Py_ssize_t tall = tall_strips(plan, strip) - tall_strips(plan, block.first)
+    cdef Py_ssize_t others = strip - block.first - tall
+    cdef Place place
+    if is_short(plan, strip):
+        place.wide = block.tall.last + others * wide_tiles(plan)
+        place.narrow = block.wide.last + others * plan.narrow_tiles
+    else:
+        place.wide = block.wide.first + tall * wide_tiles(plan)
+        place.narrow = tall * plan.narrow_tiles
+    return place
 
 
 cdef inline Py_ssize_t num_units(const Winograd *plan) noexcept nogil:
@@ -603,48 +701,60 @@ cdef void transform_pixels_of_phase(
 
 
 cdef void transform_strip(
-    const Winograd *plan, const real *panel, Py_ssize_t channels, real *lines, real *values
+    const Winograd *plan, const real *panel, Py_ssize_t channels, const Place *place, real *lines,
+    real *values
 ) noexcept nogil:
+    cdef Py_ssize_t row_size = panel_columns(plan) * WINOGRAD_CHANNELS
     cdef Py_ssize_t i
-    if num_phases(plan) == 1:
-        plan.micro.winograd_pixels(
-            <int> plan.tile, plan.strip_tiles, channels, panel,
-            panel_columns(plan) * WINOGRAD_CHANNELS, values, plan.value_stride
-        )
+    if num_phases(plan) > 1:
+        for i in range(num_phases(plan)):
+            transform_pixels_of_phase(
+                plan, i, panel, channels, lines, values + place.wide * WINOGRAD_CHANNELS
+            )
         return
-    for i in range(num_phases(plan)):
-        transform_pixels_of_phase(plan, i, panel, channels, lines, values)
+    if wide_tiles(plan) > 0:
+        plan.micro.winograd_pixels(
+            <int> plan.tile, wide_tiles(plan), channels, panel, row_size,
+            values + place.wide * WINOGRAD_CHANNELS, plan.value_stride
+        )
+    panel += wide_tiles(plan) * plan.tile * WINOGRAD_CHANNELS
+    for i in range(plan.narrow_tiles):
+        plan.micro.winograd_pixels(
+            <int> plan.tile, 1, channels, panel + i * (plan.tile - 1) * WINOGRAD_CHANNELS,
+            row_size, values + (place.narrow + i) * WINOGRAD_CHANNELS, plan.value_stride
+        )
 
 
 cdef void transform_strips(
-    const Winograd *plan, Py_ssize_t group, Py_ssize_t strip, Py_ssize_t count, real *panel,
-    real *lines, real *values
+    const Winograd *plan, Py_ssize_t group, const Block *block, Py_ssize_t first, Py_ssize_t last,
+    real *panel, real *lines, real *values
 ) noexcept nogil:
-    """Transform `count` strips that lie below each other."""
-    cdef Py_ssize_t top = plan.source_stride * (
-        plan.top + strip % plan.tiles_down * plan.tile
-    )
+    """Transform the strips first <= strip < last, which lie below each other."""
+    cdef Py_ssize_t top = plan.source_stride * (plan.top + strip_row(plan, first))
     cdef Py_ssize_t left = plan.source_stride * (
-        plan.left + strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
+        plan.left + first // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
     )
-    cdef Py_ssize_t strip_size = (
-        plan.tile * plan.source_stride * panel_columns(plan) * WINOGRAD_CHANNELS
+    cdef Py_ssize_t num_rows = plan.source_stride * (
+        strip_row(plan, last - 1) - strip_row(plan, first) + plan.tile + overlap(plan)
     )
-    cdef Py_ssize_t b, i
+    cdef Py_ssize_t row_size = plan.source_stride * panel_columns(plan) * WINOGRAD_CHANNELS
+    cdef Py_ssize_t b, strip
+    cdef Place place
     cdef const real *image = (
         <const real *> plan.source.data
-        + strip // (plan.tiles_down * plan.strips_across) * plan.source.n_stride
+        + first // (plan.tiles_down * plan.strips_across) * plan.source.n_stride
         + group * plan.channels * plan.source.c_stride
     )
     for b in range(plan.channel_blocks):
         fill_panel(
             plan, image + b * WINOGRAD_CHANNELS * plan.source.c_stride, channels_of(plan, b), top,
-            left, panel_rows(plan, count), panel
+            left, num_rows, panel
         )
-        for i in range(count):
+        for strip in range(first, last):
+            place = place_strip(plan, block, strip)
             transform_strip(
-                plan, panel + i * strip_size, channels_of(plan, b), lines,
-                values + b * plan.value_size + i * plan.strip_tiles * WINOGRAD_CHANNELS
+                plan, panel + (strip_row(plan, strip) - strip_row(plan, first)) * row_size,
+                channels_of(plan, b), &place, lines, values + b * plan.value_size
             )
 
 
@@ -653,15 +763,13 @@ cdef void transform_block(
     real *lines, real *values
 ) noexcept nogil:
     """Transform the pixels of the strips first <= strip < last."""
+    cdef Block block = describe_block(plan, first, last)
     cdef Py_ssize_t strip = first, count
     while strip < last:
         count = min(
             min(last - strip, panel_strips(plan)), plan.tiles_down - strip % plan.tiles_down
         )
-        transform_strips(
-            plan, group, strip, count, panel, lines,
-            values + (strip - first) * plan.strip_tiles * WINOGRAD_CHANNELS
-        )
+        transform_strips(plan, group, &block, strip, strip + count, panel, lines, values)
         strip += count
 
 
@@ -745,26 +853,50 @@ cdef void add_phase(
         results += result_rows(plan) * pitch
 
 
+cdef void transform_sums(
+    const Winograd *plan, const Block *block, Py_ssize_t strip, Py_ssize_t num_rows,
+    Py_ssize_t num_columns, Py_ssize_t count, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Transform the sums of a strip to results."""
+    cdef Place place = place_strip(plan, block, strip)
+    cdef real *sums = scratch + layout.sums
+    cdef real *bias = scratch + layout.bias
+    cdef real *results = scratch + layout.results
+    cdef Py_ssize_t row_size = num_columns * plan.width
+    cdef Py_ssize_t left = min(num_columns, wide_tiles(plan) * plan.tile)
+    plan.micro.winograd_results(
+        <int> plan.tile, count, sums + place.wide * plan.width, plan.sum_stride, bias, num_rows,
+        left, results, row_size
+    )
+    while left < num_columns:
+        plan.micro.winograd_results(
+            <int> plan.tile, count, sums + place.narrow * plan.width, plan.sum_stride, bias,
+            num_rows, min(plan.tile - 1, num_columns - left), results + left * plan.width, row_size
+        )
+        place.narrow += 1
+        left += plan.tile - 1
+
+
 cdef void finish_unit(
-    const Winograd *plan, Py_ssize_t first, Py_ssize_t last, Py_ssize_t kernel, Py_ssize_t count,
+    const Winograd *plan, const Block *block, Py_ssize_t kernel, Py_ssize_t count,
     const Array4 *out, const Scratch *layout, real *scratch
 ) noexcept nogil:
     """Store the results of a block of strips, of `count` kernels."""
     cdef real *results = scratch + layout.results
     cdef Py_ssize_t pitch
     cdef Py_ssize_t strip, sample, top, left, num_rows, num_columns
-    for strip in range(first, last):
+    for strip in range(block.first, block.last):
         sample = strip // (plan.tiles_down * plan.strips_across)
-        top = strip % plan.tiles_down * result_rows(plan)
+        top = strip_row(plan, strip) * plan.result_stride
         left = strip // plan.tiles_down % plan.strips_across * result_columns(plan)
         num_rows = min(result_rows(plan), out.h - top)
         num_columns = min(result_columns(plan), out.w - left)
+        if is_short(plan, strip):
+            num_rows = min(num_rows, plan.tile - 1)
         if num_phases(plan) == 1:
             pitch = num_columns
-            plan.micro.winograd_results(
-                <int> plan.tile, count,
-                scratch + layout.sums + (strip - first) * plan.strip_tiles * plan.width,
-                plan.sum_stride, scratch + layout.bias, num_rows, num_columns, results
+            transform_sums(
+                plan, block, strip, num_rows, num_columns, count, layout, scratch
             )
         else:
             pitch = result_columns(plan)
@@ -779,9 +911,38 @@ cdef void finish_unit(
             results += result_rows(plan) * pitch * plan.width
 
 
+cdef void multiply_block(
+    const Winograd *plan, const Block *block, Py_ssize_t channel_block, Py_ssize_t kernels,
+    const real *piece, const real *ahead, Py_ssize_t ahead_size, const Scratch *layout,
+    real *scratch
+) noexcept nogil:
+    """Sum the products of a block of strips and of channels; meanwhile fetch what is ahead."""
+    cdef const real *values = scratch + layout.values + channel_block * plan.value_size
+    cdef real *sums = scratch + layout.sums
+    cdef real *errors = scratch + layout.errors
+    cdef Py_ssize_t channels = channels_of(plan, channel_block)
+    cdef Py_ssize_t share = divide_up(ahead_size, VALUES)
+    cdef bint first = channel_block == 0
+    cdef bint last = channel_block + 1 == plan.channel_blocks
+    cdef Py_ssize_t i
+    cdef Range tiles
+    for i in range(VALUES):
+        fetch(<const char *> (ahead + i * share), share * <Py_ssize_t> sizeof(real))
+        tiles = tiles_of_value(block, i // POINTS, i % POINTS)
+        plan.micro.winograd_products(
+            tiles.last - tiles.first, channels, kernels,
+            values + tiles.first * WINOGRAD_CHANNELS, piece, sums + tiles.first * plan.width,
+            errors + tiles.first * plan.width, first, last
+        )
+        values += plan.value_stride
+        piece += plan.piece_stride
+        sums += plan.sum_stride
+        errors += plan.sum_stride
+
+
 cdef void sum_products(
     const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
-    Py_ssize_t num_strips, const Scratch *layout, real *scratch
+    const Block *block, const Scratch *layout, real *scratch
 ) noexcept nogil:
     """Sum the products of a block of strips with a unit of kernels.
 
@@ -790,7 +951,7 @@ cdef void sum_products(
     """
     cdef const real *piece
     cdef const real *ahead = NULL
-    cdef Py_ssize_t b
+    cdef Py_ssize_t b, ahead_size = 0
     for b in range(plan.channel_blocks):
         if ready != NULL and not keeps_taps(plan):
             piece = ready + b * plan.piece_size
@@ -800,25 +961,23 @@ cdef void sum_products(
                 plan, ready + b * taps_size(plan), unit, b, <real *> NULL, scratch + layout.piece
             )
             ahead = ready + (b + 1) * taps_size(plan)
+            ahead_size = taps_size(plan)
         else:
             piece = scratch + layout.piece
             transform_piece(plan, kernels, unit, b, scratch + layout.taps, scratch + layout.piece)
-        plan.micro.winograd_products(
-            VALUES, num_strips * plan.strip_tiles, channels_of(plan, b), kernels_of(plan, unit),
-            scratch + layout.values + b * plan.value_size, plan.value_stride,
-            piece, plan.piece_stride, scratch + layout.sums, scratch + layout.errors,
-            plan.sum_stride, b == 0, b + 1 == plan.channel_blocks, ahead,
-            taps_size(plan) if ahead != NULL else 0
+        multiply_block(
+            plan, block, b, kernels_of(plan, unit), piece, ahead, ahead_size, layout, scratch
         )
 
 
 cdef void sum_products_of_phase(
     const Winograd *plan, Py_ssize_t index, const real *transformed, Py_ssize_t unit,
-    Py_ssize_t num_strips, const Scratch *layout, real *scratch
+    Py_ssize_t num_tiles, const Scratch *layout, real *scratch
 ) noexcept nogil:
-    """Sum the products of a block of strips with the taps of a phase, a row of values at a time."""
+    """Sum the products of a block of tiles with the taps of a phase."""
     cdef Phase phase = describe_phase(plan, index)
     cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t num_values = points_of(phase.rows.taps) * points
     cdef Py_ssize_t kernel_stride = 0 if phase.columns.taps == 1 else plan.piece_stride
     cdef Py_ssize_t row_stride = (
         0 if phase.rows.taps == 1 else kernel_points_of(phase.columns.taps) * plan.piece_stride
@@ -831,14 +990,14 @@ cdef void sum_products_of_phase(
             scratch + layout.values + b * plan.value_size + phase.first_value * plan.value_stride
         )
         piece = transformed + b * plan.piece_size + phase.first_kernel_value * plan.piece_stride
-        for i in range(points_of(phase.rows.taps)):
+        for i in range(num_values):
             plan.micro.winograd_products(
-                points, num_strips * plan.strip_tiles, channels_of(plan, b),
-                kernels_of(plan, unit), values + i * points * plan.value_stride,
-                plan.value_stride, piece + i * row_stride, kernel_stride,
-                scratch + layout.sums + i * points * plan.sum_stride,
-                scratch + layout.errors + i * points * plan.sum_stride,
-                plan.sum_stride, b == 0, b + 1 == plan.channel_blocks, NULL, 0
+                num_tiles, channels_of(plan, b), kernels_of(plan, unit),
+                values + i * plan.value_stride,
+                piece + i // points * row_stride + i % points * kernel_stride,
+                scratch + layout.sums + i * plan.sum_stride,
+                scratch + layout.errors + i * plan.sum_stride,
+                b == 0, b + 1 == plan.channel_blocks
             )
 
 
@@ -860,12 +1019,14 @@ cdef void sum_phases(
             )
         transformed = scratch + layout.piece
     for i in range(num_phases(plan)):
-        sum_products_of_phase(plan, i, transformed, unit, num_strips, layout, scratch)
+        sum_products_of_phase(
+            plan, i, transformed, unit, num_strips * plan.strip_tiles, layout, scratch
+        )
         add_phase(plan, i, num_strips, kernels_of(plan, unit), layout, scratch)
 
 
 cdef void run_task(
-    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t block,
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t index,
     Py_ssize_t first_unit, Py_ssize_t last_unit, const real *bias, const Array4 *out,
     real *scratch, Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
@@ -874,8 +1035,9 @@ cdef void run_task(
     `ready` are these units, or NULL.
     """
     cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t first = block * plan.block_strips
+    cdef Py_ssize_t first = index * plan.block_strips
     cdef Py_ssize_t last = min(plan.num_strips, first + plan.block_strips)
+    cdef Block block = describe_block(plan, first, last)
     cdef Py_ssize_t unit, group, kernel, count
     for unit in range(first_unit, last_unit):
         if interrupted(interrupt, may_poll):
@@ -892,13 +1054,13 @@ cdef void run_task(
             plan, last - first, group * plan.kernels + kernel, count, bias, &layout, scratch
         )
         if num_phases(plan) == 1:
-            sum_products(plan, kernels, ready, unit, last - first, &layout, scratch)
+            sum_products(plan, kernels, ready, unit, &block, &layout, scratch)
         else:
             sum_phases(plan, kernels, ready, unit, last - first, &layout, scratch)
         if ready != NULL:
             ready += ready_size(plan)
         finish_unit(
-            plan, first, last, group * plan.kernels + kernel, count, out, &layout, scratch
+            plan, &block, group * plan.kernels + kernel, count, out, &layout, scratch
         )
 
 

@@ -113,26 +113,24 @@ typedef void convext_winograd_pixels(int tile, ptrdiff_t num_tiles, ptrdiff_t nu
                                      const void *panel, ptrdiff_t row_stride, void *to,
                                      ptrdiff_t stride);
 
-/* Products, for each of so many values, of which all meet the same kernels if their stride is zero:
+/* Products, of one of the values:
  *
  * sums[tile * width + k] = sum over c of values[tile * 32 + c] * kernels[c * width + k]
  *
  * plus, unless these are the `first` channels, what is there. `errors` lies like `sums` and collects
  * what rounding loses where long sums are added, until the `last` channels add it, too. A sum does
- * not depend on its neighbours. Meanwhile `ahead_size` elements at `ahead` are fetched. */
-typedef void convext_winograd_products(ptrdiff_t num_values, ptrdiff_t num_tiles,
-                                       ptrdiff_t num_channels, ptrdiff_t num_kernels,
-                                       const void *values, ptrdiff_t values_stride,
-                                       const void *kernels, ptrdiff_t kernels_stride, void *sums,
-                                       void *errors, ptrdiff_t sums_stride, int first, int last,
-                                       const void *ahead, ptrdiff_t ahead_size);
+ * not depend on its neighbours. */
+typedef void convext_winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channels,
+                                       ptrdiff_t num_kernels, const void *values,
+                                       const void *kernels, void *sums, void *errors, int first,
+                                       int last);
 
 /* Results, of a row of tiles: from the sums of a tile, sums[tile * width + k], ..., for each kernel
- * k plus bias[k], to to[(y * num_columns + x) * width + k] for every y < num_rows (at most `tile`)
- * and x < num_columns. */
+ * k plus bias[k], to to[y * row_stride + x * width + k] for every y < num_rows (at most `tile`) and
+ * x < num_columns. */
 typedef void convext_winograd_results(int tile, ptrdiff_t num_kernels, const void *sums,
                                       ptrdiff_t stride, const void *bias, ptrdiff_t num_rows,
-                                      ptrdiff_t num_columns, void *to);
+                                      ptrdiff_t num_columns, void *to, ptrdiff_t row_stride);
 
 /* One axis of these transforms, for 1, 2 or 3 taps along it and tiles of four results: of taps + 3
  * pixels or sums, or of the taps, to so many values or to four results (one tap remains one value).

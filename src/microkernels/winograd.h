@@ -29,7 +29,7 @@ enum { RUN = 8, PRODUCT_TILES = 7, PRODUCT_VECTORS = 1 };
 enum { RUN = 16, PRODUCT_TILES = 3, PRODUCT_VECTORS = 2 };
 #define FOR_PRODUCT_TILES(X) X(1) X(2) X(3)
 #endif
-enum { WIDTH = 2 * LANES, CACHE_LINE = 64 / sizeof(real) };
+enum { WIDTH = 2 * LANES };
 
 /* The values of a polynomial at a point and at its negative. */
 CONVEXT_INLINE void evaluate_pair(const int taps, const vec tap[MAX_TAPS], real point, real square,
@@ -328,30 +328,19 @@ CONVEXT_INLINE void multiply(const int tiles, const int vectors, ptrdiff_t num_c
 
 FOR_PRODUCT_TILES(MULTIPLY_INSTANCE)
 
-static void winograd_products(ptrdiff_t num_values, ptrdiff_t num_tiles, ptrdiff_t num_channels,
-                              ptrdiff_t num_kernels, const void *values_, ptrdiff_t values_stride,
-                              const void *kernels_, ptrdiff_t kernels_stride, void *sums_,
-                              void *errors_, ptrdiff_t sums_stride, int first, int last,
-                              const void *ahead, ptrdiff_t ahead_size)
+static void winograd_products(ptrdiff_t num_tiles, ptrdiff_t num_channels, ptrdiff_t num_kernels,
+                              const void *values_, const void *kernels, void *sums_, void *errors_,
+                              int first, int last)
 {
     static void (*const multiply_of[])(ptrdiff_t, ptrdiff_t, const real *, const real *, real *,
                                        real *, int, int) = {FOR_PRODUCT_TILES(MULTIPLY_ENTRY)};
-    const real *values = values_, *kernels = kernels_;
+    const real *values = values_;
     real *sums = sums_, *errors = errors_;
     const ptrdiff_t parts = (num_tiles + PRODUCT_TILES - 1) / PRODUCT_TILES;
-    for (ptrdiff_t i = 0; i < num_values; i++) {
-        for (ptrdiff_t j = i * CACHE_LINE; j < ahead_size; j += num_values * CACHE_LINE)
-            __builtin_prefetch((const real *)ahead + j, 0, 2);
-        for (ptrdiff_t p = 0; p < parts; p++) {
-            const ptrdiff_t begin = p * num_tiles / parts, end = (p + 1) * num_tiles / parts;
-            multiply_of[end - begin](num_channels, num_kernels, values + begin * CHANNELS, kernels,
-                                     sums + begin * WIDTH, errors + begin * WIDTH,
-                                     first, last);
-        }
-        values += values_stride;
-        kernels += kernels_stride;
-        sums += sums_stride;
-        errors += sums_stride;
+    for (ptrdiff_t p = 0; p < parts; p++) {
+        const ptrdiff_t begin = p * num_tiles / parts, end = (p + 1) * num_tiles / parts;
+        multiply_of[end - begin](num_channels, num_kernels, values + begin * CHANNELS, kernels,
+                                 sums + begin * WIDTH, errors + begin * WIDTH, first, last);
     }
 }
 
@@ -403,22 +392,25 @@ CONVEXT_INLINE void transform_sums(const int tile, const real *sums, ptrdiff_t s
 
 CONVEXT_INLINE void transform_row_of_sums(const int tile, ptrdiff_t num_kernels, const real *sums,
                                           ptrdiff_t sums_stride, const real *bias,
-                                          ptrdiff_t num_rows, ptrdiff_t num_columns, real *to)
+                                          ptrdiff_t num_rows, ptrdiff_t num_columns, real *to,
+                                          ptrdiff_t row_stride)
 {
     for (ptrdiff_t x = 0; x < num_columns; x += tile)
         for (ptrdiff_t k = 0; k < num_kernels; k += LANES)
             transform_sums(tile, sums + x / tile * WIDTH + k, sums_stride, load(bias + k),
-                           num_rows, num_columns - x, to + x * WIDTH + k, num_columns * WIDTH);
+                           num_rows, num_columns - x, to + x * WIDTH + k, row_stride);
 }
 
 static void winograd_results(int tile, ptrdiff_t num_kernels, const void *sums,
                              ptrdiff_t sums_stride, const void *bias, ptrdiff_t num_rows,
-                             ptrdiff_t num_columns, void *to)
+                             ptrdiff_t num_columns, void *to, ptrdiff_t row_stride)
 {
     if (tile == 4)
-        transform_row_of_sums(4, num_kernels, sums, sums_stride, bias, num_rows, num_columns, to);
+        transform_row_of_sums(4, num_kernels, sums, sums_stride, bias, num_rows, num_columns, to,
+                              row_stride);
     else
-        transform_row_of_sums(2, num_kernels, sums, sums_stride, bias, num_rows, num_columns, to);
+        transform_row_of_sums(2, num_kernels, sums, sums_stride, bias, num_rows, num_columns, to,
+                              row_stride);
 }
 
 /* One axis of the same transforms, in tiles of four results: of three taps; of two, which have no

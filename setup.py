@@ -28,6 +28,9 @@ IS_X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
 # propagate.
 C_FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno"]
 
+# What is to be unrolled they say themselves: -O3 makes them a tenth larger, but not faster.
+MICROKERNEL_FLAGS = ["-O2", "-ftree-vectorize"]
+
 # What each compiler wants to hear for OpenMP: (compiler flags, linker flags).
 OPENMP_FLAGS = [
     (["-fopenmp"], ["-fopenmp"]),
@@ -106,7 +109,7 @@ class BuildExtensions(build_ext):
                         ("CONVEXT_REGISTERS", str(registers)),
                         ("CONVEXT_TABLE", f"convext_{isa}_{real}"),
                     ],
-                    extra_postargs=flags + isa_flags,
+                    extra_postargs=flags + MICROKERNEL_FLAGS + isa_flags,
                     depends=[str(path) for path in MICROKERNELS.glob("*.h")],
                 )
         return objects

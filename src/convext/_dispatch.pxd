@@ -88,6 +88,17 @@ cdef extern from "microkernel.h" nogil:
     ctypedef void winograd_taps_kernel "convext_winograd_taps"(
         Py_ssize_t num_kernels, Py_ssize_t num_channels, const void *sums, Py_ssize_t stride,
         void *to, Py_ssize_t to_stride)
+
+    ctypedef void depthwise_kernel "convext_depthwise"(
+        Py_ssize_t taps_h, Py_ssize_t taps_w, const void *weights, double bias, const void *pixels,
+        Py_ssize_t row_step, Py_ssize_t tap_step, const Py_ssize_t *offset, Py_ssize_t num_rows,
+        Py_ssize_t num_columns, void *out, Py_ssize_t out_stride)
+
+    ctypedef void depthwise_gradient_kernel "convext_depthwise_gradient"(
+        Py_ssize_t taps_h, Py_ssize_t taps_w, const void *gradient, Py_ssize_t gradient_stride,
+        const void *pixels, Py_ssize_t row_step, Py_ssize_t tap_step, const Py_ssize_t *offset,
+        Py_ssize_t num_rows, Py_ssize_t num_columns, void *sums)
+
     ctypedef struct FftPixels "convext_fft_pixels":
         void *data
         Py_ssize_t pitch
@@ -138,6 +149,8 @@ cdef extern from "microkernel.h" nogil:
         winograd_gradients_kernel *winograd_gradients
         winograd_gradient_products_kernel *winograd_gradient_products
         winograd_taps_kernel *winograd_taps
+        depthwise_kernel *depthwise
+        depthwise_gradient_kernel *depthwise_gradient
         fft_forward_kernel *fft_forward
         fft_conjugate_kernel *fft_conjugate
         fft_products_kernel *fft_products

@@ -8,11 +8,12 @@ from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
 )
+from convext._depthwise cimport Depthwise, convolve_depthwise, plan_depthwise
 from convext._fft cimport (
     Fourier, convolve_by_fft, keep_fft_kernels, plan_fft_forward
 )
 from convext._geometry cimport (
-    AUTO, Array4, Geometry, contiguous, describe, geometry_of, real
+    AUTO, FFT, Array4, Geometry, contiguous, describe, geometry_of, real
 )
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
@@ -128,6 +129,7 @@ def conv2d(
     cdef Winograd plan
     cdef ShiftedSums by_shifts
     cdef Separable separable
+    cdef Depthwise depthwise
     cdef Fourier fourier
     cdef object factors
     cdef Correlation correlation
@@ -146,6 +148,11 @@ def conv2d(
         if factors is not None:
             convolve_separably(&separable, factors, offsets, &result)
             return
+    if algorithm != FFT and plan_depthwise(
+        &depthwise, &images, &weights, &geometry, &result, num_threads, itemsize
+    ):
+        convolve_depthwise(&depthwise, &weights, offsets, &result)
+        return
     if plan_fft_forward(
         &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize
@@ -198,6 +205,7 @@ def keep_kernels(
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
     cdef Winograd plan
     cdef Separable separable
+    cdef Depthwise depthwise
     cdef Fourier fourier
     cdef Correlation correlation
     if plan_forward(
@@ -208,6 +216,10 @@ def keep_kernels(
     if plan_separable(
         &separable, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
     ) and factors_of(&separable, &weights, kept) is not None:
+        return
+    if algorithm != FFT and plan_depthwise(
+        &depthwise, &images, &weights, &geometry, &result, 1, itemsize
+    ):
         return
     if plan_fft_forward(
         &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize

@@ -14,8 +14,11 @@ from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
 )
+from convext._depthwise cimport (
+    Depthwise, convolve_depthwise, plan_depthwise_input_gradient
+)
 from convext._fft cimport Fourier, convolve_by_fft, plan_fft_input_gradient
-from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
+from convext._geometry cimport AUTO, FFT, Array4, Geometry, describe, geometry_of, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
 from convext._separable cimport (
@@ -176,6 +179,7 @@ def conv2d_input_grad(
     cdef Winograd plan
     cdef ShiftedSums by_shifts
     cdef Separable separable
+    cdef Depthwise depthwise
     cdef Array4 turned
     cdef object factors
     cdef Fourier fourier
@@ -195,6 +199,11 @@ def conv2d_input_grad(
         if factors is not None:
             convolve_separably(&separable, factors, NULL, &result)
             return
+    if algorithm != FFT and plan_depthwise_input_gradient(
+        &depthwise, &gradients, &weights, &geometry, &result, num_threads, itemsize
+    ):
+        convolve_depthwise(&depthwise, &weights, NULL, &result)
+        return
     if plan_fft_input_gradient(
         &fourier, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize

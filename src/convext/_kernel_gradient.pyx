@@ -12,6 +12,9 @@ from libc.math cimport sqrt
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+from convext._depthwise cimport (
+    Depthwise, differentiate_depthwise, plan_depthwise_kernel_gradient
+)
 from convext._dispatch cimport microkernels
 from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
 from convext._gradient_by_channels cimport (
@@ -510,6 +513,7 @@ def conv2d_kernel_grad(
     cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef bint single = cnp.PyArray_ITEMSIZE(kernel_grad) == sizeof(float)
     cdef WinogradGradient plan
+    cdef Depthwise depthwise
     cdef Interrupt interrupt
     cdef int status
     if plan_kernel_gradient(
@@ -517,6 +521,12 @@ def conv2d_kernel_grad(
         cnp.PyArray_ITEMSIZE(kernel_grad)
     ):
         differentiate_by_winograd(&plan, result.data)
+        return
+    if plan_depthwise_kernel_gradient(
+        &depthwise, &images, &gradients, &geometry, result.h, result.w, num_threads,
+        cnp.PyArray_ITEMSIZE(kernel_grad)
+    ):
+        differentiate_depthwise(&depthwise, &gradients, result.data)
         return
     with nogil:
         start_polling(&interrupt)

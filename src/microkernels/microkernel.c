@@ -8,6 +8,7 @@
  *
  * Each micro-kernel is an always-inlined function whose tile sizes are compile-time constants, so
  * that its accumulators live in registers; the macros at the end instantiate it for every size. */
+#include "depthwise.h"
 #include "fft.h"
 #include "microkernel.h"
 #include "simd.h"
@@ -493,7 +494,7 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
 CONVEXT_INLINE void copy_row(ptrdiff_t count, const real *from, real *to)
 {
     if (count < LANES) {
-        memcpy(to, from, count * sizeof(real));
+        copy_part(count, from, to);
         return;
     }
     for (ptrdiff_t i = 0; i + LANES < count; i += LANES)
@@ -650,6 +651,8 @@ const convext_microkernels CONVEXT_TABLE = {
     .winograd_gradients = winograd_gradients,
     .winograd_gradient_products = winograd_gradient_products,
     .winograd_taps = winograd_taps,
+    .depthwise = depthwise,
+    .depthwise_gradient = depthwise_gradient,
     .fft_forward = fft_forward,
     .fft_conjugate = fft_conjugate,
     .fft_products = fft_products,

@@ -229,6 +229,30 @@ typedef double convext_activated_residual(ptrdiff_t num_rows, ptrdiff_t num_colu
                                           ptrdiff_t target_pitch, double scale, double bias,
                                           int activation, double *bias_gradient);
 
+/* A channel with a kernel of its own:
+ *
+ * out[y * out_stride + x] = bias + sum over i < taps_h and j < taps_w of
+ *     weights[i * taps_w + j] * pixels[y * row_step + i * tap_step + offset[j] + x]
+ *
+ * for every y < num_rows and x < num_columns. Whole vectors of pixels are read. A result does not
+ * depend on its neighbours. */
+typedef void convext_depthwise(ptrdiff_t taps_h, ptrdiff_t taps_w, const void *weights,
+                               double bias, const void *pixels, ptrdiff_t row_step,
+                               ptrdiff_t tap_step, const ptrdiff_t *offset, ptrdiff_t num_rows,
+                               ptrdiff_t num_columns, void *out, ptrdiff_t out_stride);
+
+/* Its gradient with respect to the kernel:
+ *
+ * sums[i * taps_w + j] = sum over y < num_rows and x < num_columns of
+ *     gradient[y * gradient_stride + x] * pixels[y * row_step + i * tap_step + offset[j] + x]
+ *
+ * where rows of gradients go on, with zeros, to whole vectors. */
+typedef void convext_depthwise_gradient(ptrdiff_t taps_h, ptrdiff_t taps_w, const void *gradient,
+                                        ptrdiff_t gradient_stride, const void *pixels,
+                                        ptrdiff_t row_step, ptrdiff_t tap_step,
+                                        const ptrdiff_t *offset, ptrdiff_t num_rows,
+                                        ptrdiff_t num_columns, void *sums);
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -257,6 +281,8 @@ typedef struct {
     convext_winograd_gradients *winograd_gradients;
     convext_winograd_gradient_products *winograd_gradient_products;
     convext_winograd_taps *winograd_taps;
+    convext_depthwise *depthwise;
+    convext_depthwise_gradient *depthwise_gradient;
     convext_fft_forward *fft_forward;
     convext_fft_conjugate *fft_conjugate;
     convext_fft_products *fft_products;

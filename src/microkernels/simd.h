@@ -62,6 +62,18 @@ CONVEXT_INLINE void store(real *to, vec value)
     *(vec_anywhere *)to = (vec_anywhere)value;
 }
 
+/* `count` elements, fewer than LANES, in pieces whose sizes the compiler knows. */
+CONVEXT_INLINE void copy_part(ptrdiff_t count, const real *from, real *to)
+{
+    UNROLL(4)
+    for (int n = LANES / 2; n > 0; n /= 2)
+        if (count & n) {
+            __builtin_memcpy(to, from, n * sizeof(real));
+            from += n;
+            to += n;
+        }
+}
+
 /* `value - 0` is `value` for every value, so it compiles to a broadcast alone; `0 + value` would
  * not, since it turns -0.0 into 0.0. */
 CONVEXT_INLINE vec splat(real value)

@@ -25,6 +25,9 @@ cdef Py_ssize_t MAX_PLANES = 8
 # The rows of pixels under two bands are laid out for both.
 cdef Py_ssize_t MIN_BAND_EXTENTS = 4
 
+# Of wide rows and of taps far apart there is more to lay out than stays in any cache.
+cdef Py_ssize_t MAX_PLANE_BYTES = 1024 * 1024
+
 NO_MEMORY = "not enough memory for the scratch space of a depthwise convolution"
 
 
@@ -104,6 +107,8 @@ cdef bint finish_plan(
     plan.out_h = out_h
     plan.out_w = out_w
     cut_into_tasks(plan)
+    if plan.plane_size * <Py_ssize_t> itemsize > MAX_PLANE_BYTES:
+        return False
     plan.num_threads = threads_for(
         <double> source.n * num_kernels * out_h * out_w * taps_h * taps_w,
         source.n * plan.blocks * plan.bands, num_threads

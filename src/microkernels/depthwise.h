@@ -103,33 +103,26 @@ CONVEXT_INLINE void convolve_band(const int small, const int rows, const windows
     }
 }
 
-/* The last band ends with the last row; fewer rows are computed one by one. */
-CONVEXT_INLINE void convolve_rows(const int small, const windows *w, const real *weights,
-                                  real bias, ptrdiff_t num_rows, ptrdiff_t num_columns, real *out,
-                                  ptrdiff_t out_stride)
-{
-    if (num_rows >= BAND)
-        for (ptrdiff_t begin = 0; begin < num_rows; begin += BAND) {
-            const ptrdiff_t y = begin + BAND <= num_rows ? begin : num_rows - BAND;
-            convolve_band(small, BAND, w, weights, bias, w->pixels + y * w->row_step, num_columns,
-                          out + y * out_stride, out_stride);
-        }
-    else
-        for (ptrdiff_t y = 0; y < num_rows; y++)
-            convolve_band(0, 1, w, weights, bias, w->pixels + y * w->row_step, num_columns,
-                          out + y * out_stride, out_stride);
-}
-
 static void depthwise(ptrdiff_t taps_h, ptrdiff_t taps_w, const void *weights, double bias,
                       const void *pixels, ptrdiff_t row_step, ptrdiff_t tap_step,
                       const ptrdiff_t *offset, ptrdiff_t num_rows, ptrdiff_t num_columns,
                       void *out, ptrdiff_t out_stride)
 {
     const windows w = describe_windows(taps_h, taps_w, pixels, row_step, tap_step, offset);
-    if (are_small(&w))
-        convolve_rows(1, &w, weights, bias, num_rows, num_columns, out, out_stride);
-    else
-        convolve_rows(0, &w, weights, bias, num_rows, num_columns, out, out_stride);
+    const int small = are_small(&w);
+    const ptrdiff_t band = num_rows < BAND ? 1 : BAND;
+    for (ptrdiff_t begin = 0; begin < num_rows; begin += band) {
+        /* The last band ends with the last row. */
+        const ptrdiff_t y = begin + band <= num_rows ? begin : num_rows - band;
+        const real *row = w.pixels + y * row_step;
+        real *to = (real *)out + y * out_stride;
+        if (band == 1)
+            convolve_band(0, 1, &w, weights, bias, row, num_columns, to, out_stride);
+        else if (small)
+            convolve_band(1, BAND, &w, weights, bias, row, num_columns, to, out_stride);
+        else
+            convolve_band(0, BAND, &w, weights, bias, row, num_columns, to, out_stride);
+    }
 }
 
 /* All bits of the lanes before `count`. */
@@ -204,35 +197,35 @@ static void sum_small_gradients(const windows *w, const real *gradient,
     sum_lanes(SMALL * SMALL, lane, sums);
 }
 
-/* In registers: the sums of neighbouring taps of a row, at most MAX_COLUMNS, and a gradient. */
-enum { MAX_COLUMNS = 5 };
+/* In registers: the sums of a few taps, and a vector of gradients. */
+enum { FEW = 5 };
 
-CONVEXT_INLINE void sum_gradients_of_taps(const int columns, const windows *w,
-                                          const ptrdiff_t *offset, const real *gradient,
-                                          ptrdiff_t gradient_stride, const real *pixels,
-                                          ptrdiff_t num_rows, ptrdiff_t num_columns, real *sums)
+static void sum_gradients_of_taps(const windows *w, const real *const tap[FEW],
+                                  const real *gradient, ptrdiff_t gradient_stride,
+                                  ptrdiff_t num_rows, ptrdiff_t num_columns, real *sums)
 {
     const mask inside = lanes_before(num_columns % LANES);
-    vec sum[MAX_COLUMNS];
-    real lane[MAX_COLUMNS * LANES];
+    vec sum[FEW];
+    real lane[FEW * LANES];
     UNROLL(5)
-    for (int j = 0; j < columns; j++)
-        sum[j] = (vec){0};
-    for (ptrdiff_t y = 0; y < num_rows; y++, gradient += gradient_stride, pixels += w->row_step) {
+    for (int t = 0; t < FEW; t++)
+        sum[t] = (vec){0};
+    for (ptrdiff_t y = 0, row = 0; y < num_rows; y++, row += w->row_step) {
         ptrdiff_t x = 0;
         for (; x + LANES <= num_columns; x += LANES)
             UNROLL(5)
-            for (int j = 0; j < columns; j++)
-                sum[j] += load(gradient + x) * load(pixels + offset[j] + x);
+            for (int t = 0; t < FEW; t++)
+                sum[t] += load(gradient + x) * load(tap[t] + row + x);
         if (x < num_columns)
             UNROLL(5)
-            for (int j = 0; j < columns; j++)
-                sum[j] += load(gradient + x) * load_inside(0, pixels + offset[j] + x, inside);
+            for (int t = 0; t < FEW; t++)
+                sum[t] += load(gradient + x) * load_inside(0, tap[t] + row + x, inside);
+        gradient += gradient_stride;
     }
     UNROLL(5)
-    for (int j = 0; j < columns; j++)
-        store(lane + j * LANES, sum[j]);
-    sum_lanes(columns, lane, sums);
+    for (int t = 0; t < FEW; t++)
+        store(lane + t * LANES, sum[t]);
+    sum_lanes(FEW, lane, sums);
 }
 
 static void depthwise_gradient(ptrdiff_t taps_h, ptrdiff_t taps_w, const void *gradient,
@@ -246,18 +239,18 @@ static void depthwise_gradient(ptrdiff_t taps_h, ptrdiff_t taps_w, const void *g
         sum_small_gradients(&w, gradient, gradient_stride, num_rows, num_columns, sums);
         return;
     }
-    for (ptrdiff_t i = 0; i < taps_h; i++) {
-        const real *row = w.pixels + i * tap_step;
-        ptrdiff_t j = 0;
-        for (; j + MAX_COLUMNS <= taps_w; j += MAX_COLUMNS, sums += MAX_COLUMNS)
-            sum_gradients_of_taps(MAX_COLUMNS, &w, offset + j, gradient, gradient_stride, row,
-                                  num_rows, num_columns, sums);
-        for (; j + SMALL <= taps_w; j += SMALL, sums += SMALL)
-            sum_gradients_of_taps(SMALL, &w, offset + j, gradient, gradient_stride, row, num_rows,
-                                  num_columns, sums);
-        for (; j < taps_w; j++, sums++)
-            sum_gradients_of_taps(1, &w, offset + j, gradient, gradient_stride, row, num_rows,
-                                  num_columns, sums);
+    /* The last tap stands for those that the last few lack. */
+    const ptrdiff_t last = taps_h * taps_w - 1;
+    for (ptrdiff_t t = 0; t <= last; t += FEW) {
+        const real *tap[FEW];
+        real few[FEW];
+        for (ptrdiff_t i = 0; i < FEW; i++) {
+            const ptrdiff_t at = t + i < last ? t + i : last;
+            tap[i] = w.pixels + at / taps_w * tap_step + offset[at % taps_w];
+        }
+        sum_gradients_of_taps(&w, tap, gradient, gradient_stride, num_rows, num_columns, few);
+        for (ptrdiff_t i = 0; i < FEW && t + i <= last; i++)
+            sums[t + i] = few[i];
     }
 }
 

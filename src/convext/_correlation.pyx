@@ -12,7 +12,7 @@ from convext._dispatch cimport BLOCK, Microkernels, microkernels
 from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt, interrupted
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext._tasks cimport divide_up, threads_for
+from convext._tasks cimport MIN_PRODUCTS_TO_SHARE, divide_up, threads_for
 from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, row_size, tile_at
 )
@@ -134,10 +134,15 @@ cdef int init_correlation(
     max_pixels = min(MAX_TILE_PIXELS, MAX_SUM_BYTES // (
         blocks_of_chunk(correlation) * correlation.width * <Py_ssize_t> itemsize
     ))
-    pitch = out_w + columns.extent // columns.stride
-    max_pixels = min(
-        max_pixels, max(MIN_PIXELS_TO_SHARE, divide_up(out_h, TILES_TO_SHARE) * pitch)
+    products = (
+        <double> num_kernels * correlation.channels * rows.num_taps * columns.num_taps
+        * out_h * out_w
     )
+    if products >= MIN_PRODUCTS_TO_SHARE:
+        pitch = out_w + columns.extent // columns.stride
+        max_pixels = min(
+            max_pixels, max(MIN_PIXELS_TO_SHARE, divide_up(out_h, TILES_TO_SHARE) * pitch)
+        )
     max_block = max(1, MAX_WEIGHT_BYTES // (
         correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
     ))
@@ -149,9 +154,6 @@ cdef int init_correlation(
     ) == -1:
         return -1
 
-    products = (
-        <double> num_kernels * correlation.channels * correlation.tiling.taps * out_h * out_w
-    )
     tasks = groups * correlation.tiling.tiles_down * correlation.tiling.tiles_across
     # The pixels are laid out anew for each chunk, so there are no more than the threads need. The
     # results do not depend on it.

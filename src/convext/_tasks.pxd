@@ -3,6 +3,7 @@
 cdef enum:
     # Below so many multiplications a second thread costs more than it brings.
     MIN_PRODUCTS_PER_THREAD = 250000
+    MIN_PRODUCTS_TO_SHARE = 2 * MIN_PRODUCTS_PER_THREAD
     # Work that is worth several threads is cut into at least so many tasks where it can be.
     ENOUGH_TASKS = 16
 

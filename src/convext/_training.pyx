@@ -20,7 +20,7 @@ from convext._quadratic cimport (
     Quadratic, expand, expand_from, free_quadratic, init_quadratic
 )
 from convext._scratch cimport aligned_alloc, aligned_free
-from convext._tasks cimport MIN_PRODUCTS_PER_THREAD
+from convext._tasks cimport MIN_PRODUCTS_TO_SHARE
 from convext._tile cimport Tile, Tiling, lay_out, packed_size, tile_at
 from convext._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
 
@@ -29,9 +29,6 @@ cdef Py_ssize_t MAX_PREDICTION_BYTES = 16 * 1024 * 1024
 
 # Below so many elements a second thread costs more than it brings.
 cdef Py_ssize_t MIN_RESIDUALS_PER_THREAD = 50000
-
-# A step with fewer multiplications than this is not worth a second thread.
-cdef double MAX_FUSED_PRODUCTS = 2 * MIN_PRODUCTS_PER_THREAD
 
 
 cdef inline bint one_tile(const Tiling *tiling, Py_ssize_t channels) noexcept nogil:
@@ -112,7 +109,7 @@ cdef class Trainer:
             return -1
         # This must not depend on the number of threads: the order of the sums differs.
         self.fused = (
-            <double> self.gradient.size * self.plane * self.part < MAX_FUSED_PRODUCTS
+            <double> self.gradient.size * self.plane * self.part < MIN_PRODUCTS_TO_SHARE
             and self.forward.num_chunks == 1
             and not self.forward.by_kernels and not self.gradient.by_channels
             and self.gradient.kernel_chunks == 1 and self.gradient.channel_chunks == 1

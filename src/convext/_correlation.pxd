@@ -9,6 +9,7 @@
 from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt
+from convext._prefetch cimport Rows
 from convext._tile cimport Axis, Tile, Tiling
 
 # The weight of tap (i, j) is kernels[k, c, rows[i], columns[j]]; k counts through the groups, c
@@ -83,6 +84,12 @@ cdef void pack_weights(const Correlation *correlation, real *packed) noexcept no
 cdef const real *weights_of_block(
     const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
     Py_ssize_t channels, real *scratch
+) noexcept nogil
+
+# Where these weights lie in memory before they are asked for.
+cdef Rows rows_of_block(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
+    Py_ssize_t channels
 ) noexcept nogil
 
 # Correlate the samples source[order[0]], source[order[1]], ... into out[0], out[1], ...

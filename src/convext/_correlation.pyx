@@ -11,6 +11,7 @@ from libc.string cimport memset
 from convext._dispatch cimport BLOCK, Microkernels, microkernels
 from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt, interrupted
+from convext._prefetch cimport Rows
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport MIN_PRODUCTS_TO_SHARE, divide_up, threads_for
 from convext._tile cimport (
@@ -92,13 +93,19 @@ cdef bint worth_staying(const Correlation *correlation) noexcept nogil:
     )
 
 
-cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t out_w) noexcept nogil:
-    """Cut the kernels into blocks that the micro-kernels compute at once."""
+cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t run) noexcept nogil:
+    """Cut the kernels into blocks that the micro-kernels compute at once, of `run` pixels."""
     cdef const Microkernels *micro = correlation.micro
     cdef Py_ssize_t most = micro.max_kernels, lanes = 1
+    cdef Py_ssize_t vectors, fewer
     if correlation.by_kernels:
         lanes = micro.lanes
-        most = micro.correlate_vectors[min(<Py_ssize_t> micro.max_kernels, out_w)] * lanes
+        vectors = divide_up(correlation.kernels, lanes)
+        most = micro.correlate_vectors[min(<Py_ssize_t> micro.max_kernels, run)]
+        for fewer in range(most - 1, 1, -1):    # if these leave fewer vectors of the last block empty
+            if divide_up(vectors, fewer) * fewer < divide_up(vectors, most) * most:
+                most = fewer
+        most *= lanes
     correlation.num_blocks = divide_up(correlation.kernels, most)
     correlation.width = divide_up(divide_up(correlation.kernels, correlation.num_blocks), lanes)
     correlation.width *= lanes
@@ -126,7 +133,8 @@ cdef int init_correlation(
         correlation, &columns, rows.num_taps * columns.num_taps, out_h, out_w
     )
     correlation.slide = worth_sliding(correlation, &rows, &columns, out_w)
-    cut_into_blocks(correlation, out_w)
+    # Rows that follow each other are one.
+    cut_into_blocks(correlation, out_w if columns.extent > 0 else out_h * out_w)
     correlation.num_chunks = min(correlation.num_blocks, divide_up(
         correlation.kernels * MIN_TILE_PIXELS * <Py_ssize_t> itemsize, MAX_SUM_BYTES
     ))
@@ -140,9 +148,9 @@ cdef int init_correlation(
     )
     if products >= MIN_PRODUCTS_TO_SHARE:
         pitch = out_w + columns.extent // columns.stride
-        max_pixels = min(
-            max_pixels, max(MIN_PIXELS_TO_SHARE, divide_up(out_h, TILES_TO_SHARE) * pitch)
-        )
+        max_pixels = min(max_pixels, pitch * max(
+            divide_up(out_h, TILES_TO_SHARE), divide_up(MIN_PIXELS_TO_SHARE, out_w)
+        ))
     max_block = max(1, MAX_WEIGHT_BYTES // (
         correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
     ))
@@ -244,32 +252,38 @@ cdef Py_ssize_t consecutive_weights(
     return tiling.taps
 
 
+cdef Py_ssize_t first_weight(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t kernel, Py_ssize_t channel
+) noexcept nogil:
+    """Where, in the kernels as they were given, the weights of a kernel of a group begin."""
+    cdef const Array4 *kernels = &correlation.weights.kernels
+    if correlation.weights.swapped:
+        return (
+            (group * correlation.channels + channel) * kernels.n_stride + kernel * kernels.c_stride
+        )
+    return (group * correlation.kernels + kernel) * kernels.n_stride + channel * kernels.c_stride
+
+
 cdef void pack_block(
     const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
     Py_ssize_t channels, real *packed
 ) noexcept nogil:
     cdef const Weights *weights = &correlation.weights
     cdef const Array4 *kernels = &weights.kernels
-    cdef Py_ssize_t kernel_stride = kernels.n_stride, channel_stride = kernels.c_stride
-    cdef Py_ssize_t group_stride = correlation.kernels * kernels.n_stride
+    cdef Py_ssize_t kernel_stride = kernels.c_stride if weights.swapped else kernels.n_stride
+    cdef Py_ssize_t channel_stride = kernels.n_stride if weights.swapped else kernels.c_stride
     cdef Py_ssize_t num_columns = correlation.tiling.columns.num_taps
     cdef Py_ssize_t taps = correlation.tiling.taps
     cdef Py_ssize_t begin = first_kernel(correlation, block)
     cdef Py_ssize_t count = first_kernel(correlation, block + 1) - begin
     cdef Py_ssize_t t = 0, tap, run, step = 1
     cdef const real *first
-    if weights.swapped:
-        kernel_stride, channel_stride = kernels.c_stride, kernels.n_stride
-        group_stride = correlation.channels * kernels.n_stride
     if count < correlation.width:
         memset(packed, 0, channels * taps * correlation.width * sizeof(real))
     run = min(channels * taps, consecutive_weights(correlation, channel_stride))
     if taps == 1:
         run, step = channels, channel_stride
-    first = (
-        <const real *> kernels.data + group * group_stride + begin * kernel_stride
-        + channel * channel_stride
-    )
+    first = <const real *> kernels.data + first_weight(correlation, group, begin, channel)
     while t < channels * taps:
         tap = t % taps
         correlation.micro.interleave(
@@ -317,6 +331,34 @@ cdef const real *weights_of_block(
         )
     pack_block(correlation, group, block, channel, channels, scratch)
     return scratch
+
+
+cdef Rows rows_of_block(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
+    Py_ssize_t channels
+) noexcept nogil:
+    cdef const Array4 *kernels = &correlation.weights.kernels
+    cdef Py_ssize_t itemsize = correlation.itemsize, taps = correlation.tiling.taps
+    cdef Py_ssize_t kernel = first_kernel(correlation, block)
+    cdef Py_ssize_t count = first_kernel(correlation, block + 1) - kernel
+    cdef Rows rows
+    if correlation.packed != NULL:
+        rows.first = <const char *> correlation.packed + itemsize * taps * correlation.width * (
+            (group * correlation.num_blocks + block) * correlation.channels + channel
+        )
+        rows.count = channels * taps
+        rows.size = rows.stride = correlation.width * itemsize
+        return rows
+    rows.first = <const char *> kernels.data + (
+        itemsize * first_weight(correlation, group, kernel, channel)
+    )
+    rows.stride = kernels.n_stride * itemsize
+    rows.count, rows.size = count, channels * taps * itemsize
+    if correlation.weights.swapped:
+        rows.count, rows.size = channels, count * taps * itemsize
+    if kernels.c_stride != taps:        # unusual: not worth asking for
+        rows.count = 0
+    return rows
 
 
 cdef void run_task(

@@ -18,3 +18,15 @@ cdef extern from *:
     """
     void fetch "convext_fetch"(const char *source, Py_ssize_t count) noexcept nogil
     void fetch_to_write "convext_fetch_to_write"(const char *to, Py_ssize_t count) noexcept nogil
+
+# Pieces of memory, so many bytes each.
+cdef struct Rows:
+    const char *first
+    Py_ssize_t count, size, stride
+
+
+# Ask for the i-th of `parts` equal parts.
+cdef inline void fetch_part(const Rows *rows, Py_ssize_t i, Py_ssize_t parts) noexcept nogil:
+    cdef Py_ssize_t r
+    for r in range(i * rows.count // parts, (i + 1) * rows.count // parts):
+        fetch(rows.first + r * rows.stride, rows.size)

@@ -6,9 +6,11 @@ narrow images, which have few pixels but many kernels, keep the registers full.
 
 from libc.string cimport memset
 
-from convext._correlation cimport Correlation, blocks_of_chunk, first_kernel, weights_of_block
+from convext._correlation cimport (
+    Correlation, blocks_of_chunk, first_kernel, rows_of_block, weights_of_block
+)
 from convext._geometry cimport Array4, real
-from convext._prefetch cimport fetch
+from convext._prefetch cimport Rows, fetch_part
 from convext._scratch cimport aligned_size
 from convext._tasks cimport divide_up
 from convext._tile cimport Axis, Tile
@@ -52,26 +54,37 @@ cdef Py_ssize_t select_taps(
     cdef const Axis *rows = &correlation.tiling.rows
     cdef Py_ssize_t columns = correlation.tiling.columns.num_taps
     cdef Py_ssize_t top = row * rows.stride + rows.origin
-    cdef Py_ssize_t t, y, count = 0
+    cdef Py_ssize_t t = 0, i, j, y, count = 0
     if top >= 0 and top + rows.extent < correlation.source.h:
         return num_taps
-    for t in range(num_taps):
-        y = top + rows.distance[t // columns % rows.num_taps]
-        if 0 <= y < correlation.source.h:
-            selected[count] = offset[t]
-            selected[num_taps + count] = correlation.weight_offset[t]
-            count += 1
+    while t < num_taps:
+        for i in range(rows.num_taps):
+            y = top + rows.distance[i]
+            if 0 <= y < correlation.source.h:
+                for j in range(t, t + columns):
+                    selected[count] = offset[j]
+                    selected[num_taps + count] = correlation.weight_offset[j]
+                    count += 1
+            t += columns
     return count
+
+
+cdef inline Py_ssize_t parts_of_row(
+    const Correlation *correlation, Py_ssize_t num_pixels
+) noexcept nogil:
+    """The pixels of a row are taken in so many parts."""
+    return divide_up(num_pixels, correlation.micro.max_kernels)
 
 
 cdef void sum_row(
     const Correlation *correlation, Py_ssize_t num_pixels, Py_ssize_t num_taps,
     const real *weights, const Py_ssize_t *weight_offset, const real *pixels,
-    const Py_ssize_t *offset, real *sums, bint accumulate, const real *wanted, Py_ssize_t share
+    const Py_ssize_t *offset, real *sums, bint accumulate, const Rows *wanted, Py_ssize_t row,
+    Py_ssize_t num_rows
 ) noexcept nogil:
     """Add the products of a block of kernels to the sums of neighbouring pixels.
 
-    Meanwhile, `share` weights from `wanted` on are fetched for each part of the pixels.
+    Meanwhile, what is `wanted` next is fetched: this row's share of it.
     """
     cdef Py_ssize_t stride = sums_stride(correlation)
     cdef Py_ssize_t parts = parts_of_row(correlation, num_pixels)
@@ -83,8 +96,7 @@ cdef void sum_row(
     for i in range(parts):
         begin = i * num_pixels // parts
         end = (i + 1) * num_pixels // parts
-        if wanted != NULL:
-            fetch(<const char *> (wanted + i * share), share * sizeof(real))
+        fetch_part(wanted, row * parts + i, num_rows * parts)
         # The micro-kernel's weights are our pixels, and the other way round.
         correlation.micro.correlate[end - begin](
             num_taps, correlation.width, pixels + begin, offset, weights, weight_offset,
@@ -92,28 +104,16 @@ cdef void sum_row(
         )
 
 
-cdef inline Py_ssize_t parts_of_row(
-    const Correlation *correlation, Py_ssize_t num_pixels
-) noexcept nogil:
-    """The pixels of a row are taken in so many parts."""
-    return divide_up(num_pixels, correlation.micro.max_kernels)
-
-
 cdef void sum_block(
     const Correlation *correlation, const Tile *tile, Py_ssize_t num_taps, const real *weights,
     const real *pixels, const Py_ssize_t *offset, real *sums, bint accumulate,
-    Py_ssize_t *selected, const real *wanted
+    Py_ssize_t *selected, const Rows *wanted
 ) noexcept nogil:
-    """Add the products of a block of kernels to the sums of all pixels of a tile.
-
-    `wanted` are the weights of the next block, or NULL.
-    """
+    """Add the products of a block of kernels to the sums of all pixels of a tile."""
     cdef Py_ssize_t height = tile.height, width = tile.width
-    cdef Py_ssize_t r, count, parts, share
+    cdef Py_ssize_t r, count
     if width == correlation.tiling.pitch:       # the rows follow each other
         height, width = 1, height * width
-    parts = parts_of_row(correlation, width)
-    share = num_taps * correlation.width // (height * parts)
     for r in range(height):
         count = num_taps
         if height > 1:
@@ -121,8 +121,7 @@ cdef void sum_block(
         sum_row(
             correlation, width, count,
             weights, correlation.weight_offset if count == num_taps else selected + num_taps,
-            pixels, offset if count == num_taps else selected, sums, accumulate,
-            wanted + r * parts * share if wanted != NULL else NULL, share
+            pixels, offset if count == num_taps else selected, sums, accumulate, wanted, r, height
         )
         pixels += correlation.tiling.pitch
         sums += width * sums_stride(correlation)
@@ -136,16 +135,23 @@ cdef void sum_vectors_of_kernels(
     cdef Py_ssize_t taps = correlation.tiling.taps
     cdef Py_ssize_t *selected = <Py_ssize_t *> (sums + offsets_start(correlation))
     cdef Py_ssize_t b
-    cdef const real *wanted
+    cdef Rows wanted
     for b in range(first_block, last_block):
-        wanted = NULL
-        if correlation.packed != NULL and b + 1 < last_block:
-            wanted = weights_of_block(correlation, group, b + 1, channel, channels, weights)
+        # What the next block reads, or the first one of the next channels.
+        if b + 1 < last_block:
+            wanted = rows_of_block(correlation, group, b + 1, channel, channels)
+        elif channel + channels < correlation.channels:
+            wanted = rows_of_block(
+                correlation, group, first_block, channel + channels,
+                min(channels, correlation.channels - channel - channels)
+            )
+        else:
+            wanted.count = 0
         sum_block(
             correlation, tile, channels * taps,
             weights_of_block(correlation, group, b, channel, channels, weights),
             pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected,
-            wanted
+            &wanted
         )
 
 

@@ -15,7 +15,7 @@ from convext._prefetch cimport Rows
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport MIN_PRODUCTS_TO_SHARE, divide_up, threads_for
 from convext._tile cimport (
-    Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, row_size, tile_at
+    Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, reach, row_size, tile_at
 )
 from convext._vectors_of_kernels cimport (
     finish_vectors_of_kernels, kernels_scratch_size, sum_vectors_of_kernels
@@ -45,21 +45,44 @@ cdef Py_ssize_t MAX_STREAM_BYTES = 4 * 1024 * 1024
 # products of each.
 cdef Py_ssize_t PRODUCTS_PER_RESULT = 24
 
+# Pixels laid out for each column of a kernel take as long as so many. More copies crowd the L1 cache.
+cdef Py_ssize_t PRODUCTS_PER_COPY = 10
+cdef Py_ssize_t MAX_COPIES = 3
 
-cdef bint worth_going_by_kernels(
-    const Correlation *correlation, const Axis *columns, Py_ssize_t taps, Py_ssize_t out_h,
-    Py_ssize_t out_w
+
+cdef Py_ssize_t pitch_of(const Axis *columns, Py_ssize_t out_w) noexcept nogil:
+    """From one row of a tile to the next, gaps included."""
+    return out_w if columns.apart else out_w + columns.extent // columns.stride
+
+
+cdef void choose_vectors(
+    Correlation *correlation, const Axis *rows, Axis *columns, Py_ssize_t out_h, Py_ssize_t out_w
 ) noexcept nogil:
-    """Whether vectors of kernels are fuller than vectors of pixels, gaps between rows included."""
+    """Choose between vectors of pixels, gaps between rows included or not, and of kernels.
+
+    What counts is which vectors are fullest. All are given in products.
+    """
     cdef Py_ssize_t lanes = correlation.micro.lanes
     cdef Py_ssize_t kernels = correlation.kernels
     cdef Py_ssize_t width = divide_up(kernels, lanes) * lanes
-    cdef Py_ssize_t pitch = out_w + columns.extent // columns.stride
-    cdef Py_ssize_t pixels = divide_up((out_h - 1) * pitch + out_w, lanes) * lanes
-    cdef double products = <double> correlation.channels * taps
-    return (
-        kernels * pixels * products > out_h * out_w * width * (products + PRODUCTS_PER_RESULT)
+    cdef double products = <double> correlation.channels * rows.num_taps * columns.num_taps
+    cdef double results = <double> out_h * out_w
+    cdef double copies = (
+        <double> correlation.channels * columns.num_taps * reach(rows, out_h) * out_w
     )
+    cdef double with_gaps, without_gaps, by_kernels
+    columns.apart = False
+    with_gaps = kernels * products * (
+        divide_up((out_h - 1) * pitch_of(columns, out_w) + out_w, lanes) * lanes
+    )
+    without_gaps = with_gaps
+    if columns.stride == 1 and columns.num_taps <= MAX_COPIES:
+        without_gaps = PRODUCTS_PER_COPY * copies + kernels * products * (
+            divide_up(out_h * out_w, lanes) * lanes
+        )
+    by_kernels = width * results * (products + PRODUCTS_PER_RESULT)
+    correlation.by_kernels = by_kernels < min(with_gaps, without_gaps)
+    columns.apart = not correlation.by_kernels and without_gaps < with_gaps
 
 
 cdef int worth_sliding(
@@ -73,7 +96,7 @@ cdef int worth_sliding(
         correlation.kernels > 1 or correlation.by_kernels or rows.stride > 1 or last == 0
         or rows.num_taps * columns.num_taps > BLOCK
         # Half-empty vectors at the end of each row can cost more than is won.
-        or 10 * divide_up(out_w, lanes) * lanes > 17 * (out_w + columns.extent // columns.stride)
+        or 10 * divide_up(out_w, lanes) * lanes > 17 * pitch_of(columns, out_w)
     ):
         return 0
     for t in range(rows.num_taps):
@@ -129,9 +152,7 @@ cdef int init_correlation(
     correlation.packed = NULL
     correlation.weight_offset = NULL
     correlation.scratch = NULL
-    correlation.by_kernels = worth_going_by_kernels(
-        correlation, &columns, rows.num_taps * columns.num_taps, out_h, out_w
-    )
+    choose_vectors(correlation, &rows, &columns, out_h, out_w)
     correlation.slide = worth_sliding(correlation, &rows, &columns, out_w)
     # Rows that follow each other are one.
     cut_into_blocks(correlation, out_w if columns.extent > 0 else out_h * out_w)
@@ -147,7 +168,7 @@ cdef int init_correlation(
         * out_h * out_w
     )
     if products >= MIN_PRODUCTS_TO_SHARE:
-        pitch = out_w + columns.extent // columns.stride
+        pitch = pitch_of(&columns, out_w)
         max_pixels = min(max_pixels, pitch * max(
             divide_up(out_h, TILES_TO_SHARE), divide_up(MIN_PIXELS_TO_SHARE, out_w)
         ))

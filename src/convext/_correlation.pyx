@@ -437,7 +437,7 @@ cdef void run_task(
             )
         elif correlation.slide != 0:
             slide_vectors_of_pixels(
-                correlation, &tile, group, c, channels, pixels, offset, weights, sums
+                correlation, &runs, group, c, channels, pixels, offset, weights, sums
             )
         else:
             sum_vectors_of_pixels(

@@ -7,7 +7,7 @@ from convext._tile cimport Tile
 # Elements of scratch memory that a thread needs beside the pixels.
 cdef Py_ssize_t pixels_scratch_size(const Correlation *correlation) noexcept nogil
 
-# The pixels of a tile, in runs of whole vectors.
+# The pixels of a tile, in runs of whole vectors, or rows that slide.
 cdef struct Runs:
     Py_ssize_t count, num_pixels
     Py_ssize_t pixel_step, sum_step     # from one run to the next
@@ -33,7 +33,7 @@ cdef void sum_vectors_of_pixels(
 
 # The same for a single kernel, on several rows of the tile at once, where correlation.slide.
 cdef void slide_vectors_of_pixels(
-    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t channel,
+    const Correlation *correlation, const Runs *runs, Py_ssize_t group, Py_ssize_t channel,
     Py_ssize_t channels, const real *pixels, const Py_ssize_t *offset, real *weights, real *sums
 ) noexcept nogil
 

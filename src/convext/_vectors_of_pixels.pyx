@@ -29,7 +29,18 @@ cdef Runs runs_of_tile(
 ) noexcept nogil:
     cdef Py_ssize_t lanes = correlation.micro.lanes
     cdef Runs runs = one_run(tile, correlation.row_size)
-    if correlation.by_kernels or correlation.slide != 0 or bias != NULL or out.w_stride != 1:
+    if correlation.slide != 0:
+        runs.count, runs.num_pixels = tile.height, correlation.results_pitch
+        runs.sum_step = correlation.results_pitch
+        # The last vector of a row overlaps the one before, so it must not be added to.
+        if (
+            correlation.channels == 1 and bias == NULL and out.w_stride == 1
+            and tile.width >= lanes
+        ):
+            runs.in_place = True
+            runs.num_pixels, runs.sum_step = tile.width, out.h_stride
+        return runs
+    if correlation.by_kernels or bias != NULL or out.w_stride != 1:
         return runs
     # Rows that follow each other in the output, too.
     runs.in_place = tile.num_pixels == tile.height * tile.width and (
@@ -71,7 +82,7 @@ cdef void sum_vectors_of_pixels(
 
 
 cdef void slide_vectors_of_pixels(
-    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t channel,
+    const Correlation *correlation, const Runs *runs, Py_ssize_t group, Py_ssize_t channel,
     Py_ssize_t channels, const real *pixels, const Py_ssize_t *offset, real *weights, real *sums
 ) noexcept nogil:
     cdef Py_ssize_t num_rows = correlation.tiling.rows.num_taps
@@ -79,18 +90,18 @@ cdef void slide_vectors_of_pixels(
     cdef Py_ssize_t most = min(<Py_ssize_t> correlation.micro.max_slide_rows, num_rows)
     # Where the taps go up, so do the rows.
     cdef Py_ssize_t pitch = correlation.slide * correlation.tiling.pitch
-    cdef Py_ssize_t stride = correlation.slide * correlation.results_pitch
+    cdef Py_ssize_t stride = correlation.slide * runs.sum_step
     cdef Py_ssize_t c, r, first, count
     cdef const real *kernel = weights_of_block(correlation, group, 0, channel, channels, weights)
     for c in range(channels):
         r = 0
-        while r < tile.height:
-            count = min(most, tile.height - r)
+        while r < runs.count:
+            count = min(most, runs.count - r)
             first = r if correlation.slide > 0 else r + count - 1
             correlation.micro.slide[count](
-                num_rows, num_columns, correlation.results_pitch, kernel,
+                num_rows, num_columns, runs.num_pixels, kernel,
                 pixels + first * correlation.tiling.pitch, pitch, offset,
-                sums + first * correlation.results_pitch, stride, channel + c > 0
+                sums + first * runs.sum_step, stride, channel + c > 0
             )
             r += count
         kernel += num_rows * num_columns

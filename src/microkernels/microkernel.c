@@ -206,9 +206,12 @@ CONVEXT_INLINE void slide(const int rows, ptrdiff_t num_rows, ptrdiff_t num_colu
     for (; p + 2 * LANES <= num_pixels; p += 2 * LANES)
         slide_tile(rows, 2, num_rows, num_columns, weights, pixels + p, pitch, offset, sums + p,
                    sums_stride, accumulate);
-    if (p < num_pixels)
-        slide_tile(rows, 1, num_rows, num_columns, weights, pixels + p, pitch, offset, sums + p,
-                   sums_stride, accumulate);
+    /* The last vectors end with the last pixel. */
+    for (; p < num_pixels; p += LANES) {
+        const ptrdiff_t begin = MIN(p, num_pixels - LANES);
+        slide_tile(rows, 1, num_rows, num_columns, weights, pixels + begin, pitch, offset,
+                   sums + begin, sums_stride, accumulate);
+    }
 }
 
 /* In registers: rows x taps sums, the rows' vectors, one vector of pixels. Streams: the rows from

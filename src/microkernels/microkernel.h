@@ -48,9 +48,9 @@ typedef void convext_correlate_rows(ptrdiff_t num_taps, ptrdiff_t num_pixels, co
  * sums[r * sums_stride + p] (+)= sum over i < num_rows and j < num_columns of
  *     weights[i * num_columns + j] * pixels[(r + i) * pitch + offset[j] + p]
  *
- * for every r < rows and p < num_pixels, a multiple of `lanes`. `rows` is the index in the table, 1
- * to max_slide_rows, and no more than num_rows. The order of each sum is that of `correlate`, in
- * one block. */
+ * for every r < rows and p < num_pixels, which is at least `lanes`, and a multiple of it unless
+ * `accumulate` is 0. `rows` is the index in the table, 1 to max_slide_rows, and no more than
+ * num_rows. The order of each sum is that of `correlate`, in one block. */
 typedef void convext_slide(ptrdiff_t num_rows, ptrdiff_t num_columns, ptrdiff_t num_pixels,
                            const void *weights, const void *pixels, ptrdiff_t pitch,
                            const ptrdiff_t *offset, void *sums, ptrdiff_t sums_stride,

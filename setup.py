@@ -31,6 +31,9 @@ C_FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno"]
 # What is to be unrolled they say themselves: -O3 makes them a tenth larger, but not faster.
 MICROKERNEL_FLAGS = ["-O2", "-ftree-vectorize"]
 
+# Nor do most modules gain anything but size by -O3: all but those with loops over elements.
+WITH_O3 = {"_depthwise", "_gradient_by_dots", "_kernel_gradient", "_vectors_of_pixels"}
+
 # What each compiler wants to hear for OpenMP: (compiler flags, linker flags).
 OPENMP_FLAGS = [
     (["-fopenmp"], ["-fopenmp"]),
@@ -65,6 +68,8 @@ class BuildExtensions(build_ext):
         objects = self.compile_microkernels(flags)
         for extension in self.extensions:
             extension.extra_compile_args += flags + openmp_compile
+            if extension.name.removeprefix("convext.") not in WITH_O3:
+                extension.extra_compile_args += MICROKERNEL_FLAGS
             extension.extra_link_args += openmp_link + link_flags
             if extension.name == "convext._dispatch":
                 extension.extra_objects += objects

@@ -11,8 +11,9 @@ Algorithm: TypeAlias = Literal["auto", "direct", "winograd", "fft"]
 # The numbers that the compiled code knows them by.
 ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2, "fft": 3}
 
-# The sizes of kernels that Winograd's algorithm computes.
-WINOGRAD_KERNELS = {"3x3": (3, 3), "5x5": (5, 5)}
+# The sizes of kernels that Winograd's algorithm computes: along an axis, and with a stride of two.
+WINOGRAD_SIZES = range(3, 10)
+WINOGRAD_STRIDED = [(3, 3), (5, 5)]
 
 
 def resolve_algorithm(
@@ -27,11 +28,7 @@ def resolve_algorithm(
     The kernel gradient has fewer: no Fourier transforms, and Winograd's for 3x3 kernels with
     stride 1 alone.
     """
-    choices, sizes, strides = list(ALGORITHMS), list(WINOGRAD_KERNELS), [1, 2]
-    if kernel_gradient:
-        choices.remove("fft")
-        sizes.remove("5x5")
-        strides.remove(2)
+    choices = [name for name in ALGORITHMS if not (kernel_gradient and name == "fft")]
     *others, last = map(repr, choices)
     allowed = f"{', '.join(others)} or {last}"
     if not isinstance(algorithm, str):
@@ -39,15 +36,16 @@ def resolve_algorithm(
     if algorithm not in choices:
         raise ValueError(f"algorithm must be {allowed}, got {algorithm!r}")
     size, stride, dilation = kernel_shape[-2:], convolution.stride, convolution.dilation
-    applies = (
-        size in [WINOGRAD_KERNELS[name] for name in sizes]
-        and stride in [(n, n) for n in strides]
-        and dilation == (1, 1)
-    )
-    if algorithm == "winograd" and not applies:
+    if kernel_gradient:
+        applies, sizes = size == (3, 3) and stride == (1, 1), "3x3 kernels with stride 1"
+    else:
+        applies = (stride == (1, 1) and all(n in WINOGRAD_SIZES for n in size)) or (
+            stride == (2, 2) and size in WINOGRAD_STRIDED
+        )
+        sizes = "kernels of 3x3 to 9x9 with stride 1, 3x3 and 5x5 with stride 2,"
+    if algorithm == "winograd" and not (applies and dilation == (1, 1)):
         raise ValueError(
-            f"algorithm 'winograd' computes {' and '.join(sizes)} kernels with stride "
-            f"{' or '.join(map(str, strides))} and dilation 1, got kernels of "
+            f"algorithm 'winograd' computes {sizes} and dilation 1, got kernels of "
             f"{size[0]}x{size[1]}, stride {stride} and dilation {dilation}"
         )
     return ALGORITHMS[algorithm]

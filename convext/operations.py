@@ -58,9 +58,9 @@ def conv2d(
         Channels and kernels are shared out to so many groups, and each kernel sees the channels
         of its group alone. ``groups=C`` is the depthwise convolution.
     algorithm : "auto", "direct", "winograd" or "fft", default "auto"
-        How to compute it. "winograd", for 3x3 and 5x5 kernels with stride 1 or 2 and dilation 1,
-        takes about a third of the multiplications (with stride 2, a half) and rounds about twice
-        as much; "auto" takes it where it is faster.
+        How to compute it. "winograd", for kernels of 3x3 to 9x9 with stride 1, and of 3x3 and 5x5
+        with stride 2, and dilation 1, takes about a third of the multiplications (with stride 2, a
+        half) and rounds about twice as much; "auto" takes it where it is faster.
         "fft" transforms tiles of the image, for large kernels: its errors are as large as those of
         "direct", but all results of a tile share them, relative to the largest; "auto" takes it
         where it is faster. What is faster depends on the shapes alone; but where all kernels see

@@ -131,7 +131,11 @@ def test_what_it_shows_of_itself():
         ({"padding": -1}, ValueError, "padding must be at least 0"),
         ({"dilation": 1.5}, TypeError, "dilation must be an integer"),
         ({"algorithm": "FFT"}, ValueError, "algorithm must be 'auto', 'direct', 'winograd'"),
-        ({"algorithm": "winograd", "stride": 3}, ValueError, "algorithm 'winograd' computes 3x3"),
+        (
+            {"algorithm": "winograd", "stride": 3},
+            ValueError,
+            "algorithm 'winograd' computes kernels of 3x3",
+        ),
         ({"algorithm": 1}, TypeError, "algorithm must be"),
         ({"groups": 3}, ValueError, "groups is 3, which does not divide the 4 kernels"),
         ({"input_shape": (5, 5)}, ValueError, "input_shape must be"),

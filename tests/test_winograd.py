@@ -15,6 +15,9 @@ import convext
 # Results of a tile along an axis, by the size of the kernels and the stride.
 TILE = {(3, 1): 4, (5, 1): 2, (3, 2): 4, (5, 2): 4}
 
+# Kernels that are cut into parts of 3x3 taps, in tiles of 4x4 results.
+PARTS = [(4, 4), (3, 5), (6, 6), (9, 9), (8, 4), (7, 9)]
+
 # The errors allowed, as many times those of the direct algorithm: the largest, and in the mean.
 ERROR_RATIO = 3
 RMS_RATIO = 2.5
@@ -35,10 +38,15 @@ def tile_magnitude(function, pixels, kernels, *shape, **options):
     A tile's results share their errors, those that are dropped included, and errors of all taps
     are in them, also of those that meet no pixel.
     """
-    taps, stride = kernels.shape[-1], options["stride"]
-    edges = np.array([taps - 1, TILE[taps, stride] - 1])
-    margin = [(0, 0)] * (pixels.ndim - 2) + [edges if shape else stride * edges] * 2
-    larger = [(*sizes[:-2], *(n + stride * sum(edges) for n in sizes[-2:])) for sizes in shape]
+    kernel_hw, stride = kernels.shape[-2:], options["stride"]
+    square = kernel_hw[0] == kernel_hw[1]
+    tile = TILE.get((kernel_hw[0], stride), 4) if square else 4
+    edges = [np.array([taps - 1, tile - 1]) for taps in kernel_hw]
+    margin = [(0, 0)] * (pixels.ndim - 2) + [n if shape else stride * n for n in edges]
+    larger = [
+        (*sizes[:-2], *(n + stride * sum(e) for n, e in zip(sizes[-2:], edges, strict=True)))
+        for sizes in shape
+    ]
     pixels = np.pad(np.abs(pixels.astype(float)), margin)
     return function(pixels, np.abs(kernels.astype(float)), *larger, **options).max((-1, -2))
 
@@ -52,10 +60,11 @@ def assert_within_tile_bound(actual, expected, magnitude):
 
 
 @st.composite
-def winograd_cases(draw, kinds=tuple(TILE)):
+def winograd_cases(draw, kinds=tuple(TILE), parts=()):
     """Draw a convolution that Winograd's algorithm computes, any layouts and types."""
     edge = st.integers(0, 5)
     taps, stride = draw(st.sampled_from(kinds))
+    kernel_hw = draw(st.sampled_from([(taps, taps), *(parts if stride == 1 else ())]))
     padding = draw(
         st.one_of(
             st.integers(0, 2),
@@ -63,14 +72,17 @@ def winograd_cases(draw, kinds=tuple(TILE)):
             st.tuples(*[st.tuples(edge, edge)] * 2),
         )
     )
-    edges = reference.resolve_padding(padding, (taps, taps), (taps, taps))
-    height, width = (max(draw(st.integers(1, 22)), taps - sum(margin)) for margin in edges)
+    edges = reference.resolve_padding(padding, kernel_hw, kernel_hw)
+    height, width = (
+        max(draw(st.integers(1, 22)), taps - sum(margin))
+        for taps, margin in zip(kernel_hw, edges, strict=True)
+    )
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     channels, kernels = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     batch = draw(st.sampled_from([(), (1,), (2,), (5,)]))
     return Case(
         input_shape=(*batch, groups * channels, height, width),
-        kernels_shape=(groups * kernels, channels, taps, taps),
+        kernels_shape=(groups * kernels, channels, *kernel_hw),
         stride=stride,
         padding=padding,
         dilation=1,
@@ -85,7 +97,7 @@ def winograd_cases(draw, kinds=tuple(TILE)):
 
 @pytest.mark.parametrize("operation", ["conv2d", "conv2d_input_grad"])
 @settings(max_examples=40)
-@given(case=winograd_cases())
+@given(case=winograd_cases(parts=PARTS))
 def test_winograd_agrees_with_the_definition(operation, isa, case):
     actual = compute(operation, case, algorithm="winograd")
     magnitude = tile_magnitude(
@@ -109,11 +121,17 @@ LARGE = {
     "5x5, many samples": ((30, 17, 6, 5), (33, 17, 5, 5)),
     "5x5, many channels": ((1, 261, 12, 14), (9, 261, 5, 5)),
     "5x5, many kernels": ((2, 10, 13, 9), (270, 10, 5, 5)),
+    "in parts, wide": ((1, 3, 9, 700), (5, 3, 9, 7)),
+    "in parts, many samples": ((16, 1, 33, 33), (64, 1, 9, 9)),
+    "in parts, many channels": ((1, 50, 12, 14), (9, 50, 7, 7)),
+    "in parts, many kernels": ((2, 10, 13, 9), (130, 10, 6, 6)),
 }
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [(name, stride) for name in LARGE for stride in (1, 2) if stride == 1 or "parts" not in name],
+)
 def test_winograd_agrees_with_the_definition_on_larger_arrays(isa, name, stride):
     options = {"padding": 1, "stride": stride}
     input_shape, kernels_shape = LARGE[name]
@@ -192,6 +210,31 @@ def test_with_a_stride_errors_are_at_most_three_times_those_of_the_direct_algori
     assert_nearly_as_accurate(winograd, direct)
 
 
+@pytest.mark.parametrize("operation", ["conv2d", "conv2d_input_grad"])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize(("channels", "taps"), [(4, 9), (16, 4), (64, 7), (200, 9)])
+def test_in_parts_errors_are_at_most_three_times_those_of_the_direct_algorithm(
+    isa, channels, taps, distribution, operation
+):
+    rng = np.random.default_rng(channels)
+    x, w = (
+        DISTRIBUTIONS[distribution](rng, shape).astype(np.float32)
+        for shape in ((1, channels, 33, 33), (12, channels, taps, taps))
+    )
+    exact = reference.conv2d(x.astype(float), w.astype(float))
+    if operation == "conv2d":
+        function, arguments, options = convext.conv2d, (x, w), {}
+    else:  # a convolution with the kernels turned and swapped
+        turned = np.ascontiguousarray(w.transpose(1, 0, 2, 3)[..., ::-1, ::-1])
+        options = {"padding": taps - 1}
+        function, arguments = convext.conv2d_input_grad, (x, turned, (1, 12, *exact.shape[-2:]))
+    direct, winograd = (
+        np.abs(function(*arguments, **options, algorithm=algorithm) - exact)
+        for algorithm in ("direct", "winograd")
+    )
+    assert_nearly_as_accurate(winograd, direct)
+
+
 def assert_nearly_as_accurate(winograd, direct):
     """Compare the errors of both algorithms."""
     assert np.sqrt((winograd**2).mean()) <= RMS_RATIO * np.sqrt((direct**2).mean())
@@ -202,7 +245,7 @@ def assert_nearly_as_accurate(winograd, direct):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("taps", "stride"), TILE)
+@pytest.mark.parametrize(("taps", "stride"), [*TILE, (7, 1)])
 def test_any_layout_gives_the_same_bits(isa, layout, taps, stride):
     rng = np.random.default_rng(2)
     # Broadcast layouts repeat their first element, so that the plain copies are made of the views.
@@ -218,7 +261,7 @@ def test_any_layout_gives_the_same_bits(isa, layout, taps, stride):
 
 
 @pytest.mark.parametrize("columns", [14, 17, 66])
-@pytest.mark.parametrize(("taps", "stride"), TILE)
+@pytest.mark.parametrize(("taps", "stride"), [*TILE, (7, 1)])
 def test_a_sample_does_not_depend_on_the_others(isa, taps, stride, columns):
     rng = np.random.default_rng(3)
     x = rng.standard_normal((9, 33, 13, columns), dtype=np.float32)
@@ -242,7 +285,7 @@ def test_tiles_of_every_size_at_the_edges(rows, columns, taps):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-13)
 
 
-@pytest.mark.parametrize(("taps", "stride"), TILE)
+@pytest.mark.parametrize(("taps", "stride"), [*TILE, (6, 1)])
 def test_prepared_kernels_give_the_same_bits(isa, taps, stride):
     rng = np.random.default_rng(4)
     x = rng.standard_normal((3, 72, 28 * stride, 28 * stride), dtype=np.float32)
@@ -322,6 +365,11 @@ def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps, stri
         ("float32", (1, 64, 100, 100), (1, 64, 5, 5), 1, "direct"),
         ("float32", (1, 64, 2, 2), (64, 64, 3, 3), 1, "direct"),
         ("float32", (1, 3, 30, 30), (8, 3, 5, 5), 1, "direct"),
+        ("float32", (16, 1, 33, 33), (64, 1, 9, 9), 1, "winograd"),
+        ("float64", (1, 128, 28, 28), (128, 128, 6, 6), 1, "winograd"),
+        ("float32", (1, 64, 56, 56), (64, 64, 4, 4), 1, "winograd"),
+        ("float32", (16, 1, 33, 33), (64, 1, 7, 7), 1, "direct"),
+        ("float32", (1, 1, 30, 30), (4, 1, 9, 9), 1, "direct"),
         ("float32", (1, 128, 56, 56), (128, 128, 3, 3), 2, "winograd"),
         ("float64", (1, 128, 56, 56), (128, 128, 3, 3), 2, "winograd"),
         ("float32", (1, 64, 56, 56), (64, 64, 5, 5), 2, "winograd"),
@@ -391,16 +439,16 @@ def test_an_algorithm_that_is_no_text_is_a_type_error(operation, algorithm):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"kernel_hw": (4, 4)}, "4x4"),
+        ({"kernel_hw": (2, 4)}, "2x4"),
         ({"kernel_hw": (3, 1)}, "3x1"),
-        ({"kernel_hw": (3, 5)}, "3x5"),
+        ({"kernel_hw": (4, 4), "stride": 2}, "4x4"),
         ({"stride": 3}, r"stride \(3, 3\)"),
         ({"stride": (1, 2)}, r"stride \(1, 2\)"),
         ({"dilation": (1, 2)}, r"dilation \(1, 2\)"),
     ],
 )
 def test_winograd_where_it_cannot_be_is_an_error_that_says_why(operation, options, named):
-    with pytest.raises(ValueError, match=rf"(?s)'winograd'.*3x3 and 5x5 .*{named}"):
+    with pytest.raises(ValueError, match=rf"(?s)'winograd'.*3x3 to 9x9 .*{named}"):
         call(operation, algorithm="winograd", **options)
 
 
@@ -433,6 +481,7 @@ AT_THE_EDGE_OF_MEMORY = """
         for size, taps, stride in (
             (3, 3, 1), (4, 3, 1), (7, 3, 1), (17, 3, 1), (33, 3, 1), (5, 5, 1), (6, 5, 1),
             (17, 5, 1), (3, 3, 2), (4, 3, 2), (18, 3, 2), (35, 3, 2), (5, 5, 2), (20, 5, 2),
+            (4, 4, 1), (17, 7, 1), (33, 9, 1),
         ):
             for channels, kernels in ((1, 1), (17, 33), (32, 16), (35, 5)):
                 x = rng.standard_normal((1, channels, size, size), dtype=np.float32)

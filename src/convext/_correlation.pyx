@@ -45,7 +45,8 @@ cdef Py_ssize_t MAX_STREAM_BYTES = 4 * 1024 * 1024
 # products of each.
 cdef Py_ssize_t PRODUCTS_PER_RESULT = 24
 
-# Pixels laid out for each column of a kernel take as long as so many. More copies crowd the L1 cache.
+# Pixels laid out for each column of a kernel take as long as so many. More copies crowd the L1
+# cache.
 cdef Py_ssize_t PRODUCTS_PER_COPY = 10
 cdef Py_ssize_t MAX_COPIES = 3
 
@@ -125,7 +126,7 @@ cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t run) noexcept nog
         lanes = micro.lanes
         vectors = divide_up(correlation.kernels, lanes)
         most = micro.correlate_vectors[min(<Py_ssize_t> micro.max_kernels, run)]
-        for fewer in range(most - 1, 1, -1):    # if these leave fewer vectors of the last block empty
+        for fewer in range(most - 1, 1, -1):    # if these leave less of the last block empty
             if divide_up(vectors, fewer) * fewer < divide_up(vectors, most) * most:
                 most = fewer
         most *= lanes

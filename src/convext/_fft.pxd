@@ -42,6 +42,7 @@ cdef struct Fourier:
     Py_ssize_t pairs                # of tiles,
     Py_ssize_t batch                # which meet a kernel together: 1, 2 or 4
     Py_ssize_t value_size           # elements of a transformed plane
+    double time                     # in multiplications of the direct way
     int num_threads
 
 # Plan the forward convolution, or the gradient with respect to the input. False, with nothing

@@ -30,10 +30,12 @@ cdef enum:
 # microseconds.
 cdef double L2_BYTES = 1024 * 1024
 cdef double L3_BYTES = 16 * 1024 * 1024
-cdef double START = 150000
+cdef double START = 200000
 
-# For AUTO, kernels of fewer taps are not looked at: small calls must not take longer.
-cdef Py_ssize_t MIN_TAPS = 49
+# For AUTO, kernels of fewer taps are not looked at, nor what takes a few starts the direct way: to
+# choose takes its time, too.
+cdef Py_ssize_t MIN_TAPS = 16
+cdef Py_ssize_t MIN_STARTS = 4
 
 # Transformed pixels of a thread, and transformed kernels of all.
 cdef Py_ssize_t MAX_VALUE_BYTES = 12 * 1024 * 1024
@@ -161,10 +163,11 @@ cdef bint finish_plan(
         * plan.rows.taps * plan.columns.taps * plan.rows.out * plan.columns.out
         / geometry.stride_h / geometry.stride_w
     )
-    if algorithm == AUTO and (products < START or choose_sizes(plan) >= products):
+    if algorithm == AUTO and products < MIN_STARTS * START:
         return False
-    if algorithm == FFT:
-        choose_sizes(plan)
+    choose_sizes(plan)
+    if algorithm == AUTO and plan.time >= products:
+        return False
     plan.num_threads = threads_for(
         products, plan.source.n * plan.groups * plan.kernels * plan.pairs, num_threads
     )
@@ -190,11 +193,12 @@ cdef bint cut_axis(FourierAxis *axis, Py_ssize_t size, Py_ssize_t multiple) noex
     return True
 
 
-cdef double choose_sizes(Fourier *plan) noexcept nogil:
-    """Cut the output into the tiles that take the least time; return it, see `time_of`."""
+cdef void choose_sizes(Fourier *plan) noexcept nogil:
+    """Cut the output into the tiles that take the least time, see `time_of`."""
     cdef FourierAxis rows, columns
-    cdef double least = -1, time
+    cdef double time
     cdef Py_ssize_t i, j
+    plan.time = -1
     for i in range(NUM_SIZES):
         if not cut_axis(&plan.rows, SIZES[i], 1):
             continue
@@ -203,12 +207,11 @@ cdef double choose_sizes(Fourier *plan) noexcept nogil:
                 continue
             cut_planes(plan)
             time = time_of(plan, LEVELS[i] + LEVELS[j])
-            if least < 0 or time < least:
-                least, rows, columns = time, plan.rows, plan.columns
+            if plan.time < 0 or time < plan.time:
+                plan.time, rows, columns = time, plan.rows, plan.columns
     plan.rows = rows
     plan.columns = columns
     cut_planes(plan)
-    return least
 
 
 cdef inline void cut_planes(Fourier *plan) noexcept nogil:
@@ -240,20 +243,18 @@ cdef double time_of(const Fourier *plan, double levels) noexcept nogil:
     cdef double pairs = plan.source.n * <double> plan.pairs
     cdef double plane_bytes = plan.value_size * plan.itemsize
     cdef double kernel_bytes = plane_bytes * plan.planes * plan.kernels
-    cdef double forward = 4.6 * levels - 12
-    cdef double back = 6.5 * levels - 24
-    cdef double kernel = 0.7 * forward
-    cdef double product = 10
+    cdef double forward = 42 + 1.8 * levels
+    cdef double back = 44 + 0.3 * levels
+    cdef double kernel = 3.2 * levels
+    cdef double product = 8.7
     if plane_bytes > L2_BYTES:
         forward *= 1.4
         back *= 1.4
-    # The kernels come from ever further away.
+    # The kernels come from further away.
     if kernel_bytes * plan.groups > L3_BYTES:
-        kernel += 40
+        kernel += 30
     if kernel_bytes > L3_BYTES / 2:
-        product = 45
-    elif kernel_bytes > L2_BYTES / 2:
-        product = 18
+        product = 17
     return 1.1 * (START + area * plan.groups * (
         (pairs * forward + plan.kernels * kernel) * plan.planes
         + pairs * plan.kernels * (

@@ -280,6 +280,18 @@ cdef const real *lay_out(
     return scratch
 
 
+cdef void clear_pixels(
+    Py_ssize_t num_pixels, Py_ssize_t channels, real *to, Py_ssize_t width
+) noexcept nogil:
+    """Set some channels of neighbouring pixels to zero; what lies beside them stays."""
+    cdef Py_ssize_t i
+    if channels == width:
+        memset(to, 0, num_pixels * width * sizeof(real))
+        return
+    for i in range(num_pixels):
+        memset(to + i * width, 0, channels * sizeof(real))
+
+
 cdef void lay_side_by_side(
     const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
     Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
@@ -290,13 +302,13 @@ cdef void lay_side_by_side(
     cdef Py_ssize_t y
     for y in range(top, top + num_rows):
         if 0 <= y < source.h and begin < end:
-            memset(to, 0, begin * width * sizeof(real))
+            clear_pixels(begin, channels, to, width)
             micro.interleave(
                 end - begin, channels,
                 image + y * source.h_stride + (left + begin) * source.w_stride,
                 source.c_stride, source.w_stride, to + begin * width, width
             )
-            memset(to + end * width, 0, (num_columns - end) * width * sizeof(real))
+            clear_pixels(num_columns - end, channels, to + end * width, width)
         else:
-            memset(to, 0, num_columns * width * sizeof(real))
+            clear_pixels(num_columns, channels, to, width)
         to += num_columns * width

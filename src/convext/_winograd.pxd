@@ -1,7 +1,9 @@
 # Winograd's convolution: a correlation with 3x3 taps, one pixel apart, in tiles of 4x4 results, or
-# with 5x5 taps in tiles of 2x2. With a stride of two, the even and the odd rows and columns of the
-# source are four images, or phases, each of which meets its own taps, in tiles of 4x4 results: 3x3
-# taps are 2x2, 2x1, 1x2 and 1x1 ones. For the input gradient, these are phases of the output.
+# with 5x5 taps in tiles of 2x2. Other kernels are cut into parts of 3x3 taps: each meets the
+# channels shifted, as if these were channels of their own. With a stride of two, the even and the odd
+# rows and columns of the source are four images, or phases, each of which meets its own taps, in
+# tiles of 4x4 results: 3x3 taps are 2x2, 2x1, 1x2 and 1x1 ones. For the input gradient, these are
+# phases of the output.
 #
 #   out[n, k, y, x] = bias[k] + sum over c, i, j of
 #       taps[k, c, i, j] * source[n, c, stride * (top + y) + i, stride * (left + x) + j]
@@ -20,7 +22,11 @@ cdef struct Winograd:
     size_t itemsize
     Array4 source                   # sizes and strides; the data may differ from run to run
     Py_ssize_t groups
-    Py_ssize_t channels             # of a group
+    Py_ssize_t source_channels      # of a group,
+    Py_ssize_t channels             # and as many for each part of a kernel
+    Py_ssize_t parts_down, parts_across
+    Py_ssize_t products             # of the direct way, for one result
+    double time                     # for AUTO: in such products
     Py_ssize_t kernels              # of a group
     Py_ssize_t out_h, out_w         # of the first phase
     Py_ssize_t source_stride        # of the convolution; 1 for the input gradient,
@@ -28,7 +34,7 @@ cdef struct Winograd:
     Py_ssize_t top, left            # where the first result of the tile grid meets the source
     Py_ssize_t first_row, first_column      # the tap of the first phase that would meet it there
     bint swapped                    # for the input gradient
-    Py_ssize_t taps                 # of a kernel along an axis
+    Py_ssize_t taps                 # of a kernel, or a part of it, along an axis
     Py_ssize_t tile                 # results of a tile and phase along an axis
     Py_ssize_t points               # values of a tile along an axis, of all phases
     Py_ssize_t kernel_points        # of a kernel, likewise
@@ -84,7 +90,7 @@ cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil
 cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil
 cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil
 
-# Lay out pixels of a block of channels, channel by channel side by side, zeros outside.
+# Lay out pixels of some channels, channel by channel side by side, zeros outside.
 cdef void fill_panel(
     const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
     Py_ssize_t num_rows, real *panel

@@ -1,5 +1,8 @@
 """Winograd's convolutions F(4x4, 3x3) and F(2x2, 5x5): 36 products in place of 144 and of 100.
 
+Other kernels of up to 9x9 taps are cut into parts of 3x3: a channel meets each of them shifted, as
+if there were so many channels.
+
 With a stride of two, 4x4 results take 81 products in place of 144, or 121 in place of 400: the even
 and the odd rows and columns of an image are four images, or phases, that meet their own taps.
 
@@ -16,6 +19,7 @@ from libc.string cimport memcpy, memset
 from convext._dispatch cimport (
     WINOGRAD_CHANNELS, WINOGRAD_PIXELS, WINOGRAD_RESULTS, WINOGRAD_TAPS, microkernels
 )
+from convext._fft cimport Fourier, plan_fft_forward, plan_fft_input_gradient
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._prefetch cimport fetch
@@ -64,6 +68,13 @@ NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
 # With a few tasks for each thread none waits long for the last one.
 cdef Py_ssize_t TASKS_PER_THREAD = 3
 
+# Taps of a part of a kernel along an axis, and of the largest kernels that are cut into parts.
+cdef Py_ssize_t PART = 3
+cdef Py_ssize_t MAX_TAPS = 9
+
+# The direct way sums up fewer products with much smaller errors.
+cdef Py_ssize_t MIN_PRODUCTS_OF_PARTS = 81
+
 
 # ---------------------------------------------------------------- the plan
 
@@ -72,21 +83,27 @@ cdef bint plan_forward(
     Winograd *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
     Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil:
+    cdef Fourier fourier
     if not may_apply(kernels, geometry, algorithm):
         return False
     plan.swapped = False
+    plan.groups = geometry.groups
     plan.kernels = kernels.n // geometry.groups
-    plan.channels = kernels.c
+    plan.source_channels = kernels.c
     plan.out_h = out_h
     plan.out_w = out_w
-    count_values(plan, kernels.h, geometry.stride_h)
+    cut_into_parts(plan, kernels, geometry.stride_h)
     if algorithm == AUTO and not is_faster(plan, images):
+        return False
+    if algorithm == AUTO and num_parts(plan) > 1 and plan_fft_forward(
+        &fourier, images, kernels, geometry, out_h, out_w, AUTO, 1, itemsize
+    ) and fourier.time < plan.time:
         return False
     plan.top = -divide_up(geometry.padding_top, plan.source_stride)
     plan.left = -divide_up(geometry.padding_left, plan.source_stride)
     plan.first_row = geometry.padding_top + plan.source_stride * plan.top
     plan.first_column = geometry.padding_left + plan.source_stride * plan.left
-    finish_plan(plan, images, geometry.groups, num_threads, itemsize)
+    finish_plan(plan, images, num_threads, itemsize)
     return True
 
 
@@ -94,27 +111,35 @@ cdef bint plan_input_gradient(
     Winograd *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
     Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil:
+    cdef Fourier fourier
     if not may_apply(kernels, geometry, algorithm):
         return False
     plan.swapped = True
+    plan.groups = geometry.groups
     plan.kernels = kernels.c
-    plan.channels = kernels.n // geometry.groups
+    plan.source_channels = kernels.n // geometry.groups
     plan.out_h = divide_up(in_h, geometry.stride_h)
     plan.out_w = divide_up(in_w, geometry.stride_w)
-    count_values(plan, kernels.h, geometry.stride_h)
+    cut_into_parts(plan, kernels, geometry.stride_h)
     if algorithm == AUTO and not is_faster(plan, output_grad):
         return False
-    plan.top = lowest_gradient(plan, geometry.padding_top)
-    plan.left = lowest_gradient(plan, geometry.padding_left)
+    if algorithm == AUTO and num_parts(plan) > 1 and plan_fft_input_gradient(
+        &fourier, output_grad, kernels, geometry, in_h, in_w, AUTO, 1, itemsize
+    ) and fourier.time < plan.time:
+        return False
+    plan.top = lowest_gradient(plan, kernels.h, geometry.padding_top)
+    plan.left = lowest_gradient(plan, kernels.w, geometry.padding_left)
     plan.first_row = geometry.padding_top - plan.result_stride * plan.top
     plan.first_column = geometry.padding_left - plan.result_stride * plan.left
-    finish_plan(plan, output_grad, geometry.groups, num_threads, itemsize)
+    finish_plan(plan, output_grad, num_threads, itemsize)
     return True
 
 
-cdef inline Py_ssize_t lowest_gradient(const Winograd *plan, Py_ssize_t padding) noexcept nogil:
+cdef inline Py_ssize_t lowest_gradient(
+    const Winograd *plan, Py_ssize_t taps, Py_ssize_t padding
+) noexcept nogil:
     """The first output gradient, along an axis, that reaches the first pixels of the input."""
-    cdef Py_ssize_t before = plan.taps - 1 - padding
+    cdef Py_ssize_t before = taps - 1 - padding
     if before < 0:
         return divide_up(-before, plan.result_stride)
     return -(before // plan.result_stride)
@@ -125,11 +150,36 @@ cdef bint may_apply(
 ) noexcept nogil:
     if algorithm != AUTO:
         return algorithm == WINOGRAD
+    if geometry.dilation_h > 1 or geometry.dilation_w > 1:
+        return False
+    if has_points(kernels):
+        return geometry.stride_h <= 2 and geometry.stride_w == geometry.stride_h
     return (
-        (kernels.h == 3 or kernels.h == 5) and kernels.w == kernels.h
-        and geometry.stride_h <= 2 and geometry.stride_w == geometry.stride_h
-        and geometry.dilation_h == 1 and geometry.dilation_w == 1
+        PART <= min(kernels.h, kernels.w) and max(kernels.h, kernels.w) <= MAX_TAPS
+        and geometry.stride_h == geometry.stride_w == 1
     )
+
+
+cdef inline bint has_points(const Array4 *kernels) noexcept nogil:
+    """Whether kernels are transformed as they are, not in parts."""
+    return kernels.h == kernels.w and (kernels.h == 3 or kernels.h == 5)
+
+
+cdef void cut_into_parts(Winograd *plan, const Array4 *kernels, Py_ssize_t stride) noexcept nogil:
+    plan.parts_down = plan.parts_across = 1
+    if has_points(kernels):
+        count_values(plan, kernels.h, stride)
+    else:
+        plan.parts_down = divide_up(kernels.h, PART)
+        plan.parts_across = divide_up(kernels.w, PART)
+        count_values(plan, PART, stride)
+    plan.channels = plan.source_channels * plan.parts_down * plan.parts_across
+    plan.products = plan.source_channels * kernels.h * kernels.w
+
+
+cdef inline Py_ssize_t num_parts(const Winograd *plan) noexcept nogil:
+    """A kernel is cut into so many parts."""
+    return plan.parts_down * plan.parts_across
 
 
 cdef inline Py_ssize_t stride_of(const Winograd *plan) noexcept nogil:
@@ -178,59 +228,65 @@ cdef inline double direct_products(
     const Winograd *plan, Py_ssize_t num_samples
 ) noexcept nogil:
     """Multiplications of the direct way, for one group."""
-    return (
-        <double> plan.taps * plan.taps * num_samples * plan.out_h * plan.out_w
-        * plan.channels * plan.kernels
-    )
+    return <double> plan.products * num_samples * plan.out_h * plan.out_w * plan.kernels
 
 
-cdef bint is_faster(const Winograd *plan, const Array4 *source) noexcept nogil:
-    """Whether the direct way takes longer, by a tenth at least, since it rounds less.
+cdef double time_of(const Winograd *plan, const Array4 *source) noexcept nogil:
+    """How long the plan takes, in multiplications of the direct way, for one group.
 
-    Times are in multiplications of the direct way, and were fitted to some hundred sizes of both
-    types on three instruction sets: docs/winograd.md.
+    Fitted to some hundred sizes of both types on three instruction sets: docs/winograd.md.
     """
     cdef double tiles = (
         <double> source.n * divide_up(plan.out_h, plan.tile) * divide_up(plan.out_w, plan.tile)
     )
     # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
-    cdef double whole_channels = divide_up(plan.channels, 16) * 16
-    cdef double whole_kernels = divide_up(plan.kernels, 16) * 16
-    # With 25 taps the direct way comes closer to the peak, so that products are worth more of its
-    # multiplications.
-    cdef double product = 27 if plan.taps == 3 else 38
-    cdef double kernel = 160 if plan.taps == 3 else 300
-    cdef double direct = direct_products(plan, source.n)
-    cdef double winograd
-    if stride_of(plan) == 1:
-        winograd = (
-            product * tiles * plan.channels * whole_kernels
-            + 320 * tiles * whole_channels                  # transforming the pixels,
-            + 240 * tiles * whole_kernels                   # the sums,
-            + kernel * plan.channels * whole_kernels        # the kernels
+    cdef double channels = divide_up(plan.channels, 16) * 16
+    cdef double kernels = divide_up(plan.kernels, 16) * 16
+    if stride_of(plan) > 1:
+        return plan.points * plan.points * tiles * (
+            1.2 * plan.channels * kernels + 14 * channels + 12.5 * kernels
+        ) + 11 * plan.kernel_points * plan.kernel_points * plan.channels * kernels
+    if num_parts(plan) > 1:
+        return (
+            39 * tiles * plan.channels * kernels
+            + 430 * tiles * channels + 430 * tiles * kernels + 300 * plan.channels * kernels
         )
-    else:
-        winograd = plan.points * plan.points * tiles * (
-            1.2 * plan.channels * whole_kernels + 14 * whole_channels + 12.5 * whole_kernels
-        ) + 11 * plan.kernel_points * plan.kernel_points * plan.channels * whole_kernels
+    # Transforming the pixels, the sums and the kernels. With 25 taps the direct way comes closer to
+    # the peak, so that products are worth more of its multiplications.
+    return (
+        (27 if plan.taps == 3 else 38) * tiles * plan.channels * kernels
+        + 320 * tiles * channels + 240 * tiles * kernels
+        + (160 if plan.taps == 3 else 300) * plan.channels * kernels
+    )
+
+
+cdef bint is_faster(Winograd *plan, const Array4 *source) noexcept nogil:
+    """Whether the direct way takes longer, by a tenth at least, since it rounds less."""
+    cdef double direct = direct_products(plan, source.n)
+    plan.time = 1.1 * time_of(plan, source)
+    if stride_of(plan) > 1:
         # What there is to gain is so little that all else counts, too.
         direct += (
             16. * source.n * source.h * source.w * plan.channels
             + 17. * source.n * plan.out_h * plan.out_w * num_result_phases(plan) * plan.kernels
-            + 43. * plan.taps * plan.taps * plan.channels * plan.kernels
+            + 43. * plan.products * plan.kernels
         )
-    return plan.channels <= MAX_CHANNELS and 1.1 * winograd < direct
+    if not (plan.channels <= MAX_CHANNELS and plan.time < direct):
+        return False
+    if num_parts(plan) > 1 and plan.products < MIN_PRODUCTS_OF_PARTS:
+        return False
+    plan.time *= plan.groups
+    return True
 
 
 cdef void finish_plan(
-    Winograd *plan, const Array4 *source, Py_ssize_t groups, int num_threads, size_t itemsize
+    Winograd *plan, const Array4 *source, int num_threads, size_t itemsize
 ) noexcept nogil:
     plan.micro = microkernels(itemsize)
     plan.itemsize = itemsize
     plan.source = source[0]
-    plan.groups = groups
     plan.num_threads = threads_for(
-        direct_products(plan, source.n) * groups, num_threads, num_threads
+        direct_products(plan, source.n) * plan.groups, num_threads, num_threads
     )
     cut_kernels(plan)
     cut_tiles(plan)
@@ -444,6 +500,19 @@ cdef inline Py_ssize_t channels_of(const Winograd *plan, Py_ssize_t channel_bloc
     return min(WINOGRAD_CHANNELS, plan.channels - channel_block * WINOGRAD_CHANNELS)
 
 
+cdef Py_ssize_t first_tap(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel
+) noexcept nogil:
+    """Where the first kernel of a unit begins, for a channel of the source."""
+    cdef Py_ssize_t group = unit // plan.group_units
+    cdef Py_ssize_t kernel = unit % plan.group_units * plan.width
+    if plan.swapped:
+        channel += group * plan.source_channels
+        return channel * kernels.n_stride + kernel * kernels.c_stride
+    kernel += group * plan.kernels
+    return kernel * kernels.n_stride + channel * kernels.c_stride
+
+
 cdef void lay_out_taps(
     const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
     real *taps
@@ -452,21 +521,18 @@ cdef void lay_out_taps(
 
     In lanes beyond the last kernel are left-overs, whose sums are dropped.
     """
-    cdef Py_ssize_t group = unit // plan.group_units
-    cdef Py_ssize_t kernel = unit % plan.group_units * plan.width
     cdef Py_ssize_t channel = channel_block * WINOGRAD_CHANNELS
     cdef Py_ssize_t channels = channels_of(plan, channel_block)
     cdef Py_ssize_t area = plan.taps * plan.taps
-    cdef Py_ssize_t kernel_stride = kernels.n_stride, channel_stride = kernels.c_stride
+    cdef Py_ssize_t kernel_stride = kernels.c_stride if plan.swapped else kernels.n_stride
+    cdef Py_ssize_t channel_stride = kernels.n_stride if plan.swapped else kernels.c_stride
     cdef Py_ssize_t c, i, j, run = 1
     cdef const real *first
-    if plan.swapped:
-        kernel_stride, channel_stride = kernels.c_stride, kernels.n_stride
-        first = <const real *> kernels.data + group * plan.channels * kernels.n_stride
-    else:
-        first = <const real *> kernels.data + group * plan.kernels * kernels.n_stride
-    first += kernel * kernel_stride + channel * channel_stride
-
+    if num_parts(plan) > 1:
+        for c in range(channels):
+            lay_out_part(plan, kernels, unit, channel + c, taps + c * area * plan.width)
+        return
+    first = <const real *> kernels.data + first_tap(plan, kernels, unit, channel)
     if kernels.w_stride == 1 and kernels.h_stride == plan.taps:
         run = channels * area if channel_stride == area else area
     c = 0
@@ -479,6 +545,32 @@ cdef void lay_out_taps(
                     kernel_stride, 1, taps + (c * area + i * plan.taps + j) * plan.width, plan.width
                 )
         c += max(<Py_ssize_t> 1, run // area)
+
+
+cdef void lay_out_part(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel, real *taps
+) noexcept nogil:
+    """Lay out the taps of a part, zeros where it reaches beyond the kernel."""
+    cdef Py_ssize_t part = channel // plan.source_channels
+    cdef Py_ssize_t top = part // plan.parts_across * PART
+    cdef Py_ssize_t left = part % plan.parts_across * PART
+    cdef Py_ssize_t kernel_stride = kernels.c_stride if plan.swapped else kernels.n_stride
+    cdef Py_ssize_t i, j
+    cdef const real *first = <const real *> kernels.data + first_tap(
+        plan, kernels, unit, channel % plan.source_channels
+    )
+    if plan.swapped:        # the kernel is turned around, and so are its parts
+        top, left = kernels.h - PART - top, kernels.w - PART - left
+    for i in range(top, top + PART):
+        for j in range(left, left + PART):
+            if 0 <= i < kernels.h and 0 <= j < kernels.w:
+                plan.micro.interleave(
+                    1, kernels_of(plan, unit), first + i * kernels.h_stride + j * kernels.w_stride,
+                    kernel_stride, 1, taps, plan.width
+                )
+            else:
+                memset(taps, 0, plan.width * sizeof(real))
+            taps += plan.width
 
 
 cdef inline Py_ssize_t taps_size(const Winograd *plan) noexcept nogil:
@@ -667,6 +759,55 @@ cdef void fill_panel(
     )
 
 
+cdef void lay_beside(
+    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, real *panel
+) noexcept nogil:
+    """Do what `fill_panel` does, and leave what lies beside these channels as it is."""
+    cdef const Array4 *source = &plan.source
+    cdef Py_ssize_t y, x, c
+    cdef const real *pixel
+    if channels >= plan.micro.lanes:
+        fill_panel(plan, image, channels, top, left, num_rows, panel)
+        return
+    for y in range(top, top + num_rows):
+        for x in range(left, left + panel_columns(plan)):
+            if 0 <= y < source.h and 0 <= x < source.w:
+                pixel = image + y * source.h_stride + x * source.w_stride
+                for c in range(channels):
+                    panel[c] = pixel[c * source.c_stride]
+            else:
+                for c in range(channels):
+                    panel[c] = 0
+            panel += WINOGRAD_CHANNELS
+
+
+cdef void fill_panel_of_block(
+    const Winograd *plan, const real *image, Py_ssize_t channel_block, Py_ssize_t top,
+    Py_ssize_t left, Py_ssize_t num_rows, real *panel
+) noexcept nogil:
+    """Lay out a block of channels: for each part of the kernels, those that it meets, shifted."""
+    cdef Py_ssize_t first = channel_block * WINOGRAD_CHANNELS
+    cdef Py_ssize_t last = first + channels_of(plan, channel_block)
+    cdef Py_ssize_t part, channel, count
+    if num_parts(plan) == 1:
+        fill_panel(
+            plan, image + first * plan.source.c_stride, last - first, top, left, num_rows, panel
+        )
+        return
+    while first < last:
+        part = first // plan.source_channels
+        channel = first % plan.source_channels
+        count = min(plan.source_channels - channel, last - first)
+        lay_beside(
+            plan, image + channel * plan.source.c_stride, count,
+            top + part // plan.parts_across * PART, left + part % plan.parts_across * PART,
+            num_rows, panel
+        )
+        first += count
+        panel += count
+
+
 cdef void transform_pixels_of_phase(
     const Winograd *plan, Py_ssize_t index, const real *panel, Py_ssize_t channels, real *lines,
     real *values
@@ -743,13 +884,10 @@ cdef void transform_strips(
     cdef const real *image = (
         <const real *> plan.source.data
         + first // (plan.tiles_down * plan.strips_across) * plan.source.n_stride
-        + group * plan.channels * plan.source.c_stride
+        + group * plan.source_channels * plan.source.c_stride
     )
     for b in range(plan.channel_blocks):
-        fill_panel(
-            plan, image + b * WINOGRAD_CHANNELS * plan.source.c_stride, channels_of(plan, b), top,
-            left, num_rows, panel
-        )
+        fill_panel_of_block(plan, image, b, top, left, num_rows, panel)
         for strip in range(first, last):
             place = place_strip(plan, block, strip)
             transform_strip(

@@ -133,7 +133,8 @@ cdef void describe_tiles(
     tiles.micro = microkernels(itemsize)
     tiles.itemsize = itemsize
     tiles.source = source[0]
-    tiles.channels = channels
+    tiles.channels = tiles.source_channels = channels
+    tiles.parts_down = tiles.parts_across = 1
     tiles.source_stride = tiles.result_stride = 1
     tiles.taps = TAPS
     tiles.tile = TILE

@@ -74,7 +74,8 @@ typedef double convext_residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void 
                                 double scale);
 
 /* to[i * to_stride + r] = from[r * row_stride + i * step] for every i < count and r < num_rows. The
- * elements between num_rows and to_stride may change, those after the last row stay. */
+ * elements between num_rows and to_stride may change if num_rows is less than `lanes`, those after
+ * the last row stay. */
 typedef void convext_interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from,
                                 ptrdiff_t row_stride, ptrdiff_t step, void *to,
                                 ptrdiff_t to_stride);

@@ -15,9 +15,10 @@ then these are clearly the more likely ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from .files import FilePath
 from .image import jpeg_steps
@@ -83,7 +84,11 @@ def find_kernel(
     )
     if as_expected is None or as_it_is.log_likelihood > CLEARLY * as_expected.log_likelihood:
         return as_it_is
-    return as_expected
+    from ._jpeg_latent import improved
+
+    steps_of_both = [steps_before, steps]
+    weights = improved(as_expected.weights, before, after, steps_of_both, shape)
+    return as_expected._replace(weights=weights)
 
 
 def _cosines() -> Matrix:
@@ -97,7 +102,7 @@ def _cosines() -> Matrix:
 COSINES = _cosines()
 
 
-def into_blocks(image: Matrix) -> Matrix:
+def into_blocks(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the whole blocks of an image, row by row: (blocks, 64)."""
     rows, columns = (n // BLOCK for n in image.shape)
     whole = image[: rows * BLOCK, : columns * BLOCK]

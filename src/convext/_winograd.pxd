@@ -1,6 +1,6 @@
 # Winograd's convolution: a correlation with 3x3 taps, one pixel apart, in tiles of 4x4 results, or
 # with 5x5 taps in tiles of 2x2. Other kernels are cut into parts of 3x3 taps: each meets the
-# channels shifted, as if these were channels of their own. With a stride of two, the even and the odd
+# channels shifted, as if these were channels of their own. With a stride of two, the even and odd
 # rows and columns of the source are four images, or phases, each of which meets its own taps, in
 # tiles of 4x4 results: 3x3 taps are 2x2, 2x1, 1x2 and 1x1 ones. For the input gradient, these are
 # phases of the output.

@@ -401,7 +401,11 @@ cdef void run_task(
     cdef Py_ssize_t chunk = index % correlation.num_chunks
     cdef Py_ssize_t num_tiles = tiling.tiles_down * tiling.tiles_across
     cdef Py_ssize_t group = index // correlation.num_chunks // num_tiles
-    cdef Tile tile = tile_at(tiling, index // correlation.num_chunks % num_tiles, micro.lanes)
+    # Pixels that are broadcast are read one by one, else in whole vectors.
+    cdef Tile tile = tile_at(
+        tiling, index // correlation.num_chunks % num_tiles,
+        1 if correlation.by_kernels else micro.lanes
+    )
     cdef Py_ssize_t first_block = chunk * correlation.num_blocks // correlation.num_chunks
     cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
     cdef real *weights = scratch + weights_start(correlation)

@@ -137,8 +137,11 @@ cdef void sum_vectors_of_kernels(
     cdef Py_ssize_t b
     cdef Rows wanted
     for b in range(first_block, last_block):
-        # What the next block reads, or the first one of the next channels.
-        if b + 1 < last_block:
+        # What the next block reads, or the first one of the next channels. A single tap is read in
+        # order, as the hardware expects.
+        if taps == 1:
+            wanted.count = 0
+        elif b + 1 < last_block:
             wanted = rows_of_block(correlation, group, b + 1, channel, channels)
         elif channel + channels < correlation.channels:
             wanted = rows_of_block(

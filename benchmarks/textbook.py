@@ -1,4 +1,4 @@
-"""The textbook run: an epoch of the plain loops beside an epoch of convext.
+"""The textbook run: an epoch of the plain loops, and of JAX where installed, beside one of convext.
 
 100 samples of 3x28x28, two 2x2 kernels, batch size 1, float64. Run as
 ``python -m benchmarks.textbook``.
@@ -79,6 +79,33 @@ def fastest_epoch(history):
     return min(history.seconds[FIRST_EPOCHS:] or history.seconds)
 
 
+def jax_epoch(inputs, targets, start, repeats):
+    """Return the loss and the least seconds of an epoch of JAX, compiled as one scan; or None."""
+    try:
+        import jax
+    except ImportError:
+        return None
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", True)
+
+    def loss(kernels, image, target):
+        predicted = jax.lax.conv_general_dilated(image[None], kernels, (1, 1), "VALID")
+        return ((predicted[0] - target) ** 2).mean()
+
+    def step(kernels, sample):
+        value, gradient = jax.value_and_grad(loss)(kernels, *sample)
+        return kernels - LEARNING_RATE * gradient, value
+
+    samples = tuple(map(jax.numpy.asarray, (inputs, targets)))
+    epoch = jax.jit(lambda kernels: jax.lax.scan(step, kernels, samples))
+    seconds = []
+    for _ in range(repeats + 1):  # the first one compiles
+        begin = time.perf_counter()
+        _, losses = jax.block_until_ready(epoch(start))
+        seconds.append(time.perf_counter() - begin)
+    return float(losses.mean()), min(seconds[1:])
+
+
 def main():
     """Print both times, their ratio, and that both computed the same."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -109,6 +136,7 @@ def main():
     print(f"convext, direct  {direct * 1e3:.3f} ms an epoch")
     print(f"from statistics  {later * 1e3:.4f} ms an epoch")
     print(f"ratios           {plain_seconds / direct:.0f} and {plain_seconds / later:.0f}")
+    print_jax(jax_epoch(inputs, targets, start, 10 * arguments.repeats), plain_loss, direct, later)
     print(f"{arguments.epochs} epochs in all, statistics included:")
     for method, seconds in totals.items():
         print(f"  {method:<14} {seconds * 1e3:.2f} ms")
@@ -117,6 +145,17 @@ def main():
     losses = [np.array(history.loss) for history in histories.values()]
     print(f"their losses     differ by {np.max(np.abs(losses[1] / losses[0] - 1)):.1e} at most")
     print(f"loss of epoch 1  {history.loss[0]:.15f}, relative difference {difference:.1e}")
+
+
+def print_jax(result, plain_loss, direct, later):
+    """Print JAX's time of an epoch beside convext's."""
+    if result is None:
+        print("JAX              is not installed")
+        return
+    loss, seconds = result
+    difference = abs(loss / plain_loss - 1)
+    print(f"JAX, jit of scan {seconds * 1e3:.2f} ms an epoch, its loss differs by {difference:.1e}")
+    print(f"ratios           {seconds / direct:.1f} and {seconds / later:.0f}")
 
 
 def cpu_name():

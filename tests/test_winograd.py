@@ -370,6 +370,7 @@ def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps, stri
         ("float32", (1, 64, 56, 56), (64, 64, 4, 4), 1, "winograd"),
         ("float32", (16, 1, 33, 33), (64, 1, 7, 7), 1, "direct"),
         ("float32", (1, 1, 30, 30), (4, 1, 9, 9), 1, "direct"),
+        ("float64", (1, 128, 7, 56), (64, 128, 7, 7), 1, "direct"),
         ("float32", (1, 128, 56, 56), (128, 128, 3, 3), 2, "winograd"),
         ("float64", (1, 128, 56, 56), (128, 128, 3, 3), 2, "winograd"),
         ("float32", (1, 64, 56, 56), (64, 64, 5, 5), 2, "winograd"),

@@ -72,8 +72,10 @@ cdef Py_ssize_t TASKS_PER_THREAD = 3
 cdef Py_ssize_t PART = 3
 cdef Py_ssize_t MAX_TAPS = 9
 
-# The direct way sums up fewer products with much smaller errors.
+# The direct way sums up fewer products with much smaller errors. More channels, those of all parts,
+# do not fit the L2 cache for as many tiles as it takes.
 cdef Py_ssize_t MIN_PRODUCTS_OF_PARTS = 81
+cdef Py_ssize_t MAX_CHANNELS_OF_PARTS = 576
 
 
 # ---------------------------------------------------------------- the plan
@@ -234,7 +236,7 @@ cdef inline double direct_products(
 cdef double time_of(const Winograd *plan, const Array4 *source) noexcept nogil:
     """How long the plan takes, in multiplications of the direct way, for one group.
 
-    Fitted to some hundred sizes of both types on three instruction sets: docs/winograd.md.
+    Fitted to some hundred sizes of both types: docs/winograd.md.
     """
     cdef double tiles = (
         <double> source.n * divide_up(plan.out_h, plan.tile) * divide_up(plan.out_w, plan.tile)
@@ -273,7 +275,9 @@ cdef bint is_faster(Winograd *plan, const Array4 *source) noexcept nogil:
         )
     if not (plan.channels <= MAX_CHANNELS and plan.time < direct):
         return False
-    if num_parts(plan) > 1 and plan.products < MIN_PRODUCTS_OF_PARTS:
+    if num_parts(plan) > 1 and (
+        plan.products < MIN_PRODUCTS_OF_PARTS or plan.channels > MAX_CHANNELS_OF_PARTS
+    ):
         return False
     plan.time *= plan.groups
     return True

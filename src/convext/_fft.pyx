@@ -240,7 +240,9 @@ cdef double time_of(const Fourier *plan, double levels) noexcept nogil:
     Fitted to measurements: docs/fft.md.
     """
     cdef double area = plan.rows.size * plan.columns.size
-    cdef double pairs = plan.source.n * <double> plan.pairs
+    # Two threads are not to wait for an odd one.
+    cdef Py_ssize_t odd = plan.source.n * plan.groups * plan.pairs % 2
+    cdef double pairs = plan.source.n * <double> plan.pairs + 0.5 * odd / plan.groups
     cdef double plane_bytes = plan.value_size * plan.itemsize
     cdef double kernel_bytes = plane_bytes * plan.planes * plan.kernels
     cdef double forward = 42 + 1.8 * levels

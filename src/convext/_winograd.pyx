@@ -322,6 +322,7 @@ cdef void cut_tiles(Winograd *plan) noexcept nogil:
     ):
         most = max(most, tiles)
     cut_into_blocks(plan, most)
+    share_out_blocks(plan)
     if num_phases(plan) == 1:
         plan.short_strips = smaller_tiles(plan, plan.out_h)
         plan.narrow_tiles = smaller_tiles(plan, plan.out_w)
@@ -335,14 +336,24 @@ cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil:
     plan.strips_across = divide_up(tiles_across, most)
     plan.strip_tiles = divide_up(tiles_across, plan.strips_across)
     plan.num_strips = plan.source.n * plan.strips_across * plan.tiles_down
-    plan.num_blocks = divide_up(plan.num_strips, most // plan.strip_tiles)
-    plan.block_strips = divide_up(plan.num_strips, plan.num_blocks)
-    plan.num_blocks = divide_up(plan.num_strips, plan.block_strips)
+    set_blocks(plan, divide_up(plan.num_strips, most // plan.strip_tiles))
+    plan.short_strips = plan.narrow_tiles = 0
+
+
+cdef void set_blocks(Winograd *plan, Py_ssize_t count) noexcept nogil:
+    plan.num_blocks = count
+    plan.block_strips = divide_up(plan.num_strips, count)
     plan.value_stride = apart(
         plan.block_strips * plan.strip_tiles * WINOGRAD_CHANNELS, plan.itemsize
     )
     plan.value_size = plan.points * plan.points * plan.value_stride
-    plan.short_strips = plan.narrow_tiles = 0
+
+
+cdef void share_out_blocks(Winograd *plan) noexcept nogil:
+    """Cut a few more blocks, so that all threads get as many of them."""
+    cdef Py_ssize_t count = divide_up(plan.num_blocks, plan.num_threads) * plan.num_threads
+    if plan.num_blocks > 1 and plan.num_strips // count * plan.strip_tiles >= MIN_TILES:
+        set_blocks(plan, count)
 
 
 cdef Py_ssize_t smaller_tiles(const Winograd *plan, Py_ssize_t size) noexcept nogil:
@@ -1177,8 +1188,8 @@ cdef void run_task(
     `ready` are these units, or NULL.
     """
     cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t first = index * plan.block_strips
-    cdef Py_ssize_t last = min(plan.num_strips, first + plan.block_strips)
+    cdef Py_ssize_t first = first_strip(plan, index)
+    cdef Py_ssize_t last = first_strip(plan, index + 1)
     cdef Block block = describe_block(plan, first, last)
     cdef Py_ssize_t unit, group, kernel, count
     for unit in range(first_unit, last_unit):
@@ -1229,7 +1240,7 @@ cdef int run_units(
     cdef Py_ssize_t parts = 1
     cdef Py_ssize_t task, part, begin, size = arrange(plan).size
     cdef real *scratch
-    if plan.num_threads > 1:
+    if plan.num_blocks % plan.num_threads != 0:
         parts = plan.num_threads * (1 if plan.num_blocks == 1 else TASKS_PER_THREAD)
         parts = min(units, divide_up(parts, plan.num_blocks))
     scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)

@@ -9,7 +9,7 @@ of the other blocks, in an order that depends on the shapes alone.
 """
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
@@ -17,7 +17,8 @@ from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_po
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
 from convext._tasks cimport ENOUGH_TASKS, divide_up, threads_for
 from convext._winograd cimport (
-    Winograd, cut_into_blocks, fill_panel, panel_columns, panel_strips, transform_block
+    Winograd, cut_into_blocks, fill_panel, first_strip, panel_columns, panel_strips,
+    transform_block
 )
 
 cdef enum:
@@ -41,8 +42,9 @@ cdef Py_ssize_t MAX_CHANNELS = 2048
 # three times as large.
 cdef Py_ssize_t MIN_MAP = 8
 
-# The partial gradients of all segments together.
+# The partial gradients of all segments together; so many entries are added up at a time.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
+cdef Py_ssize_t SUM_BLOCK = 4096
 
 NO_MEMORY = "not enough memory for the scratch space of Winograd's kernel gradient"
 
@@ -199,11 +201,30 @@ cdef void transform_gradients(
         values += tiles.strip_tiles * WINOGRAD_CHANNELS
 
 
+# Where the gradients of some strips go: to `kernel_grad` or, unless that is NULL, to the sums of a
+# segment, which the first block of a segment begins.
+cdef struct Target:
+    void *kernel_grad
+    double *sums
+    bint begin
+
+
+cdef Target target_of(
+    const WinogradGradient *plan, Py_ssize_t block, void *kernel_grad, double *sums
+) noexcept nogil:
+    cdef Py_ssize_t segment = segment_of(plan, block)
+    cdef Target target
+    target.kernel_grad = kernel_grad if sums == NULL else NULL
+    target.sums = NULL if sums == NULL else sums + segment * plan.size
+    target.begin = block == first_block(plan, segment)
+    return target
+
+
 cdef void finish(
     const WinogradGradient *plan, Py_ssize_t kernel, Py_ssize_t kernels, Py_ssize_t channel,
-    Py_ssize_t channels, const Scratch *layout, real *scratch, real *kernel_grad, double *total
+    Py_ssize_t channels, const Scratch *layout, real *scratch, const Target *target
 ) noexcept nogil:
-    """Transform sums to taps, and store or, unless `total` is NULL, add them."""
+    """Transform sums to taps, and store or add them."""
     cdef const Winograd *tiles = &plan.pixels
     cdef Py_ssize_t first = (kernel * tiles.channels + channel) * AREA
     cdef Py_ssize_t count = kernels * WINOGRAD_CHANNELS
@@ -214,20 +235,25 @@ cdef void finish(
     )
     tiles.micro.interleave(count, AREA, scratch + layout.taps, count, 1, row, AREA)
     for _ in range(kernels):
-        if total == NULL:
-            memcpy(kernel_grad + first, row, channels * AREA * sizeof(real))
+        if target.sums == NULL:
+            memcpy(
+                <real *> target.kernel_grad + first, row, channels * AREA * sizeof(real)
+            )
+        elif target.begin:
+            for i in range(channels * AREA):
+                target.sums[first + i] = row[i]
         else:
             for i in range(channels * AREA):
-                total[first + i] += row[i]
+                target.sums[first + i] += row[i]
         first += tiles.channels * AREA
         row += WINOGRAD_CHANNELS * AREA
 
 
 cdef void add_unit(
     const WinogradGradient *plan, Py_ssize_t first, Py_ssize_t last, Py_ssize_t unit,
-    const Scratch *layout, real *scratch, real *kernel_grad, double *total
+    const Scratch *layout, const real *pixels, real *scratch, const Target *target
 ) noexcept nogil:
-    """Add up the strips first <= strip < last for a unit of kernels and all channels."""
+    """Add up the strips first <= strip < last, of transformed pixels, for a unit of kernels."""
     cdef const Winograd *tiles = &plan.pixels
     cdef Py_ssize_t kernel = unit % plan.group_units * WINOGRAD_CHANNELS
     cdef Py_ssize_t kernels = min(WINOGRAD_CHANNELS, plan.gradients.channels - kernel)
@@ -241,29 +267,42 @@ cdef void add_unit(
         channels = min(WINOGRAD_CHANNELS, tiles.channels - b * WINOGRAD_CHANNELS)
         tiles.micro.winograd_gradient_products(
             (last - first) * tiles.strip_tiles, kernels, channels, scratch + layout.gradients,
-            scratch + layout.pixels + b * tiles.value_size, tiles.value_stride,
+            pixels + b * tiles.value_size, tiles.value_stride,
             scratch + layout.sums, plan.sum_stride
         )
-        finish(
-            plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, kernel_grad,
-            total
-        )
+        finish(plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, target)
+
+
+cdef inline Py_ssize_t first_block(
+    const WinogradGradient *plan, Py_ssize_t segment
+) noexcept nogil:
+    """The longer segments come first: the last ones to be taken should be short."""
+    cdef Py_ssize_t blocks = plan.pixels.num_blocks
+    return segment * (blocks // plan.segments) + min(segment, blocks % plan.segments)
+
+
+cdef inline Py_ssize_t segment_of(
+    const WinogradGradient *plan, Py_ssize_t block
+) noexcept nogil:
+    cdef Py_ssize_t segment = 0
+    while block >= first_block(plan, segment + 1):
+        segment += 1
+    return segment
 
 
 cdef void run_task(
     const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t first_unit, Py_ssize_t last_unit,
-    real *scratch, real *kernel_grad, double *total, Interrupt *interrupt, bint may_poll
+    real *scratch, real *kernel_grad, double *sums, Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
     """Add up a segment of the tiles for some units of kernels."""
     cdef const Winograd *tiles = &plan.pixels
     cdef Scratch layout = arrange(plan)
     cdef Py_ssize_t block, unit, first, last
-    for block in range(
-        segment * tiles.num_blocks // plan.segments,
-        (segment + 1) * tiles.num_blocks // plan.segments
-    ):
-        first = block * tiles.block_strips
-        last = min(tiles.num_strips, first + tiles.block_strips)
+    cdef Target target
+    for block in range(first_block(plan, segment), first_block(plan, segment + 1)):
+        target = target_of(plan, block, kernel_grad, sums)
+        first = first_strip(tiles, block)
+        last = first_strip(tiles, block + 1)
         for unit in range(first_unit, last_unit):
             if interrupted(interrupt, may_poll):
                 return
@@ -272,7 +311,9 @@ cdef void run_task(
                     tiles, unit // plan.group_units, first, last, scratch + layout.panel,
                     <real *> NULL, scratch + layout.pixels
                 )
-            add_unit(plan, first, last, unit, &layout, scratch, kernel_grad, total)
+            add_unit(
+                plan, first, last, unit, &layout, scratch + layout.pixels, scratch, &target
+            )
 
 
 cdef void run_tasks(
@@ -288,9 +329,49 @@ cdef void run_tasks(
             part = task % plan.parts
             run_task(
                 plan, segment, part * units // plan.parts, (part + 1) * units // plan.parts,
-                scratch + threadid() * size, kernel_grad,
-                NULL if sums == NULL else sums + segment * plan.size, interrupt, threadid() == 0
+                scratch + threadid() * size, kernel_grad, sums, interrupt, threadid() == 0
             )
+
+
+cdef void run_block_together(
+    const WinogradGradient *plan, Py_ssize_t block, real *scratch, real *kernel_grad,
+    double *sums, Interrupt *interrupt
+) noexcept nogil:
+    """Let each thread transform some pixels of a block, and then add up some units of kernels."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Scratch layout = arrange(plan)
+    cdef Target target = target_of(plan, block, kernel_grad, sums)
+    cdef Py_ssize_t first = first_strip(tiles, block)
+    cdef Py_ssize_t strips = first_strip(tiles, block + 1) - first
+    cdef Py_ssize_t share, begin, unit
+    cdef real *pixels = scratch + layout.pixels
+    with parallel(num_threads=plan.num_threads):
+        for share in prange(plan.num_threads, schedule="static"):
+            begin = share * strips // plan.num_threads
+            transform_block(
+                tiles, 0, first + begin, first + (share + 1) * strips // plan.num_threads,
+                scratch + threadid() * layout.size + layout.panel, <real *> NULL,
+                pixels + begin * tiles.strip_tiles * WINOGRAD_CHANNELS
+            )
+        for unit in prange(plan.group_units, schedule="dynamic"):
+            if not interrupted(interrupt, threadid() == 0):
+                add_unit(
+                    plan, first, first + strips, unit, &layout, pixels,
+                    scratch + threadid() * layout.size, &target
+                )
+
+
+cdef void add_segments(
+    const WinogradGradient *plan, Py_ssize_t begin, double *sums, real *kernel_grad
+) noexcept nogil:
+    """Add up the sums of all segments for a block of the gradient's entries, and round them."""
+    cdef Py_ssize_t end = min(plan.size, begin + SUM_BLOCK)
+    cdef Py_ssize_t segment, i
+    for segment in range(1, plan.segments):
+        for i in range(begin, end):
+            sums[i] += sums[segment * plan.size + i]
+    for i in range(begin, end):
+        kernel_grad[i] = <real> sums[i]
 
 
 cdef int run(
@@ -301,7 +382,7 @@ cdef int run(
         plan.num_threads * arrange(plan).size, plan.pixels.itemsize
     )
     cdef double *sums = NULL
-    cdef Py_ssize_t segment, i
+    cdef Py_ssize_t block
     if scratch == NULL:
         return -1
     if not plan.in_one_go:
@@ -309,14 +390,17 @@ cdef int run(
         if sums == NULL:
             aligned_free(scratch)
             return -1
-        memset(sums, 0, plan.segments * plan.size * sizeof(double))
-    run_tasks(plan, scratch, kernel_grad, sums, interrupt)
+    if plan.segments == 1 and plan.groups == 1 and plan.num_threads > 1:
+        for block in range(plan.pixels.num_blocks):
+            run_block_together(plan, block, scratch, kernel_grad, sums, interrupt)
+    else:
+        run_tasks(plan, scratch, kernel_grad, sums, interrupt)
     if sums != NULL:
-        for segment in range(1, plan.segments):
-            for i in range(plan.size):
-                sums[i] += sums[segment * plan.size + i]
-        for i in range(plan.size):
-            kernel_grad[i] = <real> sums[i]
+        for block in prange(
+            divide_up(plan.size, SUM_BLOCK), schedule="static", num_threads=plan.num_threads,
+            use_threads_if=plan.num_threads > 1
+        ):
+            add_segments(plan, block * SUM_BLOCK, sums, kernel_grad)
     aligned_free(sums)
     aligned_free(scratch)
     return 0

@@ -1,7 +1,8 @@
 """How much faster more threads are: the time on one thread over that on several.
 
-Run as ``python -m benchmarks.scaling``; the thread counts take turns. Shapes of less than 0.1 GFLOP
-are left out.
+Run as ``python -m benchmarks.scaling``; the thread counts take turns, of a few calls each, of which
+the first one does not count: threads that were not needed for a while are asleep, and wake up in
+50 to 100 microseconds. Shapes of less than 0.1 GFLOP are left out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import convext
 from .shapes import REFERENCE
 
 MIN_FLOPS = 1e8
+CALLS_OF_A_TURN = 8
 OPERATIONS = ("forward", "kernel gradient", "input gradient")
 
 
@@ -75,14 +77,14 @@ def operations(case, dtype):
 def measure(function, counts, seconds):
     """Return the median time for each number of threads; they take turns."""
     times = {n: [] for n in counts}
-    for n in counts:
-        function(n)
     begin = time.perf_counter()
-    while len(times[1]) < 3 or time.perf_counter() - begin < seconds:
+    while len(times[1]) < 3 * CALLS_OF_A_TURN or time.perf_counter() - begin < seconds:
         for n in counts:
-            start = time.perf_counter()
             function(n)
-            times[n].append(time.perf_counter() - start)
+            for _ in range(CALLS_OF_A_TURN):
+                start = time.perf_counter()
+                function(n)
+                times[n].append(time.perf_counter() - start)
     return {n: statistics.median(values) for n, values in times.items()}
 
 

@@ -13,7 +13,9 @@ from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt, interrupted
 from convext._prefetch cimport Rows
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext._tasks cimport MIN_PRODUCTS_TO_SHARE, divide_up, threads_for
+from convext._tasks cimport (
+    MIN_PRODUCTS_TO_SHARE, Shares, divide_up, share_out, take_task, threads_for
+)
 from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, reach, row_size, tile_at
 )
@@ -467,11 +469,16 @@ cdef void run_correlation(
 ) noexcept nogil:
     cdef Py_ssize_t task
     cdef Py_ssize_t tasks = num_samples * correlation.tasks_per_sample
+    cdef Shares shares
     # OpenMP takes as long for one thread as for several: longer than a small correlation.
     if correlation.num_threads == 1:
         for task in range(tasks):
             run_task(correlation, source, order, task, bias, out, 0, interrupt)
         return
+    shares = share_out(tasks, correlation.num_threads)
     with parallel(num_threads=correlation.num_threads):
-        for task in prange(tasks, schedule="dynamic"):
-            run_task(correlation, source, order, task, bias, out, threadid(), interrupt)
+        for _ in prange(tasks, schedule="dynamic"):
+            run_task(
+                correlation, source, order, take_task(&shares, threadid()), bias, out, threadid(),
+                interrupt
+            )

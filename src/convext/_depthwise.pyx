@@ -12,7 +12,7 @@ from convext._dispatch cimport microkernels
 from convext._geometry cimport Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext._tasks cimport divide_up, threads_for
+from convext._tasks cimport Shares, divide_up, share_out, take_task, threads_for
 
 # Sums of more products should be added up in blocks, as others do.
 cdef enum:
@@ -253,6 +253,7 @@ cdef int convolve(
     cdef Py_ssize_t tasks = plan.source.n * plan.blocks * plan.bands
     cdef Py_ssize_t size = plan.planes * plan.plane_size
     cdef Py_ssize_t task
+    cdef Shares shares = share_out(tasks, plan.num_threads)
     cdef real *planes = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
     if planes == NULL:
         return -1
@@ -264,7 +265,8 @@ cdef int convolve(
             convolve_task(plan, kernels, bias, out, task, planes)
     else:
         with parallel(num_threads=plan.num_threads):
-            for task in prange(tasks, schedule="dynamic"):
+            for _ in prange(tasks, schedule="dynamic"):
+                task = take_task(&shares, threadid())
                 if not interrupted(interrupt, threadid() == 0):
                     convolve_task(plan, kernels, bias, out, task, planes + threadid() * size)
     aligned_free(planes)
@@ -370,6 +372,7 @@ cdef int differentiate(
         plan.planes * plan.multiplier * plan.taps_h * plan.taps_w, sizeof(double)
     )
     cdef Py_ssize_t block
+    cdef Shares shares = share_out(plan.blocks, plan.num_threads)
     cdef Scratch scratch, own
     scratch.planes = aligned_alloc(plan.num_threads * (planes + gradient), plan.itemsize)
     scratch.sums = <double *> aligned_alloc(plan.num_threads * sums, sizeof(double))
@@ -379,8 +382,9 @@ cdef int differentiate(
         return -1
     memset(scratch.planes, 0, plan.num_threads * (planes + gradient) * sizeof(real))
     with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for block in prange(plan.blocks, schedule="dynamic"):
-            own = share(plan, &scratch, planes, gradient, sums, threadid())
+        for _ in prange(plan.blocks, schedule="dynamic"):
+            block = take_task(&shares, threadid())
+            own = scratch_of(plan, &scratch, planes, gradient, sums, threadid())
             differentiate_block(
                 plan, output_grad, block, &own, kernel_grad, interrupt, threadid() == 0
             )
@@ -389,7 +393,7 @@ cdef int differentiate(
     return 0
 
 
-cdef inline Scratch share(
+cdef inline Scratch scratch_of(
     const Depthwise *plan, const Scratch *all, Py_ssize_t planes, Py_ssize_t gradient,
     Py_ssize_t sums, int thread
 ) noexcept nogil:

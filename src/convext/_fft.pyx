@@ -12,7 +12,7 @@ from convext._dispatch cimport FftPixels, microkernels
 from convext._geometry cimport AUTO, FFT, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext._tasks cimport divide_up, threads_for
+from convext._tasks cimport Shares, divide_up, share_out, take_task, threads_for
 
 cdef extern from "<math.h>":
     long double cosl(long double x) nogil
@@ -333,10 +333,11 @@ cdef int transform_kernels(
     """Transform some units for some planes."""
     cdef Py_ssize_t size = arrange(plan).values     # of panel and strip
     cdef Py_ssize_t i
-    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
+    cdef int threads = <int> min(<Py_ssize_t> plan.num_threads, num_units * num_planes)
+    cdef real *scratch = <real *> aligned_alloc(threads * size, plan.itemsize)
     if scratch == NULL:
         return -1
-    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
+    with parallel(num_threads=threads, use_threads_if=threads > 1):
         for i in prange(num_units * num_planes, schedule="static"):
             if not interrupted(interrupt, threadid() == 0):
                 transform_kernel(
@@ -604,6 +605,7 @@ cdef int run_part(
     cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
     cdef Py_ssize_t tasks = plan.source.n * num_batches(plan) * groups
     cdef Py_ssize_t task, size = arrange(plan).size
+    cdef Shares shares
     cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
     if scratch == NULL:
         return -1
@@ -614,8 +616,10 @@ cdef int run_part(
             min(plan.kernels, part.last_unit - part.first_unit),
             divide_up(TASKS_PER_THREAD * plan.num_threads, tasks)
         )
+    shares = share_out(tasks * part.shares, plan.num_threads)
     with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for task in prange(tasks * part.shares, schedule="dynamic"):
+        for _ in prange(tasks * part.shares, schedule="dynamic"):
+            task = take_task(&shares, threadid())
             run_task(
                 plan, part, task, transformed, bias, out, scratch + threadid() * size, interrupt,
                 threadid() == 0

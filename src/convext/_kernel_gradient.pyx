@@ -26,7 +26,9 @@ from convext._gradient_by_kernels cimport (
 )
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext._tasks cimport ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, divide_up, threads_for
+from convext._tasks cimport (
+    ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, Shares, divide_up, share_out, take_task, threads_for
+)
 from convext._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
 )
@@ -248,6 +250,8 @@ cdef void cut_into_parts(KernelGradient *gradient, Py_ssize_t num_samples) noexc
                 MAX_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))
             )
         ))
+        if gradient.segments > 1:   # as many for each of two threads
+            gradient.segments -= gradient.segments % 2
     gradient.in_one_go = (
         (gradient.by_channels or gradient.by_kernels and gradient.channel_chunks == 1)
         and gradient.segments == 1 and pixels <= MAX_RUNNING_PIXELS
@@ -348,8 +352,7 @@ cdef Part part_of(
 cdef inline Py_ssize_t first_tile(
     const KernelGradient *gradient, Py_ssize_t segment, Py_ssize_t tiles
 ) noexcept nogil:
-    """The longer segments come first: the last ones to be taken should be short."""
-    return segment * (tiles // gradient.segments) + min(segment, tiles % gradient.segments)
+    return segment * tiles // gradient.segments
 
 
 cdef void run_part(
@@ -437,6 +440,7 @@ cdef void run_kernel_gradient(
         gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments
     )
     cdef Py_ssize_t task
+    cdef Shares shares
     if num_samples == 0:
         memset(kernel_grad, 0, gradient.size * sizeof(real))
         return
@@ -446,11 +450,12 @@ cdef void run_kernel_gradient(
                 gradient, images, order, num_samples, output_grad, kernel_grad, task, 0, interrupt
             )
     else:
+        shares = share_out(tasks, gradient.num_threads)
         with parallel(num_threads=gradient.num_threads):
-            for task in prange(tasks, schedule="dynamic"):
+            for _ in prange(tasks, schedule="dynamic"):
                 run_part(
-                    gradient, images, order, num_samples, output_grad, kernel_grad, task,
-                    threadid(), interrupt
+                    gradient, images, order, num_samples, output_grad, kernel_grad,
+                    take_task(&shares, threadid()), threadid(), interrupt
                 )
     if gradient.in_one_go:
         return

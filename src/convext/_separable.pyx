@@ -14,7 +14,7 @@ from convext._dispatch cimport BLOCK, microkernels
 from convext._geometry cimport AUTO, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext._tasks cimport divide_up, threads_for
+from convext._tasks cimport Shares, divide_up, share_out, take_task, threads_for
 
 cdef enum:
     STRIP = 4           # rows that are computed at once, at most
@@ -369,7 +369,9 @@ cdef int run(
     const Separable *plan, const real *factors, const real *bias, const Array4 *out,
     Interrupt *interrupt
 ) noexcept nogil:
+    cdef Py_ssize_t tasks = plan.source.n * plan.kernels * plan.blocks_down * plan.blocks_across
     cdef Py_ssize_t size = arrange(plan).size, task, i
+    cdef Shares shares = share_out(tasks, plan.num_threads)
     cdef Py_ssize_t tap[BLOCK]
     cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
     if scratch == NULL:
@@ -377,10 +379,8 @@ cdef int run(
     for i in range(plan.taps_w):
         tap[i] = i
     with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for task in prange(
-            plan.source.n * plan.kernels * plan.blocks_down * plan.blocks_across,
-            schedule="dynamic"
-        ):
+        for _ in prange(tasks, schedule="dynamic"):
+            task = take_task(&shares, threadid())
             if not interrupted(interrupt, threadid() == 0):
                 compute_block(
                     plan, factors, task, tap, bias, out, scratch + threadid() * size

@@ -15,7 +15,9 @@ from convext._geometry cimport Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._prefetch cimport fetch
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext._tasks cimport ENOUGH_TASKS, divide_up, threads_for
+from convext._tasks cimport (
+    ENOUGH_TASKS, Shares, divide_up, share_out, take_task, threads_for
+)
 
 # With more kernels a vector of pixels meets enough weights.
 cdef Py_ssize_t MAX_KERNELS = 4
@@ -354,14 +356,17 @@ cdef void run_tasks(
 ) noexcept nogil:
     cdef Py_ssize_t tasks = plan.source.n * plan.groups * plan.bands
     cdef Py_ssize_t task
+    cdef Shares shares = share_out(tasks, plan.num_threads)
     pack_weights(plan, <real *> memory.packed)
     if plan.num_threads == 1:   # as in run_correlation
         for task in range(tasks):
             run_task(plan, memory, bias, out, task, 0, interrupt)
         return
     with parallel(num_threads=plan.num_threads):
-        for task in prange(tasks, schedule="dynamic"):
-            run_task(plan, memory, bias, out, task, threadid(), interrupt)
+        for _ in prange(tasks, schedule="dynamic"):
+            run_task(
+                plan, memory, bias, out, take_task(&shares, threadid()), threadid(), interrupt
+            )
 
 
 cdef int convolve_by_shifts(

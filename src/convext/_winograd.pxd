@@ -86,11 +86,9 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
 # Cut the output into strips of a row of tiles, and these into blocks of at most so many tiles.
 cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil
 
-# The first strip of a block; the longer blocks come first, so that the last ones to be taken are
-# short.
+# The first strip of a block.
 cdef inline Py_ssize_t first_strip(const Winograd *plan, Py_ssize_t block) noexcept nogil:
-    cdef Py_ssize_t rest = plan.num_strips % plan.num_blocks
-    return block * (plan.num_strips // plan.num_blocks) + min(block, rest)
+    return block * plan.num_strips // plan.num_blocks
 
 # Columns of a panel, and so many strips, one below the other, are laid out together.
 cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil

@@ -24,7 +24,7 @@ from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._prefetch cimport fetch
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
-from convext._tasks cimport divide_up, threads_for
+from convext._tasks cimport Shares, divide_up, share_out, take_task, threads_for
 from convext._tile cimport lay_side_by_side
 
 cdef enum:
@@ -1228,30 +1228,41 @@ cdef inline const real *ready_from(
     return ready + unit * ready_size(plan)
 
 
+cdef Py_ssize_t parts_of_units(const Winograd *plan, Py_ssize_t units) noexcept nogil:
+    """Cut the units into so many parts, where blocks alone do not keep all threads busy.
+
+    The pixels are transformed anew for each part.
+    """
+    cdef Py_ssize_t threads = plan.num_threads
+    cdef Py_ssize_t most = divide_up(     # strips that a thread gets
+        divide_up(plan.num_blocks, threads) * plan.num_strips, plan.num_blocks
+    )
+    if 20 * most * threads <= 21 * plan.num_strips:
+        return 1
+    if plan.num_blocks > 1:
+        threads *= TASKS_PER_THREAD
+    return min(units, max(<Py_ssize_t> 2, divide_up(threads, plan.num_blocks)))
+
+
 cdef int run_units(
     const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t first_unit,
     Py_ssize_t last_unit, const real *bias, const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
-    """Compute all tiles for some units, shared out to as many tasks as the threads need.
-
-    The pixels are transformed anew for each part of the units.
-    """
+    """Compute all tiles for some units: as tasks, parts of these and for each all blocks."""
     cdef Py_ssize_t units = last_unit - first_unit
-    cdef Py_ssize_t parts = 1
+    cdef Py_ssize_t parts = parts_of_units(plan, units)
     cdef Py_ssize_t task, part, begin, size = arrange(plan).size
-    cdef real *scratch
-    if plan.num_blocks % plan.num_threads != 0:
-        parts = plan.num_threads * (1 if plan.num_blocks == 1 else TASKS_PER_THREAD)
-        parts = min(units, divide_up(parts, plan.num_blocks))
-    scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
+    cdef Shares shares = share_out(parts * plan.num_blocks, plan.num_threads)
+    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
     if scratch == NULL:
         return -1
     with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for task in prange(plan.num_blocks * parts, schedule="dynamic"):
-            part = task % parts
+        for _ in prange(parts * plan.num_blocks, schedule="dynamic"):
+            task = take_task(&shares, threadid())
+            part = task // plan.num_blocks
             begin = part * units // parts
             run_task(
-                plan, kernels, ready_from(plan, ready, begin), task // parts,
+                plan, kernels, ready_from(plan, ready, begin), task % plan.num_blocks,
                 first_unit + begin, first_unit + (part + 1) * units // parts,
                 bias, out, scratch + threadid() * size, interrupt, threadid() == 0
             )

@@ -15,7 +15,9 @@ from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
-from convext._tasks cimport ENOUGH_TASKS, divide_up, threads_for
+from convext._tasks cimport (
+    ENOUGH_TASKS, Shares, divide_up, share_out, take_task, threads_for
+)
 from convext._winograd cimport (
     Winograd, cut_into_blocks, fill_panel, first_strip, panel_columns, panel_strips,
     transform_block
@@ -82,7 +84,7 @@ cdef bint plan_kernel_gradient(
     plan.group_units = divide_up(kernels, WINOGRAD_CHANNELS)
     plan.size = output_grad.c * channels * AREA
     plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, itemsize)
-    share_out(plan, num_threads)
+    cut_into_tasks(plan, num_threads)
     return True
 
 
@@ -111,7 +113,7 @@ cdef bint is_faster(const Winograd *tiles, Py_ssize_t kernels) noexcept nogil:
     )
 
 
-cdef void share_out(WinogradGradient *plan, int num_threads) noexcept nogil:
+cdef void cut_into_tasks(WinogradGradient *plan, int num_threads) noexcept nogil:
     """Cut the work into tasks: segments by the sizes alone, since their sums are added up."""
     cdef const Winograd *tiles = &plan.pixels
     cdef Py_ssize_t units = plan.groups * plan.group_units
@@ -276,9 +278,7 @@ cdef void add_unit(
 cdef inline Py_ssize_t first_block(
     const WinogradGradient *plan, Py_ssize_t segment
 ) noexcept nogil:
-    """The longer segments come first: the last ones to be taken should be short."""
-    cdef Py_ssize_t blocks = plan.pixels.num_blocks
-    return segment * (blocks // plan.segments) + min(segment, blocks % plan.segments)
+    return segment * plan.pixels.num_blocks // plan.segments
 
 
 cdef inline Py_ssize_t segment_of(
@@ -323,8 +323,10 @@ cdef void run_tasks(
     cdef Py_ssize_t units = plan.groups * plan.group_units
     cdef Py_ssize_t size = arrange(plan).size
     cdef Py_ssize_t task, segment, part
+    cdef Shares shares = share_out(plan.segments * plan.parts, plan.num_threads)
     with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for task in prange(plan.segments * plan.parts, schedule="dynamic"):
+        for _ in prange(plan.segments * plan.parts, schedule="dynamic"):
+            task = take_task(&shares, threadid())
             segment = task // plan.parts
             part = task % plan.parts
             run_task(
@@ -390,7 +392,7 @@ cdef int run(
         if sums == NULL:
             aligned_free(scratch)
             return -1
-    if plan.segments == 1 and plan.groups == 1 and plan.num_threads > 1:
+    if plan.groups == 1 and plan.segments == 1 and plan.group_units >= 2 * plan.num_threads > 2:
         for block in range(plan.pixels.num_blocks):
             run_block_together(plan, block, scratch, kernel_grad, sums, interrupt)
     else:

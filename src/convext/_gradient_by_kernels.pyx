@@ -117,18 +117,20 @@ cdef void lay_out_gradients(
 
 cdef void note_offsets(
     const KernelGradient *gradient, const Tile *tile, Py_ssize_t begin, Py_ssize_t end,
-    Py_ssize_t pitch, Py_ssize_t width, Py_ssize_t *pixel_offset, Py_ssize_t *gradient_offset
+    Py_ssize_t pitch, Py_ssize_t *pixel_offset
 ) noexcept nogil:
-    """Note where each of these pixels and its output gradients are then."""
-    cdef Py_ssize_t row = begin // tile.width, column = begin % tile.width, i
+    """Note where the pixels under these output gradients begin."""
+    cdef Py_ssize_t width = tile.width, column = begin % width
+    cdef Py_ssize_t down = gradient.tiling.rows.stride * pitch
+    cdef Py_ssize_t across = gradient.tiling.columns.stride
+    cdef Py_ssize_t offset = begin // width * down + column * across
+    cdef Py_ssize_t i
     for i in range(end - begin):
-        pixel_offset[i] = (
-            row * gradient.tiling.rows.stride * pitch + column * gradient.tiling.columns.stride
-        )
-        gradient_offset[i] = i * width
+        pixel_offset[i] = offset
+        offset += across
         column += 1
-        if column == tile.width:
-            row += 1
+        if column == width:
+            offset += down - width * across
             column = 0
 
 
@@ -168,16 +170,16 @@ cdef void add_tile_by_kernels(
     cdef Scratch layout = arrange(gradient, part.kernels)
     cdef Pixels pixels = pixels_under(gradient, part, tile, images, image, scratch)
     cdef Py_ssize_t *pixel_offset = <Py_ssize_t *> (scratch + layout.offsets)
+    cdef Py_ssize_t *gradient_offset = pixel_offset + layout.panel_pixels
     cdef Py_ssize_t end, begin = 0, count = tile.height * tile.width
+    for end in range(min(layout.panel_pixels, count)):
+        gradient_offset[end] = end * layout.width
     while begin < count:
         end = min(begin + layout.panel_pixels, count)
         lay_out_gradients(
             gradient, part, tile, begin, end, output_grad, scratch + layout.panel, layout.width
         )
-        note_offsets(
-            gradient, tile, begin, end, pixels.pitch, layout.width, pixel_offset,
-            pixel_offset + layout.panel_pixels
-        )
+        note_offsets(gradient, tile, begin, end, pixels.pitch, pixel_offset)
         add_panel(gradient, part, end - begin, &pixels, &layout, first, scratch)
         first = False
         begin = end

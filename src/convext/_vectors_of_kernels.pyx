@@ -22,8 +22,8 @@ cdef inline Py_ssize_t sums_stride(const Correlation *correlation) noexcept nogi
     return blocks_of_chunk(correlation) * correlation.width
 
 
-# The scratch memory: the sums, pixel by pixel; some kernels of them row by row; the offsets of taps
-# that were selected.
+# The scratch memory: the sums, pixel by pixel; some kernels of them row by row; for each row of the
+# tile, which taps were selected: how many, their offsets, and those of their weights.
 cdef inline Py_ssize_t rows_start(const Correlation *correlation) noexcept nogil:
     return correlation.tiling.tile_h * correlation.tiling.tile_w * sums_stride(correlation)
 
@@ -35,38 +35,43 @@ cdef inline Py_ssize_t offsets_start(const Correlation *correlation) noexcept no
     )
 
 
+cdef inline Py_ssize_t selection_size(const Correlation *correlation) noexcept nogil:
+    return 1 + 2 * correlation.tiling.block * correlation.tiling.taps
+
+
 cdef Py_ssize_t kernels_scratch_size(const Correlation *correlation) noexcept nogil:
-    cdef Py_ssize_t taps = correlation.tiling.block * correlation.tiling.taps
     return offsets_start(correlation) + (
-        2 * taps * <Py_ssize_t> (sizeof(Py_ssize_t) // correlation.itemsize)
+        correlation.tiling.tile_h * selection_size(correlation)
+        * <Py_ssize_t> (sizeof(Py_ssize_t) // correlation.itemsize)
     )
 
 
-cdef Py_ssize_t select_taps(
+cdef void select_taps(
     const Correlation *correlation, Py_ssize_t row, Py_ssize_t num_taps, const Py_ssize_t *offset,
     Py_ssize_t *selected
 ) noexcept nogil:
     """Select the taps that do not lie above or below the image for an output row.
 
-    Their offsets and then those of their weights go to `selected`, unless all taps are. Returns
-    how many there are.
+    Their number, their offsets and those of their weights go to `selected`: these not, if all are.
     """
     cdef const Axis *rows = &correlation.tiling.rows
     cdef Py_ssize_t columns = correlation.tiling.columns.num_taps
     cdef Py_ssize_t top = row * rows.stride + rows.origin
+    cdef Py_ssize_t *to = selected + 1
     cdef Py_ssize_t t = 0, i, j, y, count = 0
+    selected[0] = num_taps
     if top >= 0 and top + rows.extent < correlation.source.h:
-        return num_taps
+        return
     while t < num_taps:
         for i in range(rows.num_taps):
             y = top + rows.distance[i]
             if 0 <= y < correlation.source.h:
                 for j in range(t, t + columns):
-                    selected[count] = offset[j]
-                    selected[num_taps + count] = correlation.weight_offset[j]
+                    to[count] = offset[j]
+                    to[num_taps + count] = correlation.weight_offset[j]
                     count += 1
             t += columns
-    return count
+    selected[0] = count
 
 
 cdef inline Py_ssize_t parts_of_row(
@@ -104,27 +109,59 @@ cdef void sum_row(
         )
 
 
+cdef inline bint rows_follow(const Correlation *correlation, const Tile *tile) noexcept nogil:
+    """Whether the rows of a tile are one."""
+    return tile.height == 1 or tile.width == correlation.tiling.pitch
+
+
 cdef void sum_block(
     const Correlation *correlation, const Tile *tile, Py_ssize_t num_taps, const real *weights,
     const real *pixels, const Py_ssize_t *offset, real *sums, bint accumulate,
-    Py_ssize_t *selected, const Rows *wanted
+    const Py_ssize_t *selected, const Rows *wanted
 ) noexcept nogil:
     """Add the products of a block of kernels to the sums of all pixels of a tile."""
-    cdef Py_ssize_t height = tile.height, width = tile.width
-    cdef Py_ssize_t r, count
-    if width == correlation.tiling.pitch:       # the rows follow each other
-        height, width = 1, height * width
-    for r in range(height):
-        count = num_taps
-        if height > 1:
-            count = select_taps(correlation, tile.top + r, num_taps, offset, selected)
+    cdef Py_ssize_t size = selection_size(correlation)
+    cdef Py_ssize_t r
+    if rows_follow(correlation, tile):
         sum_row(
-            correlation, width, count,
-            weights, correlation.weight_offset if count == num_taps else selected + num_taps,
-            pixels, offset if count == num_taps else selected, sums, accumulate, wanted, r, height
+            correlation, tile.height * tile.width, num_taps, weights, correlation.weight_offset,
+            pixels, offset, sums, accumulate, wanted, 0, 1
         )
+        return
+    for r in range(tile.height):
+        if selected[0] == num_taps:
+            sum_row(
+                correlation, tile.width, num_taps, weights, correlation.weight_offset, pixels,
+                offset, sums, accumulate, wanted, r, tile.height
+            )
+        else:
+            sum_row(
+                correlation, tile.width, selected[0], weights, selected + 1 + num_taps, pixels,
+                selected + 1, sums, accumulate, wanted, r, tile.height
+            )
         pixels += correlation.tiling.pitch
-        sums += width * sums_stride(correlation)
+        sums += tile.width * sums_stride(correlation)
+        selected += size
+
+
+cdef Rows next_weights(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t first_block, Py_ssize_t block,
+    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels
+) noexcept nogil:
+    """What is read after a block: the next one, or the first one of the next channels."""
+    cdef Rows none
+    none.count = 0
+    # A single tap is read in order, as the hardware expects.
+    if correlation.tiling.taps == 1:
+        return none
+    if block + 1 < last_block:
+        return rows_of_block(correlation, group, block + 1, channel, channels)
+    channel += channels
+    if channel == correlation.channels:
+        return none
+    return rows_of_block(
+        correlation, group, first_block, channel, min(channels, correlation.channels - channel)
+    )
 
 
 cdef void sum_vectors_of_kernels(
@@ -132,26 +169,22 @@ cdef void sum_vectors_of_kernels(
     Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
     const Py_ssize_t *offset, real *weights, real *sums
 ) noexcept nogil:
-    cdef Py_ssize_t taps = correlation.tiling.taps
+    cdef Py_ssize_t num_taps = channels * correlation.tiling.taps
     cdef Py_ssize_t *selected = <Py_ssize_t *> (sums + offsets_start(correlation))
-    cdef Py_ssize_t b
+    cdef Py_ssize_t b, r
     cdef Rows wanted
-    for b in range(first_block, last_block):
-        # What the next block reads, or the first one of the next channels. A single tap is read in
-        # order, as the hardware expects.
-        if taps == 1:
-            wanted.count = 0
-        elif b + 1 < last_block:
-            wanted = rows_of_block(correlation, group, b + 1, channel, channels)
-        elif channel + channels < correlation.channels:
-            wanted = rows_of_block(
-                correlation, group, first_block, channel + channels,
-                min(channels, correlation.channels - channel - channels)
+    if not rows_follow(correlation, tile):
+        for r in range(tile.height):
+            select_taps(
+                correlation, tile.top + r, num_taps, offset,
+                selected + r * selection_size(correlation)
             )
-        else:
-            wanted.count = 0
+    for b in range(first_block, last_block):
+        wanted = next_weights(
+            correlation, group, first_block, b, last_block, channel, channels
+        )
         sum_block(
-            correlation, tile, channels * taps,
+            correlation, tile, num_taps,
             weights_of_block(correlation, group, b, channel, channels, weights),
             pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected,
             &wanted

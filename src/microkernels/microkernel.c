@@ -27,6 +27,10 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* Elements from the pixels that a correlation loads to those it asks for. With fewer registers there
+ * are fewer products for a load, and no time to ask. */
+enum { AHEAD = 4096 / sizeof(real), ASKS_AHEAD = CONVEXT_REGISTERS >= 32 };
+
 /* One broadcast weight, a row of pixel vectors and `kernels` rows of sums fit in the registers. */
 #define CORRELATE_VECTORS(kernels) \
     MIN(8, (CONVEXT_REGISTERS - 1 - PRODUCT_REGISTERS) / ((kernels) + 1))
@@ -57,7 +61,8 @@ enum { ROWS_WITH_ADDRESS = 7 };
 
 /* In registers: kernels x vectors sums, one row of pixels, one weight. From L1: the weights of
  * these kernels, which lie side by side at their offsets or else, where `row_stride` is not 0, in
- * rows. Streams: the pixels. */
+ * rows. Streams: the pixels, which may come from far away, where they are the packed weights of many
+ * kernels: few of them are loaded for many products, so that there is time to ask for those ahead. */
 CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff_t num_taps,
                                    const real *weights, const ptrdiff_t *weight_offset,
                                    const ptrdiff_t row_stride, const real *pixels,
@@ -79,6 +84,10 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff
         UNROLL(8)
         for (int v = 0; v < vectors; v++)
             pixel[v] = load(from + v * LANES);
+        if (ASKS_AHEAD && row_stride == 0 && vectors <= 3 && kernels >= 4)
+            UNROLL(3)
+            for (int v = 0; v < vectors; v++)
+                __builtin_prefetch(from + v * LANES + AHEAD);
         UNROLL(16)
         for (int k = 0; k < kernels; k++) {
             const vec weight = splat(

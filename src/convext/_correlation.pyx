@@ -11,7 +11,7 @@ from libc.string cimport memset
 from convext._dispatch cimport BLOCK, Microkernels, microkernels
 from convext._geometry cimport Array4, real
 from convext._interrupt cimport Interrupt, interrupted
-from convext._prefetch cimport Rows
+from convext._prefetch cimport Rows, fetch_soon
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Shares, divide_up, share_out, take_task, threads_for
@@ -310,6 +310,12 @@ cdef void pack_block(
     first = <const real *> kernels.data + first_weight(correlation, group, begin, channel)
     while t < channels * taps:
         tap = t % taps
+        # Too far from this channel's for the hardware to know.
+        if weights.swapped and tap == 0 and t + 2 * taps < channels * taps:
+            fetch_soon(
+                <const char *> (first + (t // taps + 2) * channel_stride),
+                count * taps * <Py_ssize_t> sizeof(real)
+            )
         correlation.micro.interleave(
             run, count,
             first + t // taps * channel_stride

@@ -335,6 +335,17 @@ cdef void run_tasks(
             )
 
 
+cdef bint worth_sharing(const WinogradGradient *plan) noexcept nogil:
+    """Whether threads that have the same pixels should each transform some of them.
+
+    With fewer units each takes as long to fetch the others' from their caches.
+    """
+    return (
+        plan.num_threads > 1 and plan.groups == 1 and plan.segments == 1
+        and plan.group_units >= 2 * plan.num_threads
+    )
+
+
 cdef void run_block_together(
     const WinogradGradient *plan, Py_ssize_t block, real *scratch, real *kernel_grad,
     double *sums, Interrupt *interrupt
@@ -392,7 +403,7 @@ cdef int run(
         if sums == NULL:
             aligned_free(scratch)
             return -1
-    if plan.groups == 1 and plan.segments == 1 and plan.group_units >= 2 * plan.num_threads > 2:
+    if worth_sharing(plan):
         for block in range(plan.pixels.num_blocks):
             run_block_together(plan, block, scratch, kernel_grad, sums, interrupt)
     else:

@@ -26,6 +26,7 @@ from convext._gradient_by_kernels cimport (
 )
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext._segments cimport add_segments
 from convext._tasks cimport (
     ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, Shares, divide_up, share_out, take_task, threads_for
 )
@@ -62,9 +63,6 @@ cdef Py_ssize_t MAX_RUNNING_PIXELS = 2048
 
 # A segment has at least so many pixels, or adding its sums to the others' takes too long.
 cdef Py_ssize_t MIN_SEGMENT_PIXELS = 1024
-
-# So many entries of the gradient are added up over the segments at a time.
-cdef Py_ssize_t ENTRIES_TO_ADD = 4096
 
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
@@ -459,29 +457,9 @@ cdef void run_kernel_gradient(
                 )
     if gradient.in_one_go:
         return
-    # As for the parts: a region of one thread takes its time, too.
-    tasks = divide_up(gradient.size, ENTRIES_TO_ADD)
-    if gradient.num_threads == 1:
-        for task in range(tasks):
-            add_segments(gradient, task, kernel_grad)
-        return
-    for task in prange(tasks, schedule="static", num_threads=gradient.num_threads):
-        add_segments(gradient, task, kernel_grad)
-
-
-cdef void add_segments(
-    const KernelGradient *gradient, Py_ssize_t block, real *kernel_grad
-) noexcept nogil:
-    """Add up the sums of all segments for a block of the gradient's entries, and round them."""
-    cdef Py_ssize_t begin = block * ENTRIES_TO_ADD
-    cdef Py_ssize_t end = min(begin + ENTRIES_TO_ADD, gradient.size)
-    cdef double *sums = gradient.sums
-    cdef Py_ssize_t segment, i
-    for segment in range(1, gradient.segments):
-        for i in range(begin, end):
-            sums[i] += sums[segment * gradient.size + i]
-    for i in range(begin, end):
-        kernel_grad[i] = <real> sums[i]
+    add_segments(
+        gradient.sums, gradient.segments, gradient.size, kernel_grad, gradient.num_threads
+    )
 
 
 cdef int differentiate(

@@ -15,6 +15,7 @@ from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
+from convext._segments cimport add_segments
 from convext._tasks cimport (
     ENOUGH_TASKS, Shares, divide_up, share_out, take_task, threads_for
 )
@@ -44,9 +45,8 @@ cdef Py_ssize_t MAX_CHANNELS = 2048
 # three times as large.
 cdef Py_ssize_t MIN_MAP = 8
 
-# The partial gradients of all segments together; so many entries are added up at a time.
+# The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
-cdef Py_ssize_t SUM_BLOCK = 4096
 
 NO_MEMORY = "not enough memory for the scratch space of Winograd's kernel gradient"
 
@@ -203,6 +203,12 @@ cdef void transform_gradients(
         values += tiles.strip_tiles * WINOGRAD_CHANNELS
 
 
+cdef inline Py_ssize_t first_block(
+    const WinogradGradient *plan, Py_ssize_t segment
+) noexcept nogil:
+    return segment * plan.pixels.num_blocks // plan.segments
+
+
 # Where the gradients of some strips go: to `kernel_grad` or, unless that is NULL, to the sums of a
 # segment, which the first block of a segment begins.
 cdef struct Target:
@@ -212,9 +218,9 @@ cdef struct Target:
 
 
 cdef Target target_of(
-    const WinogradGradient *plan, Py_ssize_t block, void *kernel_grad, double *sums
+    const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t block, void *kernel_grad,
+    double *sums
 ) noexcept nogil:
-    cdef Py_ssize_t segment = segment_of(plan, block)
     cdef Target target
     target.kernel_grad = kernel_grad if sums == NULL else NULL
     target.sums = NULL if sums == NULL else sums + segment * plan.size
@@ -275,21 +281,6 @@ cdef void add_unit(
         finish(plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, target)
 
 
-cdef inline Py_ssize_t first_block(
-    const WinogradGradient *plan, Py_ssize_t segment
-) noexcept nogil:
-    return segment * plan.pixels.num_blocks // plan.segments
-
-
-cdef inline Py_ssize_t segment_of(
-    const WinogradGradient *plan, Py_ssize_t block
-) noexcept nogil:
-    cdef Py_ssize_t segment = 0
-    while block >= first_block(plan, segment + 1):
-        segment += 1
-    return segment
-
-
 cdef void run_task(
     const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t first_unit, Py_ssize_t last_unit,
     real *scratch, real *kernel_grad, double *sums, Interrupt *interrupt, bint may_poll
@@ -300,7 +291,7 @@ cdef void run_task(
     cdef Py_ssize_t block, unit, first, last
     cdef Target target
     for block in range(first_block(plan, segment), first_block(plan, segment + 1)):
-        target = target_of(plan, block, kernel_grad, sums)
+        target = target_of(plan, segment, block, kernel_grad, sums)
         first = first_strip(tiles, block)
         last = first_strip(tiles, block + 1)
         for unit in range(first_unit, last_unit):
@@ -350,10 +341,13 @@ cdef void run_block_together(
     const WinogradGradient *plan, Py_ssize_t block, real *scratch, real *kernel_grad,
     double *sums, Interrupt *interrupt
 ) noexcept nogil:
-    """Let each thread transform some pixels of a block, and then add up some units of kernels."""
+    """Let each thread transform some pixels of a block, and then add up some units of kernels.
+
+    There is one segment.
+    """
     cdef const Winograd *tiles = &plan.pixels
     cdef Scratch layout = arrange(plan)
-    cdef Target target = target_of(plan, block, kernel_grad, sums)
+    cdef Target target = target_of(plan, 0, block, kernel_grad, sums)
     cdef Py_ssize_t first = first_strip(tiles, block)
     cdef Py_ssize_t strips = first_strip(tiles, block + 1) - first
     cdef Py_ssize_t share, begin, unit
@@ -372,19 +366,6 @@ cdef void run_block_together(
                     plan, first, first + strips, unit, &layout, pixels,
                     scratch + threadid() * layout.size, &target
                 )
-
-
-cdef void add_segments(
-    const WinogradGradient *plan, Py_ssize_t begin, double *sums, real *kernel_grad
-) noexcept nogil:
-    """Add up the sums of all segments for a block of the gradient's entries, and round them."""
-    cdef Py_ssize_t end = min(plan.size, begin + SUM_BLOCK)
-    cdef Py_ssize_t segment, i
-    for segment in range(1, plan.segments):
-        for i in range(begin, end):
-            sums[i] += sums[segment * plan.size + i]
-    for i in range(begin, end):
-        kernel_grad[i] = <real> sums[i]
 
 
 cdef int run(
@@ -409,11 +390,7 @@ cdef int run(
     else:
         run_tasks(plan, scratch, kernel_grad, sums, interrupt)
     if sums != NULL:
-        for block in prange(
-            divide_up(plan.size, SUM_BLOCK), schedule="static", num_threads=plan.num_threads,
-            use_threads_if=plan.num_threads > 1
-        ):
-            add_segments(plan, block * SUM_BLOCK, sums, kernel_grad)
+        add_segments(sums, plan.segments, plan.size, kernel_grad, plan.num_threads)
     aligned_free(sums)
     aligned_free(scratch)
     return 0

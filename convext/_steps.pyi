@@ -13,7 +13,6 @@ class Layer:
     output_shape: tuple[int, ...]
     options: tuple[Any, ...]
     activation: int
-    covers: bool
     def __init__(
         self,
         kernels: RealArray,
@@ -23,7 +22,6 @@ class Layer:
         output_shape: tuple[int, ...],
         options: tuple[Any, ...],
         activation: int,
-        covers: bool,
     ) -> None: ...
 
 class Step:

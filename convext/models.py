@@ -585,7 +585,6 @@ class Sequential:
             assert layer.kernel is not None
             convolution = layer.resolve(shape)
             output = (layer.filters, *convolution.output_shape)
-            covers = convolution.stride == (1, 1)
             activation = ACTIVATIONS[layer.activation]
             result.append(
                 Layer(
@@ -596,7 +595,6 @@ class Sequential:
                     output,
                     convolution[:4],
                     activation,
-                    covers,
                 )
             )
             offset += _count(layer)

@@ -309,7 +309,7 @@ def conv2d_input_grad(
         algorithm,
     )
     threads = resolve_num_threads(num_threads)
-    result: RealArray = np.zeros(shape, dtype)
+    result: RealArray = np.empty(shape, dtype)
     _input_gradient.conv2d_input_grad(
         as_dtype(gradients, dtype),
         as_dtype(weights, dtype),

@@ -112,6 +112,23 @@ cdef int run_phase(
     return 0
 
 
+cdef void clear_phase(
+    const Array4 *input_grad, real *first_pixel, const Phase *rows, const Phase *columns,
+    const Geometry *geometry
+) noexcept nogil:
+    """Write zeros to the pixels of a phase that no window covers."""
+    cdef Py_ssize_t i, y, x
+    cdef real *row
+    for i in range(input_grad.n * input_grad.c):
+        for y in range(rows.count):
+            row = first_pixel + (
+                i // input_grad.c * input_grad.n_stride + i % input_grad.c * input_grad.c_stride
+                + y * geometry.stride_h * input_grad.h_stride
+            )
+            for x in range(columns.count):
+                row[x * geometry.stride_w * input_grad.w_stride] = 0
+
+
 cdef int run_row_phase(
     const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
     real *first_pixel, const Phase *rows, const Geometry *geometry, int num_threads,
@@ -128,10 +145,14 @@ cdef int run_row_phase(
             &columns, p, input_grad.w, kernels.w, geometry.stride_w, geometry.padding_left,
             geometry.dilation_w
         )
-        if status == 0 and columns.num_taps > 0:
+        if status == 0 and rows.num_taps > 0 and columns.num_taps > 0:
             status = run_phase(
                 output_grad, kernels, input_grad, first_pixel + p * input_grad.w_stride,
                 rows, &columns, geometry, num_threads, interrupt
+            )
+        elif status == 0:
+            clear_phase(
+                input_grad, first_pixel + p * input_grad.w_stride, rows, &columns, geometry
             )
         free(columns.tap)
     return status
@@ -141,7 +162,7 @@ cdef int gather(
     const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
     real *first_pixel, const Geometry *geometry, int num_threads, Interrupt *interrupt
 ) noexcept nogil:
-    """Compute the gradient; pixels that no window covers are left as they are."""
+    """Compute the gradient, phase by phase."""
     cdef Phase rows
     cdef Py_ssize_t p
     cdef int status = 0
@@ -152,7 +173,7 @@ cdef int gather(
             &rows, p, input_grad.h, kernels.h, geometry.stride_h, geometry.padding_top,
             geometry.dilation_h
         )
-        if status == 0 and rows.num_taps > 0:
+        if status == 0:
             status = run_row_phase(
                 output_grad, kernels, input_grad, first_pixel + p * input_grad.h_stride,
                 &rows, geometry, num_threads, interrupt
@@ -166,7 +187,7 @@ def conv2d_input_grad(
     tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
     int algorithm=AUTO
 ):
-    """Write the gradient with respect to the input to `input_grad`, which holds zeros.
+    """Write the gradient with respect to the input to `input_grad`.
 
     All arrays are four-dimensional, of one type, aligned; the sizes fit, and the algorithm applies.
     """

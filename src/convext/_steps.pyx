@@ -49,15 +49,14 @@ cdef class Layer:
     cdef readonly Py_ssize_t offset
     cdef readonly tuple input_shape, output_shape, options
     cdef readonly int activation
-    cdef readonly bint covers           # each input pixel lies under a window
 
     def __init__(
         self, kernels, bias, Py_ssize_t offset, tuple input_shape, tuple output_shape,
-        tuple options, int activation, bint covers
+        tuple options, int activation
     ):
         self.kernels, self.bias, self.offset = kernels, bias, offset
         self.input_shape, self.output_shape, self.options = input_shape, output_shape, options
-        self.activation, self.covers = activation, covers
+        self.activation = activation
 
 
 cdef class Workspace:
@@ -277,8 +276,6 @@ cdef class Step:
                 values[i], gradients[i], work.kernel_grads[i], *layer.options, num_threads
             )
             if i > 0:
-                if not layer.covers:
-                    gradients[i - 1].fill(0)
                 conv2d_input_grad(
                     gradients[i], layer.kernels, gradients[i - 1], *layer.options, num_threads
                 )

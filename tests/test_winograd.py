@@ -110,12 +110,14 @@ def test_winograd_agrees_with_the_definition(operation, isa, case):
     assert same_bits(actual, one)
 
 
-# (input shape, kernels): several blocks of tiles, strips across, chunks and units of kernels.
+# (input shape, kernels): several blocks of tiles, strips across, chunks and units of kernels, these
+# transformed by each thread for itself and, where they are too many, for all.
 LARGE = {
     "wide": ((1, 3, 9, 1500), (5, 3, 3, 3)),
     "many samples": ((70, 17, 6, 5), (33, 17, 3, 3)),
     "many channels": ((1, 513, 12, 14), (9, 513, 3, 3)),
     "many kernels": ((2, 10, 21, 9), (520, 10, 3, 3)),
+    "many kernels and channels": ((1, 200, 15, 22), (290, 200, 3, 3)),
     "tall": ((1, 33, 130, 7), (31, 33, 3, 3)),
     "5x5, wide": ((1, 3, 9, 700), (5, 3, 5, 5)),
     "5x5, many samples": ((30, 17, 6, 5), (33, 17, 5, 5)),

@@ -67,6 +67,7 @@ LARGE = {
     "many channels": ((1, 513, 12, 14), 9, 1),
     "many kernels": ((2, 10, 21, 9), 520, 1),
     "many kernels, several blocks": ((1, 10, 61, 70), 520, 1),
+    "many kernels and channels, one block": ((1, 150, 12, 13), 70, 1),
     "large": ((2, 35, 70, 75), 40, 1),
     "many groups": ((3, 21, 40, 50), 70, 7),
 }

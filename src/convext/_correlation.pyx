@@ -4,7 +4,7 @@ A tile is computed with vectors of pixels or with vectors of kernels, whichever 
 their elements unused.
 """
 
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport prange
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -393,7 +393,7 @@ cdef Rows rows_of_block(
 
 cdef void run_task(
     const Correlation *correlation, const real *source, const Py_ssize_t *order, Py_ssize_t task,
-    const real *bias, const Array4 *out, int thread, Interrupt *interrupt
+    const real *bias, const Array4 *out, Py_ssize_t thread, Interrupt *interrupt
 ) noexcept nogil:
     """Compute one tile of a sample for one chunk of kernels.
 
@@ -473,7 +473,7 @@ cdef void run_correlation(
     const Correlation *correlation, const real *source, const Py_ssize_t *order,
     Py_ssize_t num_samples, const real *bias, const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
-    cdef Py_ssize_t task
+    cdef Py_ssize_t task, thread
     cdef Py_ssize_t tasks = num_samples * correlation.tasks_per_sample
     cdef Shares shares
     # OpenMP takes as long for one thread as for several: longer than a small correlation.
@@ -481,10 +481,11 @@ cdef void run_correlation(
         for task in range(tasks):
             run_task(correlation, source, order, task, bias, out, 0, interrupt)
         return
-    shares = share_out(tasks, correlation.num_threads)
-    with parallel(num_threads=correlation.num_threads):
-        for _ in prange(tasks, schedule="dynamic"):
-            run_task(
-                correlation, source, order, take_task(&shares, threadid()), bias, out, threadid(),
-                interrupt
-            )
+    share_out(&shares, tasks, correlation.num_threads)
+    for thread in prange(
+        correlation.num_threads, num_threads=correlation.num_threads, schedule="static"
+    ):
+        task = take_task(&shares, thread)
+        while task >= 0:
+            run_task(correlation, source, order, task, bias, out, thread, interrupt)
+            task = take_task(&shares, thread)

@@ -5,7 +5,7 @@ that they stay in the L1 cache, and met by the kernels there. Columns that lie a
 laid out side by side.
 """
 
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport prange
 from libc.string cimport memset
 
 from convext._dispatch cimport microkernels
@@ -252,8 +252,8 @@ cdef int convolve(
 ) noexcept nogil:
     cdef Py_ssize_t tasks = plan.source.n * plan.blocks * plan.bands
     cdef Py_ssize_t size = plan.planes * plan.plane_size
-    cdef Py_ssize_t task
-    cdef Shares shares = share_out(tasks, plan.num_threads)
+    cdef Py_ssize_t task, thread
+    cdef Shares shares
     cdef real *planes = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
     if planes == NULL:
         return -1
@@ -264,11 +264,15 @@ cdef int convolve(
                 break
             convolve_task(plan, kernels, bias, out, task, planes)
     else:
-        with parallel(num_threads=plan.num_threads):
-            for _ in prange(tasks, schedule="dynamic"):
-                task = take_task(&shares, threadid())
-                if not interrupted(interrupt, threadid() == 0):
-                    convolve_task(plan, kernels, bias, out, task, planes + threadid() * size)
+        share_out(&shares, tasks, plan.num_threads)
+        for thread in prange(
+            plan.num_threads, num_threads=plan.num_threads, schedule="static"
+        ):
+            task = take_task(&shares, thread)
+            while task >= 0:
+                if not interrupted(interrupt, thread == 0):
+                    convolve_task(plan, kernels, bias, out, task, planes + thread * size)
+                task = take_task(&shares, thread)
     aligned_free(planes)
     return 0
 
@@ -371,8 +375,8 @@ cdef int differentiate(
     cdef Py_ssize_t sums = aligned_size(
         plan.planes * plan.multiplier * plan.taps_h * plan.taps_w, sizeof(double)
     )
-    cdef Py_ssize_t block
-    cdef Shares shares = share_out(plan.blocks, plan.num_threads)
+    cdef Py_ssize_t block, thread
+    cdef Shares shares
     cdef Scratch scratch, own
     scratch.planes = aligned_alloc(plan.num_threads * (planes + gradient), plan.itemsize)
     scratch.sums = <double *> aligned_alloc(plan.num_threads * sums, sizeof(double))
@@ -381,13 +385,18 @@ cdef int differentiate(
         aligned_free(scratch.sums)
         return -1
     memset(scratch.planes, 0, plan.num_threads * (planes + gradient) * sizeof(real))
-    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for _ in prange(plan.blocks, schedule="dynamic"):
-            block = take_task(&shares, threadid())
-            own = scratch_of(plan, &scratch, planes, gradient, sums, threadid())
+    share_out(&shares, plan.blocks, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        own = scratch_of(plan, &scratch, planes, gradient, sums, thread)
+        block = take_task(&shares, thread)
+        while block >= 0:
             differentiate_block(
-                plan, output_grad, block, &own, kernel_grad, interrupt, threadid() == 0
+                plan, output_grad, block, &own, kernel_grad, interrupt, thread == 0
             )
+            block = take_task(&shares, thread)
     aligned_free(scratch.planes)
     aligned_free(scratch.sums)
     return 0
@@ -395,7 +404,7 @@ cdef int differentiate(
 
 cdef inline Scratch scratch_of(
     const Depthwise *plan, const Scratch *all, Py_ssize_t planes, Py_ssize_t gradient,
-    Py_ssize_t sums, int thread
+    Py_ssize_t sums, Py_ssize_t thread
 ) noexcept nogil:
     cdef Scratch scratch
     scratch.planes = <char *> all.planes + (

@@ -42,6 +42,9 @@ cdef Py_ssize_t MAX_VALUE_BYTES = 12 * 1024 * 1024
 cdef Py_ssize_t MAX_BATCH_BYTES = 1024 * 1024
 cdef Py_ssize_t MAX_KERNEL_BYTES = 16 * 1024 * 1024
 
+# Each thread transforms all kernels for itself, unless they take more: as in _winograd.pyx.
+cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = 2 * 1024 * 1024
+
 # Transformed kernels beyond this are too much memory to keep.
 cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 
@@ -326,6 +329,16 @@ cdef void transform_kernel(
     plan.micro.fft_conjugate(plan.rows.size * plan.columns.size, to)
 
 
+cdef void transform_all_kernels(
+    const Fourier *plan, const Array4 *kernels, real *scratch, real *to
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(num_units(plan) * plan.planes):
+        transform_kernel(
+            plan, kernels, i // plan.planes, i % plan.planes, scratch, to + i * plan.value_size
+        )
+
+
 cdef int transform_kernels(
     const Fourier *plan, const Array4 *kernels, Py_ssize_t first_unit, Py_ssize_t num_units,
     Py_ssize_t first_plane, Py_ssize_t num_planes, real *to, Interrupt *interrupt
@@ -597,33 +610,63 @@ cdef void run_task(
 # ---------------------------------------------------------------- runs
 
 
-cdef int run_part(
-    const Fourier *plan, Part *part, const real *transformed, const real *bias, const Array4 *out,
-    Interrupt *interrupt
+cdef Py_ssize_t num_shares(
+    const Fourier *plan, Py_ssize_t units, Py_ssize_t groups
 ) noexcept nogil:
+    """How many tasks share the kernels of a group; each transforms the pixels anew."""
+    cdef Py_ssize_t tasks = plan.source.n * num_batches(plan) * groups
+    if plan.num_threads == 1:
+        return 1
+    return min(
+        min(plan.kernels, units), divide_up(TASKS_PER_THREAD * plan.num_threads, tasks)
+    )
+
+
+cdef inline Py_ssize_t size_of_all_kernels(const Fourier *plan) noexcept nogil:
+    """Elements of the transformed kernels."""
+    return num_units(plan) * plan.planes * plan.value_size
+
+
+cdef bint have_own_kernels(const Fourier *plan) noexcept nogil:
+    """Whether each thread transforms all kernels for itself: where it meets all, and they fit."""
+    cdef Py_ssize_t bytes = size_of_all_kernels(plan) * <Py_ssize_t> plan.itemsize
+    return (
+        plan.groups == 1 and num_shares(plan, plan.kernels, 1) == 1
+        and plan.planes <= plan.block and bytes <= MAX_OWN_KERNEL_BYTES
+    )
+
+
+cdef int run_part(
+    const Fourier *plan, const Array4 *kernels, Part *part, const real *transformed,
+    const real *bias, const Array4 *out, Interrupt *interrupt
+) noexcept nogil:
+    """Compute a part; `transformed` are its kernels, or NULL where each thread has its own."""
     cdef Py_ssize_t first_group = part.first_unit // plan.kernels
     cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
     cdef Py_ssize_t tasks = plan.source.n * num_batches(plan) * groups
-    cdef Py_ssize_t task, size = arrange(plan).size
+    cdef Py_ssize_t task, thread, size = arrange(plan).size
+    cdef Py_ssize_t stride = size + (size_of_all_kernels(plan) if transformed == NULL else 0)
     cdef Shares shares
-    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
+    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * stride, plan.itemsize)
+    cdef real *own
+    cdef const real *ready
     if scratch == NULL:
         return -1
-    # The pixels are transformed anew for each share.
-    part.shares = 1
-    if plan.num_threads > 1:
-        part.shares = min(
-            min(plan.kernels, part.last_unit - part.first_unit),
-            divide_up(TASKS_PER_THREAD * plan.num_threads, tasks)
-        )
-    shares = share_out(tasks * part.shares, plan.num_threads)
-    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for _ in prange(tasks * part.shares, schedule="dynamic"):
-            task = take_task(&shares, threadid())
-            run_task(
-                plan, part, task, transformed, bias, out, scratch + threadid() * size, interrupt,
-                threadid() == 0
-            )
+    part.shares = num_shares(plan, part.last_unit - part.first_unit, groups)
+    share_out(&shares, tasks * part.shares, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        own = scratch + thread * stride
+        ready = transformed
+        task = take_task(&shares, thread)
+        if ready == NULL and task >= 0:
+            transform_all_kernels(plan, kernels, own, own + size)
+            ready = own + size
+        while task >= 0:
+            run_task(plan, part, task, ready, bias, out, own, interrupt, thread == 0)
+            task = take_task(&shares, thread)
     aligned_free(scratch)
     return 0
 
@@ -642,7 +685,8 @@ cdef int run_kept(
     while part.first_plane < plan.planes and status == 0:
         part.last_plane = min(plan.planes, part.first_plane + plan.block)
         status = run_part(
-            plan, &part, transformed + part.first_plane * plan.value_size, bias, out, interrupt
+            plan, NULL, &part, transformed + part.first_plane * plan.value_size, bias, out,
+            interrupt
         )
         part.first_plane = part.last_plane
     return status
@@ -655,13 +699,15 @@ cdef int run(
     """Compute `out`, transforming so many kernels at a time as fit. -1 when memory runs out."""
     cdef Py_ssize_t bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
     cdef Py_ssize_t units = min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
-    cdef real *transformed = <real *> aligned_alloc(
-        units * plan.block * plan.value_size, plan.itemsize
-    )
+    cdef real *transformed = NULL
     cdef Part part
     cdef int status = 0
-    if transformed == NULL:
-        return -1
+    if not have_own_kernels(plan):
+        transformed = <real *> aligned_alloc(
+            units * plan.block * plan.value_size, plan.itemsize
+        )
+        if transformed == NULL:
+            return -1
     part.first_plane = 0
     while part.first_plane < plan.planes and status == 0:
         part.last_plane = min(plan.planes, part.first_plane + plan.block)
@@ -669,12 +715,13 @@ cdef int run(
         part.first_unit = 0
         while part.first_unit < num_units(plan) and status == 0:
             part.last_unit = min(num_units(plan), part.first_unit + units)
-            status = transform_kernels(
-                plan, kernels, part.first_unit, part.last_unit - part.first_unit,
-                part.first_plane, part.last_plane - part.first_plane, transformed, interrupt
-            )
+            if transformed != NULL:
+                status = transform_kernels(
+                    plan, kernels, part.first_unit, part.last_unit - part.first_unit,
+                    part.first_plane, part.last_plane - part.first_plane, transformed, interrupt
+                )
             if status == 0:
-                status = run_part(plan, &part, transformed, bias, out, interrupt)
+                status = run_part(plan, kernels, &part, transformed, bias, out, interrupt)
             part.first_unit = part.last_unit
         part.first_plane = part.last_plane
     aligned_free(transformed)

@@ -7,7 +7,7 @@ layout of the arrays, never on the number of threads.
 """
 
 cimport numpy as cnp
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport prange
 from libc.math cimport sqrt
 from libc.stdlib cimport free
 from libc.string cimport memset
@@ -356,7 +356,7 @@ cdef inline Py_ssize_t first_tile(
 cdef void run_part(
     const KernelGradient *gradient, const real *images, const Py_ssize_t *order,
     Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Py_ssize_t task,
-    int thread, Interrupt *interrupt
+    Py_ssize_t thread, Interrupt *interrupt
 ) noexcept nogil:
     """Sum one part of the gradient over one segment of the tiles."""
     cdef const Tiling *tiling = &gradient.tiling
@@ -437,7 +437,7 @@ cdef void run_kernel_gradient(
     cdef Py_ssize_t tasks = (
         gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments
     )
-    cdef Py_ssize_t task
+    cdef Py_ssize_t task, thread
     cdef Shares shares
     if num_samples == 0:
         memset(kernel_grad, 0, gradient.size * sizeof(real))
@@ -448,13 +448,17 @@ cdef void run_kernel_gradient(
                 gradient, images, order, num_samples, output_grad, kernel_grad, task, 0, interrupt
             )
     else:
-        shares = share_out(tasks, gradient.num_threads)
-        with parallel(num_threads=gradient.num_threads):
-            for _ in prange(tasks, schedule="dynamic"):
+        share_out(&shares, tasks, gradient.num_threads)
+        for thread in prange(
+            gradient.num_threads, num_threads=gradient.num_threads, schedule="static"
+        ):
+            task = take_task(&shares, thread)
+            while task >= 0:
                 run_part(
-                    gradient, images, order, num_samples, output_grad, kernel_grad,
-                    take_task(&shares, threadid()), threadid(), interrupt
+                    gradient, images, order, num_samples, output_grad, kernel_grad, task, thread,
+                    interrupt
                 )
+                task = take_task(&shares, thread)
     if gradient.in_one_go:
         return
     add_segments(

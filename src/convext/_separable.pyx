@@ -6,7 +6,7 @@ the caches. Kernels of one row or one column need one pass.
 
 cimport numpy as cnp
 import numpy as np
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport prange
 from libc.math cimport fabs
 from libc.string cimport memcpy, memset
 
@@ -370,21 +370,24 @@ cdef int run(
     Interrupt *interrupt
 ) noexcept nogil:
     cdef Py_ssize_t tasks = plan.source.n * plan.kernels * plan.blocks_down * plan.blocks_across
-    cdef Py_ssize_t size = arrange(plan).size, task, i
-    cdef Shares shares = share_out(tasks, plan.num_threads)
+    cdef Py_ssize_t size = arrange(plan).size, task, thread, i
+    cdef Shares shares
     cdef Py_ssize_t tap[BLOCK]
     cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
     if scratch == NULL:
         return -1
     for i in range(plan.taps_w):
         tap[i] = i
-    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for _ in prange(tasks, schedule="dynamic"):
-            task = take_task(&shares, threadid())
-            if not interrupted(interrupt, threadid() == 0):
-                compute_block(
-                    plan, factors, task, tap, bias, out, scratch + threadid() * size
-                )
+    share_out(&shares, tasks, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        task = take_task(&shares, thread)
+        while task >= 0:
+            if not interrupted(interrupt, thread == 0):
+                compute_block(plan, factors, task, tap, bias, out, scratch + thread * size)
+            task = take_task(&shares, thread)
     aligned_free(scratch)
     return 0
 

@@ -8,7 +8,7 @@ from the pixel as the tap says, and is added to it there.
 No zeros of a padding are multiplied, which for an input gradient are most of the direct way's.
 """
 
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport prange
 
 from convext._dispatch cimport microkernels
 from convext._geometry cimport Array4, Geometry, real
@@ -316,7 +316,7 @@ cdef void begin_band(
 
 cdef void run_task(
     const ShiftedSums *plan, const Memory *memory, const real *bias, const Array4 *out,
-    Py_ssize_t task, int thread, Interrupt *interrupt
+    Py_ssize_t task, Py_ssize_t thread, Interrupt *interrupt
 ) noexcept nogil:
     """Compute a band of results of a sample and group."""
     cdef Py_ssize_t band = task % plan.bands
@@ -355,18 +355,19 @@ cdef void run_tasks(
     Interrupt *interrupt
 ) noexcept nogil:
     cdef Py_ssize_t tasks = plan.source.n * plan.groups * plan.bands
-    cdef Py_ssize_t task
-    cdef Shares shares = share_out(tasks, plan.num_threads)
+    cdef Py_ssize_t task, thread
+    cdef Shares shares
     pack_weights(plan, <real *> memory.packed)
     if plan.num_threads == 1:   # as in run_correlation
         for task in range(tasks):
             run_task(plan, memory, bias, out, task, 0, interrupt)
         return
-    with parallel(num_threads=plan.num_threads):
-        for _ in prange(tasks, schedule="dynamic"):
-            run_task(
-                plan, memory, bias, out, take_task(&shares, threadid()), threadid(), interrupt
-            )
+    share_out(&shares, tasks, plan.num_threads)
+    for thread in prange(plan.num_threads, num_threads=plan.num_threads, schedule="static"):
+        task = take_task(&shares, thread)
+        while task >= 0:
+            run_task(plan, memory, bias, out, task, thread, interrupt)
+            task = take_task(&shares, thread)
 
 
 cdef int convolve_by_shifts(

@@ -31,34 +31,38 @@ cdef extern from *:
 cdef enum:
     MOST_SHARES = 64
 
-# Tasks of which each thread has a share, those that follow each other. A loop over them that is
-# scheduled dynamically takes one in each iteration: of the thread's own share, so that it works
-# where it worked the last time, which is in its caches, and not beside other threads, and then what
-# these have left.
+# Where the next task of a share stands, in a cache line of its own: a thread that takes one does
+# not wait for others.
+cdef struct Share:
+    char[64] apart
+    Py_ssize_t next
+
+# Tasks of which each thread has a share, those that follow each other: so it works where it worked
+# the last time, which is in its caches, and not beside other threads. Then it takes what these have
+# left. In `for thread in prange(num_threads, schedule="static")`, each takes tasks to the end.
 cdef struct Shares:
     Py_ssize_t tasks, count
-    Py_ssize_t[MOST_SHARES] next        # task of a share
+    Share[MOST_SHARES] share
 
 
 cdef inline Py_ssize_t first_task(const Shares *shares, Py_ssize_t share) noexcept nogil:
     return share * shares.tasks // shares.count
 
 
-cdef inline Shares share_out(Py_ssize_t tasks, int num_threads) noexcept nogil:
-    cdef Shares shares
+cdef inline void share_out(Shares *shares, Py_ssize_t tasks, int num_threads) noexcept nogil:
     cdef Py_ssize_t i
     shares.tasks = tasks
     shares.count = min(<Py_ssize_t> num_threads, <Py_ssize_t> MOST_SHARES)
     for i in range(shares.count):
-        shares.next[i] = first_task(&shares, i)
-    return shares
+        shares.share[i].next = first_task(shares, i)
 
 
+# -1: no task is left.
 cdef inline Py_ssize_t take_task(Shares *shares, Py_ssize_t thread) noexcept nogil:
     cdef Py_ssize_t i, share, task
     for i in range(shares.count):
         share = (thread + i) % shares.count
-        task = take(&shares.next[share])
+        task = take(&shares.share[share].next)
         if task < first_task(shares, share + 1):
             return task
-    return -1       # not reached: there are as many iterations as tasks
+    return -1

@@ -38,6 +38,14 @@ cdef enum:
 cdef Py_ssize_t MAX_BLOCK_BYTES = 640 * 1024
 cdef Py_ssize_t MAX_KERNEL_BYTES = 8 * 1024 * 1024
 
+# Each thread transforms all kernels for itself, unless they take more than its share of the L3
+# cache: to transform them takes less time than to read what others have transformed, and much less
+# than to write what others have read (docs/measurements.md).
+cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = 4 * 1024 * 1024
+
+# So many of them at a time, for which the pixels are transformed anew.
+cdef Py_ssize_t MAX_PART_BYTES = 2 * 1024 * 1024
+
 # Kernels are fetched for each block, which has at least so many tiles for them.
 cdef Py_ssize_t MIN_TILES = 14
 
@@ -64,9 +72,6 @@ cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
 cdef Py_ssize_t CACHE_LINE = 64
 
 NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
-
-# With a few tasks for each thread none waits long for the last one.
-cdef Py_ssize_t TASKS_PER_THREAD = 3
 
 # Taps of a part of a kernel along an axis, and of the largest kernels that are cut into parts.
 cdef Py_ssize_t PART = 3
@@ -1178,94 +1183,140 @@ cdef void sum_phases(
         add_phase(plan, i, num_strips, kernels_of(plan, unit), layout, scratch)
 
 
-cdef void run_task(
-    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t index,
-    Py_ssize_t first_unit, Py_ssize_t last_unit, const real *bias, const Array4 *out,
-    real *scratch, Interrupt *interrupt, bint may_poll
+cdef void compute_unit(
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
+    const Block *block, const real *bias, const Array4 *out, real *scratch
 ) noexcept nogil:
-    """Compute a block of tiles for some units of kernels.
+    """Compute a block of tiles, whose pixels are transformed, for a unit of kernels.
 
-    `ready` are these units, or NULL.
+    `ready` are these kernels, or NULL.
     """
     cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t first = first_strip(plan, index)
-    cdef Py_ssize_t last = first_strip(plan, index + 1)
-    cdef Block block = describe_block(plan, first, last)
-    cdef Py_ssize_t unit, group, kernel, count
-    for unit in range(first_unit, last_unit):
-        if interrupted(interrupt, may_poll):
-            return
-        group = unit // plan.group_units
-        kernel = unit % plan.group_units * plan.width
-        count = min(plan.width, plan.kernels - kernel)
-        if unit == first_unit or kernel == 0:
-            transform_block(
-                plan, group, first, last, scratch + layout.panel, scratch + layout.lines,
-                scratch + layout.values
-            )
-        begin_unit(
-            plan, last - first, group * plan.kernels + kernel, count, bias, &layout, scratch
-        )
-        if num_phases(plan) == 1:
-            sum_products(plan, kernels, ready, unit, &block, &layout, scratch)
-        else:
-            sum_phases(plan, kernels, ready, unit, last - first, &layout, scratch)
-        if ready != NULL:
-            ready += ready_size(plan)
-        finish_unit(
-            plan, &block, group * plan.kernels + kernel, count, out, &layout, scratch
-        )
+    cdef Py_ssize_t num_strips = block.last - block.first
+    cdef Py_ssize_t first = unit % plan.group_units * plan.width
+    cdef Py_ssize_t count = min(plan.width, plan.kernels - first)
+    cdef Py_ssize_t kernel = unit // plan.group_units * plan.kernels + first
+    begin_unit(plan, num_strips, kernel, count, bias, &layout, scratch)
+    if num_phases(plan) == 1:
+        sum_products(plan, kernels, ready, unit, block, &layout, scratch)
+    else:
+        sum_phases(plan, kernels, ready, unit, num_strips, &layout, scratch)
+    finish_unit(plan, block, kernel, count, out, &layout, scratch)
 
 
 # ---------------------------------------------------------------- runs
 
 
-cdef inline const real *ready_from(
-    const Winograd *plan, const real *ready, Py_ssize_t unit
+# What is computed at once: for some units of kernels all blocks. Tasks follow each other by part
+# of the units, block and unit: so a thread meets few blocks and few parts, whose pixels and kernels
+# it transforms.
+cdef struct Run:
+    Py_ssize_t first_unit, last_unit
+    Py_ssize_t parts
+    bint own            # each thread transforms the kernels for itself
+
+cdef struct Task:
+    Py_ssize_t block, unit
+
+
+cdef inline Task task_at(const Winograd *plan, const Run *run, Py_ssize_t index) noexcept nogil:
+    cdef Py_ssize_t units = run.last_unit - run.first_unit
+    # All blocks meet as many units: on average, a unit is done after so many tasks.
+    cdef Py_ssize_t part = ((index // plan.num_blocks + 1) * run.parts - 1) // units
+    cdef Py_ssize_t first = part * units // run.parts
+    cdef Py_ssize_t count = (part + 1) * units // run.parts - first
+    cdef Task task
+    index -= first * plan.num_blocks
+    task.block = index // count
+    task.unit = run.first_unit + first + index % count
+    return task
+
+
+cdef inline Py_ssize_t own_size(const Winograd *plan, const Run *run) noexcept nogil:
+    """Elements of a thread's own kernels, and a mark for each unit that is transformed."""
+    cdef Py_ssize_t units = run.last_unit - run.first_unit
+    return units * unit_size(plan) + aligned_size(units, plan.itemsize) if run.own else 0
+
+
+cdef const real *own_kernels(
+    const Winograd *plan, const Run *run, const Array4 *kernels, Py_ssize_t unit, real *taps,
+    real *own
 ) noexcept nogil:
-    if ready == NULL:
-        return NULL
-    return ready + unit * ready_size(plan)
-
-
-cdef Py_ssize_t parts_of_units(const Winograd *plan, Py_ssize_t units) noexcept nogil:
-    """Cut the units into so many parts, where blocks alone do not keep all threads busy.
-
-    The pixels are transformed anew for each part.
-    """
-    cdef Py_ssize_t threads = plan.num_threads
-    cdef Py_ssize_t most = divide_up(     # strips that a thread gets
-        divide_up(plan.num_blocks, threads) * plan.num_strips, plan.num_blocks
+    """Return the transformed kernels of a unit, from `own`; `taps` is scratch memory."""
+    cdef Py_ssize_t i = unit - run.first_unit, b
+    cdef char *is_transformed = <char *> (
+        own + (run.last_unit - run.first_unit) * unit_size(plan)
     )
-    if 20 * most * threads <= 21 * plan.num_strips:
-        return 1
-    if plan.num_blocks > 1:
-        threads *= TASKS_PER_THREAD
-    return min(units, max(<Py_ssize_t> 2, divide_up(threads, plan.num_blocks)))
+    own += i * unit_size(plan)
+    if not is_transformed[i]:
+        for b in range(plan.channel_blocks):
+            transform_piece(plan, kernels, unit, b, taps, own + b * plan.piece_size)
+        is_transformed[i] = True
+    return own
+
+
+cdef void run_tasks(
+    const Winograd *plan, const Run *run, const Array4 *kernels, const real *ready,
+    const real *bias, const Array4 *out, real *scratch, Shares *shares, Py_ssize_t thread,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Run the tasks of a thread."""
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t units = run.last_unit - run.first_unit
+    cdef Py_ssize_t index = take_task(shares, thread), group, pixels, transformed = -1
+    cdef Task task
+    cdef Block block
+    cdef const real *unit_ready = NULL
+    if run.own:
+        memset(scratch + layout.size + units * unit_size(plan), 0, units)
+    while index >= 0 and not interrupted(interrupt, thread == 0):
+        task = task_at(plan, run, index)
+        group = task.unit // plan.group_units
+        pixels = task.block * plan.groups + group
+        if pixels != transformed:
+            block = describe_block(
+                plan, first_strip(plan, task.block), first_strip(plan, task.block + 1)
+            )
+            transform_block(
+                plan, group, block.first, block.last, scratch + layout.panel,
+                scratch + layout.lines, scratch + layout.values
+            )
+            transformed = pixels
+        if run.own:
+            unit_ready = own_kernels(
+                plan, run, kernels, task.unit, scratch + layout.taps, scratch + layout.size
+            )
+        elif ready != NULL:
+            unit_ready = ready + (task.unit - run.first_unit) * ready_size(plan)
+        compute_unit(plan, kernels, unit_ready, task.unit, &block, bias, out, scratch)
+        index = take_task(shares, thread)
 
 
 cdef int run_units(
     const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t first_unit,
-    Py_ssize_t last_unit, const real *bias, const Array4 *out, Interrupt *interrupt
+    Py_ssize_t last_unit, bint own, const real *bias, const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
-    """Compute all tiles for some units: as tasks, parts of these and for each all blocks."""
+    """Compute all tiles for some units; `ready` are these, or NULL."""
     cdef Py_ssize_t units = last_unit - first_unit
-    cdef Py_ssize_t parts = parts_of_units(plan, units)
-    cdef Py_ssize_t task, part, begin, size = arrange(plan).size
-    cdef Shares shares = share_out(parts * plan.num_blocks, plan.num_threads)
+    cdef Py_ssize_t bytes = units * unit_size(plan) * <Py_ssize_t> plan.itemsize
+    cdef bint in_parts = own and plan.num_threads > 1
+    cdef Run run = Run(
+        first_unit, last_unit, min(units, divide_up(bytes, MAX_PART_BYTES)) if in_parts else 1, own
+    )
+    cdef Shares shares
+    cdef Py_ssize_t thread, size = arrange(plan).size + own_size(plan, &run)
     cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
     if scratch == NULL:
         return -1
-    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for _ in prange(parts * plan.num_blocks, schedule="dynamic"):
-            task = take_task(&shares, threadid())
-            part = task // plan.num_blocks
-            begin = part * units // parts
-            run_task(
-                plan, kernels, ready_from(plan, ready, begin), task % plan.num_blocks,
-                first_unit + begin, first_unit + (part + 1) * units // parts,
-                bias, out, scratch + threadid() * size, interrupt, threadid() == 0
-            )
+    share_out(&shares, plan.num_blocks * units, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        run_tasks(
+            plan, &run, kernels, ready, bias, out, scratch + thread * size, &shares, thread,
+            interrupt
+        )
     aligned_free(scratch)
     return 0
 
@@ -1278,24 +1329,25 @@ cdef int run(
     cdef Py_ssize_t units = num_units(plan)
     cdef Py_ssize_t unit_bytes = unit_size(plan) * <Py_ssize_t> plan.itemsize
     cdef Py_ssize_t chunk = min(units, max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // unit_bytes))
+    cdef bint own = chunk * unit_bytes <= MAX_OWN_KERNEL_BYTES
     cdef Py_ssize_t first = 0, last
     cdef int status = 0
-    cdef real *chunk_of_kernels
+    cdef real *shared = NULL
     # Used once, a piece is best transformed where it is used, in the L2 cache.
     if ready != NULL or plan.num_blocks == 1:
-        return run_units(plan, kernels, ready, 0, units, bias, out, interrupt)
-    chunk_of_kernels = <real *> aligned_alloc(chunk * unit_size(plan), plan.itemsize)
-    if chunk_of_kernels == NULL:
-        return -1
+        return run_units(plan, kernels, ready, 0, units, False, bias, out, interrupt)
+    if not own:
+        shared = <real *> aligned_alloc(chunk * unit_size(plan), plan.itemsize)
+        if shared == NULL:
+            return -1
     while first < units and status == 0:
         last = min(units, first + chunk)
-        status = make_ready(plan, kernels, first, last, chunk_of_kernels, interrupt)
+        if not own:
+            status = make_ready(plan, kernels, first, last, shared, interrupt)
         if status == 0:
-            status = run_units(
-                plan, kernels, chunk_of_kernels, first, last, bias, out, interrupt
-            )
+            status = run_units(plan, kernels, shared, first, last, own, bias, out, interrupt)
         first = last
-    aligned_free(chunk_of_kernels)
+    aligned_free(shared)
     return status
 
 

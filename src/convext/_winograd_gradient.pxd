@@ -7,12 +7,15 @@ from convext._geometry cimport Array4, Geometry
 from convext._winograd cimport Winograd
 
 cdef struct WinogradGradient:
-    Winograd pixels                 # the tiles, under all channels of a group at once
+    Winograd pixels                 # the tiles, under all channels of a group, or some, at once
     Winograd gradients              # the same tiles of output gradients
     Py_ssize_t groups
     Py_ssize_t group_units          # units of WINOGRAD_CHANNELS kernels in a group
     Py_ssize_t segments             # the blocks of tiles are summed in so many stretches
-    Py_ssize_t parts                # and the units of kernels are shared out to so many tasks
+    Py_ssize_t kernel_parts         # a segment is shared out to tasks, of some units of kernels
+    Py_ssize_t channel_parts        # and some blocks of channels each
+    Py_ssize_t first_channel        # of those of a task
+    Py_ssize_t channels             # of a group
     Py_ssize_t size                 # entries of the gradient
     Py_ssize_t sum_stride           # elements from one of the 36 values to the next
     bint in_one_go                  # all tiles make one block, whose sums are the result

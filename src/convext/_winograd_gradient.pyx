@@ -8,7 +8,7 @@ The sums of a block of tiles are transformed in the arrays' own type, and added 
 of the other blocks, in an order that depends on the shapes alone.
 """
 
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport prange
 from libc.string cimport memcpy
 
 from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
@@ -82,27 +82,31 @@ cdef bint plan_kernel_gradient(
     plan.gradients.top = plan.gradients.left = 0
     plan.groups = geometry.groups
     plan.group_units = divide_up(kernels, WINOGRAD_CHANNELS)
+    plan.channels = channels
+    plan.first_channel = 0
     plan.size = output_grad.c * channels * AREA
     plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, itemsize)
     cut_into_tasks(plan, num_threads)
     return True
 
 
+cdef inline double time_of_tile(double kernels, double channels) noexcept nogil:
+    """The time that a tile takes, in multiplications of the direct way: docs/winograd.md."""
+    return 38 * channels * kernels + 400 * channels + 320 * kernels
+
+
 cdef bint is_faster(const Winograd *tiles, Py_ssize_t kernels) noexcept nogil:
     """Whether the direct way takes longer, by a tenth at least, since it rounds less.
 
-    Times are in multiplications of the direct way, and were fitted to some hundred sizes on three
-    instruction sets and both types: docs/winograd.md.
+    Times were fitted to some hundred sizes on three instruction sets and both types.
     """
     cdef double count = <double> tiles.num_strips * tiles.strip_tiles
     # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
     cdef double whole_channels = divide_up(tiles.channels, 16) * 16
     cdef double whole_kernels = divide_up(kernels, 16) * 16
     cdef double winograd = (
-        38 * count * whole_channels * whole_kernels     # the products
-        + 400 * count * whole_channels                  # transforming the pixels,
-        + 320 * count * whole_kernels                   # the output gradients,
-        + 340 * tiles.num_blocks * whole_channels * whole_kernels   # the sums
+        count * time_of_tile(whole_kernels, whole_channels)
+        + 340 * tiles.num_blocks * whole_channels * whole_kernels   # transforming the sums
     )
     cdef double direct = (
         <double> AREA * tiles.source.n * tiles.out_h * tiles.out_w * tiles.channels * kernels
@@ -126,7 +130,29 @@ cdef void cut_into_tasks(WinogradGradient *plan, int num_threads) noexcept nogil
         <double> plan.size * tiles.source.n * tiles.out_h * tiles.out_w, units * plan.segments,
         num_threads
     )
-    plan.parts = min(units, divide_up(plan.num_threads, plan.segments))
+    share_out_segment(plan, divide_up(plan.num_threads, plan.segments))
+
+
+cdef void share_out_segment(WinogradGradient *plan, Py_ssize_t num_threads) noexcept nogil:
+    """Cut a segment into tasks for so many threads.
+
+    Pixels are transformed anew for each part of the kernels, and output gradients for each part of
+    the channels: to share them takes longer (docs/measurements.md).
+    """
+    cdef Py_ssize_t units = plan.groups * plan.group_units
+    cdef Py_ssize_t blocks = plan.pixels.channel_blocks if plan.groups == 1 else 1
+    cdef Py_ssize_t channel_parts, kernel_parts
+    cdef double time, least = -1
+    for channel_parts in range(1, min(blocks, num_threads) + 1):
+        kernel_parts = min(units, divide_up(num_threads, channel_parts))
+        time = divide_up(channel_parts * kernel_parts, num_threads) * time_of_tile(
+            divide_up(units, kernel_parts) * WINOGRAD_CHANNELS,
+            divide_up(blocks, channel_parts) * WINOGRAD_CHANNELS
+        )
+        if least < 0 or time < least:
+            least = time
+            plan.kernel_parts = kernel_parts
+            plan.channel_parts = channel_parts
 
 
 cdef void describe_tiles(
@@ -234,7 +260,7 @@ cdef void finish(
 ) noexcept nogil:
     """Transform sums to taps, and store or add them."""
     cdef const Winograd *tiles = &plan.pixels
-    cdef Py_ssize_t first = (kernel * tiles.channels + channel) * AREA
+    cdef Py_ssize_t first = (kernel * plan.channels + plan.first_channel + channel) * AREA
     cdef Py_ssize_t count = kernels * WINOGRAD_CHANNELS
     cdef real *row = scratch + layout.rows
     cdef Py_ssize_t i
@@ -253,13 +279,13 @@ cdef void finish(
         else:
             for i in range(channels * AREA):
                 target.sums[first + i] += row[i]
-        first += tiles.channels * AREA
+        first += plan.channels * AREA
         row += WINOGRAD_CHANNELS * AREA
 
 
 cdef void add_unit(
     const WinogradGradient *plan, Py_ssize_t first, Py_ssize_t last, Py_ssize_t unit,
-    const Scratch *layout, const real *pixels, real *scratch, const Target *target
+    const Scratch *layout, real *scratch, const Target *target
 ) noexcept nogil:
     """Add up the strips first <= strip < last, of transformed pixels, for a unit of kernels."""
     cdef const Winograd *tiles = &plan.pixels
@@ -275,7 +301,7 @@ cdef void add_unit(
         channels = min(WINOGRAD_CHANNELS, tiles.channels - b * WINOGRAD_CHANNELS)
         tiles.micro.winograd_gradient_products(
             (last - first) * tiles.strip_tiles, kernels, channels, scratch + layout.gradients,
-            pixels + b * tiles.value_size, tiles.value_stride,
+            scratch + layout.pixels + b * tiles.value_size, tiles.value_stride,
             scratch + layout.sums, plan.sum_stride
         )
         finish(plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, target)
@@ -302,9 +328,27 @@ cdef void run_task(
                     tiles, unit // plan.group_units, first, last, scratch + layout.panel,
                     <real *> NULL, scratch + layout.pixels
                 )
-            add_unit(
-                plan, first, last, unit, &layout, scratch + layout.pixels, scratch, &target
-            )
+            add_unit(plan, first, last, unit, &layout, scratch, &target)
+
+
+cdef WinogradGradient part_of_channels(
+    const WinogradGradient *plan, Py_ssize_t part
+) noexcept nogil:
+    """The plan for some of the channels; the last part is the largest."""
+    cdef WinogradGradient plan_of_part = plan[0]
+    cdef Winograd *tiles = &plan_of_part.pixels
+    cdef Py_ssize_t first = part * plan.pixels.channel_blocks // plan.channel_parts
+    cdef Py_ssize_t last = (part + 1) * plan.pixels.channel_blocks // plan.channel_parts
+    if plan.channel_parts == 1:
+        return plan_of_part
+    plan_of_part.first_channel = first * WINOGRAD_CHANNELS
+    tiles.channel_blocks = last - first
+    tiles.channels = min(last * WINOGRAD_CHANNELS, plan.channels) - plan_of_part.first_channel
+    tiles.source_channels = tiles.channels
+    tiles.source.data = <char *> tiles.source.data + (
+        plan_of_part.first_channel * tiles.source.c_stride * <Py_ssize_t> tiles.itemsize
+    )
+    return plan_of_part
 
 
 cdef void run_tasks(
@@ -312,60 +356,31 @@ cdef void run_tasks(
     Interrupt *interrupt
 ) noexcept nogil:
     cdef Py_ssize_t units = plan.groups * plan.group_units
-    cdef Py_ssize_t size = arrange(plan).size
-    cdef Py_ssize_t task, segment, part
-    cdef Shares shares = share_out(plan.segments * plan.parts, plan.num_threads)
-    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for _ in prange(plan.segments * plan.parts, schedule="dynamic"):
-            task = take_task(&shares, threadid())
-            segment = task // plan.parts
-            part = task % plan.parts
+    cdef Py_ssize_t parts = plan.kernel_parts * plan.channel_parts
+    cdef Py_ssize_t size = scratch_size(plan), task, thread, part
+    cdef WinogradGradient plan_of_part
+    cdef Shares shares
+    share_out(&shares, plan.segments * parts, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        task = take_task(&shares, thread)
+        while task >= 0:
+            plan_of_part = part_of_channels(plan, task % plan.channel_parts)
+            part = task % parts // plan.channel_parts
             run_task(
-                plan, segment, part * units // plan.parts, (part + 1) * units // plan.parts,
-                scratch + threadid() * size, kernel_grad, sums, interrupt, threadid() == 0
+                &plan_of_part, task // parts, part * units // plan.kernel_parts,
+                (part + 1) * units // plan.kernel_parts, scratch + thread * size, kernel_grad,
+                sums, interrupt, thread == 0
             )
+            task = take_task(&shares, thread)
 
 
-cdef bint worth_sharing(const WinogradGradient *plan) noexcept nogil:
-    """Whether threads that have the same pixels should each transform some of them.
-
-    With fewer units each takes as long to fetch the others' from their caches.
-    """
-    return (
-        plan.num_threads > 1 and plan.groups == 1 and plan.segments == 1
-        and plan.group_units >= 2 * plan.num_threads
-    )
-
-
-cdef void run_block_together(
-    const WinogradGradient *plan, Py_ssize_t block, real *scratch, real *kernel_grad,
-    double *sums, Interrupt *interrupt
-) noexcept nogil:
-    """Let each thread transform some pixels of a block, and then add up some units of kernels.
-
-    There is one segment.
-    """
-    cdef const Winograd *tiles = &plan.pixels
-    cdef Scratch layout = arrange(plan)
-    cdef Target target = target_of(plan, 0, block, kernel_grad, sums)
-    cdef Py_ssize_t first = first_strip(tiles, block)
-    cdef Py_ssize_t strips = first_strip(tiles, block + 1) - first
-    cdef Py_ssize_t share, begin, unit
-    cdef real *pixels = scratch + layout.pixels
-    with parallel(num_threads=plan.num_threads):
-        for share in prange(plan.num_threads, schedule="static"):
-            begin = share * strips // plan.num_threads
-            transform_block(
-                tiles, 0, first + begin, first + (share + 1) * strips // plan.num_threads,
-                scratch + threadid() * layout.size + layout.panel, <real *> NULL,
-                pixels + begin * tiles.strip_tiles * WINOGRAD_CHANNELS
-            )
-        for unit in prange(plan.group_units, schedule="dynamic"):
-            if not interrupted(interrupt, threadid() == 0):
-                add_unit(
-                    plan, first, first + strips, unit, &layout, pixels,
-                    scratch + threadid() * layout.size, &target
-                )
+cdef Py_ssize_t scratch_size(const WinogradGradient *plan) noexcept nogil:
+    """Elements of the scratch memory of a thread."""
+    cdef WinogradGradient largest = part_of_channels(plan, plan.channel_parts - 1)
+    return arrange(&largest).size
 
 
 cdef int run(
@@ -373,10 +388,9 @@ cdef int run(
 ) noexcept nogil:
     """Compute the gradient. -1 when memory runs out."""
     cdef real *scratch = <real *> aligned_alloc(
-        plan.num_threads * arrange(plan).size, plan.pixels.itemsize
+        plan.num_threads * scratch_size(plan), plan.pixels.itemsize
     )
     cdef double *sums = NULL
-    cdef Py_ssize_t block
     if scratch == NULL:
         return -1
     if not plan.in_one_go:
@@ -384,11 +398,7 @@ cdef int run(
         if sums == NULL:
             aligned_free(scratch)
             return -1
-    if worth_sharing(plan):
-        for block in range(plan.pixels.num_blocks):
-            run_block_together(plan, block, scratch, kernel_grad, sums, interrupt)
-    else:
-        run_tasks(plan, scratch, kernel_grad, sums, interrupt)
+    run_tasks(plan, scratch, kernel_grad, sums, interrupt)
     if sums != NULL:
         add_segments(sums, plan.segments, plan.size, kernel_grad, plan.num_threads)
     aligned_free(sums)

@@ -31,10 +31,13 @@ from .shapes import REFERENCE
 MIN_FLOPS = 1e8
 CALLS_OF_A_TURN = 8
 
+# The environment variable that names the CPUs of OpenMP's threads, once these are bound to them.
+PINNED_CPUS = "CONVEXT_BENCHMARK_CPUS"
+
 
 def main():
     """Print a line for each shape and operation, and the geometric means."""
-    if "OMP_PLACES" not in os.environ:
+    if PINNED_CPUS not in os.environ:
         sys.exit(run_with_pinned_threads())
     cpus = len(cpus_of_threads())
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -46,6 +49,8 @@ def main():
     )
     arguments = parser.parse_args()
     counts = [n for n in arguments.threads if n > 1]
+    if max([1, *counts]) > cpus:
+        parser.error(f"--threads {max(counts)}: there are {cpus} CPUs")
     cases = [
         case for case in REFERENCE if case.flops >= MIN_FLOPS and case.matches(arguments.shapes)
     ]
@@ -73,17 +78,19 @@ def main():
 
 def run_with_pinned_threads():
     """Run this once more, with each thread of OpenMP on a CPU, and return the exit status."""
-    places = ",".join(f"{{{cpu}}}" for cpu in sorted(os.sched_getaffinity(0)))
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:]],
-        env=os.environ | {"OMP_PROC_BIND": "true", "OMP_PLACES": places},
-        check=False,
-    ).returncode
+    cpus = sorted(os.sched_getaffinity(0))
+    binding = {
+        "OMP_PROC_BIND": "true",
+        "OMP_PLACES": ",".join(f"{{{cpu}}}" for cpu in cpus),
+        PINNED_CPUS: " ".join(map(str, cpus)),
+    }
+    command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:]]
+    return subprocess.run(command, env=os.environ | binding, check=False).returncode
 
 
 def cpus_of_threads():
     """Return the CPU of each thread of OpenMP."""
-    return [int(place.strip("{}")) for place in os.environ["OMP_PLACES"].split(",")]
+    return [int(cpu) for cpu in os.environ[PINNED_CPUS].split()]
 
 
 def powers_of_two(most):
@@ -108,11 +115,11 @@ class Entry:
 
     def take_turns(self, counts):
         """Measure everything once."""
+        self.times.append(turn(self.functions[0], 1))
         for n in counts:
             alone = turn(self.functions[0], 1)
             together = turn(self.functions[0], n)
             side_by_side = turns_side_by_side(self.functions[:n])
-            self.times.append(alone)
             self.speedups.setdefault(n, []).append(alone / together)
             self.ceilings.setdefault(n, []).append(sum(alone / t for t in side_by_side))
 

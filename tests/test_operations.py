@@ -886,6 +886,8 @@ NAN_IN_FREE_MEMORY = """
         ((1, 1, 120, 130), (2, 1, 5, 5), {"padding": 2}),
         ((1, 3, 101, 99), (5, 3, 3, 3), {"stride": 2, "padding": 1}),
         ((1, 6, 61, 57), (3, 6, 3, 3), {"dilation": 2, "padding": 2}),
+        ((1, 9, 60, 59), (7, 9, 1, 2), {"stride": 3}),
+        ((1, 9, 60, 59), (7, 9, 3, 3), {"stride": 2, "dilation": 2}),
     )
 
     def leave_nan_in_free_memory():

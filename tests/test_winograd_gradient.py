@@ -67,7 +67,7 @@ LARGE = {
     "many channels": ((1, 513, 12, 14), 9, 1),
     "many kernels": ((2, 10, 21, 9), 520, 1),
     "many kernels, several blocks": ((1, 10, 61, 70), 520, 1),
-    "many kernels and channels, one block": ((1, 150, 12, 13), 70, 1),
+    "many kernels and channels, one block": ((1, 150, 12, 13), 130, 1),
     "large": ((2, 35, 70, 75), 40, 1),
     "many groups": ((3, 21, 40, 50), 70, 7),
 }
@@ -81,12 +81,12 @@ def test_winograd_agrees_with_float64_on_larger_arrays(isa, name, dtype):
     x = rng.standard_normal(input_shape).astype(dtype)
     g = rng.standard_normal((input_shape[0], kernels, *input_shape[2:])).astype(dtype)
     expected = reference.conv2d_kernel_grad(x, g, (3, 3), padding=1, groups=groups)
-    one, two, five = (by_winograd(x, g, padding=1, groups=groups, num_threads=n) for n in (1, 2, 5))
+    one, *more = (by_winograd(x, g, padding=1, groups=groups, num_threads=n) for n in (1, 2, 4, 5))
     # Errors grow like the standard deviation of the sums, which is this, not like their size.
     deviation = np.sqrt(g[:, 0].size)
     assert np.abs(one - expected).max() <= 50 * np.finfo(dtype).eps * deviation
-    assert same_bits(one, two)
-    assert same_bits(one, five)
+    for other in more:
+        assert same_bits(one, other)
 
 
 # name: (input shape, the largest error allowed, as many times that of the direct algorithm)

@@ -112,21 +112,32 @@ cdef int run_phase(
     return 0
 
 
-cdef void clear_phase(
-    const Array4 *input_grad, real *first_pixel, const Phase *rows, const Phase *columns,
-    const Geometry *geometry
+cdef bint has_gaps(
+    Py_ssize_t input_size, Py_ssize_t kernel_size, Py_ssize_t stride, Py_ssize_t padding,
+    Py_ssize_t dilation
 ) noexcept nogil:
-    """Write zeros to the pixels of a phase that no window covers."""
+    """Whether some pixels along an axis meet no tap, wherever the window is."""
+    cdef Py_ssize_t p, i, taps
+    for p in range(min(stride, input_size)):
+        taps = 0
+        for i in range(kernel_size):
+            taps += (p + padding - i * dilation) % stride == 0
+        if taps == 0:
+            return True
+    return False
+
+
+cdef void clear(const Array4 *array, real *data) noexcept nogil:
+    """Write zeros to all of an array."""
     cdef Py_ssize_t i, y, x
     cdef real *row
-    for i in range(input_grad.n * input_grad.c):
-        for y in range(rows.count):
-            row = first_pixel + (
-                i // input_grad.c * input_grad.n_stride + i % input_grad.c * input_grad.c_stride
-                + y * geometry.stride_h * input_grad.h_stride
+    for i in range(array.n * array.c):
+        for y in range(array.h):
+            row = data + (
+                i // array.c * array.n_stride + i % array.c * array.c_stride + y * array.h_stride
             )
-            for x in range(columns.count):
-                row[x * geometry.stride_w * input_grad.w_stride] = 0
+            for x in range(array.w):
+                row[x * array.w_stride] = 0
 
 
 cdef int run_row_phase(
@@ -145,14 +156,10 @@ cdef int run_row_phase(
             &columns, p, input_grad.w, kernels.w, geometry.stride_w, geometry.padding_left,
             geometry.dilation_w
         )
-        if status == 0 and rows.num_taps > 0 and columns.num_taps > 0:
+        if status == 0 and columns.num_taps > 0:
             status = run_phase(
                 output_grad, kernels, input_grad, first_pixel + p * input_grad.w_stride,
                 rows, &columns, geometry, num_threads, interrupt
-            )
-        elif status == 0:
-            clear_phase(
-                input_grad, first_pixel + p * input_grad.w_stride, rows, &columns, geometry
             )
         free(columns.tap)
     return status
@@ -162,10 +169,16 @@ cdef int gather(
     const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
     real *first_pixel, const Geometry *geometry, int num_threads, Interrupt *interrupt
 ) noexcept nogil:
-    """Compute the gradient, phase by phase."""
+    """Compute the gradient, phase by phase. Pixels that no window covers are zero."""
     cdef Phase rows
     cdef Py_ssize_t p
     cdef int status = 0
+    if has_gaps(
+        input_grad.h, kernels.h, geometry.stride_h, geometry.padding_top, geometry.dilation_h
+    ) or has_gaps(
+        input_grad.w, kernels.w, geometry.stride_w, geometry.padding_left, geometry.dilation_w
+    ):
+        clear(input_grad, first_pixel)
     for p in range(min(geometry.stride_h, input_grad.h)):
         if status == -1 or interrupted(interrupt, True):
             break
@@ -173,7 +186,7 @@ cdef int gather(
             &rows, p, input_grad.h, kernels.h, geometry.stride_h, geometry.padding_top,
             geometry.dilation_h
         )
-        if status == 0:
+        if status == 0 and rows.num_taps > 0:
             status = run_row_phase(
                 output_grad, kernels, input_grad, first_pixel + p * input_grad.h_stride,
                 &rows, geometry, num_threads, interrupt

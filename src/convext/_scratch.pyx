@@ -4,6 +4,8 @@ The system hands out large blocks as pages that are zeroed one by one when they 
 which can take longer than the work in them. So the last few blocks are kept for the next call.
 """
 
+import os
+
 cdef extern from *:
     """
     #include <stdint.h>
@@ -13,8 +15,17 @@ cdef extern from *:
         ALIGNMENT = 64,             /* a cache line, and the widest vector */
         KEPT_BLOCKS = 4,
         MIN_KEPT_BYTES = 1 << 16,   /* the allocator keeps smaller ones itself */
-        MAX_KEPT_BYTES = 24 << 20   /* of all kept blocks together */
     };
+
+    /* Of all kept blocks together; each thread may need some MiB. */
+    static size_t max_kept_bytes = 24 << 20;
+
+    static void keep_for_cpus(size_t cpus)
+    {
+        const size_t bytes = cpus * (8 << 20);
+        if (bytes > max_kept_bytes)
+            max_kept_bytes = bytes;
+    }
 
     /* Lies before each block. */
     typedef union {
@@ -67,7 +78,7 @@ cdef extern from *:
         if (memory == NULL)
             return;
         header *block = (header *)memory - 1;
-        if (block->bytes < MIN_KEPT_BYTES || block->bytes > MAX_KEPT_BYTES) {
+        if (block->bytes < MIN_KEPT_BYTES || block->bytes > max_kept_bytes) {
             free(block);
             return;
         }
@@ -76,13 +87,17 @@ cdef extern from *:
             i++;
         keep(i, block);
         for (i = 0; i < KEPT_BLOCKS
-             && __atomic_load_n(&kept_bytes, __ATOMIC_RELAXED) > MAX_KEPT_BYTES; i++)
+             && __atomic_load_n(&kept_bytes, __ATOMIC_RELAXED) > max_kept_bytes; i++)
             free(take(i));
     }
     """
     const Py_ssize_t ALIGNMENT
     void *allocate(size_t count, size_t itemsize) noexcept nogil
     void release(void *memory) noexcept nogil
+    void keep_for_cpus(size_t cpus) noexcept nogil
+
+
+keep_for_cpus(os.cpu_count() or 1)
 
 
 cdef void *aligned_alloc(Py_ssize_t count, size_t itemsize) noexcept nogil:

@@ -77,7 +77,7 @@ cdef class Workspace:
         self.outputs = [np.empty((samples, *layer.output_shape), dtype) for layer in layers]
         largest = max([output.size for output in self.outputs[:len(layers) - 1]],
                       default=0)
-        self.input_grads = (np.zeros(largest, dtype), np.zeros(largest, dtype))
+        self.input_grads = (np.empty(largest, dtype), np.empty(largest, dtype))
         self.weight_grad = np.empty(num_weights, dtype)
         self.kernel_grads = []
         self.bias_grads = []

@@ -39,7 +39,8 @@ cdef struct Share:
 
 # Tasks of which each thread has a share, those that follow each other: so it works where it worked
 # the last time, which is in its caches, and not beside other threads. Then it takes what these have
-# left. In `for thread in prange(num_threads, schedule="static")`, each takes tasks to the end.
+# left. In `for thread in prange(num_threads, schedule="static")`, each takes tasks while there are
+# any.
 cdef struct Shares:
     Py_ssize_t tasks, count
     Share[MOST_SHARES] share

@@ -1235,7 +1235,8 @@ cdef inline Task task_at(const Winograd *plan, const Run *run, Py_ssize_t index)
 cdef inline Py_ssize_t own_size(const Winograd *plan, const Run *run) noexcept nogil:
     """Elements of a thread's own kernels, and a mark for each unit that is transformed."""
     cdef Py_ssize_t units = run.last_unit - run.first_unit
-    return units * unit_size(plan) + aligned_size(units, plan.itemsize) if run.own else 0
+    cdef Py_ssize_t marks = divide_up(units, plan.itemsize)
+    return units * unit_size(plan) + aligned_size(marks, plan.itemsize) if run.own else 0
 
 
 cdef const real *own_kernels(
@@ -1329,23 +1330,22 @@ cdef int run(
     cdef Py_ssize_t units = num_units(plan)
     cdef Py_ssize_t unit_bytes = unit_size(plan) * <Py_ssize_t> plan.itemsize
     cdef Py_ssize_t chunk = min(units, max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // unit_bytes))
-    cdef bint own = chunk * unit_bytes <= MAX_OWN_KERNEL_BYTES
     cdef Py_ssize_t first = 0, last
     cdef int status = 0
-    cdef real *shared = NULL
+    cdef real *shared
     # Used once, a piece is best transformed where it is used, in the L2 cache.
     if ready != NULL or plan.num_blocks == 1:
         return run_units(plan, kernels, ready, 0, units, False, bias, out, interrupt)
-    if not own:
-        shared = <real *> aligned_alloc(chunk * unit_size(plan), plan.itemsize)
-        if shared == NULL:
-            return -1
+    if units * unit_bytes <= MAX_OWN_KERNEL_BYTES:
+        return run_units(plan, kernels, NULL, 0, units, True, bias, out, interrupt)
+    shared = <real *> aligned_alloc(chunk * unit_size(plan), plan.itemsize)
+    if shared == NULL:
+        return -1
     while first < units and status == 0:
         last = min(units, first + chunk)
-        if not own:
-            status = make_ready(plan, kernels, first, last, shared, interrupt)
+        status = make_ready(plan, kernels, first, last, shared, interrupt)
         if status == 0:
-            status = run_units(plan, kernels, shared, first, last, own, bias, out, interrupt)
+            status = run_units(plan, kernels, shared, first, last, False, bias, out, interrupt)
         first = last
     aligned_free(shared)
     return status

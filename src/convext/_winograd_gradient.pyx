@@ -121,14 +121,15 @@ cdef void cut_into_tasks(WinogradGradient *plan, int num_threads) noexcept nogil
     """Cut the work into tasks: segments by the sizes alone, since their sums are added up."""
     cdef const Winograd *tiles = &plan.pixels
     cdef Py_ssize_t units = plan.groups * plan.group_units
+    cdef Py_ssize_t blocks = tiles.channel_blocks if plan.groups == 1 else 1
     plan.in_one_go = tiles.num_blocks == 1
     plan.segments = max(1, min(
         min(tiles.num_blocks, divide_up(ENOUGH_TASKS, units)),
         MAX_SUM_BYTES // (plan.size * <Py_ssize_t> sizeof(double))
     ))
     plan.num_threads = threads_for(
-        <double> plan.size * tiles.source.n * tiles.out_h * tiles.out_w, units * plan.segments,
-        num_threads
+        <double> plan.size * tiles.source.n * tiles.out_h * tiles.out_w,
+        units * blocks * plan.segments, num_threads
     )
     share_out_segment(plan, divide_up(plan.num_threads, plan.segments))
 

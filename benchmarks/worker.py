@@ -6,7 +6,9 @@ well, and the result or a message. The libraries' own messages go nowhere.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import signal
 import sys
 import time
@@ -38,8 +40,12 @@ class Server:
         return list(self.functions)
 
     def compute(self, operation):
-        """Return the result."""
-        return np.asarray(self.functions[operation]())
+        """Return the result, and settle the threads that work on it."""
+        function = self.functions[operation]
+        result = np.asarray(function())
+        if self.settings.threads > 1 and hasattr(os, "sched_setaffinity"):
+            settle_threads(function)
+        return result
 
     def times(self, operation, seconds):
         """Return the times of as many calls as there are in so many seconds, but of one at least.
@@ -54,6 +60,36 @@ class Server:
             function()
             times.append(clock() - start)
         return times[1:]
+
+
+SECONDS_TO_SETTLE = 0.03
+
+
+def settle_threads(function):
+    """Give each of the threads that `function` keeps busiest a CPU of its own.
+
+    A system may let threads that begin together wait on one CPU for a while.
+    """
+    cpus = set().union(*(os.sched_getaffinity(thread) for thread in cpu_times()))
+    for thread in cpu_times():
+        os.sched_setaffinity(thread, cpus)
+    before = cpu_times()
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < SECONDS_TO_SETTLE:
+        function()
+    worked = {thread: seconds - before.get(thread, 0) for thread, seconds in cpu_times().items()}
+    for thread, cpu in zip(sorted(worked, key=worked.get, reverse=True), cpus, strict=False):
+        os.sched_setaffinity(thread, {cpu})
+
+
+def cpu_times():
+    """Return how many seconds each thread of this process has worked, by its number."""
+    times = {}
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with contextlib.suppress(OSError):  # a thread may have ended meanwhile
+            # The number of a thread's clock is made of its own: see pthread_getcpuclockid(3).
+            times[thread] = time.clock_gettime(~thread << 3 | 6)
+    return times
 
 
 def main(connection):

@@ -70,16 +70,29 @@ def settle_threads(function):
 
     A system may let threads that begin together wait on one CPU for a while.
     """
-    cpus = set().union(*(os.sched_getaffinity(thread) for thread in cpu_times()))
+    cpus = set().union(*(affinity(thread) for thread in cpu_times()))
     for thread in cpu_times():
-        os.sched_setaffinity(thread, cpus)
+        bind(thread, cpus)
     before = cpu_times()
     begin = time.perf_counter()
     while time.perf_counter() - begin < SECONDS_TO_SETTLE:
         function()
     worked = {thread: seconds - before.get(thread, 0) for thread, seconds in cpu_times().items()}
     for thread, cpu in zip(sorted(worked, key=worked.get, reverse=True), cpus, strict=False):
-        os.sched_setaffinity(thread, {cpu})
+        bind(thread, {cpu})
+
+
+def affinity(thread):
+    """Return the CPUs that a thread may use; none if it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        return os.sched_getaffinity(thread)
+    return set()
+
+
+def bind(thread, cpus):
+    """Let a thread use these CPUs alone, if it has not ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setaffinity(thread, cpus)
 
 
 def cpu_times():

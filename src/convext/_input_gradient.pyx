@@ -9,6 +9,7 @@ its results lie `stride` pixels apart.
 
 cimport numpy as cnp
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
@@ -136,6 +137,9 @@ cdef void clear(const Array4 *array, real *data) noexcept nogil:
             row = data + (
                 i // array.c * array.n_stride + i % array.c * array.c_stride + y * array.h_stride
             )
+            if array.w_stride == 1:
+                memset(row, 0, array.w * sizeof(real))
+                continue
             for x in range(array.w):
                 row[x * array.w_stride] = 0
 

@@ -15,7 +15,6 @@ a CPU of its own, since a system may let threads that begin together wait on one
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import subprocess
@@ -71,8 +70,8 @@ def main():
         print(f"{entry.case.name:<36}{entry.name:<18}{entry.microseconds():12.0f}", end="")
         print(*(f"{entry.speedup(n):7.2f}{entry.ceiling(n):6.2f}" for n in counts))
     for n in counts:
-        speedup = geometric_mean(entry.speedup(n) for entry in entries)
-        ceiling = geometric_mean(entry.ceiling(n) for entry in entries)
+        speedup = statistics.geometric_mean(entry.speedup(n) for entry in entries)
+        ceiling = statistics.geometric_mean(entry.ceiling(n) for entry in entries)
         print(f"{n} threads: geometric mean {speedup:.2f} of {ceiling:.2f}")
 
 
@@ -96,11 +95,6 @@ def cpus_of_threads():
 def powers_of_two(most):
     """Return 1, 2, 4, ... up to `most`."""
     return [2**i for i in range(most.bit_length()) if 2**i <= most]
-
-
-def geometric_mean(values):
-    """Return the geometric mean of positive values."""
-    return math.exp(statistics.fmean(map(math.log, values)))
 
 
 class Entry:

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from . import peak, report, shapes
-from .libraries import ENGINES, OPERATIONS, PEERS, Settings
+from .libraries import BEFORE, ENGINES, OPERATIONS, PEERS, Settings
 from .processes import Library, LibraryError
 from .reference import TOLERANCES, error_of, expected
 from .report import Entry, Failure
@@ -37,6 +37,8 @@ def main():
     # As Ctrl-C does, so that the processes are ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     settings = Settings(arguments.dtype, arguments.threads, arguments.algorithm)
+    if arguments.before:
+        os.environ[BEFORE] = str(arguments.before.absolute())
     libraries = [
         Library(name, settings, arguments.python.get(name, sys.executable))
         for name in ["peak", "convext", *selected_peers(arguments)]
@@ -183,6 +185,8 @@ def command_line():
     parser = argument_parser()
     arguments = parser.parse_args()
     arguments.python = dict(arguments.python)
+    if arguments.before:
+        arguments.peers = ["convext_before"]
     arguments.cases = [case for case in shapes.CASES if any(map(case.matches, arguments.shapes))]
     check(parser, arguments)
     return arguments
@@ -231,6 +235,12 @@ def argument_parser():
         help=f"of {', '.join(PEERS)} (default: all that are installed)",
     )
     parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="FOLDER",
+        help="a checkout of an earlier commit, built in place: convext as it was is the only peer",
+    )
+    parser.add_argument(
         "--python",
         nargs="+",
         type=name_and_path,
@@ -270,6 +280,8 @@ def check(parser, arguments):
         parser.error(f"--seconds must be positive, got {arguments.seconds}")
     if not arguments.cases:
         parser.error(f"no shape's name has any of {arguments.shapes}")
+    if arguments.before and not any(arguments.before.glob("convext/_dispatch*")):
+        parser.error(f"{arguments.before} has no convext that was built in place")
     if not selected_peers(arguments):
         parser.error(
             f"{', '.join(arguments.peers)}: only for the operation 'prepared forward' in float32"

@@ -32,7 +32,14 @@ ENGINES = {
 }
 
 PEERS = PER_CALL | ENGINES
-TITLES = PEERS | {"convext": "convext", "peak": "FMA peak"}
+TITLES = PEERS | {
+    "convext": "convext",
+    "convext_before": "convext before",
+    "peak": "FMA peak",
+}
+
+# Where `convext_before` finds an earlier convext, built in place.
+BEFORE = "CONVEXT_BEFORE"
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,31 @@ def test_the_textbook_program_has_the_textbook_losses(isa):
     assert kernels.dtype == np.float64
 
 
+def test_small_samples_agree_with_plain_loops_whatever_the_shape(isa):
+    """Kernels and channels below, at and above whole vectors, and windows up to 7x7.
+
+    Samples of this size are taken in one go, whichever way their gradient would go otherwise.
+    """
+    rng = np.random.default_rng(17)
+    for _ in range(60):
+        channels, num_kernels = rng.integers(1, 4), rng.choice([1, 3, 4, 7, 8, 9, 14, 16, 17, 33])
+        kernel_shape = rng.integers(1, 8, 2)
+        height, width = kernel_shape + rng.integers(0, 22, 2)
+        samples, batch_size = rng.integers(1, 6), int(rng.integers(1, 4))
+        dtype, precision = [(np.float32, 2e-4), (np.float64, 1e-11)][rng.integers(2)]
+        inputs = rng.standard_normal((samples, channels, height, width)).astype(dtype)
+        start = rng.standard_normal((num_kernels, channels, *kernel_shape)).astype(dtype)
+        output_shape = reference.conv2d(inputs[:1], start).shape[1:]
+        targets = rng.standard_normal((samples, *output_shape)).astype(dtype)
+        expected, losses = plain_training(inputs, targets, start, [0.01] * 3, batch_size)
+        kernels, history = train(
+            inputs, targets, num_kernels, tuple(kernel_shape), 0.01, 3,
+            kernels=start, batch_size=batch_size, method="direct",
+        )  # fmt: skip
+        np.testing.assert_allclose(history.loss, losses, rtol=precision)
+        np.testing.assert_allclose(kernels, expected, rtol=precision, atol=precision)
+
+
 def test_the_textbook_program_agrees_with_plain_loops():
     inputs, targets, start = textbook_data()
     kernels, history = train(inputs, targets, 2, (2, 2), 0.1, 3, kernels=start)

@@ -2,10 +2,13 @@ from convext._geometry cimport Array4, real
 from convext._kernel_gradient cimport KernelGradient, Part
 from convext._tile cimport Tile
 
-# Elements of scratch memory that a thread needs for parts of `kernels` kernels.
-cdef Py_ssize_t dots_scratch_size(
-    const KernelGradient *gradient, Py_ssize_t kernels
-) noexcept nogil
+# The scratch memory of a thread: the pixels of a tile, as lay_out has them; a row of output
+# gradients, gradient.row_size elements, for each kernel; a spare one.
+cdef struct DotsScratch:
+    Py_ssize_t rows, spare, end     # where each begins
+
+# For `kernels` kernels. Whoever adds dots gets the size and the places from here.
+cdef DotsScratch arrange_dots(const KernelGradient *gradient, Py_ssize_t kernels) noexcept nogil
 
 # Add a tile of images[image] to a part of the gradient. `output_grad` is where the output gradients
 # of the part's first kernel start.

@@ -14,12 +14,12 @@ from convext._tasks cimport divide_up
 from convext._tile cimport Tile, lay_out, packed_size
 
 
-cdef Py_ssize_t dots_scratch_size(
-    const KernelGradient *gradient, Py_ssize_t kernels
-) noexcept nogil:
-    cdef int lanes = gradient.micro.lanes
-    # The pixels, a row for each kernel, and a spare one.
-    return packed_size(&gradient.tiling, lanes) + (kernels + 1) * gradient.row_size
+cdef DotsScratch arrange_dots(const KernelGradient *gradient, Py_ssize_t kernels) noexcept nogil:
+    cdef DotsScratch scratch
+    scratch.rows = packed_size(&gradient.tiling, gradient.micro.lanes)
+    scratch.spare = scratch.rows + kernels * gradient.row_size
+    scratch.end = scratch.spare + gradient.row_size
+    return scratch
 
 
 cdef void lay_out_gradients(
@@ -96,8 +96,9 @@ cdef void add_tile_by_dots(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
     Py_ssize_t image, const real *output_grad, real *scratch
 ) noexcept nogil:
+    cdef DotsScratch layout = arrange_dots(gradient, part.kernels)
     cdef const Py_ssize_t *offset
-    cdef real *rows = scratch + packed_size(&gradient.tiling, gradient.micro.lanes)
+    cdef real *rows = scratch + layout.rows
     cdef Py_ssize_t k
     cdef const real *pixels = lay_out(
         &gradient.tiling, tile, images, image, part.channel, part.channels, scratch,
@@ -110,5 +111,5 @@ cdef void add_tile_by_dots(
         )
     add_dots(
         gradient, tile, part.kernels, part.channels * gradient.tiling.taps, rows, pixels, offset,
-        rows + part.kernels * gradient.row_size, part.sums
+        scratch + layout.spare, part.sums
     )

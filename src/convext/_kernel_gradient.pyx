@@ -20,7 +20,7 @@ from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, re
 from convext._gradient_by_channels cimport (
     add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
 )
-from convext._gradient_by_dots cimport add_tile_by_dots, dots_scratch_size
+from convext._gradient_by_dots cimport add_tile_by_dots, arrange_dots
 from convext._gradient_by_kernels cimport (
     add_tile_by_kernels, flush_kernels, kernels_scratch_size, store_kernels
 )
@@ -267,7 +267,7 @@ cdef int allocate(KernelGradient *gradient) noexcept nogil:
     gradient.scratch_size = aligned_size(
         kernels_scratch_size(gradient, kernels) if gradient.by_kernels
         else channels_scratch_size(gradient, kernels) if gradient.by_channels
-        else dots_scratch_size(gradient, kernels),
+        else arrange_dots(gradient, kernels).end,
         gradient.itemsize
     )
     gradient.scratch = aligned_alloc(

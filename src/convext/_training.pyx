@@ -10,7 +10,7 @@ from convext._correlation cimport (
 )
 from convext._forward cimport free_forward, init_forward
 from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
-from convext._gradient_by_dots cimport add_dots
+from convext._gradient_by_dots cimport DotsScratch, add_dots, arrange_dots
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._kernel_gradient cimport (
     KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
@@ -21,7 +21,7 @@ from convext._quadratic cimport (
 )
 from convext._scratch cimport aligned_alloc, aligned_free
 from convext._tasks cimport MIN_PRODUCTS_TO_SHARE
-from convext._tile cimport Tile, Tiling, lay_out, packed_size, tile_at
+from convext._tile cimport Tile, Tiling, lay_out, tile_at
 from convext._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
 
 # The predictions of so many bytes are kept at a time; a larger batch is taken in several parts.
@@ -55,6 +55,8 @@ cdef class Trainer:
     cdef int num_threads
     cdef bint single, ready
     cdef readonly bint fused        # each sample is taken in one go, by one thread
+    cdef DotsScratch layout         # of its memory, whichever way the gradient itself would go
+    cdef void *scratch              # layout.end elements, or NULL
     cdef Update update              # or None: gradient descent
     cdef bint biased
     cdef int activation
@@ -116,6 +118,9 @@ cdef class Trainer:
             and one_tile(&self.forward.tiling, self.images.c)
             and one_tile(&self.gradient.tiling, self.images.c)
         )
+        if self.fused:
+            self.layout = arrange_dots(&self.gradient, self.weights.n)
+            self.scratch = aligned_alloc(self.layout.end, itemsize)
         self.packed = aligned_alloc(all_weights(&self.forward), itemsize)
         self.forward.packed = self.packed
         self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
@@ -129,6 +134,7 @@ cdef class Trainer:
         if (
             self.packed == NULL or self.predictions == NULL or self.squares == NULL
             or self.kernel_grad == NULL or self.total == NULL or self.half_gradient == NULL
+            or self.fused and self.scratch == NULL
         ):
             self.release()
             return -1
@@ -137,6 +143,7 @@ cdef class Trainer:
     cdef void release(self) noexcept:
         free_forward(&self.forward)
         free_kernel_gradient(&self.gradient)
+        aligned_free(self.scratch)
         aligned_free(self.packed)
         aligned_free(self.predictions)
         aligned_free(self.squares)
@@ -297,7 +304,7 @@ cdef int differentiate_samples(
             if interrupted(interrupt, True):
                 return 0
             squares[0] += differentiate_sample(
-                trainer, order[i], scale, <real *> trainer.gradient.scratch, total
+                trainer, order[i], scale, <real *> trainer.scratch, total
             )
         return 0
     while first < count and not interrupted(interrupt, True):
@@ -322,15 +329,15 @@ cdef double differentiate_sample(
 ) noexcept nogil:
     """Add the gradient of one sample to `total`, all in one tile that stays in the caches.
 
-    The pixels are laid out once; the predictions become the output gradients where they are, in
-    the layout and the scratch memory of the kernel gradient.
+    The pixels are laid out once; the predictions become the output gradients where they are, as
+    the kernel gradient by dots has them.
     """
     cdef const Correlation *forward = &trainer.forward
     cdef const Tiling *tiling = &trainer.gradient.tiling
     cdef Py_ssize_t row_size = trainer.gradient.row_size
     cdef Runs runs
     cdef Tile tile = tile_at(tiling, 0, forward.micro.lanes)
-    cdef real *rows = scratch + packed_size(tiling, forward.micro.lanes)
+    cdef real *rows = scratch + trainer.layout.rows
     cdef const real *target = <const real *> trainer.targets.data + (
         sample * trainer.targets.n_stride
     )
@@ -363,7 +370,7 @@ cdef double differentiate_sample(
         target += trainer.plane
     add_dots(
         &trainer.gradient, &tile, trainer.weights.n, trainer.images.c * tiling.taps, rows, pixels,
-        offset, rows + trainer.weights.n * row_size, total
+        offset, scratch + trainer.layout.spare, total
     )
     return squares
 

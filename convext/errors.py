@@ -28,7 +28,8 @@ class DivergenceError(ArithmeticError):
     learning_rate : float
         The learning rate of that epoch.
     stable_learning_rate : float
-        The largest learning rate at which gradient descent on this data is stable.
+        A learning rate at which gradient descent on this data, with these batches, is stable; see
+        `suggest_learning_rate` for what is known about larger ones.
     """
 
     def __init__(

@@ -116,7 +116,7 @@ def train_model(
     ------
     DivergenceError
         The loss became infinite or NaN, or more than 1000 times what predicting zero gives. It
-        says which learning rate would be stable.
+        says which learning rate would be stable; see `suggest_learning_rate`.
     TypeError, ValueError
         An argument does not fit, or the data contain NaN or infinity.
     OSError
@@ -191,7 +191,9 @@ def train_model(
         unit=unit,
         num_epochs=num_epochs,
     )
-    run = _Run(trainer, trained, images, targets, options, batch_size, chosen, unit, threads)
+    run = _Run(
+        trainer, trained, images, targets, options, batch_size, bool(shuffle), chosen, unit, threads
+    )
     orders = _orders(len(inputs), shuffle, seed)
     run_epochs(run, learning_rate, num_epochs, orders, callbacks, verbose)
     return trained
@@ -208,13 +210,15 @@ class _Run:
         targets: npt.NDArray[Any],
         options: Convolution,
         batch_size: int,
+        shuffle: bool,
         method: str,
         unit: int,
         num_threads: int,
     ) -> None:
         self.trainer = trainer
         self.kernels = kernels
-        self.inputs, self.options, self.batch_size = inputs, options, batch_size
+        self.inputs, self.options = inputs, options
+        self.batch_size, self.shuffle = batch_size, shuffle
         self.num_threads = num_threads
         self.loss_of_zero = _mean_square(targets)
         self.first_loss: float | None = None
@@ -249,7 +253,9 @@ class _Run:
     def _divergence(
         self, number: int, rate: float, loss: float, kernels: RealArray
     ) -> DivergenceError:
-        stable = largest_stable_rate(self.inputs, self.kernels.shape, self.options, self.batch_size)
+        stable = largest_stable_rate(
+            self.inputs, self.kernels.shape, self.options, self.batch_size, self.shuffle
+        )
         return DivergenceError(
             f"the loss is {loss:.3g} in epoch {number}, with learning_rate {rate:g}: gradient "
             f"descent diverged. On this data a learning_rate up to {stable:.3g} is stable.",

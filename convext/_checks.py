@@ -38,10 +38,28 @@ def as_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
     """Return `value` as an array, not copied where it already is one."""
     if type(value) is np.ndarray:
         return value
+    check_not_masked(name, value)
     try:
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made into one array: {error}") from None
+
+
+def check_not_masked(name: str, value: object) -> None:
+    """Raise ValueError where an array, or one in a list, has elements that its mask hides.
+
+    NumPy would take the values under the mask, of which nobody knows what they are.
+    """
+    if isinstance(value, np.ndarray):
+        if hidden := np.count_nonzero(getattr(value, "mask", False)):
+            raise ValueError(
+                f"{name} has {hidden} masked elements, whose values do not count: choose some, as "
+                f"in {name}.filled(0); only solve_kernels and PatchStatistics can leave them out"
+            )
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            if isinstance(part, (list, tuple, np.ndarray)):
+                check_not_masked(f"{name}[{i}]", part)
 
 
 def as_numeric_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:

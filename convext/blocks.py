@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_float64
+from .masks import seen
 from .shapes import Convolution
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
@@ -22,7 +23,7 @@ MAX_ELEMENTS = 1 << 21
 class Block(NamedTuple):
     """Some samples, or some rows of the targets of one, with all pixels that these depend on."""
 
-    images: npt.NDArray[np.float64]  # (n, C, h, w), with the padding
+    images: npt.NDArray[np.float64]  # (n, C, h, w), with the padding; zero where none counts
     targets: npt.NDArray[np.float64]  # (n, K, oh, ow), zero where they do not count
     mask: npt.NDArray[np.bool_] | None  # (n, K or 1, oh, ow), True where they count
 
@@ -48,8 +49,10 @@ def blocks(
             counts = None if mask is None else mask[some, :, top : top + rows]
             images = padded_rows(inputs[some], top, part.shape[2:], kernel_size, options)
             values = as_float64(part)
-            if counts is not None:
+            if counts is not None and not counts.all():
                 values = np.where(counts, values, 0.0)
+                inside = options._replace(padding_before=(0, 0), output_shape=part.shape[2:])
+                images = np.where(seen(counts, images.shape[2:], kernel_size, inside), images, 0.0)
             yield Block(images, values, counts)
             for array in (inputs, targets):
                 _give_back_pages(array)
@@ -147,13 +150,11 @@ def padded_rows(
 def _give_back_pages(array: npt.NDArray[Any]) -> None:
     """Let the system take a mapped file's pages, which it would else keep while there is room.
 
-    They remain in its cache. A map that is private to the process (mode "c") is left alone: what
-    was written to it would be lost.
+    They remain in its cache. Only maps of `numpy.memmap` with mode "r" are known to be shared with
+    the file and never written to; what other maps hold, the process alone may have.
     """
-    owner: Any = array
-    while isinstance(owner, np.ndarray):
-        if isinstance(owner, np.memmap) and owner.mode not in {"r", "r+"}:
-            return
-        owner = owner.base
-    if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise"):
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    owner: Any = array.base
+    if isinstance(array, np.memmap) and array.mode == "r" and hasattr(owner, "madvise"):
         owner.madvise(mmap.MADV_DONTNEED)

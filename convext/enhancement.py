@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ._checks import check_not_masked
 from .activations import Activation
 from .callbacks import ModelCheckpoint
 from .files import FilePath
@@ -40,6 +41,7 @@ def enlarge(image: Image, scale: int) -> Image:
     >>> enlarge(np.ones((1, 2, 3)), 2).shape
     (1, 4, 6)
     """
+    check_not_masked("image", image)
     if scale == 1:
         return image
     from PIL import Image as pillow  # noqa: N813
@@ -83,6 +85,7 @@ def enhance(model: Sequential, image: Image) -> Image:
     >>> enhance(model, np.ones((3, 20, 30))).shape
     (3, 20, 30)
     """
+    check_not_masked("image", image)
     values = luminance(image) if model.layers[-1].filters == 1 else image
     # As it would be for an image of any size that the layers fit.
     sides = model.margins(values.shape)

@@ -244,7 +244,7 @@ def replace_luminance(image: npt.ArrayLike, new: npt.ArrayLike) -> npt.NDArray[n
     array([0.316, 0.516, 0.716])
     """
     colours = as_numeric_array("image", image)
-    change = np.asarray(new, np.float64) - luminance(colours)
+    change = as_numeric_array("new", new).astype(np.float64) - luminance(colours)
     # Luminance is stored on 219 of 255 levels; chroma depends on differences of colours alone.
     return colours + change * (255 / 219 if colours.shape[-3] == 3 else 1)
 

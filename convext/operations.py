@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _forward, _input_gradient, _kernel_gradient
-from ._checks import RealArray, as_array, as_dtype, as_numeric_array, check_dimensions
+from ._checks import (
+    RealArray,
+    as_array,
+    as_dtype,
+    as_numeric_array,
+    check_dimensions,
+    check_not_masked,
+)
 from .algorithms import Algorithm
 from .config import resolve_num_threads
 from .losses import mse_loss_gradient
@@ -418,6 +425,7 @@ def _check_out(
 ) -> None:
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    check_not_masked("out", out)
     if out.dtype != dtype or not out.dtype.isnative:
         raise TypeError(f"out must be of type {dtype}, the result's, got {out.dtype}")
     if out.shape != shape:

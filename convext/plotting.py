@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_float64, as_numeric_array, check_dimensions
+from ._checks import as_float64, as_numeric_array, check_dimensions, check_not_masked
 from .files import FilePath, atomic_write
 from .report import format_loss
 
@@ -89,7 +89,7 @@ def plot_training(
     width, height = grid.inches
     figure = _new_figure(6.0 + width, max(4.0, height), file)
     left, right = figure.subplots(1, 2, width_ratios=(6.0, width))
-    _draw_losses(left, np.asarray(losses, dtype=np.float64), val_losses)
+    _draw_losses(left, as_float64(as_numeric_array("losses", losses)), val_losses)
     grid.draw(right)
     _save(figure, file)
     return figure
@@ -231,8 +231,9 @@ def plot_results(
     figure = _new_figure(5.0 + 3.6 * len(pictures), 4.0, file)
     ratios = (5.0, *[3.6] * len(pictures))
     left, *others = figure.subplots(1, 1 + len(pictures), width_ratios=ratios)
-    _draw_losses(left, np.asarray(losses, dtype=np.float64), val_losses)
+    _draw_losses(left, as_float64(as_numeric_array("losses", losses)), val_losses)
     for axes, (title, picture) in zip(others, pictures.items(), strict=True):
+        check_not_masked(title, picture)
         side = min(_DETAIL, *picture.shape[1:])
         top, start = ((size - side) // 2 for size in picture.shape[1:])
         detail = picture[:, top : top + side, start : start + side]
@@ -319,6 +320,7 @@ def _draw_residual(axes: Axes, residual: Matrix) -> None:
 def _draw_losses(axes: Axes, losses: npt.NDArray[np.float64], val_losses: Sequence[float]) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    check_not_masked("val_losses", val_losses)
     epochs = np.arange(1, len(losses) + 1)
     axes.plot(epochs, losses, marker="o" if len(losses) <= 30 else None, markersize=4)
     count = "1 epoch" if len(losses) == 1 else f"{len(losses)} epochs"

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from ._checks import as_float64
 from .blocks import Block, blocks, patch_rows
 from .config import resolve_num_threads
-from .data import paired_samples
 from .least_squares import (
     EPSILON,
     Matrix,
@@ -22,9 +21,10 @@ from .least_squares import (
     solve_triangle,
     warn_of_rank,
 )
+from .masks import meet, samples_and_masks, with_hidden
 from .operations import conv2d
 from .shapes import Convolution, Padding, Pair, Shape, edges_of, resolve
-from .statistics import PatchStatistics, checked_mask, kernel_gradient, sums_of_planes
+from .statistics import PatchStatistics, kernel_gradient, sums_of_planes
 
 # With eigenvalues no further apart than this, the normal equations lose fewer than four of sixteen
 # digits: the data need not be read again.
@@ -64,10 +64,12 @@ def solve_kernels(
     ----------
     input_data : array_like, (C, H, W) or (N, C, H, W)
         The images before. Arrays and memory-mapped files (see `load_data`) may be larger than the
-        memory: they are read in blocks.
+        memory: they are read in blocks. Of a masked array (`numpy.ma`), windows that meet a masked
+        pixel do not count.
     target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
         The images after. Where stride is 1 and padding is 0 they may also be as large as the
-        input: then their borders, of which nobody knows how they were made, are left out.
+        input: then their borders, of which nobody knows how they were made, are left out. Masked
+        elements of a masked array do not count.
     kernel_shape : (int, int)
         Height and width of the kernels, (kh, kw).
     bias : bool, default False
@@ -77,7 +79,8 @@ def solve_kernels(
         smaller kernels, less sensitive to noise. A bias costs nothing.
     mask : array_like of bool, optional
         True where an element of the target counts, in its shape, or with 1 in place of K; elsewhere
-        the target may be anything, even NaN.
+        the target may be anything, even NaN, and so may pixels of the input that only such elements
+        depend on.
     stride, padding, dilation
         Of the convolution; see `conv2d`.
     num_threads : int, optional
@@ -141,8 +144,7 @@ def solve_kernels(
     (array([0.5]), 10)
     """
     threads = resolve_num_threads(num_threads)
-    inputs, targets = paired_samples(input_data, target_output)
-    counts = None if mask is None else checked_mask(mask, targets.shape, np.ndim(input_data))
+    inputs, targets, counts, hidden = samples_and_masks(input_data, target_output, mask)
     statistics = PatchStatistics(
         inputs.shape[1],
         targets.shape[1],
@@ -157,6 +159,9 @@ def solve_kernels(
     )
     targets = targets[inside]
     counts = None if counts is None else counts[inside]
+    if hidden is not None:
+        options = statistics._resolve(inputs.shape, targets.shape)
+        counts = with_hidden(counts, meet(hidden, statistics.kernel_shape, options))
     solution = _Problem(statistics, inputs, targets, counts, threads).solve(l2)
     if l2 == 0:
         warn_of_rank(solution.rank, statistics.num_unknowns)

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from . import _kernel_gradient, _statistics
 from ._array_files import load_array, load_text
 from ._checks import (
-    as_array,
     as_float64,
     as_numeric_array,
     check_finite,
@@ -34,9 +33,9 @@ from ._checks import (
 from .algorithms import ALGORITHMS
 from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows, patch_rows
 from .config import resolve_num_threads
-from .data import paired_samples
 from .files import FilePath, atomic_write
 from .least_squares import Matrix, NormalEquations, Solution, warn_of_rank
+from .masks import Flags, meet, samples_and_masks, seen, with_hidden
 from .shapes import KERNEL_SHAPE, Convolution, Padding, Pair, edges_of, resolve
 
 # Winograd's algorithm rounds more.
@@ -156,13 +155,15 @@ class PatchStatistics:
         ----------
         input_data : array_like, (C, H, W) or (N, C, H, W)
             The images; their size may differ from call to call. Memory-mapped files may be larger
-            than the memory.
+            than the memory. Of a masked array (`numpy.ma`), windows that meet a masked pixel do not
+            count.
         target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
-            What the convolution should give.
+            What the convolution should give. Masked elements of a masked array do not count.
         mask : array_like of bool, optional
-            True where an element of the target counts; elsewhere it may even be NaN. It has the
-            shape of the target, or 1 in place of K: then it holds for all kernels, which takes a
-            K-th of the time and of the memory.
+            True where an element of the target counts; elsewhere it may even be NaN, and so may
+            pixels of the input that only such elements depend on. It has the shape of the target,
+            or 1 in place of K: then it holds for all kernels, which takes a K-th of the time and of
+            the memory.
         num_threads : int, optional
             Default: `get_num_threads`. The sums have the same bits for any number.
 
@@ -175,14 +176,15 @@ class PatchStatistics:
             were.
         """
         threads = resolve_num_threads(num_threads)
-        inputs, targets = paired_samples(input_data, target_output)
+        inputs, targets, counts, hidden = samples_and_masks(input_data, target_output, mask)
         options = self._resolve(inputs.shape, targets.shape)
-        counts = None if mask is None else checked_mask(mask, targets.shape, np.ndim(input_data))
+        if hidden is not None:
+            counts = with_hidden(counts, meet(hidden, self.kernel_shape, options))
         added = PatchStatistics._empty_like(self)
         with np.errstate(all="ignore"):  # what is not finite is found below
             for block in blocks(inputs, targets, counts, self.kernel_shape, options):
                 added._add(block, options, threads)
-        added._check_finite(inputs, targets, counts)
+        added._check_finite(inputs, targets, counts, options)
         self.merge(added)
 
     def merge(self, other: PatchStatistics) -> None:
@@ -521,12 +523,16 @@ class PatchStatistics:
         self,
         inputs: npt.NDArray[Any],
         targets: npt.NDArray[Any],
-        mask: npt.NDArray[np.bool_] | None,
+        counts: Flags | None,
+        options: Convolution,
     ) -> None:
         if np.isfinite(self.products).all() and np.isfinite(self.squares).all():
             return
+        if counts is not None:
+            targets = np.where(counts, targets, 0)
+            inputs = np.where(seen(counts, inputs.shape[2:], self.kernel_shape, options), inputs, 0)
         check_finite("input_data", inputs)
-        check_finite("target_output", targets if mask is None else np.where(mask, targets, 0))
+        check_finite("target_output", targets)
         raise ValueError("input_data or target_output is too large: its squares overflow float64")
 
     def _add(self, block: Block, options: Convolution, num_threads: int) -> None:
@@ -606,24 +612,6 @@ def products_of_units(
             num_threads,
         )  # fmt: skip
     return result
-
-
-def checked_mask(
-    mask: npt.ArrayLike, target_shape: tuple[int, ...], dimensions: int
-) -> npt.NDArray[np.bool_]:
-    """Return a mask for a target (N, K, OH, OW) as (N, K or 1, OH, OW); N may be left out."""
-    array = as_array("mask", mask)
-    if array.dtype != np.bool_:
-        raise TypeError(f"mask must be of bool, True where the target counts, got {array.dtype}")
-    shapes = [target_shape, (target_shape[0], 1, *target_shape[2:])]
-    if dimensions == 3:
-        shapes = [shape[1:] for shape in shapes]
-    if array.shape not in shapes:
-        raise ValueError(
-            f"mask must have the shape {shapes[0]} of target_output, or {shapes[1]} for all "
-            f"kernels alike, got {array.shape}"
-        )
-    return array if dimensions == 4 else array[np.newaxis]
 
 
 def kernel_gradient(

@@ -26,7 +26,8 @@ class PreparedKernels:
     """Kernels, their bias and the options of a convolution, made by `prepare_kernels`.
 
     `convext.conv2d` takes it in place of kernels. It holds copies: nothing done later to the arrays
-    that it was made from changes it.
+    that it was made from changes it, and its attributes cannot be set. Threads may share it. Copies
+    and pickles hold the kernels and options, but not what was made of them.
 
     Attributes
     ----------
@@ -38,6 +39,16 @@ class PreparedKernels:
         As they were given.
     """
 
+    kernels: RealArray
+    bias: RealArray | None
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    groups: int
+    algorithm: Algorithm
+    # What the compiled code made of them, for each type and layout that was asked for.
+    _kept: dict[object, object]
+
     def __init__(
         self,
         kernels: RealArray,
@@ -48,15 +59,31 @@ class PreparedKernels:
         groups: int,
         algorithm: Algorithm,
     ) -> None:
-        self.kernels = kernels
-        self.bias = bias
-        self.stride = stride
-        self.padding = padding
-        self.dilation = dilation
-        self.groups = groups
-        self.algorithm = algorithm
-        # What the compiled code made of them, for each type and layout that was asked for.
-        self._kept: dict[object, object] = {}
+        self.__setstate__(
+            {
+                "kernels": kernels,
+                "bias": bias,
+                "stride": stride,
+                "padding": padding,
+                "dilation": dilation,
+                "groups": groups,
+                "algorithm": algorithm,
+            }
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for array in (state["kernels"], state["bias"]):
+            if array is not None:
+                array.flags.writeable = False
+        vars(self).update(state, _kept={})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in PreparedKernels.__annotations__:  # what was made of the kernels would not fit
+            raise AttributeError(f"{name} cannot be set: prepare the kernels anew")
+        super().__setattr__(name, value)
 
     @property
     def shape(self) -> Shape:
@@ -183,8 +210,8 @@ def prepare_kernels(
         dtypes["bias"] = offsets.dtype
     dtype = common_dtype(**dtypes)
     prepared = PreparedKernels(
-        _read_only_copy(weights, dtype),
-        None if offsets is None else _read_only_copy(offsets, dtype),
+        np.array(weights, dtype, order="C"),
+        None if offsets is None else np.array(offsets, dtype, order="C"),
         stride,
         padding,
         dilation,
@@ -205,9 +232,3 @@ def check_bias(bias: npt.ArrayLike, num_kernels: int) -> npt.NDArray[Any]:
             f"got {offsets.shape}"
         )
     return offsets
-
-
-def _read_only_copy(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> RealArray:
-    copy: RealArray = np.array(array, dtype, order="C")
-    copy.flags.writeable = False
-    return copy

@@ -4,14 +4,13 @@ Two tiles are transformed at a time, as real and imaginary parts; see docs/fft.m
 """
 
 cimport numpy as cnp
-import numpy as np
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
 from convext._dispatch cimport FftPixels, microkernels
 from convext._geometry cimport AUTO, FFT, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
 from convext._tasks cimport Shares, divide_up, share_out, take_task, threads_for
 
 cdef extern from "<math.h>":
@@ -47,8 +46,6 @@ cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = 2 * 1024 * 1024
 
 # Transformed kernels beyond this are too much memory to keep.
 cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
-
-cdef Py_ssize_t CACHE_LINE = 64
 
 # With a few tasks for each thread none waits long for the last one.
 cdef Py_ssize_t TASKS_PER_THREAD = 3
@@ -740,8 +737,9 @@ cdef int convolve(
 cdef int convolve_by_fft(
     const Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
 ) except -1:
-    cdef object memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
-    cdef void *transformed = NULL if memory is None else first_line(memory)
+    # Must live as long as it is read.
+    cdef cnp.ndarray memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
+    cdef void *transformed = NULL if memory is None else cnp.PyArray_DATA(memory)
     cdef Interrupt interrupt
     cdef int status
     with nogil:
@@ -763,13 +761,6 @@ cdef int convolve_by_fft(
 # ---------------------------------------------------------------- kept kernels
 
 
-cdef inline void *first_line(cnp.ndarray memory) noexcept:
-    """The first cache line of memory that NumPy aligned to less."""
-    return <void *> (
-        (<size_t> cnp.PyArray_DATA(memory) + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
-    )
-
-
 cdef object keep_fft_kernels(const Fourier *plan, const Array4 *kernels, dict kept):
     cdef Py_ssize_t units = num_units(plan)
     cdef Py_ssize_t size = units * plan.planes * plan.value_size * <Py_ssize_t> plan.itemsize
@@ -781,8 +772,8 @@ cdef object keep_fft_kernels(const Fourier *plan, const Array4 *kernels, dict ke
     cdef int status
     if memory is not None or size > MAX_KEPT_BYTES:
         return memory
-    memory = np.empty(size + CACHE_LINE, np.uint8)
-    cdef void *to = first_line(memory)
+    memory = aligned_array(size)
+    cdef void *to = cnp.PyArray_DATA(memory)
     with nogil:
         start_polling(&interrupt)
         if plan.itemsize == sizeof(float):
@@ -796,5 +787,5 @@ cdef object keep_fft_kernels(const Fourier *plan, const Array4 *kernels, dict ke
     finish_polling(&interrupt)
     if status == -1:
         raise MemoryError(NO_MEMORY)
-    kept[key] = memory
-    return memory
+    # Another thread may have transformed them meanwhile.
+    return kept.setdefault(key, memory)

@@ -1,7 +1,6 @@
 """The forward convolution: a correlation with the kernels' own taps."""
 
 cimport numpy as cnp
-import numpy as np
 from libc.stdlib cimport free, malloc
 
 from convext._correlation cimport (
@@ -16,7 +15,7 @@ from convext._geometry cimport (
     AUTO, FFT, Array4, Geometry, contiguous, describe, geometry_of, real
 )
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
-from convext._scratch cimport aligned_alloc, aligned_free
+from convext._scratch cimport aligned_alloc, aligned_array, aligned_free
 from convext._shifted_sums cimport ShiftedSums, convolve_by_shifts, plan_forward_by_shifts
 from convext._separable cimport (
     Separable, convolve_separably, factors_of, plan_separable
@@ -25,8 +24,6 @@ from convext._tile cimport Axis, init_axis
 from convext._winograd cimport (
     Winograd, convolve_by_winograd, kept_kernels, plan_forward
 )
-
-cdef size_t CACHE_LINE = 64
 
 NO_MEMORY = "not enough memory for the convolution's scratch space"
 
@@ -71,25 +68,23 @@ cdef void free_forward(Correlation *correlation) noexcept nogil:
     free_correlation(correlation)
 
 
-cdef int use_kept(Correlation *correlation, dict kept) except -1:
-    """Point the correlation to packed kernels in `kept`, packing them where they are missing."""
+cdef cnp.ndarray kept_weights(const Correlation *correlation, dict kept):
+    """The packed kernels in `kept`, which are packed where they are not there."""
     cdef size_t itemsize = correlation.itemsize
-    cdef tuple key = (itemsize, correlation.width)
+    cdef tuple key = ("direct", itemsize, correlation.width)
     cdef cnp.ndarray memory = kept.get(key)
-    cdef bint missing = memory is None
-    if missing:
-        # NumPy aligns to less than a cache line.
-        memory = np.empty(all_weights(correlation) * itemsize + CACHE_LINE, np.uint8)
-    correlation.packed = <void *> (
-        (<size_t> cnp.PyArray_DATA(memory) + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
-    )
-    if missing:
+    cdef void *packed
+    if memory is not None:
+        return memory
+    memory = aligned_array(all_weights(correlation) * itemsize)
+    packed = cnp.PyArray_DATA(memory)
+    with nogil:
         if itemsize == sizeof(float):
-            pack_weights(correlation, <float *> correlation.packed)
+            pack_weights(correlation, <float *> packed)
         else:
-            pack_weights(correlation, <double *> correlation.packed)
-        kept[key] = memory
-    return 0
+            pack_weights(correlation, <double *> packed)
+    # Another thread may have packed them meanwhile.
+    return kept.setdefault(key, memory)
 
 
 cdef int convolve(
@@ -133,6 +128,7 @@ def conv2d(
     cdef Fourier fourier
     cdef object factors
     cdef Correlation correlation
+    cdef cnp.ndarray packed         # must live as long as it is read
     cdef Interrupt interrupt
     cdef int status
     if plan_forward(
@@ -172,7 +168,8 @@ def conv2d(
         raise MemoryError(NO_MEMORY)
     if kept is not None:
         try:
-            use_kept(&correlation, kept)
+            packed = kept_weights(&correlation, kept)
+            correlation.packed = cnp.PyArray_DATA(packed)
         except BaseException:
             free_forward(&correlation)
             raise
@@ -231,6 +228,6 @@ def keep_kernels(
     ) == -1:
         raise MemoryError(NO_MEMORY)
     try:
-        use_kept(&correlation, kept)
+        kept_weights(&correlation, kept)
     finally:
         free_forward(&correlation)

@@ -6,6 +6,9 @@ which can take longer than the work in them. So the last few blocks are kept for
 
 import os
 
+cimport numpy as cnp
+import numpy as np
+
 cdef extern from *:
     """
     #include <stdint.h>
@@ -106,6 +109,14 @@ cdef void *aligned_alloc(Py_ssize_t count, size_t itemsize) noexcept nogil:
 
 cdef void aligned_free(void *memory) noexcept nogil:
     release(memory)
+
+
+cdef cnp.ndarray aligned_array(Py_ssize_t bytes):
+    cdef cnp.ndarray memory = np.empty(bytes + ALIGNMENT, np.uint8)
+    cdef Py_ssize_t first = -<Py_ssize_t> cnp.PyArray_DATA(memory) % ALIGNMENT
+    if first < 0:
+        first += ALIGNMENT
+    return memory[first:first + bytes]
 
 
 cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil:

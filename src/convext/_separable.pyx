@@ -190,9 +190,7 @@ cdef object factors_of(const Separable *plan, const Array4 *kernels, dict kept):
         found = find_all_factors(plan, kernels, <double *> cnp.PyArray_DATA(memory))
     if found:
         factors = memory
-    if kept is not None:
-        kept[key] = factors
-    return factors
+    return factors if kept is None else kept.setdefault(key, factors)
 
 
 # ---------------------------------------------------------------- blocks

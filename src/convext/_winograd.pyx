@@ -12,7 +12,6 @@ hold channels, then kernels, never pixels, so that narrow images leave no lane e
 """
 
 cimport numpy as cnp
-import numpy as np
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
@@ -23,7 +22,7 @@ from convext._fft cimport Fourier, plan_fft_forward, plan_fft_input_gradient
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._prefetch cimport fetch
-from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
+from convext._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, apart
 from convext._tasks cimport Shares, divide_up, share_out, take_task, threads_for
 from convext._tile cimport lay_side_by_side
 
@@ -68,8 +67,6 @@ cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 # With fewer than MIN_TILES, 3x3 kernels of more bytes are transformed in less time than it takes to
 # read them transformed.
 cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
-
-cdef Py_ssize_t CACHE_LINE = 64
 
 NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
 
@@ -1354,8 +1351,9 @@ cdef int run(
 cdef int convolve_by_winograd(
     const Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
 ) except -1:
-    cdef object memory = None if kept is None else kept_kernels(plan, kernels, kept)
-    cdef void *ready = NULL if memory is None else first_line(memory)
+    # Must live as long as it is read.
+    cdef cnp.ndarray memory = None if kept is None else kept_kernels(plan, kernels, kept)
+    cdef void *ready = NULL if memory is None else cnp.PyArray_DATA(memory)
     cdef Interrupt interrupt
     cdef int status
     with nogil:
@@ -1375,13 +1373,6 @@ cdef int convolve_by_winograd(
 
 
 # ---------------------------------------------------------------- kept kernels
-
-
-cdef inline void *first_line(cnp.ndarray memory) noexcept:
-    """The first cache line of memory that NumPy aligned to less."""
-    return <void *> (
-        (<size_t> cnp.PyArray_DATA(memory) + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
-    )
 
 
 cdef bint keeps_taps(const Winograd *plan) noexcept nogil:
@@ -1414,8 +1405,8 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
         return None
     if memory is not None:
         return memory
-    memory = np.empty(size + CACHE_LINE, np.uint8)
-    cdef void *to = first_line(memory)
+    memory = aligned_array(size)
+    cdef void *to = cnp.PyArray_DATA(memory)
     with nogil:
         start_polling(&interrupt)
         if plan.itemsize == sizeof(float):
@@ -1425,5 +1416,5 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
     finish_polling(&interrupt)
     if status == -1:
         raise MemoryError(NO_MEMORY)
-    kept[key] = memory
-    return memory
+    # Another thread may have transformed them meanwhile.
+    return kept.setdefault(key, memory)

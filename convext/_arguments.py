@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ._checks import finite_number, integer
+from ._help import HelpFormatter
 from ._version import __version__
+from .messages import printable
 from .methods import METHODS
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and file is not None:
+            file.write(printable(message, file))
+
 
 def make_parser() -> Parser:
     """Return the parser; what it returns has the name of the subcommand as `command`."""
@@ -39,7 +45,7 @@ def make_parser() -> Parser:
         prog="convext",
         description="Train convolution kernels from pairs of arrays, and apply them.",
         epilog="example:\n  convext train && convext show kernels.npz",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"convext {__version__}")
@@ -67,7 +73,7 @@ def _add_command(
         help=summary,
         description=description,
         epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
 
@@ -78,13 +84,13 @@ def _add_train(commands: Commands) -> None:
         "train",
         "train kernels",
         "Train convolution kernels that turn the input into the target, by gradient descent.\n\n"
-        "INPUT (N, C, H, W) and TARGET (N, K, OH, OW) are .npy files, or .npz files that hold\n"
-        "one array. Without them, the textbook's data set is made in memory from the seed:\n"
-        "100 samples of 3x28x28 and random targets, trained on for 10 epochs.",
+        "INPUT (N, C, H, W) and TARGET (N, K, OH, OW) are .npy files, or .npz files that hold one "
+        "array. Without them, the textbook's data set is made in memory from the seed: 100 samples "
+        "of 3x28x28 and random targets, trained on for 10 epochs.",
         "convext train before.npy after.npy --kernel-shape 3 3 --epochs 50 --plot loss.png",
     )
-    parser.add_argument("input", metavar="INPUT", nargs="?", help="the input data")
-    parser.add_argument("target", metavar="TARGET", nargs="?", help="the target output")
+    parser.add_argument("input", metavar="INPUT", nargs="?", help="the file of the input data")
+    parser.add_argument("target", metavar="TARGET", nargs="?", help="the file of the target output")
     add = parser.add_argument
     add(
         "--num-kernels",
@@ -97,7 +103,8 @@ def _add_train(commands: Commands) -> None:
         type=_integer_from(1),
         nargs=2,
         metavar=("H", "W"),
-        help="their size (default: what the sizes of INPUT and TARGET say; 2 2 without files)",
+        help="height and width of the kernels (default: what the sizes of INPUT and TARGET say; "
+        "2 2 without files)",
     )
     add(
         "--padding",
@@ -130,7 +137,7 @@ def _add_train(commands: Commands) -> None:
         type=_integer_from(1),
         default=1,
         metavar="B",
-        help="samples for each step (default: 1)",
+        help="how many samples each step takes (default: 1)",
     )
     add("--shuffle", action="store_true", help="take the samples in a new order every epoch")
     add(
@@ -145,7 +152,7 @@ def _add_train(commands: Commands) -> None:
         type=_integer_from(0),
         default=0,
         metavar="S",
-        help="of all random numbers (default: 0)",
+        help="the seed of all random numbers (default: 0)",
     )
     add(
         "--threads",
@@ -168,17 +175,17 @@ def _add_solve(commands: Commands) -> None:
         commands,
         "solve",
         "find the filter between two images or arrays",
-        "Find the kernels that turn BEFORE into AFTER with the smallest mean squared error,\n"
+        "Find the kernels that turn BEFORE into AFTER with the smallest mean squared error, "
         "exactly: without a learning rate, and without epochs.\n\n"
-        "Each is an image (.png, .jpg, .jpeg, .tif, .tiff), with values in [0, 1], or an array,\n"
-        "(C, H, W) or (N, C, H, W), in a .npy or .npz file. Where AFTER is as large as BEFORE,\n"
-        "its border is left out. Colour images give kernels from every colour to every colour,\n"
-        "or, with --per-channel, one kernel for each. Where AFTER is a grey JPEG file, the kernel\n"
+        "Each is an image (.png, .jpg, .jpeg, .tif, .tiff), with values in [0, 1], or an array, "
+        "(C, H, W) or (N, C, H, W), in a .npy or .npz file. Where AFTER is as large as BEFORE, "
+        "its border is left out. Colour images give kernels from every colour to every colour, "
+        "or, with --per-channel, one kernel for each. Where AFTER is a grey JPEG file, the kernel "
         "is fitted to the rounded coefficients in it, which allows for clipping, too.",
         "convext solve before.png after.png --kernel-shape 3 3 --bias --ignore-saturated",
     )
     parser.add_argument("before", metavar="BEFORE", help="the image or array before")
-    parser.add_argument("after", metavar="AFTER", help="and after")
+    parser.add_argument("after", metavar="AFTER", help="the image or array after")
     add = parser.add_argument
     add(
         "--kernel-shape",
@@ -206,7 +213,12 @@ def _add_solve(commands: Commands) -> None:
         action="store_true",
         help="a kernel for each channel, which sees that channel alone",
     )
-    add("--threads", type=_integer_from(1), metavar="T", help="how many threads (default: all)")
+    add(
+        "--threads",
+        type=_integer_from(1),
+        metavar="T",
+        help="how many threads (default: OMP_NUM_THREADS, or all CPUs)",
+    )
     add("--out", metavar="FILE", help="the kernels file to write")
     add(
         "--plot",
@@ -221,18 +233,24 @@ def _add_generate(commands: Commands) -> None:
         commands,
         "generate",
         "write a random data set",
-        "Write input data and target output, random and uniform on [0, 1), as two .npy files.\n"
+        "Write input data and target output, random and uniform on [0, 1), as two .npy files. "
         "The defaults are the data set that `convext train` trains on.",
         "convext generate && convext train input_data.npy target_output.npy",
     )
     add = parser.add_argument
-    add("input", metavar="INPUT", nargs="?", default="input_data.npy", help="(input_data.npy)")
+    add(
+        "input",
+        metavar="INPUT",
+        nargs="?",
+        default="input_data.npy",
+        help="the file to write the input data to (default: input_data.npy)",
+    )
     add(
         "target",
         metavar="TARGET",
         nargs="?",
         default="target_output.npy",
-        help="(target_output.npy)",
+        help="the file to write the target output to (default: target_output.npy)",
     )
     height, width = IMAGE_SIZE
     add(
@@ -256,7 +274,7 @@ def _add_generate(commands: Commands) -> None:
         type=_integer_from(0),
         default=0,
         metavar="S",
-        help="of the random numbers (default: 0)",
+        help="the seed of the random numbers (default: 0)",
     )
 
 
@@ -266,8 +284,8 @@ def _add_apply(commands: Commands) -> None:
         "apply",
         "convolve an array or an image with kernels",
         "Convolve INPUT with the kernels and write the result to OUTPUT.\n\n"
-        "Each is an array, (C, H, W) or (N, C, H, W), or an image (.png, .jpg, .jpeg, .tif,\n"
-        ".tiff) with values in [0, 1]. Kernels with one channel are applied to each channel of\n"
+        "Each is an array, (C, H, W) or (N, C, H, W), or an image (.png, .jpg, .jpeg, .tif, "
+        ".tiff) with values in [0, 1]. Kernels with one channel are applied to each channel of "
         "a colour image. Arrays are written as .npy.",
         "convext apply kernels.npz photo.png filtered.png --padding same",
     )
@@ -292,7 +310,9 @@ def _add_show(commands: Commands) -> None:
         "convext show kernels.npz --plot kernels.png",
     )
     parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
-    parser.add_argument("--plot", metavar="FILE", help="draw them: a .png, .pdf or .svg file")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw the kernels: a .png, .pdf or .svg file"
+    )
 
 
 def _add_train_images(commands: Commands) -> None:
@@ -300,14 +320,16 @@ def _add_train_images(commands: Commands) -> None:
         commands,
         "train-images",
         "train a network on two folders of images",
-        "Train a network of convolutions that turns the images in BEFORE_DIR into those of the\n"
-        "same names and sizes in AFTER_DIR. With one filter in the last layer it sees the\n"
-        "luminance, with three the colours. The best model is kept: after each epoch it is\n"
+        "Train a network of convolutions that turns the images in BEFORE_DIR into those of the "
+        "same names and sizes in AFTER_DIR. With one filter in the last layer it sees the "
+        "luminance, with three the colours. The best model is kept: after each epoch it is "
         "measured on patches that it is not trained on.",
         "convext train-images blurred sharp --layers 64x9,32x1,1x5 --residual --plot report.png",
     )
-    parser.add_argument("before", metavar="BEFORE_DIR", help="a folder of images")
-    parser.add_argument("after", metavar="AFTER_DIR", help="what they are to become")
+    parser.add_argument("before", metavar="BEFORE_DIR", help="a folder of images to start from")
+    parser.add_argument(
+        "after", metavar="AFTER_DIR", help="a folder of the images that they are to become"
+    )
     add = parser.add_argument
     add(
         "--layers",
@@ -319,30 +341,66 @@ def _add_train_images(commands: Commands) -> None:
     add(
         "--activation",
         default="relu",
-        help="of all layers but the last: relu (default), leaky_relu, sigmoid, tanh or linear",
+        help="the activation of all layers but the last: relu (default), leaky_relu, sigmoid, tanh "
+        "or linear",
     )
     add("--residual", action="store_true", help="learn what is to be added to the image")
-    add("--patch", type=_integer_from(1), default=33, metavar="SIZE", help="patch size (33)")
+    add(
+        "--patch",
+        type=_integer_from(1),
+        default=33,
+        metavar="SIZE",
+        help="height and width of a patch (default: 33)",
+    )
     add(
         "--stride",
         type=_integer_from(1),
         default=14,
         metavar="PIXELS",
-        help="from one patch to the next (default: 14)",
+        help="how far one patch is from the next (default: 14)",
     )
-    add("--epochs", type=_integer_from(1), default=20, metavar="N", help="(default: 20)")
-    add("--batch-size", type=_integer_from(1), default=16, metavar="B", help="(default: 16)")
+    add(
+        "--epochs",
+        type=_integer_from(1),
+        default=20,
+        metavar="N",
+        help="how often to go through the patches (default: 20)",
+    )
+    add(
+        "--batch-size",
+        type=_integer_from(1),
+        default=16,
+        metavar="B",
+        help="how many patches each step takes (default: 16)",
+    )
     add(
         "--learning-rate",
         type=_positive,
         default=0.001,
         metavar="LR",
-        help="of Adam in the first epoch (default: 0.001); it falls to 0 along a cosine",
+        help="the learning rate of Adam in the first epoch (default: 0.001); it falls to 0 along a "
+        "cosine",
     )
     add("--loss", choices=("mse", "mae"), default="mse", help="what is made small (default: mse)")
-    add("--seed", type=_integer_from(0), default=0, metavar="S", help="(default: 0)")
-    add("--threads", type=_integer_from(1), metavar="T", help="how many threads")
-    add("--out", default="model.npz", metavar="FILE", help="the model (default: model.npz)")
+    add(
+        "--seed",
+        type=_integer_from(0),
+        default=0,
+        metavar="S",
+        help="the seed of all random numbers (default: 0)",
+    )
+    add(
+        "--threads",
+        type=_integer_from(1),
+        metavar="T",
+        help="how many threads (default: OMP_NUM_THREADS, or all CPUs)",
+    )
+    add(
+        "--out",
+        default="model.npz",
+        metavar="FILE",
+        help="the file of the model to write (default: model.npz)",
+    )
     add("--plot", metavar="FILE", help="draw losses and results: a .png, .pdf or .svg file")
     add("--quiet", action="store_true", help="print nothing but errors")
 
@@ -352,8 +410,8 @@ def _add_enhance(commands: Commands) -> None:
         commands,
         "enhance",
         "apply a network to an image",
-        "Apply a model that Sequential.save or train-images wrote to an image. A model of one\n"
-        "channel changes the luminance of a colour image and leaves its chroma. The result is as\n"
+        "Apply a model that Sequential.save or train-images wrote to an image. A model of one "
+        "channel changes the luminance of a colour image and leaves its chroma. The result is as "
         "large as the image: where the layers lose pixels, its border is repeated outwards.",
         "convext enhance model.npz photo.png enhanced.png",
     )

@@ -34,7 +34,8 @@ from ._arguments import (
 from ._checks import RealArray
 from ._version import __version__
 from .files import FilePath, atomic_write, check_writable
-from .report import format_loss, say
+from .messages import counted, print_line, printable, say, translate, translate_error
+from .report import format_loss
 
 if TYPE_CHECKING:
     from .callbacks import History
@@ -100,7 +101,8 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"convext: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(translate_error(message).split())
+    print(printable(f"convext: {line}", sys.stderr), file=sys.stderr)
     return status
 
 
@@ -207,8 +209,9 @@ def _sizes(options: argparse.Namespace) -> tuple[int, tuple[int, int]]:
     if shape is None:
         shape = _infer_kernel_shape(input_data.shape, target_output.shape, options.padding)
     if not options.quiet:
-        height, width = shape
-        say(f"From the shapes of the files: {_count(num_kernels, 'kernel')} of {height}x{width}")
+        kernels = counted(num_kernels, "kernel")
+        size = "x".join(map(str, shape))
+        say("From the shapes of the files: {kernels} of {size}", kernels=kernels, size=size)
     return num_kernels, shape
 
 
@@ -250,8 +253,10 @@ def _training_data(
     target_output = generator.random((SAMPLES, num_kernels, *convolution.output_shape))
     if not options.quiet:
         say(
-            f"Training on random data: {SAMPLES} samples of "
-            f"{CHANNELS}x{IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}, seed {options.seed}"
+            "Training on random data: {samples} samples of {size}, seed {seed}",
+            samples=SAMPLES,
+            size="x".join(map(str, (CHANNELS, *IMAGE_SIZE))),
+            seed=options.seed,
         )
     return input_data, target_output
 
@@ -266,15 +271,23 @@ def _save_training(
         history.plot(options.plot)
     if options.quiet:
         return
-    count, channels, height, width = kernels.shape
     say(
-        f"Trained {_count(count, 'kernel')} of {channels}x{height}x{width} for "
-        f"{_count(len(history.loss), 'epoch')}: average loss {format_loss(history.loss[0])} in "
-        f"the first, {format_loss(history.loss[-1])} in the last"
+        "Trained {kernels} of {size} for {epochs}: average loss {first} in the first, {last} in "
+        "the last",
+        kernels=counted(len(kernels), "kernel"),
+        size="x".join(map(str, kernels.shape[1:])),
+        epochs=counted(len(history.loss), "epoch"),
+        first=format_loss(history.loss[0]),
+        last=format_loss(history.loss[-1]),
     )
-    say(f"Kernels: {options.out} (to see them: convext show {shlex.quote(options.out)})")
+    _say_where(options.out)
     if options.plot is not None:
-        say(f"Plot: {options.plot}")
+        say("Plot: {file}", file=options.plot)
+
+
+def _say_where(kernels: str) -> None:
+    command = f"convext show {shlex.quote(kernels)}"
+    say("Kernels: {file} (to see them: {command})", file=kernels, command=command)
 
 
 def _make_record(
@@ -313,9 +326,10 @@ def _solve(options: argparse.Namespace) -> None:
     solve_command.show_filter(found, solve_command.levels_of(options.after, found.after))
     solve_command.show_saturated(found, options.ignore_saturated)
     solve_command.save_filter(found, options)
-    for name, file in (("Kernels", options.out), ("Plot", options.plot)):
-        if file is not None:
-            say(f"{name}: {file}")
+    if options.out is not None:
+        _say_where(options.out)
+    if options.plot is not None:
+        say("Plot: {file}", file=options.plot)
 
 
 # generate
@@ -360,9 +374,9 @@ def _apply(options: argparse.Namespace) -> None:
     else:
         with atomic_write(options.output) as stream:
             np.save(stream, result)
-    say(f"Wrote {options.output}: {result.shape}")
+    say("Wrote {file}: {shape}", file=options.output, shape=result.shape)
     if to_image and (clipped := np.mean((result < 0) | (result > 1))):
-        say(f"{clipped:.1%} of the values lay outside [0, 1] and were clipped")
+        say("{share} of the values lay outside [0, 1] and were clipped", share=f"{clipped:.1%}")
 
 
 def _bias(record: Record, kernels: RealArray) -> list[float] | None:
@@ -399,16 +413,18 @@ def _show(options: argparse.Namespace) -> None:
         _check_outputs([options.plot], [options.kernels])
         _check_plot(options.plot)
     kernels, record = load_kernels(options.kernels)
-    count, channels, height, width = kernels.shape
     say(
-        f"{options.kernels}: {_count(count, 'kernel')} of {channels}x{height}x{width} "
-        f"({kernels.dtype})"
+        "{file}: {kernels} of {size} ({dtype})",
+        file=options.kernels,
+        kernels=counted(len(kernels), "kernel"),
+        size="x".join(map(str, kernels.shape[1:])),
+        dtype=kernels.dtype,
     )
     _show_record(record)
     _show_values(kernels)
     if options.plot is not None:
         _plot(kernels, _losses(record), options.plot)
-        say(f"Plot: {options.plot}")
+        say("Plot: {file}", file=options.plot)
 
 
 def _show_record(record: Record) -> None:
@@ -420,9 +436,13 @@ def _show_record(record: Record) -> None:
         text = json.dumps(value, ensure_ascii=False)
         losses = _losses(record) if name == "losses" else []
         if losses:
-            first, last = format_loss(losses[0]), format_loss(losses[-1])
-            text = f"{first} to {last} ({_count(len(losses), 'epoch')})"
-        say(_shorten(f"  {name:<{width}}  {text}"))
+            text = translate(
+                "{first} to {last} ({epochs})",
+                first=format_loss(losses[0]),
+                last=format_loss(losses[-1]),
+                epochs=counted(len(losses), "epoch"),
+            )
+        print_line(_shorten(f"  {name:<{width}}  {text}"))
 
 
 def _shorten(text: str) -> str:
@@ -442,15 +462,12 @@ def _losses(record: Mapping[str, object]) -> list[float]:
 def _show_values(kernels: RealArray) -> None:
     for number, kernel in enumerate(kernels[:_MOST_SHOWN], 1):
         for channel, weights in enumerate(kernel[:_MOST_SHOWN], 1):
-            say(f"kernel {number}, channel {channel}:")
-            say(np.array2string(weights, precision=4, threshold=100, max_line_width=100))
-        _show_rest(kernel, "channel")
-    _show_rest(kernels, "kernel")
-
-
-def _show_rest(values: RealArray, name: str) -> None:
-    if len(values) > _MOST_SHOWN:
-        say(f"... and {_count(len(values) - _MOST_SHOWN, f'more {name}')}")
+            say("kernel {number}, channel {channel}:", number=number, channel=channel)
+            print_line(np.array2string(weights, precision=4, threshold=100, max_line_width=100))
+        if len(kernel) > _MOST_SHOWN:
+            say("... and {rest}", rest=counted(len(kernel) - _MOST_SHOWN, "more channel"))
+    if len(kernels) > _MOST_SHOWN:
+        say("... and {rest}", rest=counted(len(kernels) - _MOST_SHOWN, "more kernel"))
 
 
 def _plot(kernels: RealArray, losses: list[float], file: str) -> None:
@@ -502,17 +519,13 @@ def _enhance(options: argparse.Namespace) -> None:
     image = load_image(options.input)
     result = enhance(model, enlarge(image, options.scale))
     save_image(options.output, result)
-    say(f"Wrote {options.output}: {result.shape}")
+    say("Wrote {file}: {shape}", file=options.output, shape=result.shape)
 
 
 def _info(_: argparse.Namespace) -> None:
     from .config import show_config
 
     show_config()
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -9,6 +9,7 @@ from typing import TypedDict
 from ._checks import integer
 from ._openmp import _dispatch
 from ._version import __version__
+from .messages import columns, print_line, translate
 
 # More threads than any machine has use for; each one costs memory, and a system that cannot start
 # them would end the process.
@@ -125,13 +126,20 @@ def show_config() -> None:
     Python           ...
     """
     config = get_config()
-    openmp = "yes" if config["openmp"] else "no (single-threaded build)"
-    print(f"convext          {config['version']}")
-    print(f"instruction set  {config['isa']} (built: {', '.join(config['isas_built'])})")
-    print(f"OpenMP           {openmp}")
-    print(f"compiler         {config['compiler']}")
-    print(f"threads          {config['num_threads']}")
-    print(f"Python           {sys.version.split()[0]}")
+    built = ", ".join(config["isas_built"])
+    yes, no = translate("yes"), translate("no (single-threaded build)")
+    rows = {
+        "convext": config["version"],
+        translate("instruction set"): translate(
+            "{isa} (built: {built})", isa=config["isa"], built=built
+        ),
+        "OpenMP": yes if config["openmp"] else no,
+        translate("compiler"): config["compiler"],
+        translate("threads"): config["num_threads"],
+        "Python": sys.version.split()[0],
+    }
+    for name, value in rows.items():
+        print_line(f"{name}{' ' * (17 - columns(name))}{value}")
 
 
 def _checked(name: str, n: int) -> int:

@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from ._array_files import NumericArray, load_array
 from ._checks import as_numeric_array, check_dimensions, check_size, integer, shape_of_length
 from .files import FilePath, atomic_write
-from .report import say
+from .messages import say
 from .shapes import IMAGES
 
 __all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data", "paired_samples"]
@@ -238,8 +238,8 @@ def generate_random_data(
     with atomic_write(input_file) as input_stream, atomic_write(target_file) as target_stream:
         _write_random(input_stream, input_shape, generator)
         _write_random(target_stream, target_shape, generator)
-    say(f"Wrote {os.fspath(input_file)}: {input_shape} float64")
-    say(f"Wrote {os.fspath(target_file)}: {target_shape} float64")
+    for file, shape in (input_file, input_shape), (target_file, target_shape):
+        say("Wrote {file}: {shape}", file=os.fspath(file), shape=f"{shape} float64")
 
 
 def _generator(seed: int | None) -> np.random.Generator:

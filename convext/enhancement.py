@@ -13,9 +13,9 @@ from .callbacks import ModelCheckpoint
 from .files import FilePath
 from .image import extract_patches, load_images, luminance, psnr, replace_luminance
 from .layers import Conv2D
+from .messages import say
 from .models import Loss, Sequential, load_model
 from .optimizers import Adam
-from .report import say
 from .schedules import cosine_decay
 
 Image = npt.NDArray[np.float64]

@@ -32,7 +32,7 @@ from .callbacks import Callback, EpochReport, History
 from .config import resolve_num_threads
 from .files import FilePath, atomic_write
 from .layers import Conv2D
-from .report import say
+from .messages import print_line, say, translate
 from .shapes import IMAGES, Shape
 from .training import checked_callbacks, run_epochs
 
@@ -409,19 +409,23 @@ class Sequential:
           2  1 of 64x5x5   linear   1,601
         6,849 weights
         """
-        residual = ", added to the input" if self.residual else ""
-        say(f"Sequential, {self.dtype}{residual}")
+        residual = translate(", added to the input") if self.residual else ""
+        print_line(f"Sequential, {self.dtype}{residual}")
         rows = []
         for number, layer in enumerate(self.layers, 1):
             shape = ("?", *layer.kernel_size) if layer.kernel is None else layer.kernel.shape[1:]
-            kernels = f"{layer.filters} of {'x'.join(map(str, shape))}"
+            size = "x".join(map(str, shape))
+            kernels = translate("{filters} of {size}", filters=layer.filters, size=size)
             weights = f"{_count(layer):,}" if self.built else "?"
             rows.append((f"{number}", kernels, layer.activation, weights))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
         for row in rows:
             cells = [text.ljust(width) for text, width in zip(row[:-1], widths, strict=False)]
-            say(f"  {'  '.join(cells[:2])}   {cells[2]}   {row[-1].rjust(widths[-1])}")
-        say(f"{self.count_params():,} weights" if self.built else "not built yet")
+            print_line(f"  {'  '.join(cells[:2])}   {cells[2]}   {row[-1].rjust(widths[-1])}")
+        if self.built:
+            say("{number} weights", number=f"{self.count_params():,}")
+        else:
+            say("not built yet")
 
     def count_params(self) -> int:
         """Return the number of weights.

@@ -1,45 +1,20 @@
-"""What a training says about its epochs, in Chinese or in English."""
+"""What a training says about its epochs."""
 
 from __future__ import annotations
 
-import os
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from ._checks import integer
 from .callbacks import EpochReport
+from .messages import Language, print_line, printable_language, translate
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-Language: TypeAlias = Literal["zh", "en"]
-
 # On a terminal, more epochs than this are shown as a progress bar.
 _MOST_LINES = 20
-
-
-def language() -> Language:
-    """Return the language for people: "zh" (Chinese) or "en" (English).
-
-    It is that of the environment variable CONVEXT_LANG, or else of the locale: the first of
-    LC_ALL, LC_MESSAGES and LANG that is set.
-
-    Returns
-    -------
-    str
-        "zh" or "en".
-
-    Examples
-    --------
-    >>> language() in {"zh", "en"}
-    True
-    """
-    for variable in ("CONVEXT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
-        value = os.environ.get(variable)
-        if value:
-            return "zh" if value.lower().startswith("zh") else "en"
-    return "en"
 
 
 def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
@@ -50,7 +25,7 @@ def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
     report : EpochReport
         The epoch.
     lang : {"zh", "en"}, optional
-        The language; by default that of the environment.
+        The language; by default the one that can be printed.
 
     Returns
     -------
@@ -65,30 +40,24 @@ def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
     >>> print(format_epoch(report, "en"))
     Epoch: 1, average loss: 0.2157, learning rate: 0.1, training time: 1.99 s
     """
-    rate = f"{report.learning_rate:g}"
-    validation = None if report.val_loss is None else format_loss(report.val_loss)
-    if (lang or language()) == "zh":
-        also = f"验证损失: {validation}, " if validation else ""
-        return (
-            f"轮次: {report.epoch}, 平均损失: {report.loss:.4f}, {also}"
-            f"学习率: {rate}, 训练时间: {report.seconds:.2f}秒"
-        )
-    also = f"validation loss: {validation}, " if validation else ""
-    return (
-        f"Epoch: {report.epoch}, average loss: {format_loss(report.loss)}, {also}"
-        f"learning rate: {rate}, training time: {_format_seconds(report.seconds)} s"
+    also = ""
+    if report.val_loss is not None:
+        also = translate("validation loss: {loss}, ", lang, loss=format_loss(report.val_loss))
+    return translate(
+        "Epoch: {epoch}, average loss: {loss}, {also}learning rate: {rate}, "
+        "training time: {seconds} s",
+        lang,
+        epoch=report.epoch,
+        loss=format_loss(report.loss),
+        also=also,
+        rate=f"{report.learning_rate:g}",
+        seconds=_format_seconds(report.seconds),
     )
 
 
 def format_loss(loss: float) -> str:
     """Return a loss with four decimals, or with four digits where these would not do."""
     return f"{loss:.4f}" if 0.001 <= loss < 1e6 else f"{loss:.4g}"
-
-
-def say(text: str) -> None:
-    """Print a line, escaping what the encoding of the standard output lacks."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 class Progress:
@@ -107,7 +76,7 @@ class Progress:
     def __init__(self, num_epochs: int, verbose: bool = True) -> None:
         self._num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self._verbose = verbose
-        self._language = _printable_language()
+        self._language = printable_language()
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Progress:
@@ -116,7 +85,7 @@ class Progress:
 
             from tqdm import tqdm
 
-            unit = "轮" if self._language == "zh" else "epoch"
+            unit = translate("epoch")
             # On terminals that claim to have no columns tqdm shows nothing; here they have 80.
             columns, rows = shutil.get_terminal_size()
             self._bar = tqdm(
@@ -130,7 +99,7 @@ class Progress:
             self._bar.set_postfix_str(self._summary(report), refresh=False)
             self._bar.update()
         elif self._verbose:
-            print(format_epoch(report, self._language), flush=True)
+            print_line(format_epoch(report, self._language))
 
     def __exit__(
         self,
@@ -143,24 +112,15 @@ class Progress:
             self._bar = None
 
     def _summary(self, report: EpochReport) -> str:
-        loss, rate = format_loss(report.loss), f"{report.learning_rate:g}"
-        if self._language == "zh":
-            return f"损失: {loss}, 学习率: {rate}"
-        return f"loss: {loss}, rate: {rate}"
+        return translate(
+            "loss: {loss}, rate: {rate}",
+            loss=format_loss(report.loss),
+            rate=f"{report.learning_rate:g}",
+        )
 
 
 def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
-
-
-def _printable_language() -> Language:
-    """Return the language of the environment, or English where Chinese cannot be printed."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    try:
-        "轮次, 平均损失, 学习率, 训练时间, 秒".encode(encoding)
-    except UnicodeEncodeError:
-        return "en"
-    return language()
 
 
 def _format_seconds(seconds: float) -> str:

@@ -20,9 +20,9 @@ from .fractions import common_fraction
 from .image import IMAGE_SUFFIXES, load_image
 from .kernels_file import save_kernels
 from .least_squares import Matrix
+from .messages import say
 from .operations import conv2d
 from .plotting import plot_solution
-from .report import say
 from .shapes import IMAGES
 from .solve import solve_kernels, without_border
 

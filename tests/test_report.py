@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from convext.callbacks import EpochReport
-from convext.report import Progress, format_epoch, format_loss, language, say
+from convext.messages import language, say
+from convext.report import Progress, format_epoch, format_loss
 
 VARIABLES = ("CONVEXT_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 ENGLISH = "Epoch: 1, average loss: 0.2157, learning rate: 0.1, training time: 1.99 s"
@@ -75,7 +76,7 @@ def test_an_epoch_in_chinese_has_the_format_of_the_textbook(environment):
     environment(CONVEXT_LANG="zh")
     assert format_epoch(report()) == CHINESE
     assert format_epoch(report(10, 3.2e-5, 0.05, 0.00089)) == (
-        "轮次: 10, 平均损失: 0.0000, 学习率: 0.05, 训练时间: 0.00秒"
+        "轮次: 10, 平均损失: 3.2e-05, 学习率: 0.05, 训练时间: 0.00089秒"
     )
 
 
@@ -101,6 +102,7 @@ def test_an_epoch_in_english_is_alike(environment):
 def test_small_and_large_losses_keep_their_digits(loss, expected):
     assert format_loss(loss) == expected
     assert f"average loss: {expected}," in format_epoch(report(loss=loss), "en")
+    assert f"平均损失: {expected}," in format_epoch(report(loss=loss), "zh")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,7 @@ def test_small_and_large_losses_keep_their_digits(loss, expected):
 )
 def test_short_times_keep_their_digits(seconds, expected):
     assert format_epoch(report(seconds=seconds), "en").endswith(f"training time: {expected} s")
+    assert format_epoch(report(seconds=seconds), "zh").endswith(f"训练时间: {expected}秒")
 
 
 @pytest.mark.parametrize(

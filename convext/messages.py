@@ -1,0 +1,154 @@
+"""What people read, in English or Chinese.
+
+The code says everything in English. ``chinese.txt`` holds the Chinese: below each English text,
+with its fields in braces, stands the Chinese one. What has none is shown in English.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias
+from unicodedata import east_asian_width
+
+Language: TypeAlias = Literal["zh", "en"]
+
+
+def language() -> Language:
+    """Return the language for people: "zh" (Chinese) or "en" (English).
+
+    It is that of the environment variable CONVEXT_LANG, or else of the locale: the first of
+    LC_ALL, LC_MESSAGES and LANG that is set.
+
+    Returns
+    -------
+    str
+        "zh" or "en".
+
+    Examples
+    --------
+    >>> language() in {"zh", "en"}
+    True
+    """
+    for variable in ("CONVEXT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(variable)
+        if value:
+            return "zh" if value.lower().startswith("zh") else "en"
+    return "en"
+
+
+def printable_language() -> Language:
+    """Return the language of the environment, or English where Chinese cannot be printed."""
+    try:
+        "卷积核，学习率".encode(_encoding(sys.stdout))
+    except UnicodeEncodeError:
+        return "en"
+    return language()
+
+
+def translate(text: str, lang: Language | None = None, /, **fields: object) -> str:
+    """Return a text in the language of the environment, with its fields filled in.
+
+    Parameters
+    ----------
+    text : str
+        In English. Where there are no fields, braces are themselves.
+    lang : {"zh", "en"}, optional
+        The language; by default the one that can be printed.
+    **fields
+        What stands for the names in braces.
+
+    Examples
+    --------
+    >>> translate("Plot: {file}", "zh", file="loss.png")
+    '图: loss.png'
+    """
+    if (lang or printable_language()) == "zh":
+        text = _chinese("messages").get(text, text)
+    return text.format(**fields) if fields else text
+
+
+def translate_error(text: str) -> str:
+    """Return the message of an error, whose fields are filled in, in the language of people.
+
+    Errors are English where they are raised, by this package or by Python. Here the field
+    ``{message}`` is a message of its own.
+
+    Examples
+    --------
+    >>> translate_error("something else")
+    'something else'
+    """
+    if printable_language() == "en":
+        return text
+    for pattern, chinese in _patterns():
+        if found := pattern.fullmatch(text):
+            fields = found.groupdict()
+            if "message" in fields:
+                fields["message"] = translate_error(fields["message"])
+            return chinese.format(**fields)
+    return text
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, as in "1 kernel" and "2 kernels".
+
+    Examples
+    --------
+    >>> counted(1, "kernel")
+    '1 kernel'
+    """
+    ending = "s" if number != 1 and printable_language() == "en" else ""
+    return f"{number} {translate(noun)}{ending}"
+
+
+def say(text: str, /, **fields: object) -> None:
+    """Print a message in the language of people; see `translate`."""
+    print_line(translate(text, **fields))
+
+
+def print_line(text: str) -> None:
+    """Print a line that needs no translation."""
+    print(printable(text, sys.stdout), flush=True)
+
+
+def printable(text: str, stream: IO[str] | None) -> str:
+    """Return a text with what the encoding of a stream lacks escaped."""
+    encoding = _encoding(stream)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def columns(text: str) -> int:
+    """Return how wide a text is on a terminal, where Chinese characters take two columns.
+
+    Examples
+    --------
+    >>> columns("3x3"), columns("卷积")
+    (3, 4)
+    """
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _encoding(stream: Any) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+@cache
+def _chinese(part: Literal["messages", "errors"]) -> dict[str, str]:
+    """Return the Chinese of each English text in a part of the catalogue."""
+    messages, errors = Path(__file__).with_name("chinese.txt").read_text("utf-8").split("# Errors")
+    text = messages if part == "messages" else errors
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return dict(zip(lines[::2], lines[1::2], strict=True))
+
+
+@cache
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    """Return what messages of errors look like, and their Chinese."""
+    return [
+        (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.*?)", re.escape(english)), re.DOTALL), chinese)
+        for english, chinese in _chinese("errors").items()
+    ]

@@ -151,6 +151,8 @@ setup(
             "wraparound": False,
             "cdivision": True,
             "initializedcheck": False,
+            # Plain built-in functions, without signatures that can be inspected: 140 KB less.
+            "binding": False,
         },
     ),
     cmdclass={"build_ext": BuildExtensions},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ._checks import RealArray, finite_number, integer
 from .errors import StopTraining
 from .files import FilePath
+from .sharing import Independent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +75,7 @@ def monitored(report: EpochReport, monitor: Monitor) -> float:
     return report.val_loss
 
 
-class History:
+class History(Independent):
     """A callback that keeps what happened.
 
     Attributes

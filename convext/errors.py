@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from ._checks import RealArray
 
 
@@ -50,4 +48,8 @@ class DivergenceError(ArithmeticError):
         self.stable_learning_rate = stable_learning_rate
 
     def __reduce__(self) -> tuple[object, ...]:
-        return partial(DivergenceError, **vars(self)), self.args
+        return _without_init, (type(self), *self.args), vars(self)
+
+
+def _without_init(cls: type[DivergenceError], *args: object) -> DivergenceError:
+    return cls.__new__(cls, *args)

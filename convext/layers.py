@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ReferenceType
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,15 @@ import numpy.typing as npt
 from ._checks import RealArray, integer, integer_pair
 from .activations import Activation, check_activation
 from .shapes import Convolution, Padding, Pair, Shape, check_groups, resolve
+from .sharing import Independent
+
+if TYPE_CHECKING:
+    from .models import Sequential
 
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape, float, float], npt.NDArray[Any]]
 
 
-class Conv2D:
+class Conv2D(Independent):
     """A convolution, a bias and an activation; names and defaults are Keras's.
 
     Parameters
@@ -50,6 +55,12 @@ class Conv2D:
     bias : numpy.ndarray or None
         The bias, (K,).
 
+    Notes
+    -----
+    Once its model is built, a layer's weights are that model's: setting `kernel` or `bias` copies
+    the values, and no other model takes the layer while that one is in use. A copy of the layer
+    takes the weights along, and the model that it is added to begins with them.
+
     Raises
     ------
     TypeError, ValueError
@@ -69,6 +80,7 @@ class Conv2D:
 
     kernel: RealArray | None
     bias: RealArray | None
+    _model: ReferenceType[Sequential] | None = None
 
     def __init__(
         self,
@@ -103,6 +115,28 @@ class Conv2D:
         self.kernel = self.bias = None
 
     @property
+    def model(self) -> Sequential | None:
+        """The model whose weights the layer's are, if any."""
+        return None if self._model is None else self._model()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("kernel", "bias") and self.model is not None:
+            weights = getattr(self, name)
+            if weights is None or np.shape(value) != weights.shape:
+                expected = "None" if weights is None else f"of the shape {weights.shape}"
+                raise ValueError(f"{name} must be {expected}, got the shape {np.shape(value)}")
+            weights[...] = value
+        else:
+            super().__setattr__(name, value)
+
+    def show_weights(self, model: Sequential, kernel: RealArray, bias: RealArray | None) -> None:
+        """Let the layer see its part of a model's weights."""
+        vars(self).update(_model=ReferenceType(model), kernel=kernel, bias=bias)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_model"}
+
+    @property
     def extents(self) -> tuple[int, int]:
         """Height and width of what a window covers."""
         (kh, kw), (down, across) = self.kernel_size, self.dilation_rate
@@ -125,8 +159,15 @@ class Conv2D:
         )
 
     def initial_kernels(self, channels: int, generator: np.random.Generator) -> npt.NDArray[Any]:
-        """Return new random kernels for an input of so many channels."""
+        """Return new random kernels for an input of so many channels, or those it brings along."""
         shape = self.kernel_shape(channels)
+        if self.kernel is not None:
+            if self.kernel.shape != shape:
+                raise ValueError(
+                    f"{self!r} brings kernels of the shape {self.kernel.shape}, but an input of "
+                    f"{channels} channels takes {shape}"
+                )
+            return self.kernel
         if self.seed is not None:
             generator = np.random.default_rng(self.seed)
         taps = math.prod(shape[2:])

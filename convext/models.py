@@ -5,6 +5,7 @@ Names, defaults and formulas are Keras's.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -34,6 +35,7 @@ from .files import FilePath, atomic_write
 from .layers import Conv2D
 from .messages import print_line, say, translate
 from .shapes import IMAGES, Shape
+from .sharing import Independent
 from .training import checked_callbacks, run_epochs
 
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
@@ -58,7 +60,7 @@ FORMAT = "convext model 1"
 NUM_STEPS = 4
 
 
-class Sequential:
+class Sequential(Independent):
     """Convolutions one after the other, from image to image.
 
     Parameters
@@ -87,6 +89,11 @@ class Sequential:
     ------
     TypeError, ValueError
         An argument has the wrong type or value.
+
+    Notes
+    -----
+    A copy, by `copy.copy`, `copy.deepcopy` or `pickle`, shares nothing with the model, and is
+    trained on with the same bits as the model would be.
 
     Examples
     --------
@@ -147,15 +154,20 @@ class Sequential:
         """Add a layer behind the others, before the model is built."""
         if not isinstance(layer, Conv2D):
             raise TypeError(f"a layer must be a Conv2D, got {layer!r}")
-        if any(layer is other for other in self.layers):
-            raise ValueError("a layer can be part of a model only once")
         if self.built:
             raise ValueError("layers can only be added before the model is built")
+        _check_free(layer, self.layers)
         self.layers.append(layer)
 
     def build(self, input_channels: int) -> None:
-        """Make the weights for images of so many channels."""
+        """Make the weights for images of so many channels; once."""
         channels = integer("input_channels", input_channels, minimum=1)
+        if self._channels is not None:
+            if self._channels != channels:
+                raise ValueError(
+                    f"the model is built for {self._channels} channels, got {channels}"
+                )
+            return
         if not self.layers:
             raise ValueError("the model has no layers")
         if self.residual and self.layers[-1].filters != channels:
@@ -165,28 +177,41 @@ class Sequential:
             )
         first: list[npt.NDArray[Any]] = []
         count = channels
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
+            _check_free(layer, self.layers[:number])
             first.append(layer.initial_kernels(count, self._generator))
             if layer.use_bias:
-                first.append(np.zeros(layer.filters))
+                first.append(np.zeros(layer.filters) if layer.bias is None else layer.bias)
             count = layer.filters
         self._weights = np.concatenate([array.ravel() for array in first]).astype(self.dtype)
+        self._show_weights(channels)
         self._channels = channels
-        self._show_weights()
 
-    def _show_weights(self) -> None:
+    def _show_weights(self, channels: int) -> None:
         """Let each layer see its part of the weights."""
-        assert self._channels is not None
-        begin, channels = 0, self._channels
+        begin = 0
         for layer in self.layers:
             shape = layer.kernel_shape(channels)
             end = begin + math.prod(shape)
-            layer.kernel = self._weights[begin:end].reshape(shape)
-            begin = end
+            kernel = self._weights[begin:end].reshape(shape)
+            begin, channels = end, layer.filters
             if layer.use_bias:
                 end += layer.filters
-                layer.bias = self._weights[begin:end]
-            begin, channels = end, layer.filters
+            layer.show_weights(self, kernel, self._weights[begin:end] if layer.use_bias else None)
+            begin = end
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        del state["_steps"]
+        # Their values now: the caller copies what is returned here later on.
+        for name in ("_weights", "_generator", "_update", "optimizer"):
+            state[name] = copy.deepcopy(state[name])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _steps=OrderedDict())
+        if self._channels is not None:
+            self._show_weights(self._channels)
 
     def compile(self, optimizer: optimizers.Optimizer | str = "adam", loss: Loss = "mse") -> None:
         """Choose how the model is trained; what the optimizer had gathered is forgotten.
@@ -984,6 +1009,14 @@ def _split(
             f"on and {len(inputs) - first} to validate"
         )
     return inputs[:first], targets[:first], (inputs[first:], targets[first:])
+
+
+def _check_free(layer: Conv2D, others: Sequence[Conv2D]) -> None:
+    if layer.model is not None or any(layer is other for other in others):
+        raise ValueError(
+            f"{layer!r} can be part of a model only once: add a copy of it, copy.copy(layer), "
+            "which begins with the same weights"
+        )
 
 
 def _count(layer: Conv2D) -> int:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from . import schedules
 from ._checks import finite_number
 from ._optimizers import Update
+from .sharing import Independent
 
 LearningRate: TypeAlias = float | Callable[[int], float]
 
@@ -18,7 +19,7 @@ LearningRate: TypeAlias = float | Callable[[int], float]
 _CLIPPING = {"clipvalue": 1, "clipnorm": 2, "global_clipnorm": 3}
 
 
-class Optimizer:
+class Optimizer(Independent):
     """What `SGD` and `Adam` have in common; see there."""
 
     # The number that the compiled code knows it by, and how many arrays of state it keeps.

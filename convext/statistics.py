@@ -37,6 +37,7 @@ from .files import FilePath, atomic_write
 from .least_squares import Matrix, NormalEquations, Solution, warn_of_rank
 from .masks import Flags, meet, samples_and_masks, seen, with_hidden
 from .shapes import KERNEL_SHAPE, Convolution, Padding, Pair, edges_of, resolve
+from .sharing import Independent
 
 # Winograd's algorithm rounds more.
 DIRECT = ALGORITHMS["direct"]
@@ -48,7 +49,7 @@ MASKED_ELEMENTS = 1 << 20
 _ARRAYS = ("products", "cross_products", "squares", "counts")
 
 
-class PatchStatistics:
+class PatchStatistics(Independent):
     """Sums over the pixels of a data set, from which losses, gradients and the best kernels follow.
 
     Parameters

@@ -1,5 +1,7 @@
 from ._checks import RealArray
 
+ALGORITHMS: dict[str, int]
+
 def conv2d(
     input_data: RealArray,
     kernels: RealArray,

@@ -1,5 +1,7 @@
 from ._checks import RealArray
 
+ACTIVATIONS: dict[str, int]
+
 def activate(out: RealArray, bias: RealArray | None, activation: int, num_threads: int) -> None: ...
 def differentiate(
     gradient: RealArray,

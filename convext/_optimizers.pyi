@@ -3,6 +3,9 @@ import numpy.typing as npt
 
 from ._checks import RealArray
 
+METHODS: dict[str, int]
+CLIPPING: dict[str, int]
+
 class Update:
     iterations: int
     learning_rate: float

@@ -5,6 +5,8 @@ import numpy.typing as npt
 
 from ._checks import RealArray
 
+LOSSES: dict[str, int]
+
 class Layer:
     kernels: RealArray
     bias: RealArray | None

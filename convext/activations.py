@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-Activation: TypeAlias = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh"]
+from ._layers import ACTIVATIONS
 
-# The numbers that the compiled code knows them by.
-ACTIVATIONS = {"linear": 0, "relu": 1, "leaky_relu": 2, "sigmoid": 3, "tanh": 4}
+Activation: TypeAlias = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh"]
 
 
 def check_activation(activation: object) -> Activation:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+from ._forward import ALGORITHMS
 from .shapes import Convolution, Shape
 
 Algorithm: TypeAlias = Literal["auto", "direct", "winograd", "fft"]
-
-# The numbers that the compiled code knows them by.
-ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2, "fft": 3}
 
 # The sizes of kernels that Winograd's algorithm computes: along an axis, and with a stride of two.
 WINOGRAD_SIZES = range(3, 10)

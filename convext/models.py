@@ -26,9 +26,9 @@ from ._checks import (
     finite_number,
     integer,
 )
+from ._layers import ACTIVATIONS
 from ._optimizers import Update
-from ._steps import Layer, Step
-from .activations import ACTIVATIONS
+from ._steps import LOSSES, Layer, Step
 from .callbacks import Callback, EpochReport, History
 from .config import resolve_num_threads
 from .files import FilePath, atomic_write
@@ -45,9 +45,6 @@ Batch: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]
 Source: TypeAlias = (
     npt.ArrayLike | Iterator[Batch] | Callable[[np.random.Generator], Iterable[Batch]]
 )
-
-# The numbers that the compiled code knows the losses by.
-LOSSES = {"mse": 0, "mean_squared_error": 0, "mae": 1, "mean_absolute_error": 1}
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),

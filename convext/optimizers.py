@@ -10,19 +10,16 @@ import numpy.typing as npt
 
 from . import schedules
 from ._checks import finite_number
-from ._optimizers import Update
+from ._optimizers import CLIPPING, METHODS, Update
 from .sharing import Independent
 
 LearningRate: TypeAlias = float | Callable[[int], float]
-
-# The numbers that the compiled code knows the ways of clipping by.
-_CLIPPING = {"clipvalue": 1, "clipnorm": 2, "global_clipnorm": 3}
 
 
 class Optimizer(Independent):
     """What `SGD` and `Adam` have in common; see there."""
 
-    # The number that the compiled code knows it by, and how many arrays of state it keeps.
+    # Which it is, and how many arrays of state it keeps.
     _method: int
     _num_states: int
 
@@ -90,7 +87,7 @@ class Optimizer(Independent):
             np.array([multiplier for _, multiplier in pairs]),
             states[0],
             states[1],
-            _CLIPPING.get(name, 0),
+            CLIPPING[name],
             limit,
             **self._constants(),
         )
@@ -131,7 +128,7 @@ class SGD(Optimizer):
     SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
     """
 
-    _method = 0
+    _method = METHODS["sgd"]
 
     def __init__(
         self,
@@ -187,7 +184,7 @@ class Adam(Optimizer):
     Adam(learning_rate=0.0001, beta_1=0.9, beta_2=0.999, epsilon=1e-07)
     """
 
-    _method = 1
+    _method = METHODS["adam"]
     _num_states = 2
 
     def __init__(

@@ -30,7 +30,7 @@ from ._checks import (
     integer_pair,
     shape_of_length,
 )
-from .algorithms import ALGORITHMS
+from ._forward import ALGORITHMS
 from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows, patch_rows
 from .config import resolve_num_threads
 from .files import FilePath, atomic_write

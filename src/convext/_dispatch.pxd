@@ -1,6 +1,11 @@
 cdef extern from "microkernel.h" nogil:
     enum:
         BLOCK "CONVEXT_BLOCK"
+        LINEAR "CONVEXT_LINEAR"
+        RELU "CONVEXT_RELU"
+        LEAKY_RELU "CONVEXT_LEAKY_RELU"
+        SIGMOID "CONVEXT_SIGMOID"
+        TANH "CONVEXT_TANH"
 
     ctypedef void correlate_kernel "convext_correlate"(
         Py_ssize_t num_taps, Py_ssize_t num_pixels, const void *weights,

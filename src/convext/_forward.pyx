@@ -12,7 +12,8 @@ from convext._fft cimport (
     Fourier, convolve_by_fft, keep_fft_kernels, plan_fft_forward
 )
 from convext._geometry cimport (
-    AUTO, FFT, Array4, Geometry, contiguous, describe, geometry_of, real
+    AUTO, DIRECT, FFT, WINOGRAD, Array4, Geometry, check_number, contiguous, describe, geometry_of,
+    real
 )
 from convext._interrupt cimport Interrupt, finish_polling, start_polling
 from convext._scratch cimport aligned_alloc, aligned_array, aligned_free
@@ -104,6 +105,9 @@ cdef int convolve(
     return 0
 
 
+ALGORITHMS = {"auto": AUTO, "direct": DIRECT, "winograd": WINOGRAD, "fft": FFT}
+
+
 def conv2d(
     cnp.ndarray input_data, cnp.ndarray kernels, cnp.ndarray bias, cnp.ndarray out,
     tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
@@ -131,6 +135,7 @@ def conv2d(
     cdef cnp.ndarray packed         # must live as long as it is read
     cdef Interrupt interrupt
     cdef int status
+    check_number("algorithm", algorithm, FFT)
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads, itemsize
     ):
@@ -205,6 +210,7 @@ def keep_kernels(
     cdef Depthwise depthwise
     cdef Fourier fourier
     cdef Correlation correlation
+    check_number("algorithm", algorithm, FFT)
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
     ):

@@ -6,12 +6,20 @@ ctypedef fused real:
     float
     double
 
-# How a convolution is computed; the numbers of convext/algorithms.py.
+# How a convolution is computed. Each operation knows the first few.
 cdef enum:
     AUTO = 0
     DIRECT = 1
     WINOGRAD = 2
     FFT = 3
+
+
+# Names are turned into numbers in Python: one that the compiled code does not know is an error.
+cdef inline int check_number(str what, int number, int last) except -1:
+    if not 0 <= number <= last:
+        raise ValueError(f"{what} {number} is unknown to the compiled code")
+    return 0
+
 
 # A four-dimensional array in any layout: images (N, C, H, W) or kernels (K, C, kh, kw).
 # Strides are in elements.

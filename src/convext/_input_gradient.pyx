@@ -19,7 +19,9 @@ from convext._depthwise cimport (
     Depthwise, convolve_depthwise, plan_depthwise_input_gradient
 )
 from convext._fft cimport Fourier, convolve_by_fft, plan_fft_input_gradient
-from convext._geometry cimport AUTO, FFT, Array4, Geometry, describe, geometry_of, real
+from convext._geometry cimport (
+    AUTO, FFT, Array4, Geometry, check_number, describe, geometry_of, real
+)
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free
 from convext._separable cimport (
@@ -223,6 +225,7 @@ def conv2d_input_grad(
     cdef Fourier fourier
     cdef Interrupt interrupt
     cdef int status
+    check_number("algorithm", algorithm, FFT)
     if plan_input_gradient(
         &plan, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize

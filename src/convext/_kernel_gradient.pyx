@@ -16,7 +16,9 @@ from convext._depthwise cimport (
     Depthwise, differentiate_depthwise, plan_depthwise_kernel_gradient
 )
 from convext._dispatch cimport microkernels
-from convext._geometry cimport AUTO, Array4, Geometry, describe, geometry_of, real
+from convext._geometry cimport (
+    AUTO, WINOGRAD, Array4, Geometry, check_number, describe, geometry_of, real
+)
 from convext._gradient_by_channels cimport (
     add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
 )
@@ -503,6 +505,7 @@ def conv2d_kernel_grad(
     cdef Depthwise depthwise
     cdef Interrupt interrupt
     cdef int status
+    check_number("algorithm", algorithm, WINOGRAD)
     if plan_kernel_gradient(
         &plan, &images, &gradients, &geometry, result.h, result.w, algorithm, num_threads,
         cnp.PyArray_ITEMSIZE(kernel_grad)

@@ -4,10 +4,16 @@ cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.string cimport memcpy
 
-from convext._dispatch cimport Microkernels, microkernels
-from convext._geometry cimport real
+from convext._dispatch cimport (
+    LEAKY_RELU, LINEAR, RELU, SIGMOID, TANH, Microkernels, microkernels
+)
+from convext._geometry cimport check_number, real
 
 cnp.import_array()
+
+ACTIVATIONS = {
+    "linear": LINEAR, "relu": RELU, "leaky_relu": LEAKY_RELU, "sigmoid": SIGMOID, "tanh": TANH
+}
 
 # Below so many elements a second thread costs more than it brings.
 cdef Py_ssize_t MIN_VALUES_PER_THREAD = 50000
@@ -74,6 +80,7 @@ def activate(cnp.ndarray out, cnp.ndarray bias, int activation, int num_threads)
     """
     cdef Py_ssize_t plane = out.shape[2] * out.shape[3]
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
+    check_number("activation", activation, TANH)
     with nogil:
         if cnp.PyArray_ITEMSIZE(out) == sizeof(float):
             activate_planes(
@@ -98,6 +105,7 @@ def differentiate(
     """
     cdef Py_ssize_t plane = gradient.shape[2] * gradient.shape[3]
     cdef void *sums = NULL if bias_grad is None else cnp.PyArray_DATA(bias_grad)
+    check_number("activation", activation, TANH)
     with nogil:
         if cnp.PyArray_ITEMSIZE(gradient) == sizeof(float):
             differentiate_planes(

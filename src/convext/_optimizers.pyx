@@ -7,7 +7,14 @@ or the bias, of one layer. The formulas are Keras's.
 cimport numpy as cnp
 from libc.math cimport pow, sqrt
 
+from convext._geometry cimport check_number
+
 cnp.import_array()
+
+METHODS = {"sgd": SGD, "adam": ADAM}
+CLIPPING = {
+    "": NO_CLIPPING, "clipvalue": BY_VALUE, "clipnorm": BY_NORM, "global_clipnorm": BY_GLOBAL_NORM
+}
 
 
 cdef class Update:
@@ -22,6 +29,8 @@ cdef class Update:
         cnp.ndarray second, int clipping=NO_CLIPPING, double limit=0, double momentum=0,
         bint nesterov=False, double beta_1=0, double beta_2=0, double epsilon=0
     ):
+        check_number("method", method, ADAM)
+        check_number("clipping", clipping, BY_GLOBAL_NORM)
         self.method, self.end, self.multiplier = method, end, multiplier
         self.num_variables = end.shape[0]
         self.first, self.second = first, second

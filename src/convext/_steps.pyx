@@ -13,9 +13,9 @@ from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport fabs
 
 
-from convext._dispatch cimport Microkernels, microkernels
+from convext._dispatch cimport TANH, Microkernels, microkernels
 from convext._forward import conv2d
-from convext._geometry cimport real
+from convext._geometry cimport check_number, real
 from convext._input_gradient import conv2d_input_grad
 from convext._kernel_gradient import conv2d_kernel_grad
 from convext._layers cimport gather
@@ -33,6 +33,11 @@ cdef Py_ssize_t MAX_SUM_BYTES = 32 << 20
 cdef enum:
     MEAN_SQUARED_ERROR = 0
     MEAN_ABSOLUTE_ERROR = 1
+
+LOSSES = {
+    "mse": MEAN_SQUARED_ERROR, "mean_squared_error": MEAN_SQUARED_ERROR,
+    "mae": MEAN_ABSOLUTE_ERROR, "mean_absolute_error": MEAN_ABSOLUTE_ERROR,
+}
 
 # Below so many weights a second thread costs more than it brings.
 cdef Py_ssize_t MIN_WEIGHTS_PER_THREAD = 20000
@@ -54,6 +59,7 @@ cdef class Layer:
         self, kernels, bias, Py_ssize_t offset, tuple input_shape, tuple output_shape,
         tuple options, int activation
     ):
+        check_number("activation", activation, TANH)
         self.kernels, self.bias, self.offset = kernels, bias, offset
         self.input_shape, self.output_shape, self.options = input_shape, output_shape, options
         self.activation = activation
@@ -128,6 +134,7 @@ cdef class Step:
         cdef Layer layer
         cdef Py_ssize_t elements = 0, itemsize = dtype.itemsize
         cdef Py_ssize_t sum_bytes = num_weights * <Py_ssize_t> sizeof(double)
+        check_number("loss", loss, MEAN_ABSOLUTE_ERROR)
         for layer in layers:
             elements += 2 * layer.output_shape[0] * layer.output_shape[1] * layer.output_shape[2]
         self.layers, self.loss, self.crop = layers, loss, crop

@@ -8,8 +8,9 @@ from libc.string cimport memset
 from convext._correlation cimport (
     Correlation, all_weights, pack_weights, run_correlation
 )
+from convext._dispatch cimport TANH
 from convext._forward cimport free_forward, init_forward
-from convext._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext._geometry cimport Array4, Geometry, check_number, describe, geometry_of, real
 from convext._gradient_by_dots cimport DotsScratch, add_dots, arrange_dots
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._kernel_gradient cimport (
@@ -80,6 +81,7 @@ cdef class Trainer:
     ):
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
         cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
+        check_number("activation", activation, TANH)
         self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
         self.images = describe(input_data)
         self.targets = describe(target_output)

@@ -41,7 +41,7 @@ static void activate(ptrdiff_t count, void *values_, double bias_, int activatio
 {
     real *values = values_;
     const real bias = (real)bias_;
-    switch (activation) {
+    switch ((enum convext_activation)activation) {
     case CONVEXT_RELU:
         rectify(count, values, bias, 0);
         break;
@@ -56,7 +56,7 @@ static void activate(ptrdiff_t count, void *values_, double bias_, int activatio
         for (ptrdiff_t i = 0; i < count; i++)
             values[i] = tangent(values[i] + bias);
         break;
-    default:
+    case CONVEXT_LINEAR:
         for (ptrdiff_t i = 0; i < count; i++)
             values[i] += bias;
     }
@@ -65,7 +65,7 @@ static void activate(ptrdiff_t count, void *values_, double bias_, int activatio
 /* A gradient, from that with respect to the activation and from the activation itself. */
 CONVEXT_INLINE vec through(vec gradient, vec activated, int activation)
 {
-    switch (activation) {
+    switch ((enum convext_activation)activation) {
     case CONVEXT_RELU:
         return choose(activated <= 0, (vec){0}, gradient);
     case CONVEXT_LEAKY_RELU:
@@ -74,9 +74,10 @@ CONVEXT_INLINE vec through(vec gradient, vec activated, int activation)
         return gradient * (activated * (1 - activated));
     case CONVEXT_TANH:
         return gradient * (1 - activated * activated);
-    default:
+    case CONVEXT_LINEAR:
         return gradient;
     }
+    __builtin_unreachable();
 }
 
 /* Vectors that are added up in `real`; their sums are added in double. */
@@ -108,7 +109,7 @@ CONVEXT_INLINE double activation_gradient_of(ptrdiff_t count, real *gradient,
 static double activation_gradient(ptrdiff_t count, void *gradient, const void *activated,
                                   int activation)
 {
-    switch (activation) {
+    switch ((enum convext_activation)activation) {
     case CONVEXT_RELU:
         return activation_gradient_of(count, gradient, activated, CONVEXT_RELU);
     case CONVEXT_LEAKY_RELU:
@@ -117,9 +118,10 @@ static double activation_gradient(ptrdiff_t count, void *gradient, const void *a
         return activation_gradient_of(count, gradient, activated, CONVEXT_SIGMOID);
     case CONVEXT_TANH:
         return activation_gradient_of(count, gradient, activated, CONVEXT_TANH);
-    default:
+    case CONVEXT_LINEAR:
         return activation_gradient_of(count, gradient, activated, CONVEXT_LINEAR);
     }
+    __builtin_unreachable();
 }
 
 /* Of a row of a channel: its sums. */
@@ -213,7 +215,7 @@ static double activated_residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void
     if (activation == CONVEXT_SIGMOID || activation == CONVEXT_TANH)
         for (ptrdiff_t r = 0; r < num_rows; r++)
             activate(num_columns, (real *)values + r * pitch, bias, activation);
-    switch (activation) {
+    switch ((enum convext_activation)activation) {
     case CONVEXT_RELU:
         return OF_ROWS(bias, CONVEXT_RELU);
     case CONVEXT_LEAKY_RELU:
@@ -222,9 +224,10 @@ static double activated_residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void
         return OF_ROWS(0, CONVEXT_SIGMOID);
     case CONVEXT_TANH:
         return OF_ROWS(0, CONVEXT_TANH);
-    default:
+    case CONVEXT_LINEAR:
         return OF_ROWS(bias, CONVEXT_LINEAR);
     }
+    __builtin_unreachable();
 #undef OF_ROWS
 }
 

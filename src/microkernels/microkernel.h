@@ -206,7 +206,7 @@ typedef void convext_fft_results(ptrdiff_t rows, ptrdiff_t columns, const void *
                                  const convext_fft_pixels tile[2], int accumulate);
 
 /* The activations of a layer. All but the linear one have a slope that follows from their value. */
-enum {
+enum convext_activation {
     CONVEXT_LINEAR,
     CONVEXT_RELU,
     CONVEXT_LEAKY_RELU, /* negative values times CONVEXT_NEGATIVE_SLOPE */

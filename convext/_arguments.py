@@ -86,7 +86,10 @@ def _add_train(commands: Commands) -> None:
         "Train convolution kernels that turn the input into the target, by gradient descent.\n\n"
         "INPUT (N, C, H, W) and TARGET (N, K, OH, OW) are .npy files, or .npz files that hold one "
         "array. Without them, the textbook's data set is made in memory from the seed: 100 samples "
-        "of 3x28x28 and random targets, trained on for 10 epochs.",
+        "of 3x28x28 and random targets, trained on for 10 epochs.\n\n"
+        "A training that is interrupted (Ctrl-C, SIGTERM) leaves the kernels of its last whole "
+        "epoch in the file of --out. Where there is one already, it stays, and they are in a file "
+        "named after it, such as kernels-interrupted1.npz.",
         "convext train before.npy after.npy --kernel-shape 3 3 --epochs 50 --plot loss.png",
     )
     parser.add_argument("input", metavar="INPUT", nargs="?", help="the file of the input data")

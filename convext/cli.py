@@ -1,7 +1,7 @@
 """The command line: ``convext train``, ``apply``, ``train-images`` and the other commands.
 
 The exit status is 0 for success, 2 for wrong usage or input, 1 for a run that failed, 130 after
-Ctrl-C and 141 when whatever reads the output has gone.
+Ctrl-C, 143 when SIGTERM ended a training and 141 when whatever reads the output has gone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,11 +35,12 @@ from ._arguments import (
 from ._checks import RealArray
 from ._version import __version__
 from .files import FilePath, atomic_write, check_writable
+from .interruption import stoppable, unused_name
 from .messages import counted, print_line, printable, say, translate, translate_error
 from .report import format_loss
 
 if TYPE_CHECKING:
-    from .callbacks import History
+    from .callbacks import EpochReport
     from .kernels_file import Record
     from .shapes import Padding
 
@@ -70,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        _discard_unwritten_output()
+        what = ": ".join(["interrupted", *map(str, stop.args)])
+        return _fail(what, 128 + getattr(stop, "signal", signal.SIGINT))
     except BrokenPipeError:
         _discard_output()
         return 141
@@ -102,7 +106,8 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _fail(message: str, status: int) -> int:
     line = " ".join(translate_error(message).split())
-    print(printable(f"convext: {line}", sys.stderr), file=sys.stderr)
+    with suppress(OSError):  # of a terminal that was closed
+        print(printable(f"convext: {line}", sys.stderr), file=sys.stderr)
     return status
 
 
@@ -134,8 +139,8 @@ def _discard_unwritten_output() -> None:
 # train
 
 
+@stoppable()
 def _train(options: argparse.Namespace) -> None:
-    from .callbacks import History
     from .training import train_model
 
     if options.input is not None and options.target is None:
@@ -148,26 +153,92 @@ def _train(options: argparse.Namespace) -> None:
     num_kernels, kernel_shape = _sizes(options)
     input_data, target_output = _training_data(options, num_kernels, kernel_shape)
 
-    history = History()
-    started = time.perf_counter()
-    kernels = train_model(
-        input_data,
-        target_output,
-        num_kernels,
-        kernel_shape,
-        schedule or options.learning_rate,
-        num_epochs,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        shuffle=options.shuffle,
-        padding=options.padding,
-        callbacks=[history],
-        method=options.method,
-        verbose=not options.quiet,
-        num_threads=options.threads,
-    )
-    seconds = time.perf_counter() - started
-    _save_training(options, kernels, history, seconds)
+    training = _Training(options, num_epochs)
+    with training:
+        kernels = train_model(
+            input_data,
+            target_output,
+            num_kernels,
+            kernel_shape,
+            schedule or options.learning_rate,
+            num_epochs,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            shuffle=options.shuffle,
+            padding=options.padding,
+            callbacks=[training],
+            method=options.method,
+            verbose=not options.quiet,
+            num_threads=options.threads,
+        )
+        training.save()
+    if options.plot is not None:
+        training.history.plot(options.plot)
+    if not options.quiet:
+        _say_trained(options, kernels, training.history.loss)
+
+
+class _Training:
+    """Sees the epochs of a training, as a callback, and saves its kernels.
+
+    To be used as a context manager: where the training ends early, by Ctrl-C or since its output
+    cannot be written, the kernels of the last whole epoch are saved, but replace no file.
+    """
+
+    def __init__(self, options: argparse.Namespace, num_epochs: int) -> None:
+        from .callbacks import History
+
+        self.options, self.num_epochs = options, num_epochs
+        self.history = History()
+        self.last: EpochReport | None = None
+        self.started = time.perf_counter()
+
+    def __call__(self, report: EpochReport) -> None:
+        self.history(report)
+        self.last = report
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, KeyboardInterrupt | OSError):
+            saved = self.save()
+            if isinstance(error, KeyboardInterrupt):
+                error.args = (saved,)
+
+    def save(self) -> str:
+        """Save the kernels of the last epoch; return where they are."""
+        from .kernels_file import save_kernels
+
+        report, file = self.last, self.options.out
+        if report is None:
+            return "no epoch has ended, there is nothing to save"
+        record = self._record(report)
+        if report.epoch < self.num_epochs:
+            file, record["interrupted"] = unused_name(file), True
+        save_kernels(file, report.kernels, record)
+        return f"the kernels of epoch {report.epoch} of {self.num_epochs} are in {file}"
+
+    def _record(self, report: EpochReport) -> dict[str, object]:
+        options = self.options
+        random_data = f"random, seed {options.seed}"
+        return {
+            "version": __version__,
+            "input_file": options.input or random_data,
+            "target_file": options.target or random_data,
+            "num_kernels": report.kernels.shape[0],
+            "kernel_shape": report.kernels.shape[2:],
+            "padding": options.padding,
+            "learning_rate": options.learning_rate,
+            "schedule": options.schedule,
+            "num_epochs": report.epoch,
+            "batch_size": options.batch_size,
+            "shuffle": options.shuffle,
+            "method": report.method,
+            "seed": options.seed,
+            "seconds": round(time.perf_counter() - self.started, 3),
+            "losses": self.history.loss[: report.epoch],
+        }
 
 
 def _check_outputs(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:
@@ -261,24 +332,15 @@ def _training_data(
     return input_data, target_output
 
 
-def _save_training(
-    options: argparse.Namespace, kernels: RealArray, history: History, seconds: float
-) -> None:
-    from .kernels_file import save_kernels
-
-    save_kernels(options.out, kernels, _make_record(options, kernels, history, seconds))
-    if options.plot is not None:
-        history.plot(options.plot)
-    if options.quiet:
-        return
+def _say_trained(options: argparse.Namespace, kernels: RealArray, losses: list[float]) -> None:
     say(
         "Trained {kernels} of {size} for {epochs}: average loss {first} in the first, {last} in "
         "the last",
         kernels=counted(len(kernels), "kernel"),
         size="x".join(map(str, kernels.shape[1:])),
-        epochs=counted(len(history.loss), "epoch"),
-        first=format_loss(history.loss[0]),
-        last=format_loss(history.loss[-1]),
+        epochs=counted(len(losses), "epoch"),
+        first=format_loss(losses[0]),
+        last=format_loss(losses[-1]),
     )
     _say_where(options.out)
     if options.plot is not None:
@@ -288,29 +350,6 @@ def _save_training(
 def _say_where(kernels: str) -> None:
     command = f"convext show {shlex.quote(kernels)}"
     say("Kernels: {file} (to see them: {command})", file=kernels, command=command)
-
-
-def _make_record(
-    options: argparse.Namespace, kernels: RealArray, history: History, seconds: float
-) -> dict[str, object]:
-    random_data = f"random, seed {options.seed}"
-    return {
-        "version": __version__,
-        "input_file": options.input or random_data,
-        "target_file": options.target or random_data,
-        "num_kernels": kernels.shape[0],
-        "kernel_shape": kernels.shape[2:],
-        "padding": options.padding,
-        "learning_rate": options.learning_rate,
-        "schedule": options.schedule,
-        "num_epochs": len(history.loss),
-        "batch_size": options.batch_size,
-        "shuffle": options.shuffle,
-        "method": history.method[-1],
-        "seed": options.seed,
-        "seconds": round(seconds, 3),
-        "losses": history.loss,
-    }
 
 
 # solve

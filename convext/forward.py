@@ -24,7 +24,10 @@ MIN_ROWS = 16
 
 
 class _Part(NamedTuple):
-    """What a layer does for a strip: from input rows first to end (exclusive) to `rows` rows."""
+    """What a layer does for a strip: from input rows first to end (exclusive) to `rows` rows.
+
+    Where these lie in the padding alone, there is no input row.
+    """
 
     layer: Layer
     first: int
@@ -42,10 +45,7 @@ def run(
     row_bytes = dtype.itemsize * sum(
         math.prod(layer.output_shape) // layer.output_shape[1] for layer in layers
     )
-    rows = shape[1]
-    if all(layer.options[1][0] < layer.kernels.shape[2] for layer in layers):
-        # Else a strip could lie in the padding alone.
-        rows = min(rows, max(MIN_ROWS, MAX_BYTES // row_bytes))
+    rows = min(shape[1], max(MIN_ROWS, MAX_BYTES // row_bytes))
     samples = max(1, MAX_BYTES // (row_bytes * rows))
     for first in range(0, len(images), samples):
         for begin in range(0, shape[1], rows):
@@ -69,9 +69,14 @@ def _parts(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Part]:
         height = layer.input_shape[1]
         first = begin * stride - padding
         last = (end - 1) * stride - padding + (layer.kernels.shape[2] - 1) * dilation + 1
-        part = _Part(layer, max(first, 0), min(last, height), max(-first, 0), end - begin)
+        part = _Part(
+            layer, min(max(first, 0), height), min(max(last, 0), height), max(-first, 0),
+            end - begin,
+        )  # fmt: skip
         parts.append(part)
         begin, end = part.first, part.end
+        if begin == end:  # the layer sees padding alone: nothing has to be done before it
+            break
     return reversed(parts)
 
 
@@ -80,17 +85,13 @@ def _convolve(part: _Part, values: RealArray, num_threads: int) -> RealArray:
     stride, (_, padding_left), dilation, groups = layer.options
     channels, _, width = layer.output_shape
     out: RealArray = np.empty((len(values), channels, part.rows, width), values.dtype)
-    _forward.conv2d(
-        values,
-        layer.kernels,
-        None,
-        out,
-        stride,
-        (part.padding_top, padding_left),
-        dilation,
-        groups,
-        num_threads,
-    )
+    if part.first == part.end:
+        out[...] = 0
+    else:
+        padding = (part.padding_top, padding_left)
+        _forward.conv2d(
+            values, layer.kernels, None, out, stride, padding, dilation, groups, num_threads
+        )
     if layer.bias is not None or layer.activation:
         activate(out, layer.bias, layer.activation, num_threads)
     return out

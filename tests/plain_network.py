@@ -34,6 +34,39 @@ def predict(layers, weights, x, residual=False):
     return values
 
 
+SLOPES = {
+    "linear": np.ones_like,
+    "relu": lambda a: np.where(a > 0, 1.0, 0.0),
+    "leaky_relu": lambda a: np.where(a > 0, 1.0, 0.2),
+    "sigmoid": lambda a: a * (1 - a),
+    "tanh": lambda a: 1 - a**2,
+}
+
+
+def differentiate(layers, weights, x, y, residual=False):
+    """Return the mean squared error and its gradient for each array of weights, by the chain rule.
+
+    The slope of an activation follows from its value.
+    """
+    values, used = [np.asarray(x, reference.Wide)], []
+    for layer in layers:
+        used.append(list(weights[sum(map(len, used)) :][: 1 + layer["use_bias"]]))
+        values.append(predict([layer], used[-1], values[-1]))
+    difference = predict(layers, weights, x, residual) - y
+    gradient, gradients_ = 2 * difference / difference.size, []
+    for layer, arrays, before, after in reversed(
+        list(zip(layers, used, values[:-1], values[1:], strict=True))
+    ):
+        options = {k: v for k, v in layer.items() if k not in ("activation", "use_bias")}
+        gradient = gradient * SLOPES[layer["activation"]](after)
+        if layer["use_bias"]:
+            gradients_.insert(0, gradient.sum((0, 2, 3)))
+        shape = arrays[0].shape[2:]
+        gradients_.insert(0, reference.conv2d_kernel_grad(before, gradient, shape, **options))
+        gradient = reference.conv2d_input_grad(gradient, arrays[0], before.shape, **options)
+    return np.mean(difference**2), gradients_
+
+
 def gradients(loss, weights, step=1e-6):
     """Return the gradient of loss(weights) for each array, by central differences."""
     weights = [np.array(array, reference.Wide) for array in weights]

@@ -459,6 +459,8 @@ STACKS = [
     [(3, 3, {"padding": 2, "stride": 2}), (2, 3, {"dilation": 3, "padding": "same"})],
     [(3, 3, {"padding": ((1, 0), (2, 2))}), (2, 3, {"stride": (3, 2), "padding": "same"})],
     [(3, 2, {"padding": 5}), (2, 2, {})],
+    [(2, 1, {}), (2, 1, {"stride": 3, "padding": ((1, 0), (0, 0))})],
+    [(2, 3, {"padding": ((50, 40), (0, 0))}), (2, 2, {"padding": ((0, 9), (3, 0)), "stride": 2})],
 ]
 
 

@@ -25,7 +25,7 @@ from convext._tasks cimport ENOUGH_TASKS, divide_up
 cnp.import_array()
 
 # What the layers make of a slice should stay in L2 and this thread's part of L3.
-cdef Py_ssize_t MAX_SLICE_BYTES = 1 << 20
+MAX_SLICE_BYTES = 1 << 20
 
 # The sums of all segments' gradients.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 << 20
@@ -133,13 +133,14 @@ cdef class Step:
     ):
         cdef Layer layer
         cdef Py_ssize_t elements = 0, itemsize = dtype.itemsize
+        cdef Py_ssize_t slice_bytes = MAX_SLICE_BYTES   # a global of Python, which tests replace
         cdef Py_ssize_t sum_bytes = num_weights * <Py_ssize_t> sizeof(double)
         check_number("loss", loss, MEAN_ABSOLUTE_ERROR)
         for layer in layers:
             elements += 2 * layer.output_shape[0] * layer.output_shape[1] * layer.output_shape[2]
         self.layers, self.loss, self.crop = layers, loss, crop
         self.num_weights, self.num_threads = num_weights, num_threads
-        self.slice_size = max(1, min(batch_size, MAX_SLICE_BYTES // (elements * itemsize)))
+        self.slice_size = max(1, min(batch_size, slice_bytes // (elements * itemsize)))
         self.max_segments = max(1, min(
             divide_up(batch_size, self.slice_size), min(<Py_ssize_t> ENOUGH_TASKS,
                                                         MAX_SUM_BYTES // sum_bytes)

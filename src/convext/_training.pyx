@@ -26,7 +26,7 @@ from convext._tile cimport Tile, Tiling, lay_out, tile_at
 from convext._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
 
 # The predictions of so many bytes are kept at a time; a larger batch is taken in several parts.
-cdef Py_ssize_t MAX_PREDICTION_BYTES = 16 * 1024 * 1024
+MAX_PREDICTION_BYTES = 16 * 1024 * 1024
 
 # Below so many elements a second thread costs more than it brings.
 cdef Py_ssize_t MIN_RESIDUALS_PER_THREAD = 50000
@@ -80,6 +80,7 @@ cdef class Trainer:
         int num_threads, Update update=None, bint biased=False, int activation=0
     ):
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
+        cdef Py_ssize_t most = MAX_PREDICTION_BYTES     # a global of Python, which tests replace
         cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
         check_number("activation", activation, TANH)
         self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
@@ -92,8 +93,7 @@ cdef class Trainer:
         self.single = itemsize == sizeof(float)
         self.plane = self.targets.h * self.targets.w
         self.part = max(1, min(
-            min(batch_size, self.images.n),
-            MAX_PREDICTION_BYTES // (self.targets.c * self.plane * itemsize)
+            min(batch_size, self.images.n), most // (self.targets.c * self.plane * itemsize)
         ))
         self.ready = self.allocate(&geometry, itemsize) == 0
         if not self.ready:

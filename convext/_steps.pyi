@@ -28,6 +28,7 @@ class Layer:
 
 class Step:
     gradient: npt.NDArray[np.float64]
+    measures: npt.NDArray[np.float64] | None
     def __init__(
         self,
         layers: list[Layer],
@@ -37,16 +38,19 @@ class Step:
         crop: tuple[slice, slice] | None,
         dtype: np.dtype[Any],
         num_threads: int,
+        measuring: bool = False,
     ) -> None: ...
     def differentiate(
         self,
         inputs: npt.NDArray[Any],
         targets: npt.NDArray[Any],
         order: npt.NDArray[np.intp],
+        sample_weights: npt.NDArray[np.float64] | None = None,
     ) -> float: ...
     def evaluate(
         self,
         inputs: npt.NDArray[Any],
         targets: npt.NDArray[Any],
         order: npt.NDArray[np.intp],
+        sample_weights: npt.NDArray[np.float64] | None = None,
     ) -> float: ...

@@ -122,14 +122,17 @@ cdef class Step:
     cdef Py_ssize_t slice_size, max_segments, num_weights
     cdef cnp.ndarray sums       # [segments][weights]
     cdef cnp.ndarray losses     # of each segment
+    cdef cnp.ndarray differences    # of each segment, the sums of their squares and absolute values
+    cdef readonly object measures   # their means, of the last batch, by the numbers of the losses
     cdef readonly cnp.ndarray gradient      # flat, in float64
     cdef cnp.ndarray inputs, targets
     cdef const Py_ssize_t *order
+    cdef const double *sample_weights       # of all samples, or NULL
     cdef Py_ssize_t count       # samples in `order`
 
     def __init__(
         self, list layers, Py_ssize_t num_weights, Py_ssize_t batch_size, int loss, tuple crop,
-        dtype, int num_threads
+        dtype, int num_threads, bint measuring=False
     ):
         cdef Layer layer
         cdef Py_ssize_t elements = 0, itemsize = dtype.itemsize
@@ -151,23 +154,31 @@ cdef class Step:
         ]
         self.sums = np.empty((self.max_segments, num_weights))
         self.losses = np.empty(self.max_segments)
+        if measuring:
+            self.differences = np.empty((self.max_segments, 2))
         self.gradient = np.empty(num_weights)
 
     def differentiate(
-        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order
+        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order,
+        cnp.ndarray sample_weights=None
     ):
         """Return the loss of the samples in `order`, leaving its gradient in `gradient`.
 
-        `order` is C-contiguous, of type intp, and its values are not checked.
+        `order` is C-contiguous, of type intp, and its values are not checked. The loss of each
+        sample is multiplied by its weight; these are C-contiguous, in float64, of all samples.
         """
-        return self.run(inputs, targets, order, True)
+        return self.run(inputs, targets, order, sample_weights, True)
 
-    def evaluate(self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order):
+    def evaluate(
+        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order,
+        cnp.ndarray sample_weights=None
+    ):
         """Return the loss of the samples in `order`."""
-        return self.run(inputs, targets, order, False)
+        return self.run(inputs, targets, order, sample_weights, False)
 
     cdef double run(
-        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order, bint learning
+        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order,
+        cnp.ndarray sample_weights, bint learning
     ) except? -1:
         cdef Py_ssize_t slices = divide_up(order.shape[0], self.slice_size)
         cdef Py_ssize_t segments = min(slices, self.max_segments), segment
@@ -179,6 +190,9 @@ cdef class Step:
         self.inputs, self.targets = inputs, targets
         self.order = <const Py_ssize_t *> cnp.PyArray_DATA(order)
         self.count = order.shape[0]
+        self.sample_weights = (
+            NULL if sample_weights is None else <const double *> cnp.PyArray_DATA(sample_weights)
+        )
         if segments < self.num_threads:
             for segment in range(segments):
                 self.run_segment(
@@ -199,6 +213,8 @@ cdef class Step:
                 self.add_segments(segments)
         for segment in range(segments):
             total += (<double *> cnp.PyArray_DATA(self.losses))[segment]
+        if self.differences is not None:
+            self.measures = self.differences[:segments].sum(axis=0) / elements
         return total / elements
 
     cdef void add_segments(self, Py_ssize_t segments) noexcept nogil:
@@ -225,14 +241,19 @@ cdef class Step:
         cdef Py_ssize_t i, first, count
         cdef double *sums = <double *> cnp.PyArray_DATA(self.sums) + segment * self.num_weights
         cdef double *loss = <double *> cnp.PyArray_DATA(self.losses) + segment
+        cdef double *differences = NULL
         loss[0] = 0
+        if self.differences is not None:
+            differences = <double *> cnp.PyArray_DATA(self.differences) + 2 * segment
+            differences[0] = differences[1] = 0
         for i in range(begin, end):
             first = i * self.slice_size
             count = min(self.slice_size, self.count - first)
             views = work.of(count)
             self.forward(views[0], views[1], first, count, num_threads)
             loss[0] += differentiate_loss(
-                views[1][last], views[0][last + 1], self.loss, 1 / elements
+                views[1][last], views[0][last + 1], self.loss, 1 / elements,
+                self.sample_weights, self.order + first, differences
             )
             if learning:
                 self.backward(work, views[0], views[1], num_threads)
@@ -303,22 +324,47 @@ cdef void add_gradient(
 
 
 cdef double differentiate_loss(
-    cnp.ndarray targets, cnp.ndarray predictions, int loss, double scale
+    cnp.ndarray targets, cnp.ndarray predictions, int loss, double scale,
+    const double *sample_weights, const Py_ssize_t *order, double *differences
 ) except? -1:
     """Turn targets into the gradient with respect to the predictions; return the loss, unscaled."""
     cdef double total
+    cdef Py_ssize_t samples = targets.shape[0]
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(targets) // samples
     with nogil:
         if cnp.PyArray_ITEMSIZE(targets) == sizeof(float):
-            total = differentiate_elements(
-                <float *> cnp.PyArray_DATA(targets), <const float *> cnp.PyArray_DATA(predictions),
-                cnp.PyArray_SIZE(targets), loss, scale
+            total = differentiate_samples(
+                samples, size, <float *> cnp.PyArray_DATA(targets),
+                <const float *> cnp.PyArray_DATA(predictions), loss, scale, sample_weights, order,
+                differences
             )
         else:
-            total = differentiate_elements(
-                <double *> cnp.PyArray_DATA(targets),
-                <const double *> cnp.PyArray_DATA(predictions), cnp.PyArray_SIZE(targets), loss,
-                scale
+            total = differentiate_samples(
+                samples, size, <double *> cnp.PyArray_DATA(targets),
+                <const double *> cnp.PyArray_DATA(predictions), loss, scale, sample_weights, order,
+                differences
             )
+    return total
+
+
+cdef double differentiate_samples(
+    Py_ssize_t samples, Py_ssize_t size, real *targets, const real *predictions, int loss,
+    double scale, const double *sample_weights, const Py_ssize_t *order, double *differences
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double total = 0, weight, difference
+    if differences != NULL:
+        for i in range(samples * size):
+            difference = <double> predictions[i] - targets[i]
+            differences[MEAN_SQUARED_ERROR] += difference * difference
+            differences[MEAN_ABSOLUTE_ERROR] += fabs(difference)
+    if sample_weights == NULL:
+        return differentiate_elements(targets, predictions, samples * size, loss, scale)
+    for i in range(samples):
+        weight = sample_weights[order[i]]
+        total += weight * differentiate_elements(
+            targets + i * size, predictions + i * size, size, loss, scale * weight
+        )
     return total
 
 

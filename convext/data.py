@@ -41,7 +41,8 @@ def generate_kernels(
         Channels of each: those of the input data.
     seed : int, optional
         The same seed gives the same kernels. They are independent of what
-        `generate_random_data` makes with that seed.
+        `generate_random_data` makes with that seed. Without one, a seed is drawn from NumPy's
+        global generator, so that ``numpy.random.seed`` makes them repeatable, too.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def generate_kernels(
     )
     check_size("the array of kernels", shape)
     # A stream of its own: with the seed of the data, kernels must not repeat its first values.
-    (stream,) = _generator(seed).spawn(1)
+    (stream,) = random_generator(seed).spawn(1)
     return stream.random(shape)
 
 
@@ -200,7 +201,8 @@ def generate_random_data(
     input_file, target_file : path
         The files to write; existing ones are replaced.
     seed : int, optional
-        The same seed gives the same data.
+        The same seed gives the same data. By default it is drawn from NumPy's global generator,
+        which ``numpy.random.seed`` makes repeatable.
 
     Raises
     ------
@@ -233,7 +235,7 @@ def generate_random_data(
         raise ValueError(
             f"input_file and target_file must be two files, got {os.fspath(input_file)} twice"
         )
-    generator = _generator(seed)
+    generator = random_generator(seed)
     # Both streams stay open until both are written, so that no old file meets a new one.
     with atomic_write(input_file) as input_stream, atomic_write(target_file) as target_stream:
         _write_random(input_stream, input_shape, generator)
@@ -242,8 +244,20 @@ def generate_random_data(
         say("Wrote {file}: {shape}", file=os.fspath(file), shape=f"{shape} float64")
 
 
-def _generator(seed: int | None) -> np.random.Generator:
-    return np.random.default_rng(seed if seed is None else integer("seed", seed, minimum=0))
+def random_generator(seed: int | None) -> np.random.Generator:
+    """Return a generator; without a seed, one that `numpy.random.seed` makes repeatable.
+
+    Examples
+    --------
+    >>> np.random.seed(3)
+    >>> first = random_generator(None).random()
+    >>> np.random.seed(3)
+    >>> random_generator(None).random() == first
+    True
+    """
+    if seed is not None:
+        return np.random.default_rng(integer("seed", seed, minimum=0))
+    return np.random.default_rng(np.random.randint(0, 1 << 32, 4, np.uint32))
 
 
 def _checked_shape(name: str, shape: object, layout: str) -> tuple[int, int, int, int]:

@@ -98,7 +98,7 @@ class Conv2D(Independent):
         self.filters = integer("filters", filters, minimum=1)
         self.kernel_size = integer_pair("kernel_size", kernel_size, minimum=1)
         self.strides = integer_pair("strides", strides, minimum=1)
-        self.padding: Padding = padding
+        self.padding: Padding = padding.lower() if isinstance(padding, str) else padding  # type: ignore[assignment]
         self.dilation_rate = integer_pair("dilation_rate", dilation_rate, minimum=1)
         self.groups = integer("groups", groups, minimum=1)
         self.activation = check_activation(activation)

@@ -31,6 +31,7 @@ from ._optimizers import Update
 from ._steps import LOSSES, Layer, Step
 from .callbacks import Callback, EpochReport, History
 from .config import resolve_num_threads
+from .data import random_generator
 from .files import FilePath, atomic_write
 from .layers import Conv2D
 from .messages import print_line, say, translate
@@ -74,7 +75,8 @@ class Sequential(Independent):
     dtype : "float32" or "float64", default "float32"
         In which the model computes; images are converted.
     seed : int, optional
-        Makes the first weights and the shuffling repeatable.
+        Makes the first weights and the shuffling repeatable. By default it is drawn from NumPy's
+        global generator, which ``numpy.random.seed`` makes repeatable.
 
     Attributes
     ----------
@@ -129,8 +131,7 @@ class Sequential(Independent):
         self.residual = bool(residual)
         self.data_format = data_format
         self.dtype = DTYPES[name]
-        seed = None if seed is None else integer("seed", seed, minimum=0)
-        self._generator = np.random.default_rng(seed)
+        self._generator = random_generator(seed)
         self._channels: int | None = None
         self._weights: RealArray = np.empty(0, self.dtype)
         self.optimizer: optimizers.Optimizer | None = None
@@ -960,6 +961,7 @@ def _from_config(config: dict[str, Any], filepath: FilePath) -> Sequential:
         input_channels=config["input_channels"],
         data_format=config["data_format"],
         dtype=config["dtype"],
+        seed=0,
     )
     model._generator.bit_generator.state = config["generator"]
 

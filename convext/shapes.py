@@ -108,9 +108,9 @@ def _margins(
 ) -> list[tuple[int, int]]:
     """Return the padding before and after each axis."""
     if isinstance(padding, str):
-        if padding == "valid":
+        if padding.lower() == "valid":
             return [(0, 0), (0, 0)]
-        if padding == "same":
+        if padding.lower() == "same":
             return [_same_margin(sizes[axis], extents[axis], strides[axis]) for axis in range(2)]
         raise ValueError(
             f"padding must be an integer, a pair, a pair of pairs, 'valid' or 'same', "
@@ -131,7 +131,7 @@ def _margins(
 
 def edges_of(padding: Padding) -> Padding:
     """Return any form of `padding` as ((top, bottom), (left, right)), or as "same"."""
-    if padding == "same":
+    if isinstance(padding, str) and padding.lower() == "same":
         return "same"
     vertical, horizontal = _margins(padding, (1, 1), [1, 1], (1, 1))
     return vertical, horizontal

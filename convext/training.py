@@ -26,7 +26,7 @@ from ._checks import (
 )
 from .callbacks import Callback, EpochReport
 from .config import resolve_num_threads
-from .data import generate_kernels, load_data, paired_samples
+from .data import generate_kernels, load_data, paired_samples, random_generator
 from .errors import DivergenceError, StopTraining
 from .files import FilePath
 from .methods import Method, choose_method, samples_of_unit
@@ -86,7 +86,8 @@ def train_model(
     kernels : array_like, (num_kernels, C, kh, kw), optional
         The kernels to start from (they are copied). Default: `generate_kernels`.
     seed : int, optional
-        Makes the first kernels and the shuffling repeatable.
+        Makes the first kernels and the shuffling repeatable. By default seeds are drawn from
+        NumPy's global generator, which ``numpy.random.seed`` makes repeatable.
     batch_size : int, default 1
         Samples for a step. The last batch of an epoch may be smaller.
     shuffle : bool, default False
@@ -359,7 +360,9 @@ def _orders(
         in_order = np.arange(num_samples)
         return lambda: in_order
     # A stream of its own, so that the order does not depend on how the kernels were made.
-    generator = np.random.default_rng(None if seed is None else [seed, num_samples])
+    generator = (
+        random_generator(None) if seed is None else np.random.default_rng([seed, num_samples])
+    )
     return lambda: generator.permutation(num_samples)
 
 

@@ -5,6 +5,7 @@ from ._checks import RealArray
 from ._optimizers import Update
 
 class Trainer:
+    done: int
     fused: bool
     def __init__(
         self,

@@ -799,6 +799,9 @@ class _Fit:
         self.model, self.batches, self.validation = model, batches, validation
         self.num_threads = num_threads
         self.trainer = _fused_trainer(model, batches, num_threads)
+        self.done = 0
+        # Of batches that are given it is known after the first epoch.
+        self.samples = len(batches.inputs) if isinstance(batches, _BatchesOfArrays) else None
 
     def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
@@ -819,7 +822,7 @@ class _Fit:
     def _run_epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> float:
         """Take a step for every batch; return the mean loss."""
         model = self.model
-        total, samples = 0.0, 0
+        total, self.done = 0.0, 0
         for inputs, targets, chosen, size in self.batches.epoch(order):
             update = model._current_update()  # there are no weights before the first batch
             update.learning_rate = rate
@@ -828,8 +831,13 @@ class _Fit:
             self._check(loss, number, rate)
             update.update(model._weights, step.gradient)
             total += loss * len(chosen)
-            samples += len(chosen)
-        return total / samples
+            self.done += len(chosen)
+        self.samples = self.done
+        return total / self.done
+
+    def progress(self) -> tuple[int, int | None]:
+        """Return how many samples of the epoch are done, and how many there are, if known."""
+        return self.done if self.trainer is None else self.trainer.done, self.samples
 
     def _check(self, loss: float, number: int, rate: float) -> None:
         if not math.isfinite(loss):

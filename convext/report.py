@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,10 @@ if TYPE_CHECKING:
 
 # On a terminal, more epochs than this are shown as a progress bar.
 _MOST_LINES = 20
+
+# An epoch that takes longer is shown while it runs, and looked at so often.
+_SECONDS_OF_LONG_EPOCH = 0.5
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
@@ -63,6 +71,8 @@ def format_loss(loss: float) -> str:
 class Progress:
     """Shows the epochs of a training as they end: a line each, or a bar when they are many.
 
+    On a terminal, an epoch that takes long has a bar of its own, or moves that of the epochs.
+
     To be used as a context manager.
 
     Parameters
@@ -71,35 +81,48 @@ class Progress:
         How many epochs there will be.
     verbose : bool
         Whether to show anything.
+    within : callable, optional
+        Returns how many samples of the epoch under way are done, and how many it has, or None.
     """
 
-    def __init__(self, num_epochs: int, verbose: bool = True) -> None:
+    def __init__(
+        self,
+        num_epochs: int,
+        verbose: bool = True,
+        within: Callable[[], tuple[int, int | None]] | None = None,
+    ) -> None:
         self._num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self._verbose = verbose
+        self._within = within
         self._language = printable_language()
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] | None = None  # of the epochs
+        self._epoch_bar: tqdm[Any] | None = None
+        self._epochs = 0  # that have ended
+        self._began = time.monotonic()  # the next one
+        self._watcher = Thread(target=self._watch, daemon=True)
+        self._ended = Event()
+        self._lock = Lock()  # of the bars
 
     def __enter__(self) -> Progress:
-        if self._verbose and self._num_epochs > _MOST_LINES and _is_terminal():
-            import shutil
-
-            from tqdm import tqdm
-
-            unit = translate("epoch")
-            # On terminals that claim to have no columns tqdm shows nothing; here they have 80.
-            columns, rows = shutil.get_terminal_size()
-            self._bar = tqdm(
-                total=self._num_epochs, unit=unit, file=sys.stdout, ncols=columns, nrows=rows
-            )
+        if self._verbose and _is_terminal():
+            if self._num_epochs > _MOST_LINES:
+                self._bar = _make_bar(self._num_epochs, translate("epochs"))
+            if self._within is not None:
+                self._watcher.start()
         return self
 
     def epoch(self, report: EpochReport) -> None:
         """Show that an epoch has ended."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._summary(report), refresh=False)
-            self._bar.update()
-        elif self._verbose:
-            print_line(format_epoch(report, self._language))
+        with self._lock:
+            self._epochs += 1
+            if self._bar is not None:
+                self._bar.set_postfix_str(self._summary(report), refresh=False)
+                self._bar.n = self._epochs - 1
+                self._bar.update()
+            elif self._verbose:
+                self._close_epoch_bar()
+                print_line(format_epoch(report, self._language))
+            self._began = time.monotonic()
 
     def __exit__(
         self,
@@ -107,9 +130,46 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._ended.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        self._close_epoch_bar()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _watch(self) -> None:
+        """Show now and then how far the epoch is, while another thread computes."""
+        with suppress(OSError, ValueError):  # of an output that is gone
+            while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+                with self._lock:
+                    self._show_epoch()
+
+    def _show_epoch(self) -> None:
+        seconds = time.monotonic() - self._began
+        if seconds < _SECONDS_OF_LONG_EPOCH or self._within is None:
+            return
+        done, total = self._within()
+        if self._bar is not None:
+            share = min(done / total, 0.99) if total else 0
+            self._bar.n = round(self._epochs + share, 2)
+            self._bar.refresh()
+            return
+        if self._epoch_bar is None:
+            self._epoch_bar = _make_bar(
+                total,
+                translate("samples"),
+                desc=translate("Epoch {number}", number=self._epochs + 1),
+                leave=False,
+            )
+            self._epoch_bar.start_t -= seconds
+        self._epoch_bar.n = done
+        self._epoch_bar.refresh()
+
+    def _close_epoch_bar(self) -> None:
+        if self._epoch_bar is not None:
+            self._epoch_bar.close()
+            self._epoch_bar = None
 
     def _summary(self, report: EpochReport) -> str:
         return translate(
@@ -117,6 +177,20 @@ class Progress:
             loss=format_loss(report.loss),
             rate=f"{report.learning_rate:g}",
         )
+
+
+def _make_bar(total: int | None, unit: str, **options: Any) -> tqdm[Any]:
+    from shutil import get_terminal_size
+
+    from tqdm import tqdm
+
+    # On terminals that claim to have no columns tqdm shows nothing; here they have 80.
+    columns, rows = get_terminal_size()
+    # Without a rate, which would leave little room for the bar and what is said behind it.
+    form = (
+        f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {unit} [{{elapsed}}<{{remaining}}{{postfix}}]"
+    )
+    return tqdm(total=total, file=sys.stdout, ncols=columns, nrows=rows, bar_format=form, **options)
 
 
 def _is_terminal() -> bool:

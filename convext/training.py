@@ -251,6 +251,10 @@ class _Run:
         loss, seconds = self.epoch(number, rate, order)
         return EpochReport(number, loss, rate, seconds, self.kernels.copy(), self.method)
 
+    def progress(self) -> tuple[int, int | None]:
+        """Return how many samples of the epoch are done, and how many there are."""
+        return self.trainer.done, len(self.inputs)
+
     def _divergence(
         self, number: int, rate: float, loss: float, kernels: RealArray
     ) -> DivergenceError:
@@ -274,6 +278,12 @@ class Run(Protocol):
     def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run the epoch of that number (from 1), taking the samples in that order."""
 
+    def progress(self) -> tuple[int, int | None]:
+        """Return how many samples of the epoch are done, and how many there are, if known.
+
+        Another thread asks while the epoch runs.
+        """
+
 
 def run_epochs(
     run: Run,
@@ -287,7 +297,7 @@ def run_epochs(
     """Run the epochs from `first_epoch` (from 0) to `num_epochs`: the loop of every training."""
     if hasattr(learning_rate, "reset") and first_epoch == 0:
         learning_rate.reset()
-    with Progress(max(1, num_epochs - first_epoch), verbose) as progress:
+    with Progress(max(1, num_epochs - first_epoch), verbose, run.progress) as progress:
         for epoch in range(first_epoch, num_epochs):
             rate = _rate(learning_rate, epoch)
             report = run.report(epoch + 1, rate, orders())

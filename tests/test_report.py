@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
+import convext
+from convext import training
 from convext.callbacks import EpochReport
-from convext.messages import language, say
+from convext.messages import columns, language, say
 from convext.report import Progress, format_epoch, format_loss
 
 VARIABLES = ("CONVEXT_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
@@ -159,6 +164,173 @@ def test_the_bar_is_closed_when_the_training_fails(environment, monkeypatch):
     with pytest.raises(KeyboardInterrupt), Progress(100):
         raise KeyboardInterrupt
     assert stdout.getvalue().endswith("\n")
+
+
+class Clock:
+    """Time that passes when told, for what looks at it from another thread."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("convext.report.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("convext.report._SECONDS_BETWEEN_LOOKS", 0.001)
+
+
+def wait_for(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.parametrize(
+    ("lang", "bar"), [("en", "Epoch 2:  25%|"), ("zh", "第 2 轮:  25%|")]
+)  # fmt: skip
+def test_a_long_epoch_shows_a_bar_on_a_terminal(environment, monkeypatch, lang, bar):
+    environment(CONVEXT_LANG=lang, COLUMNS="80", LINES="40")
+    stdout, clock, threads = Terminal(), Clock(monkeypatch), threading.active_count()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with Progress(3, within=lambda: (30, 120)) as progress:
+        progress.epoch(report(1))
+        first = stdout.getvalue()
+        assert first.endswith("1.99 s\n" if lang == "en" else "1.99秒\n")
+        clock.now += 0.4  # not yet long
+        time.sleep(0.02)
+        assert stdout.getvalue() == first
+        clock.now += 3.6
+        wait_for(lambda: bar in stdout.getvalue())
+        assert "30/120 " + ("samples" if lang == "en" else "个样本") in stdout.getvalue()
+        progress.epoch(report(2))
+        *_, cleared, line = stdout.getvalue().rstrip("\n").split("\r")
+        assert cleared.isspace()
+        assert line == format_epoch(report(2))
+        clock.now += 9
+    assert threading.active_count() == threads
+    assert max(columns(text) for text in re.split(r"[\r\n]", stdout.getvalue())) <= 80
+
+
+def test_a_long_epoch_moves_the_bar_of_many(environment, monkeypatch):
+    environment(CONVEXT_LANG="en", COLUMNS="100", LINES="40")
+    stdout, clock = Terminal(), Clock(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with Progress(50, within=lambda: (30, 120)) as progress:
+        progress.epoch(report(1))
+        clock.now += 4
+        wait_for(lambda: "1.25/50 epochs" in stdout.getvalue())
+        for epoch in range(2, 51):
+            progress.epoch(report(epoch))
+    assert "| 50/50 epochs [" in stdout.getvalue().split("\r")[-1]
+    assert "Epoch" not in stdout.getvalue()
+
+
+def test_an_epoch_of_unknown_length_shows_what_is_done(environment, monkeypatch):
+    environment(CONVEXT_LANG="en", COLUMNS="80", LINES="40")
+    stdout, clock = Terminal(), Clock(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with Progress(2, within=lambda: (30, None)):
+        clock.now += 4
+        wait_for(lambda: "30/? samples" in stdout.getvalue())
+    with Progress(50, within=lambda: (30, None)):
+        clock.now += 4
+        wait_for(lambda: "0/50 epochs" in stdout.getvalue())
+
+
+def test_a_pipe_gets_no_bar_of_an_epoch(environment, monkeypatch):
+    stdout, clock = io.StringIO(), Clock(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with Progress(3, within=lambda: (30, 120)):
+        clock.now += 4
+        time.sleep(0.05)
+    assert stdout.getvalue() == ""
+
+
+def test_a_terminal_that_goes_ends_the_bar_quietly(environment, monkeypatch):
+    class Gone(Terminal):
+        def write(self, text):
+            raise BrokenPipeError
+
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", Gone())
+    progress = Progress(3, within=lambda: (30, 120))
+    progress.__enter__()
+    clock.now += 4
+    wait_for(lambda: not progress._watcher.is_alive())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("method", ["direct", "statistics"])
+@pytest.mark.parametrize(
+    ("batch_size", "shuffle"), [(1, False), (3, False), (7, True), (99, False)]
+)
+def test_a_training_says_how_far_its_epoch_is(monkeypatch, fused, method, batch_size, shuffle):
+    size = 8 if fused else 90
+    rng = np.random.default_rng(0)
+    data = rng.random((20, 3, size, size)), rng.random((20, 2, size - 1, size - 1))
+    seen = []
+    monkeypatch.setattr(
+        "convext.training.Progress", lambda *arguments: Spy(*arguments, seen.append)
+    )
+    convext.train_model(
+        *data, 2, (2, 2), 0.01, 2, batch_size=batch_size, method=method, shuffle=shuffle
+    )
+    assert seen == [(0, 20), (20, 20), (20, 20)]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_network_says_how_far_its_epoch_is(monkeypatch, layers):
+    x = np.random.default_rng(0).random((20, 1, 9, 9)).astype(np.float32)
+    y, seen = x[:, :, layers:-layers, layers:-layers], []
+    monkeypatch.setattr(
+        "convext.training.Progress", lambda *arguments: Spy(*arguments, seen.append)
+    )
+    model = convext.Sequential([convext.Conv2D(1, 3) for _ in range(layers)])
+    model.compile("sgd", "mse")
+    model.fit(x, y, batch_size=3, epochs=2)
+    assert seen == [(0, 20), (20, 20), (20, 20)]
+    seen.clear()
+    model.fit(lambda _: iter([(x[:8], y[:8]), (x[8:], y[8:])]), epochs=2)
+    assert seen == [(0, None), (20, 20), (20, 20)]
+
+
+class Spy(Progress):
+    """Notes how far the epoch is, at the start and at the end of each."""
+
+    def __init__(self, num_epochs, verbose, within, note):
+        super().__init__(num_epochs, False, within)
+        self._note = note
+        note(within())
+
+    def epoch(self, report):
+        self._note(self._within())
+
+
+def test_the_bar_moves_while_compiled_code_runs():
+    rng = np.random.default_rng(0)
+    data = rng.random((40, 3, 90, 90)), rng.random((40, 8, 80, 80))
+    trainers = []
+    make = training._training.Trainer
+
+    def keep(*arguments):
+        trainers.append(make(*arguments))
+        return trainers[0]
+
+    seen, ended = [], threading.Event()
+
+    def watch():
+        while not ended.wait(0.001):
+            seen.extend(trainer.done for trainer in trainers)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training._training, "Trainer", keep)
+            convext.train_model(*data, 8, (11, 11), 1e-6, 1, batch_size=10, verbose=False)
+    finally:
+        ended.set()
+        watcher.join()
+    assert seen == sorted(seen)
+    assert len({done for done in seen if 0 < done < 40}) >= 3
 
 
 @pytest.mark.parametrize("stdout", [io.StringIO(), Terminal()])

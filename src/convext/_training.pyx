@@ -55,6 +55,7 @@ cdef class Trainer:
     cdef Py_ssize_t plane           # elements of one channel of a prediction
     cdef int num_threads
     cdef bint single, ready
+    cdef readonly Py_ssize_t done   # samples of the epoch that were gone through
     cdef readonly bint fused        # each sample is taken in one go, by one thread
     cdef DotsScratch layout         # of its memory, whichever way the gradient itself would go
     cdef void *scratch              # layout.end elements, or NULL
@@ -188,6 +189,7 @@ cdef class Trainer:
         cdef double[2] losses = [0, 0]
         cdef Interrupt interrupt
         cdef int status
+        self.done = 0
         if self.update is not None:
             self.update.learning_rate = learning_rate
         with nogil:
@@ -234,6 +236,7 @@ cdef int descend(
         else:
             trainer.update.apply(kernels, trainer.total)
         first += count
+        trainer.done = first
     losses[0] = squares / (num_samples * elements)
     return 0
 
@@ -308,6 +311,7 @@ cdef int differentiate_samples(
             squares[0] += differentiate_sample(
                 trainer, order[i], scale, <real *> trainer.scratch, total
             )
+            trainer.done += 1
         return 0
     while first < count and not interrupted(interrupt, True):
         part = min(trainer.part, count - first)
@@ -323,6 +327,7 @@ cdef int differentiate_samples(
         for i in range(trainer.gradient.size):
             total[i] += kernel_grad[i]
         first += part
+        trainer.done += part
     return 0
 
 

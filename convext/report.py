@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # On a terminal, more epochs than this are shown as a progress bar.
 _MOST_LINES = 20
+
+# Shorter times are printed as 3e-06, longer ones as 0.000085, which is easier to read.
+_SHORTEST_IN_FULL = 5e-6
 
 # An epoch that takes longer is shown while it runs, and looked at so often.
 _SECONDS_OF_LONG_EPOCH = 0.5
@@ -199,4 +203,8 @@ def _is_terminal() -> bool:
 
 def _format_seconds(seconds: float) -> str:
     """Return seconds with two decimals, or with two digits where these would not do."""
-    return f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.2g}"
+    if seconds >= 0.1:
+        return f"{seconds:.2f}"
+    if seconds < _SHORTEST_IN_FULL:
+        return f"{seconds:.2g}"
+    return f"{seconds:.{1 - math.floor(math.log10(seconds))}f}"

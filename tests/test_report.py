@@ -112,7 +112,16 @@ def test_small_and_large_losses_keep_their_digits(loss, expected):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(1.999, "2.00"), (0.1, "0.10"), (0.0456, "0.046"), (0.000891, "0.00089"), (3e-6, "3e-06")],
+    [
+        (1.999, "2.00"),
+        (0.1, "0.10"),
+        (0.0456, "0.046"),
+        (0.000891, "0.00089"),
+        (8.52e-5, "0.000085"),
+        (1e-5, "0.000010"),
+        (3e-6, "3e-06"),
+        (0, "0"),
+    ],
 )
 def test_short_times_keep_their_digits(seconds, expected):
     assert format_epoch(report(seconds=seconds), "en").endswith(f"training time: {expected} s")

@@ -20,6 +20,44 @@ Matrix: TypeAlias = npt.NDArray[np.float64]
 MAX_ELEMENTS = 1 << 21
 
 
+class Units(NamedTuple):
+    """What is subtracted from pixels and targets, and what they are multiplied by then.
+
+    Sums of squares lose digits to a large mean, and overflow or vanish beyond about 1e150 and
+    1e-150. Factors are powers of two, which round nothing.
+    """
+
+    offset: npt.NDArray[np.float64]  # (C,)
+    factor: npt.NDArray[np.float64]  # (C,)
+    target_offset: npt.NDArray[np.float64]  # (K,)
+    target_factor: float
+
+    @classmethod
+    def plain(cls, channels: int, kernels: int) -> Units:
+        """Return those that change nothing."""
+        return cls(np.zeros(channels), np.ones(channels), np.zeros(kernels), 1.0)
+
+    @property
+    def changing(self) -> bool:
+        """Whether they change anything."""
+        return bool(
+            self.offset.any()
+            or self.target_offset.any()
+            or (self.factor != 1).any()
+            or self.target_factor != 1
+        )
+
+    def of_images(self, images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return pixels (N, C, H, W) in these units."""
+        return (images - self.offset[:, np.newaxis, np.newaxis]) * self.factor[
+            :, np.newaxis, np.newaxis
+        ]
+
+    def of_targets(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return targets (N, K, OH, OW) in these units."""
+        return (targets - self.target_offset[:, np.newaxis, np.newaxis]) * self.target_factor
+
+
 class Block(NamedTuple):
     """Some samples, or some rows of the targets of one, with all pixels that these depend on."""
 
@@ -34,6 +72,7 @@ def blocks(
     mask: npt.NDArray[np.bool_] | None,
     kernel_size: tuple[int, int],
     options: Convolution,
+    units: Units | None = None,
 ) -> Iterator[Block]:
     """Yield all samples (N, C, H, W) with their targets (N, K, OH, OW), block by block.
 
@@ -49,6 +88,8 @@ def blocks(
             counts = None if mask is None else mask[some, :, top : top + rows]
             images = padded_rows(inputs[some], top, part.shape[2:], kernel_size, options)
             values = as_float64(part)
+            if units is not None and units.changing:
+                images, values = units.of_images(images), units.of_targets(values)
             if counts is not None and not counts.all():
                 values = np.where(counts, values, 0.0)
                 inside = options._replace(padding_before=(0, 0), output_shape=part.shape[2:])

@@ -8,7 +8,9 @@ QR decomposition.
 from __future__ import annotations
 
 import math
+import os
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -160,6 +162,66 @@ def solve_triangle(
         values = vectors[:rank].T @ ((left[:, :rank].T @ right) / singular[:rank, np.newaxis])
     squares = np.sum(rest**2, axis=0) + np.sum((right - columns @ values) ** 2, axis=0)
     return Weights(values, rank, 1 / ratio if ratio else math.inf), squares
+
+
+def solve_rows(rows: Matrix, sides: Matrix, ridge: Matrix) -> tuple[Weights, Matrix]:
+    """Solve the least-squares problem of no more rows than unknowns, by their singular values.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, (rows, unknowns)
+        X.
+    sides : numpy.ndarray, (rows, right-hand sides)
+        Y.
+    ridge : numpy.ndarray, (unknowns,)
+        As in `NormalEquations`: one number, but for a last unknown that costs nothing.
+
+    Returns
+    -------
+    weights : Weights
+    squares : numpy.ndarray, (right-hand sides,)
+        As `solve_triangle` does.
+
+    Examples
+    --------
+    >>> weights, squares = solve_rows(np.array([[3.0, 4.0]]), np.array([[10.0]]), np.zeros(2))
+    >>> weights.values.ravel().round(9), weights.rank
+    (array([1.2, 1.6]), 1)
+    """
+    left, singular, right = np.linalg.svd(rows, full_matrices=False)
+    rank, ratio = _rank(singular[::-1], _tolerance(rows.shape[1], len(rows)))
+    if np.any(ridge):
+        # Without its mean, the last unknown follows from the others.
+        free = ridge[-1] == 0
+        means, of_sides = (a.mean(axis=0) if free else np.zeros(a.shape[1]) for a in (rows, sides))
+        left, singular, right = np.linalg.svd(rows - means, full_matrices=False)
+        with np.errstate(divide="ignore", over="ignore"):
+            factors = 1 / (singular + ridge[0] / singular)
+        values = right.T @ (factors[:, np.newaxis] * (left.T @ (sides - of_sides)))
+        if free:
+            values[-1] = of_sides - means[:-1] @ values[:-1]
+    else:
+        coordinates = (left[:, :rank].T @ sides) / singular[:rank, np.newaxis]
+        values = right[:rank].T @ coordinates
+    determined = ratio > 0 and rank == rows.shape[1]
+    with np.errstate(over="ignore", under="ignore"):
+        squares: Matrix = np.sum((sides - rows @ values) ** 2, axis=0)
+    return Weights(values, rank, 1 / ratio if determined else math.inf), squares
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Raise MemoryError when more bytes are needed than this machine, or a limit, has."""
+    limits = []
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
+        with suppress(ValueError, OSError), open(f"/sys/fs/cgroup/{file}") as stream:
+            limits.append(int(stream.read()))
+    if needed > min(limits, default=needed):
+        raise MemoryError(
+            f"{what} take {needed} bytes ({needed / 2**30:.1f} GiB), there are {min(limits)}: "
+            "take smaller kernels"
+        )
 
 
 def add_rows(triangle: Matrix, rows: Matrix) -> Matrix:

@@ -10,21 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_float64
-from .blocks import Block, blocks, patch_rows
+from .blocks import Block, Units, blocks, patch_rows
 from .config import resolve_num_threads
 from .least_squares import (
     EPSILON,
     Matrix,
     NormalEquations,
     Solution,
+    Weights,
     add_rows,
+    check_memory,
+    solve_rows,
     solve_triangle,
     warn_of_rank,
 )
-from .masks import meet, samples_and_masks, with_hidden
+from .masks import Flags, meet, samples_and_masks, with_hidden
 from .operations import conv2d
 from .shapes import Convolution, Padding, Pair, Shape, edges_of, resolve
-from .statistics import PatchStatistics, kernel_gradient, sums_of_planes
+from .statistics import PatchStatistics, check_counts, kernel_gradient, sums_of_planes
 
 # With eigenvalues no further apart than this, the normal equations lose fewer than four of sixteen
 # digits: the data need not be read again.
@@ -35,6 +38,16 @@ ILL_CONDITIONED = 1e-11
 
 # A loss below this share of the mean squared target has lost too many digits in the sums.
 CANCELLED = 1e-8
+
+# Squares of values whose exponents are larger may lose digits or overflow, summed over an image.
+FARTHEST_EXPONENT = 400
+
+# Beyond, kernels are zero beside the data: of these, no square is larger than 1e241.
+LARGEST_RIDGE = 1e250
+
+# With a bias, the means of channels are taken out where their squares are so many times as large as
+# what the pixels vary by.
+MEAN_TO_SPREAD = 1e4
 
 MAX_REFINEMENTS = 4
 
@@ -98,6 +111,8 @@ def solve_kernels(
     ValueError
         Shapes do not fit, an array contains NaN or infinity, no element of the target counts, or
         `l2` is negative.
+    MemoryError
+        So many unknowns take more memory than there is.
 
     Warns
     -----
@@ -117,7 +132,12 @@ def solve_kernels(
     the pixels, and the equations are solved once more for a correction: that makes it as accurate
     as a QR decomposition of the patch matrix, until the condition of the patches reaches about
     3e5. Beyond, and where the data do not determine the kernels, the second pass is that QR
-    decomposition, block by block.
+    decomposition, block by block. Where there are no more target elements than unknowns, the patch
+    matrix itself is decomposed.
+
+    With a bias, a mean that is large beside what the pixels vary by is taken out first, and values
+    whose squares would overflow or vanish are multiplied by a power of two: `condition` is that of
+    the patches then.
 
     References
     ----------
@@ -207,18 +227,96 @@ class _Problem:
         statistics: PatchStatistics,
         inputs: npt.NDArray[Any],
         targets: npt.NDArray[Any],
-        mask: npt.NDArray[np.bool_] | None,
+        mask: Flags | None,
         num_threads: int,
     ) -> None:
         self.statistics = statistics
         self.inputs, self.targets, self.mask = inputs, targets, mask
         self.num_threads = num_threads
-        statistics.update(inputs, targets, mask, num_threads=num_threads)
         self.options: Convolution = statistics._resolve(inputs.shape, targets.shape)
+        self.units = Units.plain(inputs.shape[1], targets.shape[1])
 
     def solve(self, l2: float) -> Solution:
-        systems = self.statistics._normal_equations(l2)
-        ridge = self.statistics._ridge(l2 * self.statistics._size)
+        """Return the best kernels, by what the data allow."""
+        rows = self._rows()
+        check_counts(rows)
+        ridge = self.statistics._ridge(l2, int(rows.sum()))
+        if rows.max() <= self.statistics.num_unknowns:
+            return self._solve_few(ridge)
+        self._sum()
+        if self.statistics.bias and (units := self._centred()) is not None:
+            plain, self.units = (self.units, self.statistics), units
+            self._sum()
+            solution = self._solve(ridge)
+            # Where the kernels are not determined, the smallest are those without the change.
+            if solution.rank == self.statistics.num_unknowns or l2 > 0:
+                return solution
+            self.units, self.statistics = plain
+        return self._solve(ridge)
+
+    def _rows(self) -> npt.NDArray[np.int64]:
+        """Return how many elements of the target count for each kernel."""
+        samples, kernels, height, width = self.targets.shape
+        if self.mask is None:
+            return np.full(kernels, samples * height * width)
+        counts: npt.NDArray[np.int64] = self.mask.sum(axis=(0, 2, 3))
+        return np.broadcast_to(counts, kernels)
+
+    def _sum(self) -> None:
+        """Sum up the pixels, in units in which squares neither overflow nor vanish."""
+        self.statistics = PatchStatistics._empty_like(self.statistics)
+        self.statistics._sum(self._blocks(), self.options, self.num_threads)
+        finite = self.statistics._are_finite()
+        if not finite:
+            self.statistics._check_finite(self.inputs, self.targets, self.mask, self.options)
+        if not finite or self.statistics._may_have_underflowed():
+            units = self._in_range()
+            if not np.array_equal(units.factor, self.units.factor) or (
+                units.target_factor != self.units.target_factor
+            ):
+                self.units = units
+                self._sum()
+
+    def _in_range(self) -> Units:
+        """Return units in which the largest values are near 1, if they are far from it now."""
+        largest, of_targets = np.zeros(len(self.units.factor)), 0.0
+        for images, targets, _ in self._blocks():
+            np.maximum(largest, np.abs(images).max(axis=(0, 2, 3)), out=largest)
+            of_targets = max(of_targets, float(np.abs(targets).max()))
+        factors = _power_of_two(largest)
+        factor = float(_power_of_two(np.array(of_targets)))
+        return self.units._replace(
+            factor=self.units.factor * factors, target_factor=self.units.target_factor * factor
+        )
+
+    def _centred(self) -> Units | None:
+        """Return units without the means of the channels where these would cost digits."""
+        sums = self.statistics
+        taps = sums.num_unknowns - 1
+        rows = sums.products[:, -1:, -1]
+        means = sums.products[:, -1, :taps] / rows
+        spread = np.diagonal(sums.products, axis1=1, axis2=2)[:, :taps] / rows - means**2
+        if not (means**2 > MEAN_TO_SPREAD * spread).any():
+            return None
+        of_channels = means.mean(axis=0).reshape(sums.num_channels, -1).mean(axis=1)
+        return self.units._replace(
+            offset=of_channels / self.units.factor,
+            target_offset=sums.cross_products[:, -1] / sums.counts / self.units.target_factor,
+        )
+
+    def _in_units(self, ridge: Matrix) -> Matrix:
+        """Return a ridge in the units of the kernels that are solved for."""
+        if not (self.units.changing and ridge.any()):
+            return ridge
+        factors = np.repeat(self.units.factor, math.prod(self.statistics.kernel_shape))
+        factors = np.append(factors, np.ones(int(self.statistics.bias)))
+        with np.errstate(over="ignore"):  # of very small data, it is larger than anything
+            return np.minimum(ridge * factors * factors, LARGEST_RIDGE)
+
+    def _solve(self, ridge: Matrix) -> Solution:
+        """Solve the normal equations, or decompose the patches where these do not suffice."""
+        ridge = self._in_units(ridge)
+        systems = self.statistics._normal_equations(ridge)
         spread = min(system.spread for system in systems)
         if spread < ILL_CONDITIONED:
             return self._decompose(ridge)
@@ -236,12 +334,53 @@ class _Problem:
         )
 
     def _solution(self, weights: Matrix, loss: float, rank: int, condition: float) -> Solution:
+        """Return a solution in these units in those of the data."""
         kernels, bias = self.statistics._split(weights)
+        offset, factor, target_offset, target_factor = self.units
+        if self.units.changing:
+            kernels *= (factor / target_factor)[:, np.newaxis, np.newaxis]
+            loss = loss / target_factor / target_factor
+        if bias is not None and self.units.changing:
+            bias = bias / target_factor + target_offset - kernels.sum(axis=(2, 3)) @ offset
         return Solution(kernels, bias, loss, rank, condition)
 
     def _blocks(self) -> Iterator[Block]:
         size = self.statistics.kernel_shape
-        return blocks(self.inputs, self.targets, self.mask, size, self.options)
+        return blocks(self.inputs, self.targets, self.mask, size, self.options, self.units)
+
+    def _solve_few(self, ridge: Matrix) -> Solution:
+        """Solve with no more rows than unknowns: all of them are kept."""
+        unknowns, kernels = self.statistics.num_unknowns, self.statistics.num_kernels
+        own = 1 if self.mask is None else self.mask.shape[1]
+        size = int(self._rows().max())
+        self.units = self._in_range()
+        ridge = self._in_units(ridge)
+        check_memory(4 * 8 * size * unknowns, f"{size} equations of {unknowns} unknowns")
+        results = []
+        for k in range(own):
+            parts = []
+            for block in self._blocks():
+                for taps, sides, counts in patch_rows(
+                    block, self.statistics.kernel_shape, self.options, DECOMPOSED_ELEMENTS
+                ):
+                    ones = np.ones((len(taps), int(self.statistics.bias)))
+                    counted = counts[:, k % counts.shape[1]] > 0
+                    parts.append(np.hstack([taps, ones, sides])[counted])
+            rows = np.vstack(parts)
+            if not np.isfinite(rows).all():
+                self.statistics._check_finite(self.inputs, self.targets, self.mask, self.options)
+            chosen = slice(None) if own < kernels else slice(k, k + 1)
+            results.append(solve_rows(rows[:, :unknowns], rows[:, unknowns:][:, chosen], ridge))
+        return self._collected(results, int(self._rows().sum()))
+
+    def _collected(self, results: list[tuple[Weights, Matrix]], size: int) -> Solution:
+        """Return the solutions of systems for all kernels, or for each, as one."""
+        return self._solution(
+            np.hstack([result.values for result, _ in results]).T,
+            float(sum(squares.sum() for _, squares in results)) / size,
+            min(result.rank for result, _ in results),
+            max(result.condition for result, _ in results),
+        )
 
     def _refine(
         self, systems: list[NormalEquations], weights: Matrix, ridge: Matrix, tolerance: float
@@ -312,11 +451,11 @@ class _Problem:
                     triangles[k] = add_rows(triangles[k], counted * np.hstack([rows, own]))
         num_rows = int(self.statistics.counts.max())
         results = [solve_triangle(triangle, unknowns, ridge, num_rows) for triangle in triangles]
-        weights = np.hstack([result.values for result, _ in results]).T
-        rank = min(result.rank for result, _ in results)
-        return self._solution(
-            weights,
-            float(sum(squares.sum() for _, squares in results)) / self.statistics._size,
-            rank,
-            max(result.condition for result, _ in results),
-        )
+        return self._collected(results, self.statistics._size)
+
+
+def _power_of_two(largest: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return what brings values near 1 where their squares would overflow or lose digits."""
+    exponents = np.clip(np.frexp(largest)[1], -1000, 1000)
+    far = (largest > 0) & (np.abs(exponents) > FARTHEST_EXPONENT)
+    return np.ldexp(1.0, np.where(far, -exponents, 0))

@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,14 @@ from ._checks import (
     finite_number,
     integer,
     integer_pair,
+    samples_in_blocks,
     shape_of_length,
 )
 from ._forward import ALGORITHMS
 from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows, patch_rows
 from .config import resolve_num_threads
 from .files import FilePath, atomic_write
-from .least_squares import Matrix, NormalEquations, Solution, warn_of_rank
+from .least_squares import Matrix, NormalEquations, Solution, check_memory, warn_of_rank
 from .masks import Flags, meet, samples_and_masks, seen, with_hidden
 from .shapes import KERNEL_SHAPE, Convolution, Padding, Pair, edges_of, resolve
 from .sharing import Independent
@@ -44,6 +47,9 @@ DIRECT = ALGORITHMS["direct"]
 
 # So many elements of the patch matrix, 8 MiB, are multiplied at a time where there is a mask.
 MASKED_ELEMENTS = 1 << 20
+
+# Squares below that may have lost digits.
+UNDERFLOW = 1e-290
 
 # The arrays of a statistics file.
 _ARRAYS = ("products", "cross_products", "squares", "counts")
@@ -132,7 +138,7 @@ class PatchStatistics(Independent):
         self.dilation = integer_pair("dilation", dilation, minimum=1)
         self.padding = edges_of(padding)
         unknowns = self.num_unknowns
-        self.products = np.zeros((1, unknowns, unknowns))
+        self.products = np.broadcast_to(0.0, (1, unknowns, unknowns))  # takes no memory yet
         self.cross_products = np.zeros((self.num_kernels, unknowns))
         self.squares = np.zeros(self.num_kernels)
         self.counts = np.zeros(self.num_kernels, np.int64)
@@ -175,6 +181,13 @@ class PatchStatistics(Independent):
         ValueError
             Shapes do not fit, or an array contains NaN or infinity. The statistics stay as they
             were.
+        MemoryError
+            The sums take more memory than there is.
+
+        Warns
+        -----
+        RuntimeWarning
+            Values are so small that their squares underflow.
         """
         threads = resolve_num_threads(num_threads)
         inputs, targets, counts, hidden = samples_and_masks(input_data, target_output, mask)
@@ -182,10 +195,13 @@ class PatchStatistics(Independent):
         if hidden is not None:
             counts = with_hidden(counts, meet(hidden, self.kernel_shape, options))
         added = PatchStatistics._empty_like(self)
-        with np.errstate(all="ignore"):  # what is not finite is found below
-            for block in blocks(inputs, targets, counts, self.kernel_shape, options):
-                added._add(block, options, threads)
-        added._check_finite(inputs, targets, counts, options)
+        added._sum(blocks(inputs, targets, counts, self.kernel_shape, options), options, threads)
+        if not added._are_finite():
+            self._check_finite(inputs, targets, counts, options)
+            raise ValueError("input_data or target_output is too large: squares overflow float64")
+        if added._may_have_underflowed():
+            _warn_of_underflow("input_data", inputs)
+            _warn_of_underflow("target_output", targets)
         self.merge(added)
 
     def merge(self, other: PatchStatistics) -> None:
@@ -322,7 +338,7 @@ class PatchStatistics(Independent):
         This solves the normal equations, whose errors grow with the square of the condition:
         `solve_kernels`, which has the data, loses half as many digits.
         """
-        systems = self._normal_equations(l2)
+        systems = self._normal_equations(self._ridge(l2, self._size))
         weights = self._solve_systems(systems, self.cross_products)
         rank = min(system.rank for system in systems)
         if l2 == 0:
@@ -420,22 +436,17 @@ class PatchStatistics(Independent):
             setattr(statistics, name, array)
         return statistics
 
-    def _normal_equations(self, l2: float) -> list[NormalEquations]:
+    def _normal_equations(self, ridge: Matrix) -> list[NormalEquations]:
         """Return the equations of all kernels, or of each where they differ."""
-        penalty = finite_number("l2", l2, minimum=0) * self._size
-        if not self.counts.all():
-            raise ValueError(
-                "no element of the target counts"
-                if not self.counts.any()
-                else f"no element of the target counts for kernel {int(np.argmin(self.counts))}"
-            )
-        ridge = self._ridge(penalty)
+        check_counts(self.counts)
+        size = self.num_unknowns
+        check_memory(6 * 8 * size**2, f"the normal equations of {size} unknowns")
         rows = int(self.counts.max())
         return [NormalEquations(products, ridge, rows) for products in self.products]
 
-    def _ridge(self, penalty: float) -> Matrix:
-        """Return what is added to the diagonal of G: the penalty, but nothing for the bias."""
-        ridge = np.full(self.num_unknowns, penalty)
+    def _ridge(self, l2: float, size: int) -> Matrix:
+        """Return what is added to the diagonal of G, for all taps, but nothing for the bias."""
+        ridge = np.full(self.num_unknowns, finite_number("l2", l2, minimum=0) * size)
         if self.bias:
             ridge[-1] = 0
         return ridge
@@ -527,14 +538,29 @@ class PatchStatistics(Independent):
         counts: Flags | None,
         options: Convolution,
     ) -> None:
-        if np.isfinite(self.products).all() and np.isfinite(self.squares).all():
-            return
+        """Raise ValueError where data that count are not finite."""
         if counts is not None:
             targets = np.where(counts, targets, 0)
             inputs = np.where(seen(counts, inputs.shape[2:], self.kernel_shape, options), inputs, 0)
         check_finite("input_data", inputs)
         check_finite("target_output", targets)
-        raise ValueError("input_data or target_output is too large: its squares overflow float64")
+
+    def _sum(self, parts: Iterable[Block], options: Convolution, num_threads: int) -> None:
+        """Add blocks of samples to statistics that are empty."""
+        size = self.num_unknowns
+        check_memory(3 * 8 * size**2, f"the sums of products of {size} unknowns")
+        self.products = np.zeros((1, size, size))
+        with np.errstate(all="ignore"):  # who calls finds what is not finite
+            for block in parts:
+                self._add(block, options, num_threads)
+
+    def _are_finite(self) -> bool:
+        return bool(np.isfinite(self.products).all() and np.isfinite(self.squares).all())
+
+    def _may_have_underflowed(self) -> bool:
+        """Return whether sums of squares are so small that these may have lost digits."""
+        squares = np.diagonal(self.products, axis1=1, axis2=2)
+        return bool((squares < UNDERFLOW).any() or (self.squares < UNDERFLOW).any())
 
     def _add(self, block: Block, options: Convolution, num_threads: int) -> None:
         """Add a block of samples."""
@@ -582,6 +608,20 @@ class PatchStatistics(Independent):
                 products[:taps, :taps] += kept.T @ kept
 
 
+def _warn_of_underflow(name: str, array: npt.NDArray[Any]) -> None:
+    """Warn where the values of a channel are not zero, but their squares are, or nearly."""
+    largest = np.zeros(array.shape[1])
+    for _, block in samples_in_blocks(array):
+        np.maximum(largest, np.abs(block).max(axis=(0, 2, 3), initial=0), out=largest)
+    if ((largest > 0) & (largest < math.sqrt(UNDERFLOW))).any():
+        warnings.warn(
+            f"values of {name} are as small as {largest[largest > 0].min():.3g}: their squares "
+            "underflow float64; multiply by a large number, or use solve_kernels",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
 def products_of_units(
     inputs: npt.NDArray[Any],
     kernel_size: tuple[int, int],
@@ -613,6 +653,13 @@ def products_of_units(
             num_threads,
         )  # fmt: skip
     return result
+
+
+def check_counts(counts: npt.NDArray[np.int64]) -> None:
+    """Raise ValueError where no element of the target counts for some kernel."""
+    if not counts.all():
+        of_kernel = f" for kernel {int(np.argmin(counts))}" if counts.any() else ""
+        raise ValueError(f"no element of the target counts{of_kernel}")
 
 
 def kernel_gradient(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -314,3 +315,143 @@ def test_unknowns_of_very_different_size_are_all_determined():
     np.testing.assert_allclose(solution.bias, 3.0, rtol=1e-5)
     assert solution.rank == 5
     assert 1e6 < solution.condition < math.inf
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("l2", [0, 1e-3])
+@pytest.mark.parametrize("masked", [None, "shared", "each"])
+def test_fewer_equations_than_unknowns_are_solved_as_they_are(masked, l2, bias, monkeypatch):
+    """Their sums of products would be many times as large, and take hundreds of times as long."""
+    monkeypatch.setattr(convext.PatchStatistics, "_sum", None)
+    rng = np.random.default_rng(4)
+    image, targets = rng.random((2, 21, 22)), rng.standard_normal((3, 7, 8))
+    mask = None if masked is None else rng.random((1 if masked == "shared" else 3, 7, 8)) < 0.7
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solution = solve_kernels(image, targets, (15, 15), bias=bias, l2=l2, mask=mask)
+    assert len(caught) == (l2 == 0)
+    matrix, unknowns = patch_matrix(image, 15, bias), 450 + bias
+    counts = np.ones(targets.shape, bool) if mask is None else np.broadcast_to(mask, targets.shape)
+    ridge = np.diag(np.sqrt(l2 * counts.sum()) * (np.arange(unknowns) < 450))
+    squares = 0
+    for k in range(3):
+        rows, sides = matrix[counts[k].ravel()], targets[k][counts[k]]
+        system = np.vstack([rows, ridge]) if l2 else rows
+        expected = np.linalg.lstsq(system, np.append(sides, np.zeros(len(system) - len(rows))))[0]
+        found = np.append(solution.kernels[k], solution.bias[k] if bias else [])
+        np.testing.assert_allclose(found, expected, atol=1e-10)
+        squares += np.sum((rows @ expected - sides) ** 2)
+    np.testing.assert_allclose(solution.loss, squares / counts.sum(), rtol=1e-8, atol=1e-20)
+    assert (solution.rank, solution.condition) == (counts.sum(axis=(1, 2)).min(), math.inf)
+
+
+def test_as_many_equations_as_unknowns_may_determine_them():
+    rng = np.random.default_rng(0)
+    image, kernels = rng.random((1, 5, 5)), rng.standard_normal((2, 1, 3, 3))
+    solution = solve_kernels(image, convext.conv2d(image, kernels), (3, 3))
+    np.testing.assert_allclose(solution.kernels, kernels, atol=1e-10)
+    assert solution.rank == 9
+    np.testing.assert_allclose(solution.condition, np.linalg.cond(patch_matrix(image, 3)))
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.RankWarning")
+def test_what_takes_more_memory_than_there_is_is_refused_before():
+    image = np.zeros((1, 1000, 1000), np.float32)
+    with pytest.raises(MemoryError, match=r"of 160000 unknowns take 614400000000 bytes"):
+        solve_kernels(image, image, (400, 400))
+    statistics = convext.PatchStatistics(1, 1, (400, 400))
+    with pytest.raises(MemoryError, match="614400000000 bytes"):
+        statistics.update(image, np.zeros((1, 601, 601)))
+    few = np.random.default_rng(0).random((1, 201, 202))  # 39,601 unknowns, but 12 equations
+    assert solve_kernels(few, np.ones((1, 3, 4)), (199, 199)).rank == 12
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("pedestal", "padding"), [(1e3, 0), (1e6, 0), (1e8, 0), (-1e10, 0), (1e3, 1), (1e5, 1)]
+)
+def test_a_pedestal_costs_a_kernel_with_a_bias_no_digits(pedestal, masked, padding):
+    rng = np.random.default_rng(5)
+    kernels = rng.integers(-8, 9, (2, 2, 3, 3)).astype(float)
+    image = rng.integers(0, 256, (3, 2, 24, 25)) + np.array([pedestal, 0.5]).reshape(2, 1, 1)
+    after = reference.conv2d(image, kernels, [2.0, -3.0], padding=padding).astype(float)
+    mask = rng.random(after.shape) < 0.8 if masked else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = solve_kernels(image, after, (3, 3), bias=True, mask=mask, padding=padding)
+    np.testing.assert_allclose(found.kernels, kernels, atol=1e-9)
+    np.testing.assert_allclose(found.bias, [2, -3], atol=1e-14 * abs(pedestal) * 200 + 1e-9)
+    assert found.rank == 19
+    # The error of a target of 1e12 is 1e-4.
+    assert found.loss < (1e-15 * np.abs(after).max()) ** 2
+
+
+@pytest.mark.parametrize("size", [(7, 7), (2, 2)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "scales",  # of two channels, and of the target
+    [
+        *[(1e-160, 1e-160, 1), (1e-300, 1e-280, 1e-290), (1e160, 1e160, 1e150), (1, 1e-160, 1)],
+        *[(1, 1, 1e-200), (1e-200, 1, 1e-30), (1e200, 1, 1)],
+    ],
+)
+def test_squares_that_overflow_or_vanish_cost_no_digits(scales, bias, size):
+    rng = np.random.default_rng(6)
+    image, kernels = rng.random((2, *size)), rng.standard_normal((2, 2, 1, 2))
+    after = reference.conv2d(image, kernels, [2.0, -3.0] if bias else None).astype(float)
+    powers = np.ldexp(1.0, np.frexp(scales[:2])[1]).reshape(2, 1, 1)
+    image, kernels = image * powers, kernels * (scales[2] / powers)
+    scales = (*powers.ravel(), scales[2])
+    if size == (2, 2):
+        with pytest.warns(np.exceptions.RankWarning):
+            solution = solve_kernels(image, after * scales[2], (1, 2), bias=bias)
+        fit = reference.conv2d(image, solution.kernels, solution.bias) / scales[2]
+        np.testing.assert_allclose(fit.astype(float), after, rtol=1e-10)
+        return
+    solution = solve_kernels(image, after * scales[2], (1, 2), bias=bias)
+    np.testing.assert_allclose(solution.kernels / kernels, 1, rtol=1e-11)
+    if bias:
+        np.testing.assert_allclose(solution.bias / scales[2], [2, -3], rtol=1e-11)
+    assert solution.loss <= (1e-13 * scales[2]) ** 2
+    assert solution.rank == 4 + bias
+
+
+def test_a_penalty_is_in_the_units_of_the_data():
+    rng = np.random.default_rng(7)
+    image, target = rng.random((1, 20, 20)), rng.random((1, 19, 19))
+    plain = solve_kernels(image, target, (2, 2), l2=0.1, bias=True)
+    for scale in (2.0**-500, 2.0**500):
+        found = solve_kernels(
+            image * scale, target * scale, (2, 2), l2=0.1 * scale * scale, bias=True
+        )
+        np.testing.assert_allclose(found.kernels, plain.kernels, rtol=1e-12)
+        np.testing.assert_allclose(found.bias, plain.bias * scale, rtol=1e-12)
+    tiny = solve_kernels(image * 2.0**-700, target, (2, 2), l2=0.1, bias=True)
+    np.testing.assert_allclose(tiny.kernels * 2.0**-700, 0, atol=1e-240)
+    np.testing.assert_allclose(tiny.bias, target.mean())
+
+
+def test_statistics_warn_of_squares_that_vanish():
+    statistics = convext.PatchStatistics(2, 1, (2, 2))
+    image = np.random.default_rng(0).random((2, 9, 9))
+    image[1] *= 1e-160
+    with pytest.warns(RuntimeWarning, match=r"values of input_data are as small as 9.*e-161"):
+        statistics.update(image, np.ones((1, 8, 8)))
+    with pytest.warns(RuntimeWarning, match="values of target_output"):
+        statistics.update(np.ones((2, 9, 9)), np.full((1, 8, 8), 1e-200))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        statistics.update(np.zeros((2, 9, 9)), np.zeros((1, 8, 8)))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_pixels_that_no_counted_window_sees_may_be_anything(options):
+    images, targets, kernels = exact_data(**options)
+    rng = np.random.default_rng(8)
+    mask = rng.random((len(targets), 1, *targets.shape[2:])) < 0.7
+    hidden = rng.random((len(images), 1, *images.shape[2:])) < 0.02
+    taps = np.ones((1, 1, 3, 2))
+    mask &= reference.conv2d(hidden.astype(float), taps, **options) == 0
+    images = np.where(hidden, rng.choice([np.nan, np.inf, -3.4e38], hidden.shape), images)
+    solution = solve_kernels(images, targets, (3, 2), mask=mask, **options)
+    np.testing.assert_allclose(solution.kernels, kernels, atol=1e-12)

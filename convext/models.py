@@ -207,7 +207,9 @@ class Sequential(Independent):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _steps=OrderedDict())
+        # What is trained must be writable, whatever memory it was read from.
+        own = {"_weights": np.array(state["_weights"]), "_update": copy.deepcopy(state["_update"])}
+        vars(self).update(state, **own, _steps=OrderedDict())
         if self._channels is not None:
             self._show_weights(self._channels)
 

@@ -18,9 +18,16 @@ def by_pickle(original, protocol):
     return pickle.loads(pickle.dumps(original, protocol))
 
 
+def by_read_only_buffers(original):
+    buffers = []
+    data = pickle.dumps(original, 5, buffer_callback=buffers.append)
+    return pickle.loads(data, buffers=[bytes(buffer) for buffer in buffers])
+
+
 MEANS = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
+    "read-only buffers": by_read_only_buffers,
     **{
         f"pickle {p}": partial(by_pickle, protocol=p) for p in range(2, pickle.HIGHEST_PROTOCOL + 1)
     },

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ._checks import RealArray, finite_number, integer
 from .errors import StopTraining
 from .files import FilePath
-from .sharing import Independent
+from .sharing import Stateful, in_one_training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def monitored(report: EpochReport, monitor: Monitor) -> float:
     return report.val_loss
 
 
-class History(Independent):
+class History(Stateful):
     """A callback that keeps what happened.
 
     Attributes
@@ -106,6 +106,7 @@ class History(Independent):
         self.val_loss: list[float] = []
         self.kernels: RealArray | None = None
 
+    @in_one_training
     def __call__(self, report: EpochReport) -> None:
         """Keep one epoch."""
         self.epoch.append(report.epoch)
@@ -160,7 +161,7 @@ class History(Independent):
         return plot_training(self.loss, self.kernels, file, self.val_loss)
 
 
-class EarlyStopping:
+class EarlyStopping(Stateful):
     """A callback that ends the training when the loss has stopped improving.
 
     Parameters
@@ -208,6 +209,7 @@ class EarlyStopping:
         self.monitor = check_monitor(monitor)
         self._forget()
 
+    @in_one_training
     def __call__(self, report: EpochReport) -> None:
         """Compare the epoch with the best one so far."""
         if report.epoch == 1:  # another training
@@ -227,7 +229,7 @@ class EarlyStopping:
         self.best_epoch = 0
 
 
-class ModelCheckpoint:
+class ModelCheckpoint(Stateful):
     """A callback that saves the model after an epoch, or after each that is the best so far.
 
     Parameters
@@ -276,6 +278,7 @@ class ModelCheckpoint:
         self.best_loss = math.inf
         self.best_epoch = 0
 
+    @in_one_training
     def __call__(self, report: EpochReport) -> None:
         """Save the model where that is due."""
         if report.model is None:

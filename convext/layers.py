@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ._checks import RealArray, integer, integer_pair
 from .activations import Activation, check_activation
 from .shapes import Convolution, Padding, Pair, Shape, check_groups, resolve
-from .sharing import Independent
+from .sharing import Stateful
 
 if TYPE_CHECKING:
     from .models import Sequential
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape, float, float], npt.NDArray[Any]]
 
 
-class Conv2D(Independent):
+class Conv2D(Stateful):
     """A convolution, a bias and an activation; names and defaults are Keras's.
 
     Parameters

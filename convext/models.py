@@ -11,6 +11,8 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -36,7 +38,7 @@ from .files import FilePath, atomic_write
 from .layers import Conv2D
 from .messages import print_line, say, translate
 from .shapes import IMAGES, Shape
-from .sharing import Independent
+from .sharing import Stateful, changing, changing_within, reading
 from .training import checked_callbacks, run_epochs
 
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
@@ -57,8 +59,11 @@ FORMAT = "convext model 1"
 # So many steps, for batches of different shapes, keep their memory.
 NUM_STEPS = 4
 
+# A layer must not become part of two models at once.
+_building = RLock()
 
-class Sequential(Independent):
+
+class Sequential(Stateful):
     """Convolutions one after the other, from image to image.
 
     Parameters
@@ -148,6 +153,7 @@ class Sequential(Independent):
         """Whether the number of channels is known, and the weights are there."""
         return self._channels is not None
 
+    @changing
     def add(self, layer: Conv2D) -> None:
         """Add a layer behind the others, before the model is built."""
         if not isinstance(layer, Conv2D):
@@ -160,12 +166,13 @@ class Sequential(Independent):
     def build(self, input_channels: int) -> None:
         """Make the weights for images of so many channels; once."""
         channels = integer("input_channels", input_channels, minimum=1)
-        if self._channels is not None:
-            if self._channels != channels:
-                raise ValueError(
-                    f"the model is built for {self._channels} channels, got {channels}"
-                )
-            return
+        with _building:
+            if not self.built:
+                self._build(channels)
+        if self._channels != channels:
+            raise ValueError(f"the model is built for {self._channels} channels, got {channels}")
+
+    def _build(self, channels: int) -> None:
         if not self.layers:
             raise ValueError("the model has no layers")
         if self.residual and self.layers[-1].filters != channels:
@@ -198,6 +205,7 @@ class Sequential(Independent):
             layer.show_weights(self, kernel, self._weights[begin:end] if layer.use_bias else None)
             begin = end
 
+    @reading
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
         del state["_steps"]
@@ -213,6 +221,7 @@ class Sequential(Independent):
         if self._channels is not None:
             self._show_weights(self._channels)
 
+    @changing
     def compile(self, optimizer: optimizers.Optimizer | str = "adam", loss: Loss = "mse") -> None:
         """Choose how the model is trained; what the optimizer had gathered is forgotten.
 
@@ -239,6 +248,7 @@ class Sequential(Independent):
         self._update = None
         self._steps.clear()
 
+    @changing
     def fit(
         self,
         x: Source,
@@ -346,6 +356,7 @@ class Sequential(Independent):
         )
         return history
 
+    @reading
     def evaluate(
         self,
         x: npt.ArrayLike,
@@ -383,6 +394,7 @@ class Sequential(Independent):
         inputs, targets = self._pair(x, y, "x", "y")
         return self._loss(inputs, targets, size, resolve_num_threads(num_threads))
 
+    @reading
     def predict(self, x: npt.ArrayLike, num_threads: int | None = None) -> RealArray:
         """Return what the model makes of images, which may have any size.
 
@@ -464,6 +476,7 @@ class Sequential(Independent):
         self._check_built()
         return self._weights.size
 
+    @reading
     def get_weights(self) -> list[RealArray]:
         """Return copies of the kernels (K, C/groups, kh, kw) and the bias (K,) of each layer.
 
@@ -477,6 +490,7 @@ class Sequential(Independent):
         self._check_built()
         return [array.copy() for array in self._variables()]
 
+    @changing_within
     def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
         """Copy the kernels and the bias of each layer from a list like that of `get_weights`.
 
@@ -505,6 +519,7 @@ class Sequential(Independent):
         for array, variable in zip(arrays, variables, strict=True):
             variable[...] = array
 
+    @reading
     def save(self, filepath: FilePath) -> None:
         """Write the model to one .npz file: its layers, its weights, and where its training is.
 
@@ -668,14 +683,15 @@ class Sequential(Independent):
             raise ValueError("residual=True needs an output no larger than the input")
         return slice(top, shape[1] - bottom), slice(left, shape[2] - right)
 
-    def _step(self, input_shape: Shape, batch_size: int, num_threads: int) -> Step:
-        """Return the step for batches of up to so many images (C, H, W)."""
-        key = (input_shape, batch_size, num_threads, self._weights.ctypes.data)
-        if key not in self._steps:
+    @contextmanager
+    def _step(self, input_shape: Shape, batch_size: int, num_threads: int) -> Iterator[Step]:
+        """Lend a step for batches of up to so many images (C, H, W), whose memory it holds."""
+        key = (input_shape, batch_size, num_threads, self.loss)
+        with self._guard.lock:
+            step = self._steps.pop(key, None)
+        if step is None:
             layers = self._layers_for(input_shape)
-            while len(self._steps) >= NUM_STEPS:
-                self._steps.popitem(last=False)
-            self._steps[key] = Step(
+            step = Step(
                 layers,
                 self._weights.size,
                 batch_size,
@@ -684,8 +700,11 @@ class Sequential(Independent):
                 self.dtype,
                 num_threads,
             )
-        self._steps.move_to_end(key)
-        return self._steps[key]
+        yield step
+        with self._guard.lock:
+            self._steps[key] = step
+            while len(self._steps) > NUM_STEPS:
+                self._steps.popitem(last=False)
 
     def _current_update(self) -> Update:
         if self._update is None:
@@ -707,12 +726,12 @@ class Sequential(Independent):
         num_threads: int,
     ) -> float:
         batch_size = min(batch_size, len(inputs))
-        step = self._step(inputs.shape[1:], batch_size, num_threads)
         order = np.arange(len(inputs))
         total = 0.0
-        for first in range(0, len(inputs), batch_size):
-            batch = order[first : first + batch_size]
-            total += step.evaluate(inputs, targets, batch) * len(batch)
+        with self._step(inputs.shape[1:], batch_size, num_threads) as step:
+            for first in range(0, len(inputs), batch_size):
+                batch = order[first : first + batch_size]
+                total += step.evaluate(inputs, targets, batch) * len(batch)
         return total / len(inputs)
 
 
@@ -828,10 +847,10 @@ class _Fit:
         for inputs, targets, chosen, size in self.batches.epoch(order):
             update = model._current_update()  # there are no weights before the first batch
             update.learning_rate = rate
-            step = model._step(inputs.shape[1:], size, self.num_threads)
-            loss = step.differentiate(inputs, targets, chosen)
-            self._check(loss, number, rate)
-            update.update(model._weights, step.gradient)
+            with model._step(inputs.shape[1:], size, self.num_threads) as step:
+                loss = step.differentiate(inputs, targets, chosen)
+                self._check(loss, number, rate)
+                update.update(model._weights, step.gradient)
             total += loss * len(chosen)
             self.done += len(chosen)
         self.samples = self.done

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from . import schedules
 from ._checks import finite_number
 from ._optimizers import CLIPPING, METHODS, Update
-from .sharing import Independent
+from .sharing import Stateful
 
 LearningRate: TypeAlias = float | Callable[[int], float]
 
 
-class Optimizer(Independent):
+class Optimizer(Stateful):
     """What `SGD` and `Adam` have in common; see there."""
 
     # Which it is, and how many arrays of state it keeps.

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ._checks import finite_number, integer
+from .sharing import Stateful, in_one_training
 
 Schedule: TypeAlias = Callable[[int], float]
 
@@ -178,7 +179,7 @@ def reduce_on_plateau(
     return ReduceOnPlateau(initial_rate, factor, patience, min_delta, min_rate)
 
 
-class ReduceOnPlateau:
+class ReduceOnPlateau(Stateful):
     """The schedule that `reduce_on_plateau` describes.
 
     Calling it gives the rate as it is now, whatever the epoch; `observe` may reduce it.
@@ -208,6 +209,7 @@ class ReduceOnPlateau:
         integer("epoch", epoch, minimum=0)
         return self._rate
 
+    @in_one_training
     def observe(self, loss: float) -> None:
         """Take note of an epoch's loss, and reduce the rate when it is time."""
         if loss < self._best_loss * (1 - self.min_delta):
@@ -219,6 +221,7 @@ class ReduceOnPlateau:
             self._rate = max(self._rate * self.factor, self.min_rate)
             self._epochs_without_improvement = 0
 
+    @in_one_training
     def reset(self) -> None:
         """Forget all losses and go back to the initial rate, for another training."""
         self._rate = self.initial_rate
@@ -263,7 +266,8 @@ def to_config(learning_rate: float | Schedule) -> Any:
         return learning_rate
     if isinstance(learning_rate, ReduceOnPlateau):
         names = ("initial_rate", "factor", "patience", "min_delta", "min_rate")
-        state = {name: value for name, value in vars(learning_rate).items() if name not in names}
+        others = ("_rate", "_best_loss", "_epochs_without_improvement")
+        state = {name: getattr(learning_rate, name) for name in others}
         if math.isinf(learning_rate._best_loss):  # which JSON does not know
             state = {}
         arguments = [getattr(learning_rate, name) for name in names]

@@ -3,13 +3,103 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from threading import RLock, get_ident
+from typing import Any, TypeVar, cast
 
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound="Stateful")
 
 
-class Independent:
-    """An object whose copies by `copy.copy` share nothing with it, as those by `copy.deepcopy`."""
+class Guard:
+    """Lets several threads read an object, or one change it; the others get a RuntimeError.
 
-    def __copy__(self: T) -> T:
+    A copy of its owner has a guard of its own.
+    """
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        # What is under way: the readers; the thread that changes the object, and how.
+        self._readers: list[str] = []
+        self._changer: tuple[int, str] | None = None
+
+    def __reduce__(self) -> tuple[type[Guard], tuple[()]]:
+        return type(self), ()
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Let no other thread change the object."""
+        begun = False
+        try:
+            with self.lock:
+                if self._changer is not None and self._changer[0] != get_ident():
+                    raise _conflict(what, self._changer[1])
+                self._readers.append(what)
+                begun = True
+            yield
+        finally:
+            if begun:
+                with self.lock:
+                    self._readers.remove(what)
+
+    @contextmanager
+    def changing(self, what: str, within: bool = False) -> Iterator[None]:
+        """Change the object; `within`: also from a callback of what changes it already."""
+        begun, before = False, None
+        try:
+            with self.lock:
+                before = self._changer
+                if before is not None and before[0] == get_ident():
+                    if not within:
+                        raise _conflict(what, before[1], "")
+                elif before is not None or self._readers:
+                    raise _conflict(what, before[1] if before else self._readers[0])
+                self._changer, begun = (get_ident(), what), True
+            yield
+        finally:
+            if begun:
+                self._changer = before
+
+
+def _conflict(what: str, other: str, where: str = " in another thread") -> RuntimeError:
+    return RuntimeError(f"{what} cannot begin while {other} is under way{where}")
+
+
+class Stateful:
+    """An object that has a guard, and whose copies share nothing with it."""
+
+    @property
+    def _guard(self) -> Guard:
+        guard: Guard = vars(self).get("_guard") or vars(self).setdefault("_guard", Guard())
+        return guard
+
+    def __copy__(self: S) -> S:
         return copy.deepcopy(self)
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Keep the object for one training, in this thread."""
+        return self._guard.changing(f"a training with this {type(self).__name__}", within=True)
+
+
+def _holding(hold: Callable[[Any, str], AbstractContextManager[object]]) -> Callable[[F], F]:
+    """Return a decorator of methods, which hold their object while they run."""
+
+    def decorate(method: F) -> F:
+        @wraps(method)
+        def run(self: Stateful, *args: Any, **options: Any) -> Any:
+            with hold(self, method.__name__):
+                return method(self, *args, **options)
+
+        return cast("F", run)
+
+    return decorate
+
+
+reading = _holding(lambda owner, name: owner._guard.reading(name))
+changing = _holding(lambda owner, name: owner._guard.changing(name))
+changing_within = _holding(lambda owner, name: owner._guard.changing(name, within=True))
+in_one_training = _holding(lambda owner, _: owner.in_use())
+# Threads wait for each other.
+in_turn = _holding(lambda owner, _: owner._guard.lock)

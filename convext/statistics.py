@@ -40,7 +40,7 @@ from .files import FilePath, atomic_write
 from .least_squares import Matrix, NormalEquations, Solution, check_memory, warn_of_rank
 from .masks import Flags, meet, samples_and_masks, seen, with_hidden
 from .shapes import KERNEL_SHAPE, Convolution, Padding, Pair, edges_of, resolve
-from .sharing import Independent
+from .sharing import Stateful, in_turn
 
 # Winograd's algorithm rounds more.
 DIRECT = ALGORITHMS["direct"]
@@ -55,7 +55,7 @@ UNDERFLOW = 1e-290
 _ARRAYS = ("products", "cross_products", "squares", "counts")
 
 
-class PatchStatistics(Independent):
+class PatchStatistics(Stateful):
     """Sums over the pixels of a data set, from which losses, gradients and the best kernels follow.
 
     Parameters
@@ -227,10 +227,21 @@ class PatchStatistics(Independent):
                     "only statistics of the same convolution can be merged: "
                     f"{name} is {value!r} here and {theirs!r} in other"
                 )
-        self.products = self.products + other.products
-        self.cross_products = self.cross_products + other.cross_products
-        self.squares = self.squares + other.squares
-        self.counts = self.counts + other.counts
+        # One object at a time: two that are merged with each other must not wait for each other.
+        self._add_sums(other._sums())
+
+    @in_turn
+    def _sums(self) -> list[npt.NDArray[Any]]:
+        return [getattr(self, name) for name in _ARRAYS]
+
+    @in_turn
+    def _add_sums(self, others: list[npt.NDArray[Any]]) -> None:
+        for name, added in zip(_ARRAYS, others, strict=True):
+            setattr(self, name, getattr(self, name) + added)
+
+    @in_turn
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self).copy()
 
     def __add__(self, other: PatchStatistics) -> PatchStatistics:
         if not isinstance(other, PatchStatistics):
@@ -247,6 +258,7 @@ class PatchStatistics(Independent):
             f"for {self.num_kernels} kernels of {shape}>"
         )
 
+    @in_turn
     def loss(self, kernels: npt.ArrayLike, bias: npt.ArrayLike | None = None) -> float:
         """Return the mean squared error of kernels on all samples so far.
 
@@ -276,6 +288,7 @@ class PatchStatistics(Independent):
         )
         return max(float(squares.sum()), 0.0) / self._size
 
+    @in_turn
     def gradient(
         self, kernels: npt.ArrayLike, bias: npt.ArrayLike | None = None
     ) -> Matrix | tuple[Matrix, Matrix]:
@@ -309,6 +322,7 @@ class PatchStatistics(Independent):
         of_kernels, of_bias = self._split(gradient)
         return of_kernels if of_bias is None else (of_kernels, of_bias)
 
+    @in_turn
     def solve(self, l2: float = 0.0) -> Solution:
         """Return the kernels with the smallest loss + l2 * (sum of squared kernel values).
 
@@ -347,6 +361,7 @@ class PatchStatistics(Independent):
         condition = max(system.condition for system in systems)
         return Solution(kernels, bias, self.loss(kernels, bias), rank, condition)
 
+    @in_turn
     def max_learning_rate(self) -> float:
         """Return the largest learning rate at which gradient descent on all samples is stable.
 
@@ -372,6 +387,7 @@ class PatchStatistics(Independent):
         largest = float(np.linalg.eigvalsh(self.products).max())
         return size / largest if largest > 0 else math.inf
 
+    @in_turn
     def save(self, file: FilePath) -> None:
         """Write the statistics to a .npz file.
 

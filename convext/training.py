@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
@@ -32,6 +33,7 @@ from .files import FilePath
 from .methods import Method, choose_method, samples_of_unit
 from .report import Progress
 from .shapes import KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
+from .sharing import Stateful
 from .stability import largest_stable_rate
 from .statistics import products_of_units
 
@@ -295,9 +297,16 @@ def run_epochs(
     first_epoch: int = 0,
 ) -> None:
     """Run the epochs from `first_epoch` (from 0) to `num_epochs`: the loop of every training."""
-    if hasattr(learning_rate, "reset") and first_epoch == 0:
-        learning_rate.reset()
-    with Progress(max(1, num_epochs - first_epoch), verbose, run.progress) as progress:
+    parts: tuple[Any, ...] = (learning_rate, *callbacks)
+    with ExitStack() as stack:
+        for part in parts:
+            if isinstance(part, Stateful):
+                stack.enter_context(part.in_use())
+        if hasattr(learning_rate, "reset") and first_epoch == 0:
+            learning_rate.reset()
+        progress = stack.enter_context(
+            Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
+        )
         for epoch in range(first_epoch, num_epochs):
             rate = _rate(learning_rate, epoch)
             report = run.report(epoch + 1, rate, orders())

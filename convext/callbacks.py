@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class EpochReport:
-    """One epoch of a training, as it is given to the callbacks.
+    """One epoch of a training, as it is given to the callbacks. Threads may share it.
 
     Attributes
     ----------
@@ -77,6 +77,8 @@ def monitored(report: EpochReport, monitor: Monitor) -> float:
 
 class History(Stateful):
     """A callback that keeps what happened.
+
+    One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
 
     Attributes
     ----------
@@ -164,6 +166,8 @@ class History(Stateful):
 class EarlyStopping(Stateful):
     """A callback that ends the training when the loss has stopped improving.
 
+    One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
+
     Parameters
     ----------
     patience : int
@@ -231,6 +235,8 @@ class EarlyStopping(Stateful):
 
 class ModelCheckpoint(Stateful):
     """A callback that saves the model after an epoch, or after each that is the best so far.
+
+    One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
 
     Parameters
     ----------

@@ -8,12 +8,14 @@ from ._checks import RealArray
 class StopTraining(Exception):  # noqa: N818  (a request, not an error)
     """Raised by a callback to end the training after the current epoch.
 
-    `train_model` catches it and returns the kernels as they are then.
+    `train_model` catches it and returns the kernels as they are then. Threads may share it.
     """
 
 
 class DivergenceError(ArithmeticError):
     """The loss became infinite or NaN, or far larger than the data can explain.
+
+    Threads may share it.
 
     Attributes
     ----------

@@ -57,9 +57,10 @@ class Conv2D(Stateful):
 
     Notes
     -----
-    Once its model is built, a layer's weights are that model's: setting `kernel` or `bias` copies
-    the values, and no other model takes the layer while that one is in use. A copy of the layer
-    takes the weights along, and the model that it is added to begins with them.
+    Threads may share it. Once its model is built, a layer's weights are that model's: setting
+    `kernel` or `bias` copies the values, and no other model takes the layer while that one is in
+    use. A copy of the layer takes the weights along, and the model that it is added to begins with
+    them.
 
     Raises
     ------

@@ -24,7 +24,7 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """The best kernels, and how well they are determined.
+    """The best kernels, and how well they are determined. Threads may share it.
 
     Attributes
     ----------

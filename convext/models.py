@@ -96,8 +96,9 @@ class Sequential(Stateful):
 
     Notes
     -----
-    A copy, by `copy.copy`, `copy.deepcopy` or `pickle`, shares nothing with the model, and is
-    trained on with the same bits as the model would be.
+    Threads may share it to read it (`predict`, `evaluate`, `save`, ...); while one changes it
+    (`fit`, ...), what others begin is a RuntimeError. A copy, by `copy.copy`, `copy.deepcopy` or
+    `pickle`, shares nothing with the model, and is trained on with the same bits.
 
     Examples
     --------
@@ -205,14 +206,14 @@ class Sequential(Stateful):
             layer.show_weights(self, kernel, self._weights[begin:end] if layer.use_bias else None)
             begin = end
 
-    @reading
     def __getstate__(self) -> dict[str, Any]:
-        state = vars(self).copy()
-        del state["_steps"]
-        # Their values now: the caller copies what is returned here later on.
-        for name in ("_weights", "_generator", "_update", "optimizer"):
-            state[name] = copy.deepcopy(state[name])
-        return state
+        with self._guard.reading("a copy"):
+            state = vars(self).copy()
+            del state["_steps"]
+            # Their values now: the caller copies what is returned here later on.
+            for name in ("_weights", "_generator", "_update", "optimizer"):
+                state[name] = copy.deepcopy(state[name])
+            return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # What is trained must be writable, whatever memory it was read from.

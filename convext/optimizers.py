@@ -101,6 +101,7 @@ class SGD(Optimizer):
 
     With momentum, ``velocity = momentum * velocity - learning_rate * gradient`` and ``weights +=
     velocity``; with Nesterov's, ``weights += momentum * velocity - learning_rate * gradient``.
+    Threads may share it.
 
     Parameters
     ----------
@@ -155,6 +156,8 @@ class SGD(Optimizer):
 
 class Adam(Optimizer):
     """Gradient descent by running means of the gradient and of its square.
+
+    Threads may share it.
 
     Parameters
     ----------

@@ -183,6 +183,7 @@ class ReduceOnPlateau(Stateful):
     """The schedule that `reduce_on_plateau` describes.
 
     Calling it gives the rate as it is now, whatever the epoch; `observe` may reduce it.
+    One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
     """
 
     _rate: float

@@ -78,9 +78,10 @@ class Stateful:
     def __copy__(self: S) -> S:
         return copy.deepcopy(self)
 
-    def in_use(self) -> AbstractContextManager[None]:
-        """Keep the object for one training, in this thread."""
-        return self._guard.changing(f"a training with this {type(self).__name__}", within=True)
+
+def in_use(owner: Stateful) -> AbstractContextManager[None]:
+    """Keep an object for one training, in this thread."""
+    return owner._guard.changing(f"a training with this {type(owner).__name__}", within=True)
 
 
 def _holding(hold: Callable[[Any, str], AbstractContextManager[object]]) -> Callable[[F], F]:
@@ -100,6 +101,6 @@ def _holding(hold: Callable[[Any, str], AbstractContextManager[object]]) -> Call
 reading = _holding(lambda owner, name: owner._guard.reading(name))
 changing = _holding(lambda owner, name: owner._guard.changing(name))
 changing_within = _holding(lambda owner, name: owner._guard.changing(name, within=True))
-in_one_training = _holding(lambda owner, _: owner.in_use())
+in_one_training = _holding(lambda owner, _: in_use(owner))
 # Threads wait for each other.
 in_turn = _holding(lambda owner, _: owner._guard.lock)

@@ -96,7 +96,8 @@ class PatchStatistics(Stateful):
 
     Notes
     -----
-    All sums are kept in float64, whatever the types of the arrays.
+    All sums are kept in float64, whatever the types of the arrays. Threads may share it: they take
+    turns.
 
     Examples
     --------

@@ -33,7 +33,7 @@ from .files import FilePath
 from .methods import Method, choose_method, samples_of_unit
 from .report import Progress
 from .shapes import KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
-from .sharing import Stateful
+from .sharing import Stateful, in_use
 from .stability import largest_stable_rate
 from .statistics import products_of_units
 
@@ -301,7 +301,7 @@ def run_epochs(
     with ExitStack() as stack:
         for part in parts:
             if isinstance(part, Stateful):
-                stack.enter_context(part.in_use())
+                stack.enter_context(in_use(part))
         if hasattr(learning_rate, "reset") and first_epoch == 0:
             learning_rate.reset()
         progress = stack.enter_context(

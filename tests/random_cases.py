@@ -80,8 +80,8 @@ def draw_image(rng, kernel_shape, options):
     """Draw the height and width of images that the kernel fits."""
     most = int(rng.choice([3, 12, 40]))
     size = [some(rng, most), some(rng, most)]
-    if rng.random() < 0.1:  # a line
-        size[rng.integers(2)] = int(rng.integers(60, 300))
+    if rng.random() < 0.1:  # a line, seldom a long one
+        size[rng.integers(2)] = int(rng.integers(60, rng.choice([100, 300, 300, 5000])))
     edges = reference.resolve_padding(options["padding"], size, kernel_shape, 1, 1)
     extents = reference.kernel_extent(kernel_shape, options["dilation"])
     if options["padding"] == "same":
@@ -177,13 +177,16 @@ def draw_operation(rng):
         "dtypes": tuple(str(name) for name in rng.choice(names, 3)),
         "layouts": tuple(str(name) for name in rng.choice(LAYOUTS, 3)),
         "given_out": bool(rng.random() < 0.2),
+        "separable": bool(rng.random() < 0.3),
         **run,
     }
 
 
-def check_operation(operation, algorithm, dtype, isa, given_out, **parameters):
+def check_operation(operation, algorithm, dtype, isa, given_out, separable, **parameters):
     case = Case(**parameters)
     x, w, g = case.input_data, case.kernels, case.output_grad
+    if separable:
+        w = w[..., :1, :] * w[..., :1]
     if dtype == "float64" and "float64" not in case.dtypes:
         x, w, g = (np.asarray(array, float) for array in (x, w, g))
     options = {**case.options, "algorithm": algorithm, "num_threads": case.num_threads}

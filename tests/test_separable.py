@@ -55,6 +55,18 @@ def expect(x, u, v, bias, padding):
     return results
 
 
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_the_last_block_of_a_long_signal_is_no_narrower_than_a_vector(axis, isa):
+    """Of as many blocks of 2048 columns as cover a row, the last one had three columns left."""
+    rng = np.random.default_rng(0)
+    x = rng.random(2050 * 2048 - 2049)
+    expected = np.convolve(x, [1, 4, 6, 4, 1])
+    x, kernel = (np.expand_dims(a, (0, 1, -3 - axis)) for a in (x, np.array([1.0, 4, 6, 4, 1])))
+    padding = ((0, 0), (4, 4)) if axis == -1 else ((4, 4), (0, 0))
+    result = convext.conv2d(x, kernel, padding=padding)
+    np.testing.assert_allclose(result.ravel(), expected, rtol=1e-14)
+
+
 @settings(max_examples=40)
 @given(
     dtype=st.sampled_from(["float32", "float64"]),

@@ -114,7 +114,7 @@ cdef void cut_into_blocks(Separable *plan) noexcept nogil:
     cdef Py_ssize_t row = MAX_ROW_BYTES // <Py_ssize_t> plan.itemsize
     cdef Py_ssize_t most
     plan.blocks_across = divide_up(plan.out_w, row)
-    plan.block_w = divide_up(plan.out_w, plan.blocks_across)
+    plan.block_w = divide_up(plan.out_w, plan.blocks_across)    # at most: see first_of_block
     most = MAX_PANEL_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
     most = max(most, max(<Py_ssize_t> 16, plan.taps_h))
     # A single row needs no pixels of others, which are best copied right before they are used.
@@ -202,6 +202,11 @@ cdef struct Scratch:
     Py_ssize_t between
     Py_ssize_t row
     Py_ssize_t size
+
+
+cdef inline Py_ssize_t first_of_block(const Separable *plan, Py_ssize_t block) noexcept nogil:
+    """The first column of a block: all are about as wide, and none is narrower than a vector."""
+    return block * plan.out_w // plan.blocks_across
 
 
 cdef inline Py_ssize_t panel_pitch(const Separable *plan) noexcept nogil:
@@ -328,9 +333,9 @@ cdef void compute_block(
     cdef Py_ssize_t sample = task // blocks // plan.kernels
     cdef Py_ssize_t kernel = task // blocks % plan.kernels
     cdef Py_ssize_t top = task % blocks // plan.blocks_across * plan.block_h
-    cdef Py_ssize_t left = task % blocks % plan.blocks_across * plan.block_w
+    cdef Py_ssize_t left = first_of_block(plan, task % plan.blocks_across)
     cdef Py_ssize_t num_rows = min(plan.block_h, plan.out_h - top)
-    cdef Py_ssize_t num_columns = min(plan.block_w, plan.out_w - left)
+    cdef Py_ssize_t num_columns = first_of_block(plan, task % plan.blocks_across + 1) - left
     cdef Py_ssize_t first_row = top + plan.top, first_column = left + plan.left
     cdef Py_ssize_t pitch = source.h_stride, r = 0
     cdef const real *pixels = <const real *> source.data + (

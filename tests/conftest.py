@@ -1,7 +1,9 @@
-"""Options, the instruction sets to test on, and how Hypothesis runs."""
+"""Options, processes, the instruction sets to test on, and how Hypothesis runs."""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 
 import pytest
@@ -16,6 +18,37 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("convext")
+
+# Each process takes some 0.6 GB.
+MOST_PROCESSES = 8
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run whole folders in several processes, which share the CPUs; single files in this one.
+
+    What -n says goes first, and without pytest-xdist all runs in this process.
+    """
+    options = config.option
+    folders = config.args_source is config.ArgsSource.TESTPATHS or all(
+        map(os.path.isdir, config.args)
+    )
+    here = options.usepdb or options.capture == "no" or not folders
+    if here or getattr(options, "numprocesses", 0) is not None:
+        return
+    import convext
+
+    cpus = convext.get_num_threads()
+    options.numprocesses = min(cpus, MOST_PROCESSES) if cpus > 1 else 0
+    if options.dist == "no":
+        options.dist = "worksteal"
+    os.environ.setdefault("OMP_NUM_THREADS", str(cpus // (options.numprocesses or 1)))
+
+
+def pytest_report_header(config):
+    """Say how long the whole suite takes."""
+    slow = "; --runslow adds half an hour" if config.getoption("--runslow") else ""
+    return f"convext: all tests take about 4 minutes on two CPUs{slow}"
 
 
 def pytest_configure():
@@ -33,6 +66,12 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """Leave the slow tests out unless they are asked for, by --runslow or by -m."""
+    for item in items:
+        if re.search(r" at 0x[0-9a-f]{6}", item.nodeid):
+            raise pytest.UsageError(
+                f"{item.nodeid} is named after an address, which is another one in each process: "
+                "give the parameter an id"
+            )
     if config.getoption("--runslow") or "slow" in config.getoption("markexpr"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -41,8 +80,12 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc):
-    """Run a test that uses `isa` once on each instruction set that is built and supported."""
+    """Run a test that uses `isa` once on each instruction set that is built and supported.
+
+    One after the other, so that what the results are compared with is computed once.
+    """
     if "isa" in metafunc.fixturenames:
         import convext
 

@@ -154,13 +154,13 @@ def test_filters_of_a_jpeg_file_are_recovered(name, solve):
 
 # Where half of the result is cut off, or detail becomes 17 times as strong, more is uncertain.
 BOUNDS = {"EDGE_ENHANCE_MORE": 0.08, "FIND_EDGES": 0.08, "CONTOUR": 0.1}
-SLOW = ["DETAIL", "EDGE_ENHANCE", *BOUNDS]
+SLOW = ["DETAIL", "EDGE_ENHANCE", "EMBOSS", "SHARPEN", *BOUNDS]  # they make detail stronger
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *["BLUR", "EMBOSS", "SHARPEN", "SMOOTH", "SMOOTH_MORE", "Gaussian"],
+        *["BLUR", "SMOOTH", "SMOOTH_MORE", "Gaussian"],
         *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     ],
 )
@@ -173,7 +173,7 @@ def test_filters_are_recovered_when_both_images_are_saved_as_jpeg_afterwards(nam
     assert np.abs(found - kernel).max() < BOUNDS.get(name, 2e-2)
 
 
-@pytest.mark.parametrize(("top", "left"), [(0, 0), (1, 1)])
+@pytest.mark.parametrize(("top", "left"), [(0, 0), pytest.param(1, 1, marks=pytest.mark.slow)])
 def test_two_jpegs_of_odd_sizes_whether_the_border_is_kept_or_not(top, left, solve):
     before = grey().crop((0, 0, 251, 243))
     after, kernel = filtered(before, "SHARPEN")

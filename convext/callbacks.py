@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ._array_files import load_text
 from ._checks import RealArray, finite_number, integer
+from ._steps import LOSSES
 from .errors import StopTraining
 from .files import FilePath
 from .sharing import Stateful, in_one_training
@@ -41,6 +46,11 @@ class EpochReport:
         The loss on the validation data, where there are some.
     model : Sequential or None
         The model that is trained.
+    metrics : dict of str to float
+        What `Sequential.compile` was asked to measure, by its names, with "val_" in front for the
+        validation data.
+    weights : numpy.ndarray or None
+        All that is trained, itself: not a copy.
     """
 
     epoch: int
@@ -51,28 +61,45 @@ class EpochReport:
     method: str = "direct"
     val_loss: float | None = None
     model: Sequential | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    weights: RealArray | None = field(default=None, repr=False)
+
+    @property
+    def logs(self) -> dict[str, float]:
+        """Losses and metrics by their names, as Keras gives them to callbacks.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> EpochReport(1, 0.5, 0.1, 0.01, np.ones((1, 1, 2, 2)), val_loss=0.6).logs
+        {'loss': 0.5, 'val_loss': 0.6}
+        """
+        validation = {} if self.val_loss is None else {"val_loss": self.val_loss}
+        return {"loss": self.loss, **validation, **self.metrics}
 
 
-Callback: TypeAlias = Callable[[EpochReport], None]
-Monitor: TypeAlias = Literal["loss", "val_loss"]
+# A function of the report, or an object with methods such as on_epoch_end, as in Keras.
+Callback: TypeAlias = Callable[[EpochReport], None] | Any
 
 
-def check_monitor(monitor: object) -> Monitor:
-    """Return the name of a loss that a callback can look at."""
-    if monitor == "loss":
-        return "loss"
-    if monitor == "val_loss":
-        return "val_loss"
-    raise ValueError(f"monitor must be 'loss' or 'val_loss', got {monitor!r}")
+def check_monitor(monitor: object) -> str:
+    """Return the name of a loss or metric that a callback can look at."""
+    if isinstance(monitor, str) and monitor.removeprefix("val_") in ("loss", *LOSSES):
+        return monitor
+    raise ValueError(
+        f"monitor must be 'loss' or 'val_loss', or a metric: {', '.join(LOSSES)}, also with 'val_' "
+        f"in front; got {monitor!r}"
+    )
 
 
-def monitored(report: EpochReport, monitor: Monitor) -> float:
-    """Return the loss of that name."""
-    if monitor == "loss":
-        return report.loss
-    if report.val_loss is None:
-        raise ValueError("monitor is 'val_loss', but there are no validation data")
-    return report.val_loss
+def monitored(report: EpochReport, monitor: str) -> float:
+    """Return the loss or metric of that name."""
+    logs = report.logs
+    if monitor in logs:
+        return logs[monitor]
+    if monitor.startswith("val_") and not any(name.startswith("val_") for name in logs):
+        raise ValueError(f"monitor is {monitor!r}, but there are no validation data")
+    raise ValueError(f"monitor is {monitor!r}, but what is measured is {', '.join(logs)}")
 
 
 class History(Stateful):
@@ -86,6 +113,8 @@ class History(Stateful):
         One entry for each epoch.
     val_loss : list
         The losses on the validation data, where there are some.
+    metrics : dict of str to list
+        What else was measured, by its names.
     kernels : numpy.ndarray or None
         The kernels after the last epoch, (num_kernels, C, kh, kw).
 
@@ -106,6 +135,7 @@ class History(Stateful):
         self.seconds: list[float] = []
         self.method: list[str] = []
         self.val_loss: list[float] = []
+        self.metrics: dict[str, list[float]] = {}
         self.kernels: RealArray | None = None
 
     @in_one_training
@@ -118,11 +148,13 @@ class History(Stateful):
         self.method.append(report.method)
         if report.val_loss is not None:
             self.val_loss.append(report.val_loss)
+        for name, value in report.metrics.items():
+            self.metrics.setdefault(name, []).append(value)
         self.kernels = report.kernels.copy()
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """The losses and learning rates by their names in Keras: loss, val_loss, learning_rate.
+        """Losses, metrics and learning rates by their names in Keras.
 
         Examples
         --------
@@ -135,7 +167,7 @@ class History(Stateful):
         losses = {"loss": self.loss}
         if self.val_loss:
             losses["val_loss"] = self.val_loss
-        return {**losses, "learning_rate": self.learning_rate}
+        return {**losses, **self.metrics, "learning_rate": self.learning_rate}
 
     def plot(self, file: FilePath | None = None) -> Figure:
         """Draw the loss of each epoch and the kernels after the last one.
@@ -174,8 +206,11 @@ class EarlyStopping(Stateful):
         Stop after so many epochs in a row without improvement.
     min_delta : float
         An improvement is a loss below the best one by more than this.
-    monitor : "loss" or "val_loss", default "loss"
-        Which loss.
+    monitor : str, default "loss"
+        Which loss, "loss" or "val_loss", or which metric.
+    restore_best_weights : bool, default False
+        Whether the training ends with the weights of the best epoch instead of the last one's, as
+        in Keras also where it was not stopped. The optimizer's state stays that of the last epoch.
 
     Attributes
     ----------
@@ -204,13 +239,21 @@ class EarlyStopping(Stateful):
 
     best_loss: float
     best_epoch: int
+    # In a training: what is trained, and what that was in the best epoch.
+    _weights: RealArray | None
+    _best_weights: RealArray | None
 
     def __init__(
-        self, patience: int = 10, min_delta: float = 0.0, monitor: Monitor = "loss"
+        self,
+        patience: int = 10,
+        min_delta: float = 0.0,
+        monitor: str = "loss",
+        restore_best_weights: bool = False,
     ) -> None:
         self.patience = integer("patience", patience, minimum=1)
         self.min_delta = finite_number("min_delta", min_delta, minimum=0)
         self.monitor = check_monitor(monitor)
+        self.restore_best_weights = bool(restore_best_weights)
         self._forget()
 
     @in_one_training
@@ -222,15 +265,25 @@ class EarlyStopping(Stateful):
         if loss < self.best_loss - self.min_delta:
             self.best_loss = loss
             self.best_epoch = report.epoch
+            if self.restore_best_weights and report.weights is not None:
+                self._weights, self._best_weights = report.weights, report.weights.copy()
         elif report.epoch - self.best_epoch >= self.patience:
             raise StopTraining(
                 f"no improvement for {self.patience} epoch{'s' if self.patience > 1 else ''}: "
                 f"the best loss was {self.best_loss:g} in epoch {self.best_epoch}"
             )
 
+    @in_one_training
+    def on_train_end(self, logs: object = None) -> None:
+        """Go back to the best weights, where that is asked for."""
+        if self._weights is not None and self._best_weights is not None:
+            self._weights[...] = self._best_weights
+        self._weights = self._best_weights = None
+
     def _forget(self) -> None:
         self.best_loss = math.inf
         self.best_epoch = 0
+        self._weights = self._best_weights = None
 
 
 class ModelCheckpoint(Stateful):
@@ -241,23 +294,30 @@ class ModelCheckpoint(Stateful):
     Parameters
     ----------
     filepath : path
-        The file to write, see `Sequential.save`.
-    monitor : "val_loss" or "loss", default "val_loss"
-        Which loss says what is best.
+        The file to write, see `Sequential.save`. Fields in braces stand for the number of the
+        epoch, from 1, and for losses and metrics: "model.{epoch:02d}-{val_loss:.4f}.npz".
+    monitor : str, default "val_loss"
+        Which loss, "val_loss" or "loss", or metric says what is best.
     save_best_only : bool, default False
         Whether to save only when the loss is the lowest so far.
+    initial_value_threshold : float, optional
+        The loss below which a model is saved at all; infinity for any. By default that of the
+        model that an earlier training left in the file, if it was saved with the same `monitor`: a
+        better model is not overwritten, and a warning says so. With fields in `filepath`, and for
+        files that this callback has not written, there is none.
 
     Attributes
     ----------
     best_loss : float
-        The lowest loss; infinity before the first epoch.
+        The lowest loss; before the first epoch infinity, or the threshold.
     best_epoch : int
         Its epoch, from 1; 0 before the first epoch.
 
     Raises
     ------
     ValueError
-        `monitor` is something else, or is "val_loss" without validation data.
+        `monitor` is something else, or is "val_loss" without validation data; `filepath` has other
+        fields.
     OSError
         The file cannot be written.
 
@@ -276,22 +336,66 @@ class ModelCheckpoint(Stateful):
     """
 
     def __init__(
-        self, filepath: FilePath, monitor: Monitor = "val_loss", save_best_only: bool = False
+        self,
+        filepath: FilePath,
+        monitor: str = "val_loss",
+        save_best_only: bool = False,
+        initial_value_threshold: float | None = None,
     ) -> None:
         self.filepath = filepath
         self.monitor = check_monitor(monitor)
         self.save_best_only = bool(save_best_only)
         self.best_loss = math.inf
         self.best_epoch = 0
+        self._begun = not self.save_best_only
+        if initial_value_threshold is not None:
+            self._begun = True
+            if initial_value_threshold != math.inf:
+                self.best_loss = finite_number("initial_value_threshold", initial_value_threshold)
 
     @in_one_training
     def __call__(self, report: EpochReport) -> None:
         """Save the model where that is due."""
         if report.model is None:
             raise ValueError("a ModelCheckpoint can only be a callback of Sequential.fit")
-        if self.save_best_only:
-            loss = monitored(report, self.monitor)
-            if not loss < self.best_loss:
-                return
+        filepath = self._filepath(report)
+        if not self.save_best_only:
+            report.model.save(filepath)
+            return
+        loss = monitored(report, self.monitor)
+        if not self._begun:
+            self._begun = True
+            self._heed(filepath)
+        if loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, report.epoch
-        report.model.save(self.filepath)
+            report.model.save(filepath, {"monitor": self.monitor, "loss": loss})
+
+    def _filepath(self, report: EpochReport) -> FilePath:
+        """Return the path with its fields filled in."""
+        path = os.fspath(self.filepath)
+        try:
+            return path.format(epoch=report.epoch, **report.logs)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"filepath is {path!r}, whose fields can be {', '.join(['epoch', *report.logs])}: "
+                f"{type(error).__name__}: {error} (braces of a name are written twice)"
+            ) from None
+
+    def _heed(self, filepath: FilePath) -> None:
+        """Take the loss of an earlier training's model as the threshold."""
+        if not os.path.exists(filepath) or os.fspath(self.filepath) != filepath:
+            return
+        try:
+            saved = json.loads(load_text(filepath, "model", "config") or "")["checkpoint"] or {}
+            loss = finite_number("loss", saved["loss"])
+            if saved["monitor"] != self.monitor:
+                return
+        except (KeyError, OSError, RecursionError, TypeError, ValueError):
+            return  # it was not written by a checkpoint
+        self.best_loss = loss
+        warnings.warn(
+            f"{os.fsdecode(filepath)} holds a model of an earlier training whose {self.monitor} is "
+            f"{loss:g}: it is kept until there is a better one. To replace it in any case, give "
+            f"initial_value_threshold=float('inf')",
+            stacklevel=2,
+        )

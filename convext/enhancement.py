@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -175,7 +176,7 @@ def train_on_folders(
     if verbose:
         model.summary()
         say(f"{len(pairs)} images, {len(x)} patches of {patch}x{patch}")
-    best = ModelCheckpoint(out, save_best_only=True)
+    best = ModelCheckpoint(out, save_best_only=True, initial_value_threshold=math.inf)
     history = model.fit(
         x,
         y,

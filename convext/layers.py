@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import ReferenceType
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import RealArray, integer, integer_pair
+from ._checks import RealArray, as_numeric_array, integer, integer_pair
 from .activations import Activation, check_activation
+from .sealed import Sealed
 from .shapes import Convolution, Padding, Pair, Shape, check_groups, resolve
 from .sharing import Stateful
 
 if TYPE_CHECKING:
     from .models import Sequential
 
+Order: TypeAlias = Literal["KCHW", "HWCK"]
+
+# The axes of kernels in each order, as they lie here; and back.
+_ORDERS = {"KCHW": (0, 1, 2, 3), "HWCK": (3, 2, 0, 1)}
+_BACK = {"KCHW": (0, 1, 2, 3), "HWCK": (2, 3, 1, 0)}
+
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape, float, float], npt.NDArray[Any]]
 
 
-class Conv2D(Stateful):
+class Conv2D(Sealed, Stateful):
     """A convolution, a bias and an activation; names and defaults are Keras's.
 
     Parameters
@@ -47,6 +54,13 @@ class Conv2D(Stateful):
         "zeros". The bias begins with zeros.
     seed : int, optional
         Of the kernels; by default they come from the model's random generator.
+    name : str, optional
+        What to call the layer.
+    trainable : bool, default True
+        Whether training changes the weights; an attribute that can be set at any time.
+    input_shape : tuple of int, optional
+        (C, H, W), or (H, W, C) in a model with the channels last. Only the channels matter: with
+        those of the first layer, weights can be had before any data was seen.
 
     Attributes
     ----------
@@ -95,6 +109,10 @@ class Conv2D(Stateful):
         use_bias: bool = True,
         kernel_initializer: str = "glorot_uniform",
         seed: int | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        input_shape: Sequence[int | None] | None = None,
     ) -> None:
         self.filters = integer("filters", filters, minimum=1)
         self.kernel_size = integer_pair("kernel_size", kernel_size, minimum=1)
@@ -114,6 +132,17 @@ class Conv2D(Stateful):
         # What is wrong with the padding shows on any image that the kernels fit.
         self.resolve((self.groups, *self.extents))
         self.kernel = self.bias = None
+        self.name, self.trainable = name, trainable
+        self.input_shape = None if input_shape is None else tuple(input_shape)
+        if self.input_shape is not None and len(self.input_shape) != 3:
+            raise ValueError(
+                f"input_shape must be (C, H, W) or (H, W, C), without the samples, got "
+                f"{self.input_shape}"
+            )
+        self._seal()
+
+    _settable = ("kernel", "bias", "name", "trainable")
+    _instead = "make a new layer"
 
     @property
     def model(self) -> Sequential | None:
@@ -127,8 +156,12 @@ class Conv2D(Stateful):
                 expected = "None" if weights is None else f"of the shape {weights.shape}"
                 raise ValueError(f"{name} must be {expected}, got the shape {np.shape(value)}")
             weights[...] = value
-        else:
-            super().__setattr__(name, value)
+            return
+        if name == "trainable" and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"trainable must be a bool, got {value!r}")
+        if name == "name" and not (value is None or isinstance(value, str)):
+            raise TypeError(f"name must be text, got {value!r}")
+        super().__setattr__(name, value)
 
     def show_weights(self, model: Sequential, kernel: RealArray, bias: RealArray | None) -> None:
         """Let the layer see its part of a model's weights."""
@@ -136,6 +169,45 @@ class Conv2D(Stateful):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_model"}
+
+    def get_weights(self, order: Order = "KCHW") -> list[RealArray]:
+        """Return copies of the kernels, (K, C/groups, kh, kw), and of the bias, (K,).
+
+        Parameters
+        ----------
+        order : "KCHW" or "HWCK", default "KCHW"
+            The order of the kernels' axes: with "HWCK" (kh, kw, C/groups, K), as in Keras.
+
+        Examples
+        --------
+        >>> import convext
+        >>> model = convext.Sequential([convext.Conv2D(2, (5, 4))], input_channels=3)
+        >>> [array.shape for array in model.layers[0].get_weights("HWCK")]
+        [(5, 4, 3, 2), (2,)]
+        """
+        check_order(order)
+        if self.kernel is None:
+            raise ValueError(f"{self!r} has no weights yet: build its model")
+        kernel = self.kernel.transpose(_BACK[order]).copy()
+        return [kernel] if self.bias is None else [kernel, self.bias.copy()]
+
+    def set_weights(self, weights: Sequence[npt.ArrayLike], order: Order = "KCHW") -> None:
+        """Copy the kernels and the bias from a list like that of `get_weights`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import convext
+        >>> model = convext.Sequential([convext.Conv2D(1, 1)], input_channels=1)
+        >>> model.layers[0].set_weights([np.full((1, 1, 1, 1), 2.0), [1.0]])
+        >>> model.layers[0].bias
+        array([1.], dtype=float32)
+        """
+        if self.kernel is None:
+            raise ValueError(f"{self!r} has no weights yet: build its model")
+        variables = [self.kernel] if self.bias is None else [self.kernel, self.bias]
+        for variable, array in zip(variables, fitting(weights, variables, order), strict=True):
+            variable[...] = array
 
     @property
     def extents(self) -> tuple[int, int]:
@@ -189,13 +261,14 @@ class Conv2D(Stateful):
             "use_bias": self.use_bias,
             "kernel_initializer": self.kernel_initializer,
             "seed": self.seed,
+            **{name: getattr(self, name) for name in _RARE if getattr(self, name) != _RARE[name]},
         }
 
     def __repr__(self) -> str:
         given = [
             f"{name}={value!r}"
             for name, value in self.config().items()
-            if name in _USUAL and value != _USUAL[name]
+            if name not in ("filters", "kernel_size") and (name in _RARE or value != _USUAL[name])
         ]
         return f"Conv2D({', '.join([f'{self.filters}, {self.kernel_size}', *given])})"
 
@@ -211,6 +284,41 @@ _USUAL: dict[str, Any] = {
     "kernel_initializer": "glorot_uniform",
     "seed": None,
 }
+
+
+# What the description of a layer leaves out where it is so.
+_RARE: dict[str, Any] = {"name": None, "trainable": True, "input_shape": None}
+
+
+def check_order(order: object) -> tuple[int, ...]:
+    """Return the axes that turn kernels of that order into ours."""
+    if not isinstance(order, str) or order not in _ORDERS:
+        raise ValueError(f"order must be 'KCHW', or 'HWCK' as in Keras, got {order!r}")
+    return _ORDERS[order]
+
+
+def fitting(
+    weights: Sequence[npt.ArrayLike], variables: Sequence[RealArray], order: Order
+) -> list[npt.NDArray[Any]]:
+    """Return weights as arrays (K, C/groups, kh, kw) and (K,) that fit these variables."""
+    axes = check_order(order)
+    if len(weights) != len(variables):
+        raise ValueError(f"weights must have {len(variables)} arrays, got {len(weights)}")
+    result = []
+    for i, (given, variable) in enumerate(zip(weights, variables, strict=True)):
+        array = as_numeric_array(f"weights[{i}]", given)
+        expected, hint = variable.shape, ""
+        if variable.ndim == len(axes):
+            expected = tuple(np.transpose(variable, _BACK[order]).shape)
+            for other, back in _BACK.items():
+                if array.shape == np.transpose(variable, back).shape:
+                    hint = f": that fits as {other}, see the argument order"
+        if array.shape != expected:
+            raise ValueError(
+                f"weights[{i}] must have the shape {expected}, got {array.shape}{hint}"
+            )
+        result.append(np.transpose(array, axes) if variable.ndim == len(axes) else array)
+    return result
 
 
 def _uniform(generator: np.random.Generator, shape: Shape, variance: float) -> npt.NDArray[Any]:

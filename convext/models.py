@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any, Literal, TypeAlias
@@ -23,31 +24,43 @@ from ._array_files import load_array, load_text
 from ._checks import (
     RealArray,
     as_dtype,
-    as_numeric_array,
     check_dimensions,
-    finite_number,
     integer,
 )
 from ._layers import ACTIVATIONS
 from ._optimizers import Update
 from ._steps import LOSSES, Layer, Step
+from .batches import (
+    ArrayBatches,
+    Batch,
+    Batches,
+    Chosen,
+    GivenBatches,
+    Source,
+    are_batches,
+    make_samples,
+    to_array,
+    where_not_finite,
+)
 from .callbacks import Callback, EpochReport, History
 from .config import resolve_num_threads
 from .data import random_generator
 from .files import FilePath, atomic_write
-from .layers import Conv2D
+from .hooks import checked_callbacks
+from .layers import Conv2D, Order, check_order, fitting
 from .messages import print_line, say, translate
+from .report import format_loss
+from .sealed import Sealed
 from .shapes import IMAGES, Shape
 from .sharing import Stateful, changing, changing_within, reading
-from .training import checked_callbacks, run_epochs
+from .training import run_epochs
 
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 Loss: TypeAlias = Literal["mse", "mae", "mean_squared_error", "mean_absolute_error"]
-Batch: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]
-# What `fit` takes as x: an array, or batches: an iterator, or a function that gives them anew.
-Source: TypeAlias = (
-    npt.ArrayLike | Iterator[Batch] | Callable[[np.random.Generator], Iterable[Batch]]
-)
+# What `fit` takes as x.
+Images: TypeAlias = npt.ArrayLike | Batches
+
+_NAMES = ("x", "y", "sample_weight")
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
@@ -63,7 +76,7 @@ NUM_STEPS = 4
 _building = RLock()
 
 
-class Sequential(Stateful):
+class Sequential(Sealed, Stateful):
     """Convolutions one after the other, from image to image.
 
     Parameters
@@ -86,6 +99,8 @@ class Sequential(Stateful):
     Attributes
     ----------
     layers : list of Conv2D
+    stop_training : bool
+        What a callback sets to end the training after the epoch.
     built : bool
         Whether the number of channels is known, and the weights are there.
 
@@ -125,6 +140,7 @@ class Sequential(Stateful):
         data_format: DataFormat = "channels_first",
         dtype: str = "float32",
         seed: int | None = None,
+        name: str | None = None,
     ) -> None:
         if data_format not in ("channels_first", "channels_last"):
             raise ValueError(
@@ -134,6 +150,7 @@ class Sequential(Stateful):
         if name not in DTYPES:
             raise ValueError(f"dtype must be float32 or float64, got {name}")
         self.layers: list[Conv2D] = []
+        self.name, self.stop_training = name, False
         self.residual = bool(residual)
         self.data_format = data_format
         self.dtype = DTYPES[name]
@@ -142,12 +159,22 @@ class Sequential(Stateful):
         self._weights: RealArray = np.empty(0, self.dtype)
         self.optimizer: optimizers.Optimizer | None = None
         self.loss: Loss = "mse"
+        self._metrics: tuple[Loss, ...] = ()
         self._update: Update | None = None
         self._steps: OrderedDict[object, Step] = OrderedDict()
         for layer in layers:
             self.add(layer)
+        self._seal()
         if input_channels is not None:
             self.build(input_channels)
+
+    _settable = ("name", "trainable", "stop_training", "layers")
+    _instead = "see compile, or make a new model"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "layers" and vars(self).get("_channels") is not None:
+            raise AttributeError("layers can only be set before the model is built")
+        super().__setattr__(name, value)
 
     @property
     def built(self) -> bool:
@@ -185,6 +212,11 @@ class Sequential(Stateful):
         count = channels
         for number, layer in enumerate(self.layers):
             _check_free(layer, self.layers[:number])
+            if layer.input_shape is not None and self._channels_of(layer) != count:
+                raise ValueError(
+                    f"{layer!r} has the input_shape {layer.input_shape}, but its input has {count} "
+                    "channels"
+                )
             first.append(layer.initial_kernels(count, self._generator))
             if layer.use_bias:
                 first.append(np.zeros(layer.filters) if layer.bias is None else layer.bias)
@@ -223,7 +255,12 @@ class Sequential(Stateful):
             self._show_weights(self._channels)
 
     @changing
-    def compile(self, optimizer: optimizers.Optimizer | str = "adam", loss: Loss = "mse") -> None:
+    def compile(
+        self,
+        optimizer: optimizers.Optimizer | str = "adam",
+        loss: Loss = "mse",
+        metrics: Iterable[Loss] | None = None,
+    ) -> None:
         """Choose how the model is trained; what the optimizer had gathered is forgotten.
 
         Parameters
@@ -233,37 +270,68 @@ class Sequential(Stateful):
         loss : "mse" or "mae", default "mse"
             What is made small: the mean of the squares, or of the absolute values, of
             ``prediction - y``. "mean_squared_error" and "mean_absolute_error" are the same.
+        metrics : list of str, optional
+            Which of these to measure as well, in `fit` and `evaluate`; as in Keras, the weights of
+            samples do not count in them.
 
         Examples
         --------
         >>> import convext
         >>> model = convext.Sequential([convext.Conv2D(1, 3)])
-        >>> model.compile(convext.SGD(0.1, momentum=0.9), "mae")
+        >>> model.compile(convext.SGD(0.1, momentum=0.9), "mae", metrics=["mse"])
         >>> model.optimizer
         SGD(learning_rate=0.1, momentum=0.9, nesterov=False)
         """
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
-        self.optimizer = optimizers.get_optimizer(optimizer)
-        self.loss = loss
+        if isinstance(metrics, str):
+            raise TypeError(f"metrics must be a list of names, got {metrics!r}: put it in a list")
+        measured = tuple(metrics or ())
+        for metric in measured:
+            if not isinstance(metric, str) or metric not in LOSSES:
+                raise ValueError(
+                    f"metrics can be {', '.join(LOSSES)}, got {metric!r}: for others, give `fit` a "
+                    "callback that calls predict"
+                )
+        vars(self).update(optimizer=optimizers.get_optimizer(optimizer), loss=loss)
+        self._metrics = measured
         self._update = None
         self._steps.clear()
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the loss and the metrics, as `evaluate` returns them."""
+        return ["loss", *self._metrics]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether all layers are trained; setting it sets that of each layer."""
+        return all(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = value
 
     @changing
     def fit(
         self,
-        x: Source,
+        x: Images,
         y: npt.ArrayLike | None = None,
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: bool | int | str = "auto",
         callbacks: Iterable[Callback] = (),
         validation_split: float = 0.0,
-        validation_data: Batch | None = None,
+        validation_data: Batch | Batches | None = None,
         shuffle: bool = True,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         num_threads: int | None = None,
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
     ) -> History:
         """Train the model.
 
@@ -271,9 +339,11 @@ class Sequential(Stateful):
         ----------
         x : array_like, (N, C, H, W), or batches
             The images, memory-mapped ones included, in any type of real numbers: converted a batch
-            at a time. Or an iterator over batches (x, y); or a function that is called at the
-            beginning of each epoch, with the model's random generator, and returns an iterable of
-            batches.
+            at a time. Or batches, (x, y) or (x, y, sample_weight), of arrays or tensors: an object
+            that gives them anew in each epoch, such as a list or PyTorch's DataLoader; a function
+            that is called at the beginning of each epoch, with the model's random generator if it
+            takes an argument, and returns an iterable; or an iterator, which goes on from epoch to
+            epoch.
         y : array_like, (N, K, OH, OW), optional
             What the model should make of them; not given with batches.
         batch_size : int, default 32
@@ -284,35 +354,47 @@ class Sequential(Stateful):
             Print a line for each epoch; on a terminal, a progress bar when there are many.
         callbacks : iterable of callables
             Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`.
+            Objects may instead have methods as in Keras: set_model(model), on_train_begin(logs),
+            on_epoch_begin(epoch, logs), on_epoch_end(epoch, logs), on_train_end(logs), with epochs
+            counted from 0; they may set ``model.stop_training`` or the optimizer's learning rate.
         validation_split : float, default 0
             Keep this share of the samples, the last ones, to validate the model after each epoch.
-        validation_data : (x, y), optional
-            Samples to validate the model with.
+        validation_data : (x, y), (x, y, sample_weight) or batches, optional
+            Samples to validate the model with; batches as for `x`, but in a list only as part of
+            an object or a function.
         shuffle : bool, default True
             Take the samples of arrays in a new random order in every epoch.
         initial_epoch : int, default 0
             How many epochs of a training that goes on have been run: it begins with the next.
         steps_per_epoch : int, optional
-            So many batches make an epoch, of an iterator or a function.
+            So many batches make an epoch; needed for an iterator.
         num_threads : int, optional
             Default: `get_num_threads`. The result has the same bits for any number.
+        sample_weight : array_like, (N,), optional
+            What the loss of each sample is multiplied by: the loss is ``mean(sample_weight *
+            loss_of_sample)``, as in Keras.
+        validation_steps : int, optional
+            So many batches of `validation_data` are taken; needed for an iterator.
+        validation_batch_size : int, default 32
+            So many samples of `validation_data` are taken at a time, of arrays.
 
         Returns
         -------
         History
-            The losses: the attribute ``history`` is a dictionary as in Keras.
+            The losses and metrics: the attribute ``history`` is a dictionary as in Keras.
 
         Raises
         ------
         FloatingPointError
-            The loss became infinite or NaN.
+            The loss, or that of the validation data, became infinite or NaN. Where values of the
+            data are, it says which; the weights stay as they were before.
         TypeError, ValueError
             An argument does not fit.
 
         Notes
         -----
         The loss that is reported for an epoch is the mean over the predictions made on the way,
-        with the weights as they were then.
+        with the weights as they were then. A layer whose ``trainable`` is False keeps its weights.
 
         Examples
         --------
@@ -328,59 +410,60 @@ class Sequential(Stateful):
         initial_epoch = integer("initial_epoch", initial_epoch, minimum=0)
         called = checked_callbacks(callbacks)
         threads = resolve_num_threads(num_threads)
-        optimizer = self._compiled()
-        validation = None
-        batches: _Batches
-        if _is_array(x):
-            if y is None:
-                raise ValueError("y is missing: x is an array")
-            size = 32 if batch_size is None else integer("batch_size", batch_size, minimum=1)
-            inputs, targets = self._pair(x, y, "x", "y")
-            inputs, targets, validation = _split(inputs, targets, validation_split)
-            batches = _BatchesOfArrays(inputs, targets, size, bool(shuffle), self._generator)
-        else:
-            if y is not None or batch_size is not None or validation_split:
-                raise ValueError("y, batch_size and validation_split are for arrays: x is batches")
-            batches = _GivenBatches(self, x, steps_per_epoch)
+        self._compiled()
+        batches = self._source(
+            x, y, sample_weight, batch_size, steps_per_epoch, "steps_per_epoch", bool(shuffle)
+        )
+        validation: Source | None = None
+        if validation_split:
+            if not isinstance(batches, ArrayBatches):
+                raise ValueError("validation_split is for arrays: x is batches")
+            batches, validation = batches.split(validation_split)
+        size = 32 if validation_batch_size is None else validation_batch_size
+        size = integer("validation_batch_size", size, minimum=1)
         if validation_data is not None:
-            validation = self._pair(*validation_data, "validation x", "validation y")
+            validation = self._validation(validation_data, validation_steps, size)
+        elif validation_steps is not None:
+            raise ValueError("validation_steps is for batches: there is no validation_data")
         history = History()
         run = _Fit(self, batches, validation, threads)
         run_epochs(
-            run,
-            optimizer.learning_rate,
-            epochs,
-            batches.order,
-            (history, *called),
-            bool(verbose),
-            initial_epoch,
+            run, epochs, batches.order, (history, *called), bool(verbose), initial_epoch, self
         )
         return history
 
     @reading
     def evaluate(
         self,
-        x: npt.ArrayLike,
-        y: npt.ArrayLike,
-        batch_size: int = 32,
+        x: Images,
+        y: npt.ArrayLike | None = None,
+        batch_size: int | None = None,
+        verbose: bool | int | str = False,
+        sample_weight: npt.ArrayLike | None = None,
+        steps: int | None = None,
+        return_dict: bool = False,
         num_threads: int | None = None,
-    ) -> float:
-        """Return the loss of the model's predictions.
+    ) -> Any:
+        """Return the loss of the model's predictions, and its metrics.
 
         Parameters
         ----------
-        x : array_like, (N, C, H, W)
-            The images.
-        y : array_like, (N, K, OH, OW)
-            What the model should make of them.
-        batch_size : int, default 32
-            So many samples are taken at a time.
+        x, y, batch_size, sample_weight
+            As for `fit`: arrays or batches.
+        verbose : bool, default False
+            Whether to print the result, too.
+        steps : int, optional
+            How many batches to take, of batches.
+        return_dict : bool, default False
+            Whether to return a dictionary by the names of the loss and the metrics.
         num_threads : int, optional
             Default: `get_num_threads`.
 
         Returns
         -------
-        float
+        float, or list of float, or dict of str to float
+            The loss; a list of it and the metrics where `compile` was given some. NaN where the
+            data have NaN or infinite values.
 
         Examples
         --------
@@ -391,12 +474,21 @@ class Sequential(Stateful):
         >>> model.evaluate(np.ones((2, 1, 4, 4)), np.full((2, 1, 4, 4), 3))
         9.0
         """
-        size = integer("batch_size", batch_size, minimum=1)
-        inputs, targets = self._pair(x, y, "x", "y")
-        return self._loss(inputs, targets, size, resolve_num_threads(num_threads))
+        threads = resolve_num_threads(num_threads)
+        batches = self._source(x, y, sample_weight, batch_size, steps, "steps")
+        values = self._test(batches, threads)
+        if verbose and verbose != "auto":
+            print_line(", ".join(f"{name}: {format_loss(v)}" for name, v in values.items()))
+        return _as_asked(values, return_dict)
 
     @reading
-    def predict(self, x: npt.ArrayLike, num_threads: int | None = None) -> RealArray:
+    def predict(
+        self,
+        x: npt.ArrayLike,
+        batch_size: int | None = None,
+        verbose: bool | int | str = False,
+        num_threads: int | None = None,
+    ) -> RealArray:
         """Return what the model makes of images, which may have any size.
 
         Large images are taken in strips, so that the memory that this needs stays bounded.
@@ -405,6 +497,9 @@ class Sequential(Stateful):
         ----------
         x : array_like, (C, H, W) or (N, C, H, W)
             One image, or N of them; with the channels last where the model has them so.
+        batch_size, verbose
+            Taken for the sake of programs written for Keras. They change nothing: so many images
+            are computed at a time as suits the memory, and nothing is printed.
         num_threads : int, optional
             Default: `get_num_threads`.
 
@@ -421,8 +516,10 @@ class Sequential(Stateful):
         >>> model.predict(np.ones((1, 100, 80))).shape
         (1, 94, 74)
         """
+        if batch_size is not None:
+            integer("batch_size", batch_size, minimum=1)
         threads = resolve_num_threads(num_threads)
-        given = as_numeric_array("x", x)
+        given = to_array("x", x)
         single = given.ndim == 3
         images = self._channels_first("x", given)
         layers = self._layers_for(images.shape[1:])
@@ -433,6 +530,58 @@ class Sequential(Stateful):
         if self.data_format == "channels_last":
             result = np.ascontiguousarray(np.moveaxis(result, 1, -1), self.dtype)
         return result[0] if single else result
+
+    @changing
+    def train_on_batch(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        return_dict: bool = False,
+        num_threads: int | None = None,
+    ) -> Any:
+        """Take one step on a batch; return the loss, and the metrics, before it.
+
+        The learning rate must be a number: a function needs to know the epoch, which `fit` counts.
+        Parameters and what is returned are as for `evaluate`; unlike in Keras the metrics are
+        those of this batch alone.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import convext
+        >>> model = convext.Sequential([convext.Conv2D(1, 1, kernel_initializer="zeros")])
+        >>> model.compile("sgd")
+        >>> x, y = np.ones((2, 1, 4, 4)), np.full((2, 1, 4, 4), 3)
+        >>> model.train_on_batch(x, y), round(model.test_on_batch(x, y), 4)
+        (9.0, 8.2944)
+        """
+        threads = resolve_num_threads(num_threads)
+        rate = self._compiled().learning_rate
+        if callable(rate):
+            raise ValueError(
+                "learning_rate is a function of the epoch, which train_on_batch does not know: set "
+                "optimizer.learning_rate to a number"
+            )
+        samples = make_samples(self._pair, x, y, sample_weight, _NAMES)
+        batch = Chosen(samples, np.arange(len(samples.inputs)), len(samples.inputs))
+        return _as_asked(self._learn(batch, rate, threads, "in train_on_batch"), return_dict)
+
+    def test_on_batch(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        return_dict: bool = False,
+        num_threads: int | None = None,
+    ) -> Any:
+        """Return what `evaluate` does for one batch."""
+        size = sys.maxsize
+        return self.evaluate(x, y, size, False, sample_weight, None, return_dict, num_threads)
+
+    def predict_on_batch(self, x: npt.ArrayLike) -> RealArray:
+        """Return what `predict` does."""
+        return self.predict(x)
 
     def summary(self) -> None:
         """Print the layers, the shapes of their kernels, and how many weights there are.
@@ -478,8 +627,13 @@ class Sequential(Stateful):
         return self._weights.size
 
     @reading
-    def get_weights(self) -> list[RealArray]:
+    def get_weights(self, order: Order = "KCHW") -> list[RealArray]:
         """Return copies of the kernels (K, C/groups, kh, kw) and the bias (K,) of each layer.
+
+        Parameters
+        ----------
+        order : "KCHW" or "HWCK", default "KCHW"
+            The order of the kernels' axes: with "HWCK" (kh, kw, C/groups, K), as in Keras.
 
         Examples
         --------
@@ -489,11 +643,15 @@ class Sequential(Stateful):
         [(2, 3, 5, 5), (2,)]
         """
         self._check_built()
-        return [array.copy() for array in self._variables()]
+        return [array for layer in self.layers for array in layer.get_weights(order)]
 
     @changing_within
-    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
+    def set_weights(self, weights: Sequence[npt.ArrayLike], order: Order = "KCHW") -> None:
         """Copy the kernels and the bias of each layer from a list like that of `get_weights`.
+
+        Kernels of Keras, whose axes are (kh, kw, C/groups, K), need ``order="HWCK"``: where as many
+        kernels as rows and as many channels as columns make both orders the same shape, nothing
+        else tells them apart.
 
         Examples
         --------
@@ -505,23 +663,26 @@ class Sequential(Stateful):
         array([[[7.]]], dtype=float32)
         """
         if not self.built and weights and self.layers:
-            channels = np.shape(weights[0])[1:2] or (0,)
-            self.build(channels[0] * self.layers[0].groups)
+            self._build_for(weights[0], order)
         self._check_built()
         variables = self._variables()
-        if len(weights) != len(variables):
-            raise ValueError(f"weights must have {len(variables)} arrays, got {len(weights)}")
-        arrays = [as_numeric_array(f"weights[{i}]", array) for i, array in enumerate(weights)]
-        for i, (array, variable) in enumerate(zip(arrays, variables, strict=True)):
-            if array.shape != variable.shape:
-                raise ValueError(
-                    f"weights[{i}] must have the shape {variable.shape}, got {array.shape}"
-                )
-        for array, variable in zip(arrays, variables, strict=True):
+        for variable, array in zip(variables, fitting(weights, variables, order), strict=True):
             variable[...] = array
 
+    def _build_for(self, kernel: npt.ArrayLike, order: Order) -> None:
+        """Make the weights for the channels that the first layer's kernels have."""
+        first, axes = self.layers[0], check_order(order)
+        given = np.shape(kernel)
+        shape = tuple(given[axis] for axis in axes) if len(given) == len(axes) else given
+        if shape[:1] + shape[2:] != (first.filters, *first.kernel_size):
+            raise ValueError(
+                f"weights[0] must be kernels of {first!r} with the axes {order}, got the shape "
+                f"{given}"
+            )
+        self.build(shape[1] * first.groups)
+
     @reading
-    def save(self, filepath: FilePath) -> None:
+    def save(self, filepath: FilePath, checkpoint: dict[str, object] | None = None) -> None:
         """Write the model to one .npz file: its layers, its weights, and where its training is.
 
         That includes the state of the optimizer and of the random generator: a model that was
@@ -532,6 +693,8 @@ class Sequential(Stateful):
         ----------
         filepath : path
             The file to write.
+        checkpoint : dict, optional
+            What a `ModelCheckpoint` notes: how good the model is.
 
         Raises
         ------
@@ -557,6 +720,8 @@ class Sequential(Stateful):
         config = {
             "format": FORMAT,
             "layers": [layer.config() for layer in self.layers],
+            "name": self.name,
+            "checkpoint": checkpoint,
             "residual": self.residual,
             "input_channels": self._channels,
             "data_format": self.data_format,
@@ -564,6 +729,7 @@ class Sequential(Stateful):
             "generator": self._generator.bit_generator.state,
             "optimizer": None if self.optimizer is None else self.optimizer.config(),
             "loss": self.loss,
+            "metrics": self._metrics,
             "iterations": 0 if self._update is None else self._update.iterations,
         }
         arrays: dict[str, npt.NDArray[Any]] = {"weights": self._weights}
@@ -581,7 +747,17 @@ class Sequential(Stateful):
             raise ValueError("the model must be compiled before it is trained: see compile")
         return self.optimizer
 
+    def _channels_of(self, layer: Conv2D) -> int | None:
+        """Return the channels of the input_shape that a layer was given."""
+        if layer.input_shape is None:
+            return None
+        return layer.input_shape[-1 if self.data_format == "channels_last" else 0]
+
     def _check_built(self) -> None:
+        if not self.built and self.layers:
+            channels = self._channels_of(self.layers[0])
+            if channels is not None:
+                self.build(channels)
         if not self.built:
             raise ValueError(
                 "the model has no weights yet: give input_channels, or call build or fit"
@@ -608,8 +784,8 @@ class Sequential(Stateful):
     def _pair(
         self, x: Any, y: Any, x_name: str, y_name: str
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        inputs = self._channels_first(x_name, as_numeric_array(x_name, x))
-        targets = self._channels_first(y_name, as_numeric_array(y_name, y))
+        inputs = self._channels_first(x_name, to_array(x_name, x))
+        targets = self._channels_first(y_name, to_array(y_name, y))
         expected = (len(inputs), *self._layers_for(inputs.shape[1:])[-1].output_shape)
         if targets.shape != expected:
             raise ValueError(
@@ -617,6 +793,53 @@ class Sequential(Stateful):
                 f"{inputs.shape} (N, C, H, W), got {targets.shape}"
             )
         return inputs, targets
+
+    def _source(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        batch_size: int | None,
+        steps: int | None,
+        steps_name: str,
+        shuffle: bool = False,
+    ) -> Source:
+        """Return the batches of arrays, or those that are given."""
+        if are_batches(x, y):
+            for name, value in zip(
+                ("y", "batch_size", "sample_weight"), (y, batch_size, sample_weight), strict=True
+            ):
+                if value is not None:
+                    raise ValueError(f"{name} is for arrays: x is batches")
+            return GivenBatches(self._pair, x, steps, self._generator, ("x", steps_name))
+        if y is None:
+            raise ValueError("y is missing: x is an array")
+        if steps is not None:
+            raise ValueError(f"{steps_name} is for batches: x is an array")
+        size = 32 if batch_size is None else integer("batch_size", batch_size, minimum=1)
+        samples = make_samples(self._pair, x, y, sample_weight, _NAMES)
+        return ArrayBatches(samples, size, self._generator if shuffle else None)
+
+    def _validation(self, data: Any, steps: int | None, size: int) -> Source:
+        if isinstance(data, (tuple, list)):
+            if len(data) not in (2, 3):
+                raise ValueError(
+                    "validation_data must be (x, y), (x, y, sample_weight) or batches, got "
+                    f"{len(data)} elements"
+                )
+            if steps is not None:
+                raise ValueError("validation_steps is for batches: validation_data is arrays")
+            x, y, *weights = data
+            names = [f"validation {name}" for name in _NAMES]
+            samples = make_samples(self._pair, x, y, weights[0] if weights else None, names)
+            return ArrayBatches(samples, size)
+        if not are_batches(data):
+            raise TypeError(
+                "validation_data must be (x, y), (x, y, sample_weight) or batches, got "
+                f"{type(data).__name__}"
+            )
+        of_batches = "validation_data", "validation_steps"
+        return GivenBatches(self._pair, data, steps, self._generator, of_batches)
 
     def _layers_for(self, input_shape: Shape) -> list[Layer]:
         """Return the layers as they are for images (C, H, W)."""
@@ -687,7 +910,7 @@ class Sequential(Stateful):
     @contextmanager
     def _step(self, input_shape: Shape, batch_size: int, num_threads: int) -> Iterator[Step]:
         """Lend a step for batches of up to so many images (C, H, W), whose memory it holds."""
-        key = (input_shape, batch_size, num_threads, self.loss)
+        key = (input_shape, batch_size, num_threads, self.loss, bool(self._metrics))
         with self._guard.lock:
             step = self._steps.pop(key, None)
         if step is None:
@@ -700,6 +923,7 @@ class Sequential(Stateful):
                 self._crop(layers),
                 self.dtype,
                 num_threads,
+                bool(self._metrics),
             )
         yield step
         with self._guard.lock:
@@ -710,6 +934,13 @@ class Sequential(Stateful):
     def _current_update(self) -> Update:
         if self._update is None:
             self._update = self._make_update()
+        frozen = None
+        if not self.trainable:
+            frozen = np.array(
+                [not layer.trainable for layer in self.layers for _ in range(1 + layer.use_bias)],
+                np.uint8,
+            )
+        self._update.freeze(frozen)
         return self._update
 
     def _make_update(self, states: Sequence[npt.NDArray[Any]] | None = None) -> Update:
@@ -719,154 +950,138 @@ class Sequential(Stateful):
         ]
         return self._compiled().make_update(sizes, self.dtype, states)
 
-    def _loss(
-        self,
-        inputs: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        batch_size: int,
-        num_threads: int,
-    ) -> float:
-        batch_size = min(batch_size, len(inputs))
-        order = np.arange(len(inputs))
-        total = 0.0
-        with self._step(inputs.shape[1:], batch_size, num_threads) as step:
-            for first in range(0, len(inputs), batch_size):
-                batch = order[first : first + batch_size]
-                total += step.evaluate(inputs, targets, batch) * len(batch)
-        return total / len(inputs)
+    def _learn(self, batch: Chosen, rate: float, num_threads: int, when: str) -> dict[str, float]:
+        """Take a step for a batch; return its loss and metrics before."""
+        update = self._current_update()
+        update.learning_rate = rate
+        inputs, targets, weights = batch.samples
+        with self._step(inputs.shape[1:], batch.size, num_threads) as step:
+            loss = step.differentiate(inputs, targets, batch.order, weights)
+            if not math.isfinite(loss):
+                raise self._not_finite(loss, batch, when, rate)
+            update.update(self._weights, step.gradient)
+            return self._values(loss, step)
+
+    def _test(self, batches: Source, num_threads: int, when: str | None = None) -> dict[str, float]:
+        """Return the loss and the metrics for batches; in a training these must be finite."""
+        means = _Means()
+        for batch in batches.epoch(batches.order()):
+            inputs, targets, weights = batch.samples
+            with self._step(inputs.shape[1:], batch.size, num_threads) as step:
+                loss = step.evaluate(inputs, targets, batch.order, weights)
+                if when is not None and not math.isfinite(loss):
+                    raise self._not_finite(loss, batch, when)
+                means.add(self._values(loss, step), len(batch.order))
+        return means.values()
+
+    def _values(self, loss: float, step: Step) -> dict[str, float]:
+        if step.measures is None:
+            return {"loss": loss}
+        return {"loss": loss, **{m: float(step.measures[LOSSES[m]]) for m in self._metrics}}
+
+    def _not_finite(
+        self, loss: float, batch: Chosen, when: str, rate: float | None = None
+    ) -> FloatingPointError:
+        """Return what to raise where a loss is not finite: whether the data are to blame."""
+        validation = "validation " if rate is None else ""
+        where = where_not_finite(batch, self.dtype, validation)
+        if where is None and rate is not None:
+            where = (
+                f"with learning_rate {rate:g}: lower it, or clip the gradients (clipnorm), or scale"
+                " the data"
+            )
+        return FloatingPointError(
+            f"the {validation}loss is {loss} {when}: {where or 'the predictions are too large'}"
+        )
 
 
-class _BatchesOfArrays:
-    """Batches of the samples of two arrays."""
+class _Means:
+    """Means of losses and metrics over samples."""
 
-    def __init__(
-        self,
-        inputs: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        batch_size: int,
-        shuffle: bool,
-        generator: np.random.Generator,
-    ) -> None:
-        self.inputs, self.targets = inputs, targets
-        self.batch_size = min(batch_size, len(inputs))
-        self.shuffle, self.generator = shuffle, generator
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums: dict[str, float] = {}
 
-    def order(self) -> npt.NDArray[np.intp]:
-        """Return the order of the samples in the next epoch."""
-        if self.shuffle:
-            return self.generator.permutation(len(self.inputs))
-        return np.arange(len(self.inputs))
+    def add(self, values: dict[str, float], count: int) -> None:
+        """Add the means over so many samples."""
+        self.count += count
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * count
 
-    def epoch(self, order: npt.NDArray[np.intp]) -> Iterator[_Samples]:
-        """Yield the batches of an epoch: two arrays, and which of their samples to take."""
-        for first in range(0, len(order), self.batch_size):
-            chosen = order[first : first + self.batch_size]
-            yield self.inputs, self.targets, chosen, self.batch_size
-
-
-_Samples: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.intp], int]
-
-
-class _GivenBatches:
-    """Batches from an iterator, or from a function that gives those of an epoch."""
-
-    def __init__(
-        self,
-        model: Sequential,
-        source: Any,
-        steps_per_epoch: int | None,
-    ) -> None:
-        self.model, self.source = model, source
-        self.steps = math.inf
-        if steps_per_epoch is not None:
-            self.steps = integer("steps_per_epoch", steps_per_epoch, minimum=1)
-        elif not callable(source):
-            raise ValueError("steps_per_epoch is missing: x is an iterator")
-
-    def order(self) -> npt.NDArray[np.intp]:
-        """Return nothing: batches come in their own order."""
-        return np.arange(0)
-
-    def epoch(self, _: npt.NDArray[np.intp]) -> Iterator[_Samples]:
-        """Yield the batches of an epoch."""
-        source = self.source
-        given = iter(source(self.model._generator) if callable(source) else source)
-        count = 0
-        while count < self.steps:
-            batch = next(given, None)
-            if batch is None:
-                break
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise TypeError(f"a batch must be a pair (x, y), got {type(batch).__name__}")
-            inputs, targets = self.model._pair(batch[0], batch[1], "x", "y")
-            yield inputs, targets, np.arange(len(inputs)), len(inputs)
-            count += 1
-        if count == 0 or (count < self.steps and not callable(source)):
-            raise ValueError(f"x gave {count} batches, expected {self.steps} for an epoch")
-
-
-_Batches: TypeAlias = _BatchesOfArrays | _GivenBatches
+    def values(self) -> dict[str, float]:
+        """Return the means over all samples."""
+        return {name: value / self.count for name, value in self._sums.items()}
 
 
 class _Fit:
     """A training under way."""
 
     def __init__(
-        self,
-        model: Sequential,
-        batches: _Batches,
-        validation: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None,
-        num_threads: int,
+        self, model: Sequential, batches: Source, validation: Source | None, num_threads: int
     ) -> None:
         self.model, self.batches, self.validation = model, batches, validation
         self.num_threads = num_threads
         self.trainer = _fused_trainer(model, batches, num_threads)
         self.done = 0
         # Of batches that are given it is known after the first epoch.
-        self.samples = len(batches.inputs) if isinstance(batches, _BatchesOfArrays) else None
+        self.samples = len(batches.samples.inputs) if isinstance(batches, ArrayBatches) else None
+
+    @property
+    def learning_rate(self) -> optimizers.LearningRate:
+        """The learning rate, which a callback may change."""
+        return self.model._compiled().learning_rate
 
     def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
         model = self.model
         started = time.perf_counter()
+        when = f"in epoch {number}"
         if self.trainer is not None:
-            loss, _ = self.trainer.run_epoch(order, rate)
-            self._check(loss, number, rate)
+            values = {"loss": self._run_fused_epoch(when, rate, order)}
         else:
-            loss = self._run_epoch(number, rate, order)
-        val_loss = None
+            values = self._run_epoch(when, rate, order)
+        loss, val_loss = values.pop("loss"), None
         if self.validation is not None:
-            val_loss = model._loss(*self.validation, 32, self.num_threads)
+            tested = model._test(self.validation, self.num_threads, when)
+            val_loss = tested.pop("loss")
+            values |= {f"val_{name}": value for name, value in tested.items()}
         seconds = time.perf_counter() - started
         kernels = model._variables()[0].copy()
-        return EpochReport(number, loss, rate, seconds, kernels, val_loss=val_loss, model=model)
+        return EpochReport(
+            number, loss, rate, seconds, kernels, val_loss=val_loss, model=model, metrics=values,
+            weights=model._weights,
+        )  # fmt: skip
 
-    def _run_epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> float:
-        """Take a step for every batch; return the mean loss."""
-        model = self.model
-        total, self.done = 0.0, 0
-        for inputs, targets, chosen, size in self.batches.epoch(order):
-            update = model._current_update()  # there are no weights before the first batch
-            update.learning_rate = rate
-            with model._step(inputs.shape[1:], size, self.num_threads) as step:
-                loss = step.differentiate(inputs, targets, chosen)
-                self._check(loss, number, rate)
-                update.update(model._weights, step.gradient)
-            total += loss * len(chosen)
-            self.done += len(chosen)
+    def _run_epoch(self, when: str, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:
+        """Take a step for every batch; return the mean loss, and the metrics."""
+        means, self.done = _Means(), 0
+        for batch in self.batches.epoch(order):
+            values = self.model._learn(batch, rate, self.num_threads, when)
+            means.add(values, len(batch.order))
+            self.done = means.count
         self.samples = self.done
-        return total / self.done
+        return means.values()
+
+    def _run_fused_epoch(self, when: str, rate: float, order: npt.NDArray[np.intp]) -> float:
+        """Take a step for every batch of a small layer; return the mean loss."""
+        assert self.trainer is not None
+        assert isinstance(self.batches, ArrayBatches)
+        update = self.model._current_update()
+        trained = [a for a in (self.model._weights, update.first, update.second) if a is not None]
+        before, iterations = [array.copy() for array in trained], update.iterations
+        loss, _ = self.trainer.run_epoch(order, rate)
+        if not math.isfinite(loss):
+            for array, values in zip(trained, before, strict=True):
+                array[...] = values
+            update.iterations = iterations
+            raise self.model._not_finite(
+                loss, Chosen(self.batches.samples, np.sort(order), len(order)), when, rate
+            )
+        return loss
 
     def progress(self) -> tuple[int, int | None]:
         """Return how many samples of the epoch are done, and how many there are, if known."""
         return self.done if self.trainer is None else self.trainer.done, self.samples
-
-    def _check(self, loss: float, number: int, rate: float) -> None:
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} in epoch {number}, with learning_rate {rate:g}: lower it, or "
-                "clip the gradients (clipnorm)"
-            )
 
 
 # Arrays up to this size are converted and kept for the fused steps of a single small layer.
@@ -874,26 +1089,30 @@ MAX_FUSED_BYTES = 64 << 20
 
 
 def _fused_trainer(
-    model: Sequential, batches: _Batches, num_threads: int
+    model: Sequential, batches: Source, num_threads: int
 ) -> _training.Trainer | None:
     """Return what trains a single layer on small samples an epoch at a time, where that is meant.
 
     It is the loop of `train_model`, with bias, activation and optimizer in it.
     """
     if (
-        not isinstance(batches, _BatchesOfArrays)
+        not isinstance(batches, ArrayBatches)
+        or batches.samples.weights is not None
+        or model._metrics
         or len(model.layers) > 1
         or model.layers[0].groups > 1
         or model.residual
         or LOSSES[model.loss] != LOSSES["mse"]
-        or (batches.inputs.size + batches.targets.size) * model.dtype.itemsize > MAX_FUSED_BYTES
     ):
         return None
-    layer = model._layers_for(batches.inputs.shape[1:])[0]
+    inputs, targets, _ = batches.samples
+    if (inputs.size + targets.size) * model.dtype.itemsize > MAX_FUSED_BYTES:
+        return None
+    layer = model._layers_for(inputs.shape[1:])[0]
     stride, padding_before, dilation, _ = layer.options
     trainer = _training.Trainer(
-        as_dtype(batches.inputs, model.dtype, contiguous=True),
-        as_dtype(batches.targets, model.dtype, contiguous=True),
+        as_dtype(inputs, model.dtype, contiguous=True),
+        as_dtype(targets, model.dtype, contiguous=True),
         layer.kernels,
         batches.batch_size,
         stride,
@@ -992,6 +1211,7 @@ def _from_config(config: dict[str, Any], filepath: FilePath) -> Sequential:
         data_format=config["data_format"],
         dtype=config["dtype"],
         seed=0,
+        name=config.get("name"),
     )
     model._generator.bit_generator.state = config["generator"]
 
@@ -1006,7 +1226,8 @@ def _from_config(config: dict[str, Any], filepath: FilePath) -> Sequential:
 
     model._weights[...] = flat("weights")
     if config["optimizer"] is not None:
-        model.compile(optimizers.from_config(config["optimizer"]), config["loss"])
+        metrics = config.get("metrics")
+        model.compile(optimizers.from_config(config["optimizer"]), config["loss"], metrics)
         if config["iterations"]:
             count = model._compiled()._num_states
             states = [flat(f"optimizer_{name}") for name in ("first", "second")[:count]]
@@ -1020,24 +1241,12 @@ def _tuples(config: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
 
 
-def _is_array(x: object) -> bool:
-    return not (callable(x) or (hasattr(x, "__next__") and not isinstance(x, np.ndarray)))
-
-
-def _split(
-    inputs: npt.NDArray[Any], targets: npt.NDArray[Any], share: float
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], tuple[npt.NDArray[Any], npt.NDArray[Any]] | None]:
-    """Set the last samples apart for validation."""
-    share = finite_number("validation_split", share, minimum=0, below=1)
-    if share == 0:
-        return inputs, targets, None
-    first = math.floor(len(inputs) * (1 - share))
-    if first in (0, len(inputs)):
-        raise ValueError(
-            f"validation_split is {share:g}: of {len(inputs)} samples that leaves {first} to train "
-            f"on and {len(inputs) - first} to validate"
-        )
-    return inputs[:first], targets[:first], (inputs[first:], targets[first:])
+def _as_asked(values: dict[str, float], return_dict: bool) -> Any:
+    """Return losses and metrics as Keras does: a number if it is one alone, a list, a dict."""
+    if return_dict:
+        return values
+    numbers = list(values.values())
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _check_free(layer: Conv2D, others: Sequence[Conv2D]) -> None:

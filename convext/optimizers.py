@@ -11,13 +11,16 @@ import numpy.typing as npt
 from . import schedules
 from ._checks import finite_number
 from ._optimizers import CLIPPING, METHODS, Update
+from .sealed import Sealed
 from .sharing import Stateful
 
 LearningRate: TypeAlias = float | Callable[[int], float]
 
 
-class Optimizer(Stateful):
+class Optimizer(Sealed, Stateful):
     """What `SGD` and `Adam` have in common; see there."""
+
+    learning_rate: LearningRate
 
     # Which it is, and how many arrays of state it keeps.
     _method: int
@@ -31,8 +34,6 @@ class Optimizer(Stateful):
         global_clipnorm: float | None,
         layer_multipliers: Sequence[float] | None,
     ) -> None:
-        if not callable(learning_rate):
-            learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
         self.learning_rate = learning_rate
         limits = {
             "clipnorm": clipnorm,
@@ -52,6 +53,14 @@ class Optimizer(Stateful):
                 finite_number(f"layer_multipliers[{i}]", value, minimum=0)
                 for i, value in enumerate(layer_multipliers)
             ]
+
+    _settable = ("learning_rate",)
+    _instead = "compile the model with a new one"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "learning_rate" and not callable(value):
+            value = finite_number(name, value, minimum=0)
+        super().__setattr__(name, value)
 
     def config(self) -> dict[str, Any]:
         """Return the name and the arguments of which this optimizer can be made again."""
@@ -146,6 +155,7 @@ class SGD(Optimizer):
         self.momentum = finite_number("momentum", momentum, minimum=0, maximum=1)
         self.nesterov = bool(nesterov)
         self._num_states = 1 if self.momentum > 0 else 0
+        self._seal()
 
     def _constants(self) -> dict[str, Any]:
         return {"momentum": self.momentum, "nesterov": self.nesterov}
@@ -206,6 +216,7 @@ class Adam(Optimizer):
         self.beta_1 = finite_number("beta_1", beta_1, minimum=0, below=1)
         self.beta_2 = finite_number("beta_2", beta_2, minimum=0, below=1)
         self.epsilon = finite_number("epsilon", epsilon, minimum=0)
+        self._seal()
 
     def _constants(self) -> dict[str, Any]:
         return {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

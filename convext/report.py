@@ -55,6 +55,7 @@ def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
     also = ""
     if report.val_loss is not None:
         also = translate("validation loss: {loss}, ", lang, loss=format_loss(report.val_loss))
+    also += "".join(f"{name}: {format_loss(value)}, " for name, value in report.metrics.items())
     return translate(
         "Epoch: {epoch}, average loss: {loss}, {also}learning rate: {rate}, "
         "training time: {seconds} s",

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ._checks import finite_number, integer
+from .callbacks import check_monitor
 from .sharing import Stateful, in_one_training
 
 Schedule: TypeAlias = Callable[[int], float]
@@ -139,6 +140,7 @@ def reduce_on_plateau(
     patience: int = 10,
     min_delta: float = 1e-4,
     min_rate: float = 0.0,
+    monitor: str = "loss",
 ) -> ReduceOnPlateau:
     """Multiply the rate by `factor` when the loss has stopped improving.
 
@@ -155,6 +157,8 @@ def reduce_on_plateau(
         difference that means nothing at a loss of 1 is everything at a loss of 1e-6.
     min_rate : float
         The rate does not go below this.
+    monitor : str, default "loss"
+        Which loss, "loss" or "val_loss", or which metric; all but "loss" for `Sequential.fit`.
 
     Returns
     -------
@@ -176,7 +180,7 @@ def reduce_on_plateau(
     ...     rate.observe(loss)
     0.5 0.5 0.5 0.5 0.25
     """
-    return ReduceOnPlateau(initial_rate, factor, patience, min_delta, min_rate)
+    return ReduceOnPlateau(initial_rate, factor, patience, min_delta, min_rate, monitor)
 
 
 class ReduceOnPlateau(Stateful):
@@ -197,12 +201,14 @@ class ReduceOnPlateau(Stateful):
         patience: int,
         min_delta: float,
         min_rate: float,
+        monitor: str = "loss",
     ) -> None:
         self.initial_rate = finite_number("initial_rate", initial_rate, above=0)
         self.factor = finite_number("factor", factor, above=0, below=1)
         self.patience = integer("patience", patience, minimum=1)
         self.min_delta = finite_number("min_delta", min_delta, minimum=0, below=1)
         self.min_rate = finite_number("min_rate", min_rate, minimum=0, maximum=self.initial_rate)
+        self.monitor = check_monitor(monitor)
         self.reset()
 
     def __call__(self, epoch: int) -> float:
@@ -266,7 +272,7 @@ def to_config(learning_rate: float | Schedule) -> Any:
     if not callable(learning_rate):
         return learning_rate
     if isinstance(learning_rate, ReduceOnPlateau):
-        names = ("initial_rate", "factor", "patience", "min_delta", "min_rate")
+        names = ("initial_rate", "factor", "patience", "min_delta", "min_rate", "monitor")
         others = ("_rate", "_best_loss", "_epochs_without_improvement")
         state = {name: getattr(learning_rate, name) for name in others}
         if math.isinf(learning_rate._best_loss):  # which JSON does not know

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +25,21 @@ from ._checks import (
     samples_in_blocks,
     shape_of_length,
 )
-from .callbacks import Callback, EpochReport
+from .callbacks import Callback, EpochReport, monitored
 from .config import resolve_num_threads
 from .data import generate_kernels, load_data, paired_samples, random_generator
 from .errors import DivergenceError, StopTraining
 from .files import FilePath
+from .hooks import Hooks, checked_callbacks
 from .methods import Method, choose_method, samples_of_unit
 from .report import Progress
 from .shapes import KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
 from .sharing import Stateful, in_use
 from .stability import largest_stable_rate
 from .statistics import products_of_units
+
+if TYPE_CHECKING:
+    from .models import Sequential
 
 Source: TypeAlias = FilePath | npt.ArrayLike
 
@@ -97,7 +101,9 @@ def train_model(
     stride, padding, dilation
         Of the convolution; see `conv2d`.
     callbacks : iterable of callables
-        Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`.
+        Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`. Objects
+        may instead have methods as in Keras: on_train_begin(logs), on_epoch_begin(epoch, logs),
+        on_epoch_end(epoch, logs), on_train_end(logs), with epochs counted from 0.
     method : "auto", "direct" or "statistics", default "auto"
         Where losses and gradients come from. "direct" computes them from the pixels in every epoch.
         "statistics" does so in the first one, and sums the products of every two pixels of the
@@ -195,10 +201,11 @@ def train_model(
         num_epochs=num_epochs,
     )
     run = _Run(
-        trainer, trained, images, targets, options, batch_size, bool(shuffle), chosen, unit, threads
-    )
+        trainer, trained, images, targets, options, learning_rate, batch_size, bool(shuffle),
+        chosen, unit, threads,
+    )  # fmt: skip
     orders = _orders(len(inputs), shuffle, seed)
-    run_epochs(run, learning_rate, num_epochs, orders, callbacks, verbose)
+    run_epochs(run, num_epochs, orders, callbacks, verbose)
     return trained
 
 
@@ -212,6 +219,7 @@ class _Run:
         inputs: RealArray,
         targets: npt.NDArray[Any],
         options: Convolution,
+        learning_rate: float | Callable[[int], float],
         batch_size: int,
         shuffle: bool,
         method: str,
@@ -221,6 +229,7 @@ class _Run:
         self.trainer = trainer
         self.kernels = kernels
         self.inputs, self.options = inputs, options
+        self.learning_rate = learning_rate
         self.batch_size, self.shuffle = batch_size, shuffle
         self.num_threads = num_threads
         self.loss_of_zero = _mean_square(targets)
@@ -251,7 +260,9 @@ class _Run:
     def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
         loss, seconds = self.epoch(number, rate, order)
-        return EpochReport(number, loss, rate, seconds, self.kernels.copy(), self.method)
+        return EpochReport(
+            number, loss, rate, seconds, self.kernels.copy(), self.method, weights=self.kernels
+        )
 
     def progress(self) -> tuple[int, int | None]:
         """Return how many samples of the epoch are done, and how many there are."""
@@ -277,6 +288,10 @@ class _Run:
 class Run(Protocol):
     """A training under way, for `run_epochs`."""
 
+    @property
+    def learning_rate(self) -> float | Callable[[int], float]:
+        """The learning rate, or what gives that of an epoch; a callback may set another."""
+
     def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run the epoch of that number (from 1), taking the samples in that order."""
 
@@ -289,35 +304,39 @@ class Run(Protocol):
 
 def run_epochs(
     run: Run,
-    learning_rate: float | Callable[[int], float],
     num_epochs: int,
     orders: Callable[[], npt.NDArray[np.intp]],
     callbacks: Sequence[Callback],
     verbose: bool,
     first_epoch: int = 0,
+    model: Sequential | None = None,
 ) -> None:
     """Run the epochs from `first_epoch` (from 0) to `num_epochs`: the loop of every training."""
-    parts: tuple[Any, ...] = (learning_rate, *callbacks)
+    schedule: Any = run.learning_rate
+    parts: tuple[Any, ...] = (schedule, *callbacks)
     with ExitStack() as stack:
         for part in parts:
             if isinstance(part, Stateful):
                 stack.enter_context(in_use(part))
-        if hasattr(learning_rate, "reset") and first_epoch == 0:
-            learning_rate.reset()
+        hooks = Hooks(callbacks, model, epochs=num_epochs, verbose=verbose)
+        if hasattr(schedule, "reset") and first_epoch == 0:
+            schedule.reset()
         progress = stack.enter_context(
             Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
         )
+        hooks.call("on_train_begin", {})
         for epoch in range(first_epoch, num_epochs):
-            rate = _rate(learning_rate, epoch)
-            report = run.report(epoch + 1, rate, orders())
-            if hasattr(learning_rate, "observe"):
-                learning_rate.observe(report.loss)
+            hooks.call("on_epoch_begin", epoch, {})
+            schedule = run.learning_rate
+            report = run.report(epoch + 1, _rate(schedule, epoch), orders())
+            if hasattr(schedule, "observe"):
+                schedule.observe(monitored(report, getattr(schedule, "monitor", "loss")))
             progress.epoch(report)
             try:
-                for callback in callbacks:
-                    callback(report)
+                hooks.epoch_end(report)
             except StopTraining:
-                return
+                break
+        hooks.call("on_train_end", {})
 
 
 def _mean_square(array: npt.NDArray[Any]) -> float:
@@ -360,17 +379,6 @@ def _first_kernels(
     return given
 
 
-def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
-    """Return the callbacks as a tuple; each must be callable."""
-    if callable(callbacks):
-        raise TypeError("callbacks must be a sequence of callables, got one: put it in a list")
-    result = tuple(callbacks)
-    for callback in result:
-        if not callable(callback):
-            raise TypeError(f"callbacks must be callable, got {callback!r}")
-    return result
-
-
 def _orders(
     num_samples: int, shuffle: bool, seed: int | None
 ) -> Callable[[], npt.NDArray[np.intp]]:
@@ -388,4 +396,4 @@ def _orders(
 def _rate(learning_rate: float | Callable[[int], float], epoch: int) -> float:
     if callable(learning_rate):
         return finite_number(f"learning_rate({epoch})", learning_rate(epoch), minimum=0)
-    return learning_rate
+    return finite_number("learning_rate", learning_rate, minimum=0)

@@ -84,12 +84,32 @@ CASES = {
     ),
     "Sequential.fit": (
         lambda **arguments: compiled().fit(verbose=0, **arguments),
-        {"x": IMAGES, "y": TARGETS},
+        {"x": IMAGES, "y": TARGETS, "sample_weight": IMAGES[:1]},
         {},
     ),
     "Sequential.evaluate": (
         lambda **arguments: compiled().evaluate(**arguments),
-        {"x": IMAGES, "y": TARGETS},
+        {"x": IMAGES, "y": TARGETS, "sample_weight": IMAGES[:1]},
+        {},
+    ),
+    "Sequential.train_on_batch": (
+        lambda **arguments: compiled().train_on_batch(**arguments),
+        {"x": IMAGES, "y": TARGETS, "sample_weight": IMAGES[:1]},
+        {},
+    ),
+    "Sequential.test_on_batch": (
+        lambda **arguments: compiled().test_on_batch(**arguments),
+        {"x": IMAGES, "y": TARGETS, "sample_weight": IMAGES[:1]},
+        {},
+    ),
+    "Sequential.predict_on_batch": (
+        lambda **arguments: model().predict_on_batch(**arguments),
+        {"x": IMAGES},
+        {},
+    ),
+    "Conv2D.set_weights": (
+        lambda weights: model().layers[0].set_weights([weights, ones(3)]),
+        {"weights": KERNELS},
         {},
     ),
     "Sequential.predict": (lambda **arguments: model().predict(**arguments), {"x": IMAGES}, {}),

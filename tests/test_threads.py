@@ -328,14 +328,24 @@ METHODS = {
     "fit": (CHANGING, lambda model: model.fit(X, Y, verbose=0)),
     "get_weights": (READING, lambda model: model.get_weights()),
     "margins": (ALWAYS, lambda model: model.margins((2, 9, 9))),
+    "metrics_names": (ALWAYS, lambda model: model.metrics_names),
     "pickle": (READING, lambda model: pickle.loads(pickle.dumps(model)).get_weights()),
     "predict": (READING, lambda model: model.predict(X)),
+    "predict_on_batch": (READING, lambda model: model.predict_on_batch(X)),
     "save": (READING, lambda model: model.save("/dev/null")),
     "set_weights": (CHANGING, lambda model: model.set_weights(trained_model().get_weights())),
     "summary": (ALWAYS, lambda model: model.summary()),
+    "test_on_batch": (READING, lambda model: model.test_on_batch(X, Y)),
+    "train_on_batch": (CHANGING, lambda model: model.train_on_batch(X, Y)),
+    "trainable": (ALWAYS, lambda model: model.trainable),
 }
 # As errors call them.
-NAMES = {"copy": "a copy", "pickle": "a copy"}
+NAMES = {
+    "copy": "a copy",
+    "pickle": "a copy",
+    "predict_on_batch": "predict",
+    "test_on_batch": "evaluate",
+}
 # Changes that a callback may make between two epochs.
 MAY_CHANGE_WITHIN = {"set_weights"}
 

@@ -24,6 +24,7 @@ cdef class Update:
     cdef Py_ssize_t num_variables
     cdef cnp.ndarray end                # of each variable in the flat weights
     cdef cnp.ndarray multiplier         # of the learning rate, for each variable
+    cdef cnp.ndarray frozen             # 1 for each variable that is left alone, or None
     cdef readonly cnp.ndarray first, second     # the state; None where there is none
 
     # weights -= what the gradient says. The gradient may be changed (clipped).

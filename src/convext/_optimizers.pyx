@@ -6,6 +6,7 @@ or the bias, of one layer. The formulas are Keras's.
 
 cimport numpy as cnp
 from libc.math cimport pow, sqrt
+from libc.string cimport memset
 
 from convext._geometry cimport check_number
 
@@ -45,12 +46,23 @@ cdef class Update:
         cdef const double *multiplier = <const double *> state(self.multiplier)
         cdef Py_ssize_t v, begin = 0
         cdef double rate
+        cdef const unsigned char *frozen = <const unsigned char *> state(self.frozen)
         cdef real *first = <real *> state(self.first)
         cdef real *second = <real *> state(self.second)
+        if frozen != NULL:
+            # Norms are those of the others.
+            for v in range(self.num_variables):
+                if frozen[v]:
+                    memset(gradient + begin, 0, (end[v] - begin) * sizeof(double))
+                begin = end[v]
+            begin = 0
         clip(self, gradient)
         self.iterations += 1
         for v in range(self.num_variables):
             rate = self.learning_rate * multiplier[v]
+            if frozen != NULL and frozen[v]:
+                begin = end[v]
+                continue
             if self.method == ADAM:
                 rate *= sqrt(1 - pow(self.beta_2, <double> self.iterations)) / (
                     1 - pow(self.beta_1, <double> self.iterations)
@@ -68,6 +80,10 @@ cdef class Update:
             else:
                 move(end[v] - begin, weights + begin, gradient + begin, rate)
             begin = end[v]
+
+    def freeze(self, cnp.ndarray frozen):
+        """Leave variables alone from now on: 1 for each of these, in uint8; None for all moving."""
+        self.frozen = frozen
 
     def update(self, cnp.ndarray weights, cnp.ndarray gradient):
         """Update flat `weights`, in place, by a gradient in float64."""

@@ -1,0 +1,96 @@
+"""Calling callbacks: functions of a report, and objects with methods as Keras calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from .callbacks import Callback, EpochReport
+from .errors import StopTraining
+
+if TYPE_CHECKING:
+    from .models import Sequential
+
+_CALLED = ("on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end")
+_NOT_CALLED = [
+    f"on_{part}_{moment}"
+    for part in ("train_batch", "batch", "test", "test_batch")
+    for moment in ("begin", "end")
+]
+
+
+def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    """Return the callbacks as a tuple; each must be callable or have methods as in Keras."""
+    if callable(callbacks) or _methods(callbacks):
+        raise TypeError("callbacks must be a sequence of callbacks, got one: put it in a list")
+    result = tuple(callbacks)
+    for callback in result:
+        if not (callable(callback) or _methods(callback)):
+            raise TypeError(
+                f"callbacks must be callable, or have methods such as on_epoch_end(epoch, logs), "
+                f"got {callback!r}"
+            )
+        for name in _NOT_CALLED:
+            if _own(callback, name):
+                raise TypeError(
+                    f"{type(callback).__name__} has {name}, which would never be called: callbacks "
+                    f"are called at {', '.join(_CALLED)}"
+                )
+    return result
+
+
+class Hooks:
+    """The callbacks of a training of a model, or of kernels alone."""
+
+    def __init__(
+        self, callbacks: Iterable[Callback], model: Sequential | None, **params: object
+    ) -> None:
+        self.callbacks, self.model = tuple(callbacks), model
+        for callback in self.callbacks:
+            if hasattr(callback, "set_params"):
+                callback.set_params(params)
+            if model is not None and hasattr(callback, "set_model"):
+                callback.set_model(model)
+        if model is not None:
+            model.stop_training = False
+
+    def call(self, name: str, *arguments: object) -> None:
+        """Call a method of each callback that has it."""
+        for callback in self.callbacks:
+            self._call(callback, name, *arguments)
+
+    def epoch_end(self, report: EpochReport) -> None:
+        """Tell each callback of an epoch; StopTraining when one wants no more of them."""
+        for callback in self.callbacks:
+            if callable(callback):
+                callback(report)
+            self._call(callback, "on_epoch_end", report.epoch - 1, report.logs)
+        if self.model is not None and self.model.stop_training:
+            raise StopTraining("a callback set stop_training")
+
+    def _call(self, callback: Any, name: str, *arguments: object) -> None:
+        method: Callable[..., object] | None = getattr(callback, name, None)
+        if method is None:
+            return
+        try:
+            method(*arguments)
+        except AttributeError as error:
+            ours = type(error.obj).__module__.partition(".")[0] == __package__
+            if not ours or isinstance(error.obj, type(callback)):
+                raise
+            raise TypeError(
+                f"{type(callback).__name__}.{name} needs what a {type(error.obj).__name__} of "
+                f"convext does not have: {error}"
+            ) from error
+
+
+def _methods(callback: object) -> bool:
+    return any(hasattr(callback, name) for name in _CALLED)
+
+
+def _own(callback: object, name: str) -> bool:
+    """Whether a callback has a method that is not one of Keras's base class, which do nothing."""
+    for kind in type(callback).__mro__:
+        if name in vars(kind):
+            return not (kind.__name__ == "Callback" and "keras" in kind.__module__)
+    return hasattr(callback, name)

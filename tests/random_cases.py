@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 import plain_network
 import reference
-from strategies import LAYOUTS, Case
+from strategies import LAYOUTS, Case, lay_out
 
 import convext
 from convext import _dispatch, _steps, _training, blocks, forward
@@ -138,8 +138,12 @@ def replaced(module, **values):
         vars(module).update(before)
 
 
-def values_of(rng, shape, dtype):
-    return rng.uniform(-1, 1, shape).astype(dtype)
+def values_of(rng, shape, dtype, layout="c_order"):
+    return lay_out(rng.uniform(-1, 1, shape).astype(dtype), layout)
+
+
+def draw_layout(rng):
+    return str(rng.choice(LAYOUTS)) if rng.random() < 0.4 else "c_order"
 
 
 def assert_close(actual, expected, magnitude, dtype, note=""):
@@ -233,9 +237,12 @@ def computed(*arrays):
 
 
 def draw_training(rng):
-    (samples, _, channels, kernels), image, kernel_shape, options = draw_convolution(rng, False)
-    if rng.random() < 0.5:  # what the textbook has: each sample is taken in one go
-        channels = min(channels, 3)
+    (_, _, channels, kernels), image, kernel_shape, options = draw_convolution(rng, False)
+    if rng.random() < 0.5:  # like the textbook's: each sample is taken in one go
+        channels, kernels = int(rng.integers(1, 4)), some(rng, 33)
+        kernel_shape = tuple(int(n) for n in rng.integers(1, 8, 2))
+        image = tuple(n + int(rng.integers(0, 26)) for n in kernel_shape)
+        options |= {"stride": 1, "dilation": 1}
     samples = int(rng.integers(1, 7))
     return {
         "input_shape": (samples, channels, *image),
@@ -246,25 +253,26 @@ def draw_training(rng):
         "method": str(rng.choice(["auto", "direct", "direct", "statistics"])),
         "shuffle": bool(rng.random() < 0.2),
         "part_bytes": int(rng.choice([1 << 24, 1 << 24, 1, 4000])),
+        "layout": draw_layout(rng),
         **draw_run(rng),
     }
 
 
 def check_training(
-    input_shape, kernels_shape, batch_size, num_epochs, method, shuffle, part_bytes, dtype,
-    num_threads, isa, seed, **options,
+    input_shape, kernels_shape, batch_size, num_epochs, method, shuffle, part_bytes, layout,
+    dtype, num_threads, isa, seed, **options,
 ):  # fmt: skip
     rng = np.random.default_rng(seed)
     taps = math.prod(kernels_shape[1:])
     if method == "statistics" and taps > 400:
         method = "direct"
-    x, start = (values_of(rng, shape, dtype) for shape in (input_shape, kernels_shape))
+    x, start = (values_of(rng, shape, dtype, layout) for shape in (input_shape, kernels_shape))
     target_shape = (
         len(x),
         len(start),
         *reference.output_size(x.shape[2:], start.shape[2:], **options),
     )
-    y = values_of(rng, target_shape, dtype)
+    y = values_of(rng, target_shape, dtype, layout)
     rate = 0.2 / taps
     history = convext.History()
     with instruction_set(isa), replaced(_training, MAX_PREDICTION_BYTES=part_bytes):
@@ -383,16 +391,17 @@ def draw_prediction(rng):
         **draw_network(rng),
         "strip_rows": int(rng.choice([1, 1, 2, 3, 7])),
         "strip_bytes": int(rng.choice([1, 2000, 20000])),
+        "layout": draw_layout(rng),
     }
 
 
 def check_prediction(
-    layers, input_shape, residual, strip_rows, strip_bytes, dtype, num_threads, isa, seed
+    layers, input_shape, residual, strip_rows, strip_bytes, layout, dtype, num_threads, isa, seed
 ):
     """Predictions in small strips are those in one piece, and what evaluate and NumPy compute."""
     rng = np.random.default_rng(seed)
     model, weights, plain = make_network(layers, input_shape, residual, dtype, rng)
-    x = values_of(rng, input_shape, dtype)
+    x = values_of(rng, input_shape, dtype, layout)
     expected = plain_network.predict(plain, weights, x, residual)
     magnitude = magnitude_of(plain, weights, x, residual)
     with instruction_set(isa):
@@ -426,6 +435,7 @@ def draw_fit(rng):
         "shuffle": bool(rng.random() < 0.3),
         "data": str(rng.choice(["same", "same", "uint8", "generator"])),
         "slice_bytes": int(rng.choice([1, 10000, 1 << 20])),
+        "layout": draw_layout(rng),
     }
 
 
@@ -440,16 +450,16 @@ OPTIMIZERS = {
 
 def check_fit(
     layers, input_shape, residual, optimizer, loss, batch_size, epochs, shuffle, data, slice_bytes,
-    dtype, num_threads, isa, seed,
+    layout, dtype, num_threads, isa, seed,
 ):  # fmt: skip
     """Plain gradient descent has the weights that NumPy finds; any model the loss that it says."""
     rng = np.random.default_rng(seed)
     model, weights, plain = make_network(layers, input_shape, residual, dtype, rng)
-    x = values_of(rng, input_shape, dtype)
+    x = values_of(rng, input_shape, dtype, layout)
     if data == "uint8":
-        x = rng.integers(0, 2, input_shape).astype(np.uint8)
+        x = lay_out(rng.integers(0, 2, input_shape).astype(np.uint8), layout)
     predicted = plain_network.predict(plain, weights, x, residual)
-    y = values_of(rng, predicted.shape, dtype)
+    y = values_of(rng, predicted.shape, dtype, layout)
     magnitude = magnitude_of(plain, weights, x, residual) ** 2
     options = {"epochs": epochs, "num_threads": num_threads, "verbose": 0}
     starts = range(0, len(x), batch_size)
@@ -507,17 +517,18 @@ def draw_solution(rng):
         "mask": str(rng.choice(["none", "none", "shared", "each", "few", "masked arrays"])),
         "border": bool(rng.random() < 0.3),
         "block_elements": int(rng.choice([1, 300, 3000, 1 << 21])),
+        "layout": draw_layout(rng),
         **draw_run(rng),
     }
 
 
 def check_solution(
-    input_shape, num_kernels, kernel_shape, bias, l2, mask, border, block_elements, dtype,
-    num_threads, isa, seed, **options,
+    input_shape, num_kernels, kernel_shape, bias, l2, mask, border, block_elements, layout,
+    dtype, num_threads, isa, seed, **options,
 ):  # fmt: skip
     """Statistics are the sums of the patch matrix; solutions make its gradient vanish."""
     rng = np.random.default_rng(seed)
-    x = values_of(rng, input_shape, dtype)
+    x = values_of(rng, input_shape, dtype, layout)
     size = reference.output_size(x.shape[2:], kernel_shape, **options)
     y = values_of(rng, (len(x), num_kernels, *size), dtype)
     counts = np.ones(y.shape, bool)
@@ -533,6 +544,12 @@ def check_solution(
         targets = np.ma.masked_array(y, ~counts)
     elif mask != "none":
         arguments["mask"] = given
+    whole = {"target_output": targets, **arguments}
+    extents = reference.kernel_extent(kernel_shape, options["dilation"])
+    plain = reference.pair(options["stride"]) == (1, 1) and options["padding"] in (0, "valid")
+    if border and plain and mask != "masked arrays" and all(n % 2 == 1 for n in extents):
+        edges = ((0, 0), (0, 0), *((n // 2, n // 2) for n in extents))
+        whole = {name: np.pad(a, edges, constant_values=7) for name, a in whole.items()}
     rows = patches(x, kernel_shape, bias, options)
     flat = np.moveaxis(y, 1, -1).reshape(-1, num_kernels).astype(float)
     counted = np.moveaxis(counts, 1, -1).reshape(-1, num_kernels)
@@ -551,8 +568,8 @@ def check_solution(
             if part.stop > part.start:
                 statistics.update(x[part], targets[part], **more, num_threads=num_threads)
         solution = convext.solve_kernels(
-            x, targets, kernel_shape, bias=bias, l2=l2, num_threads=num_threads,
-            **arguments, **options,
+            x, kernel_shape=kernel_shape, bias=bias, l2=l2, num_threads=num_threads,
+            **whole, **options,
         )  # fmt: skip
     weights = solution.kernels.reshape(num_kernels, -1)
     if bias:

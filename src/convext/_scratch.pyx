@@ -11,13 +11,18 @@ import numpy as np
 
 cdef extern from *:
     """
+    #include <limits.h>
     #include <stdint.h>
     #include <stdlib.h>
 
     enum {
         ALIGNMENT = 64,             /* a cache line, and the widest vector */
         KEPT_BLOCKS = 4,
+    #ifdef __SANITIZE_ADDRESS__
+        MIN_KEPT_BYTES = INT_MAX,   /* none: behind each block that is used is memory that is not */
+    #else
         MIN_KEPT_BYTES = 1 << 16,   /* the allocator keeps smaller ones itself */
+    #endif
     };
 
     /* Of all kept blocks together; each thread may need some MiB. */

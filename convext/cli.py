@@ -36,7 +36,16 @@ from ._checks import RealArray
 from ._version import __version__
 from .files import FilePath, atomic_write, check_writable
 from .interruption import stoppable, unused_name
-from .messages import counted, print_line, printable, say, translate, translate_error
+from .messages import (
+    columns,
+    counted,
+    line_width,
+    print_line,
+    printable,
+    say,
+    translate,
+    translate_error,
+)
 from .report import format_loss
 
 if TYPE_CHECKING:
@@ -486,8 +495,14 @@ def _show_record(record: Record) -> None:
 
 def _shorten(text: str) -> str:
     """Return text that fits on a line and does nothing to a terminal but print."""
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= 100 else f"{printable[:97]}..."
+    plain = "".join(character if character.isprintable() else "?" for character in text)
+    width = line_width()
+    if columns(plain) <= width:
+        return plain
+    plain = plain[: width - 3]
+    while columns(plain) > width - 3:
+        plain = plain[:-1]
+    return f"{plain}..."
 
 
 def _losses(record: Mapping[str, object]) -> list[float]:
@@ -502,7 +517,9 @@ def _show_values(kernels: RealArray) -> None:
     for number, kernel in enumerate(kernels[:_MOST_SHOWN], 1):
         for channel, weights in enumerate(kernel[:_MOST_SHOWN], 1):
             say("kernel {number}, channel {channel}:", number=number, channel=channel)
-            print_line(np.array2string(weights, precision=4, threshold=100, max_line_width=100))
+            print_line(
+                np.array2string(weights, precision=4, threshold=100, max_line_width=line_width())
+            )
         if len(kernel) > _MOST_SHOWN:
             say("... and {rest}", rest=counted(len(kernel) - _MOST_SHOWN, "more channel"))
     if len(kernels) > _MOST_SHOWN:

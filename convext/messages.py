@@ -11,6 +11,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import IO, Any, Literal, TypeAlias
 from unicodedata import east_asian_width
 
@@ -130,6 +131,17 @@ def columns(text: str) -> int:
     (3, 4)
     """
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def line_width() -> int:
+    """Return how many columns a line may have: those of the terminal, at most 100.
+
+    Examples
+    --------
+    >>> line_width() <= 100
+    True
+    """
+    return min(100, get_terminal_size((100, 0)).columns)
 
 
 def _encoding(stream: Any) -> str:

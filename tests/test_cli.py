@@ -17,15 +17,17 @@ import convext
 from convext import cli, training
 from convext.image import load_image, save_image
 from convext.kernels_file import load_kernels, save_kernels
+from convext.messages import columns
 
 BLUR = np.array([[[[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]]]) / 16
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """An empty current folder, and English."""
+    """An empty current folder, English and lines of up to 100 columns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONVEXT_LANG", "en")
+    monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
 
 
@@ -672,6 +674,17 @@ def test_show_prints_strange_records_harmlessly(succeed):
     assert len(lines[1]) == 100
     assert lines[1].endswith("xxx...")
     assert lines[2:] == ['  losses  ["a"]', '  nested  {"a": [1]}']
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_show_fits_the_terminal(succeed, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    record = {"text": "x" * 500, "chinese": "卷" * 60, "losses": [0.5] * 9}
+    save_kernels("k.npz", np.random.default_rng(0).normal(size=(1, 1, 9, 31)), record)
+    lines = succeed("show", "k.npz").splitlines()
+    assert max(map(columns, lines)) <= width
+    assert lines[2].endswith("xxx...")
+    assert lines[3].endswith("卷...")
 
 
 @pytest.mark.parametrize("record", [{}, {"losses": [0.5, 0.25]}, {"losses": "none"}])

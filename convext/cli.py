@@ -351,14 +351,10 @@ def _say_trained(options: argparse.Namespace, kernels: RealArray, losses: list[f
         first=format_loss(losses[0]),
         last=format_loss(losses[-1]),
     )
-    _say_where(options.out)
+    command = f"convext show {shlex.quote(options.out)}"
+    say("Kernels: {file} (to see them: {command})", file=options.out, command=command)
     if options.plot is not None:
         say("Plot: {file}", file=options.plot)
-
-
-def _say_where(kernels: str) -> None:
-    command = f"convext show {shlex.quote(kernels)}"
-    say("Kernels: {file} (to see them: {command})", file=kernels, command=command)
 
 
 # solve
@@ -375,7 +371,7 @@ def _solve(options: argparse.Namespace) -> None:
     solve_command.show_saturated(found, options.ignore_saturated)
     solve_command.save_filter(found, options)
     if options.out is not None:
-        _say_where(options.out)
+        say("Kernels: {file}", file=options.out)
     if options.plot is not None:
         say("Plot: {file}", file=options.plot)
 

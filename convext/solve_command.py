@@ -20,7 +20,7 @@ from .fractions import common_fraction
 from .image import IMAGE_SUFFIXES, load_image
 from .kernels_file import save_kernels
 from .least_squares import Matrix
-from .messages import say
+from .messages import counted, line_width, print_line, say, translate, translate_error
 from .operations import conv2d
 from .plotting import plot_solution
 from .shapes import IMAGES
@@ -138,33 +138,39 @@ def show_filter(found: Filter, levels: int | None) -> None:
         say("AFTER is a JPEG file: the kernel was fitted to its rounded coefficients")
     for number, kernel in enumerate(found.kernels[:MOST_SHOWN], 1):
         for channel, weights in enumerate(kernel[:MOST_SHOWN], 1):
-            say(f"kernel {number}, channel {channel}:")
+            say("kernel {number}, channel {channel}:", number=number, channel=channel)
             rounded = np.round(weights, DECIMALS) + 0.0  # no -0
-            say(np.array2string(rounded, suppress_small=True, max_line_width=100))
+            print_line(np.array2string(rounded, suppress_small=True, max_line_width=line_width()))
         fraction = common_fraction(kernel)
         if fraction is not None:
-            say(f"nearly {fraction}")
+            say("nearly {fraction}", fraction=fraction)
         if found.bias is not None:
-            say(f"bias {_with_levels(float(found.bias[number - 1]), levels)}")
+            bias = _with_levels(float(found.bias[number - 1]), levels)
+            say("bias {bias}", bias=bias)
     if len(found.kernels) > MOST_SHOWN:
-        say(f"... and {len(found.kernels) - MOST_SHOWN} more kernels")
-    error = math.sqrt(found.loss)
-    say(f"error left: {_with_levels(error, levels)}, root mean square of {found.counted} values")
+        say("... and {rest}", rest=counted(len(found.kernels) - MOST_SHOWN, "more kernel"))
+    say(
+        "error left: {error}, root mean square of {count} values",
+        error=_with_levels(math.sqrt(found.loss), levels),
+        count=found.counted,
+    )
     for message in found.warnings:
-        say(f"warning: {message}")
+        say("warning: {message}", message=translate_error(message))
 
 
 def show_saturated(found: Filter, ignored: bool) -> None:
     """Say how many target values may have been clipped."""
     if found.saturated == 0:
         return
-    share = found.saturated / found.after.size
-    done = "they were left out" if ignored else "see --ignore-saturated"
+    done = translate("they were left out") if ignored else translate("see --ignore-saturated")
     if found.from_coefficients:
-        done = "the fit allowed for it"
+        done = translate("the fit allowed for it")
     say(
-        f"{found.saturated} values of AFTER ({share:.1%}) are 0 or at the maximum, where they may "
-        f"have been clipped: {done}"
+        "{count} values of AFTER ({share}) are 0 or at the maximum, where they may have been "
+        "clipped: {done}",
+        count=found.saturated,
+        share=f"{found.saturated / found.after.size:.1%}",
+        done=done,
     )
 
 
@@ -202,7 +208,12 @@ def levels_of(file: str, values: Samples) -> int | None:
 
 
 def _with_levels(value: float, levels: int | None) -> str:
-    return f"{value:.5g}" + ("" if levels is None else f" ({value * levels:.3g} of {levels})")
+    if levels is None:
+        return f"{value:.5g}"
+    in_levels = f"{value * levels:.3g}"
+    return translate(
+        "{value} ({share} of {levels})", value=f"{value:.5g}", share=in_levels, levels=levels
+    )
 
 
 def _is_image(file: str) -> bool:

@@ -24,7 +24,7 @@ SOURCES = sorted(Path(convext.__file__).parent.glob("*.py"))
 OF_THE_COMMAND_LINE = ("cli", "_arguments", "solve_command")
 
 # Not yet translated.
-LATER = ("solve_command.py", "enhancement.py")
+LATER = ("enhancement.py",)
 
 # One word, one translation.
 TERMS = {

@@ -95,6 +95,8 @@ class Sequential(Sealed, Stateful):
     seed : int, optional
         Makes the first weights and the shuffling repeatable. By default it is drawn from NumPy's
         global generator, which ``numpy.random.seed`` makes repeatable.
+    name : str, optional
+        What to call the model.
 
     Attributes
     ----------
@@ -146,14 +148,16 @@ class Sequential(Sealed, Stateful):
             raise ValueError(
                 f"data_format must be 'channels_first' or 'channels_last', got {data_format!r}"
             )
-        name = np.dtype(dtype).name
-        if name not in DTYPES:
-            raise ValueError(f"dtype must be float32 or float64, got {name}")
+        computed = np.dtype(dtype).name
+        if computed not in DTYPES:
+            raise ValueError(f"dtype must be float32 or float64, got {computed}")
+        if not (name is None or isinstance(name, str)):
+            raise TypeError(f"name must be text, got {name!r}")
         self.layers: list[Conv2D] = []
         self.name, self.stop_training = name, False
         self.residual = bool(residual)
         self.data_format = data_format
-        self.dtype = DTYPES[name]
+        self.dtype = DTYPES[computed]
         self._generator = random_generator(seed)
         self._channels: int | None = None
         self._weights: RealArray = np.empty(0, self.dtype)

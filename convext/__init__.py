@@ -1,5 +1,9 @@
 """Convolutions, their gradients and the training of convolution kernels, on a CPU, with NumPy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from . import schedules
 from ._version import __version__
 from .callbacks import EarlyStopping, EpochReport, History, ModelCheckpoint
@@ -17,6 +21,12 @@ from .solve import solve_kernels
 from .stability import suggest_learning_rate
 from .statistics import PatchStatistics
 from .training import train_model
+
+if TYPE_CHECKING:
+    from . import enhancement as enhancement
+    from . import image as image
+    from . import kernels_file as kernels_file
+    from . import plotting as plotting
 
 __all__ = [
     "SGD",
@@ -54,3 +64,20 @@ __all__ = [
     "suggest_learning_rate",
     "train_model",
 ]
+
+# Modules that are imported when they are asked for, so that `import convext` stays quick.
+_MODULES = frozenset({"enhancement", "image", "kernels_file", "plotting"})
+
+
+if not TYPE_CHECKING:  # to type checkers it would give every name
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            from importlib import import_module
+
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -180,7 +180,7 @@ def _add_solve(commands: Commands) -> None:
         "find the filter between two images or arrays",
         "Find the kernels that turn BEFORE into AFTER with the smallest mean squared error, "
         "exactly: without a learning rate, and without epochs.\n\n"
-        "Each is an image (.png, .jpg, .jpeg, .tif, .tiff), with values in [0, 1], or an array, "
+        "Each is an image (.png, .jpg, .tif and others), with values in [0, 1], or an array, "
         "(C, H, W) or (N, C, H, W), in a .npy or .npz file. Where AFTER is as large as BEFORE, "
         "its border is left out. Colour images give kernels from every colour to every colour, "
         "or, with --per-channel, one kernel for each. Where AFTER is a grey JPEG file, the kernel "
@@ -287,9 +287,10 @@ def _add_apply(commands: Commands) -> None:
         "apply",
         "convolve an array or an image with kernels",
         "Convolve INPUT with the kernels and write the result to OUTPUT.\n\n"
-        "Each is an array, (C, H, W) or (N, C, H, W), or an image (.png, .jpg, .jpeg, .tif, "
-        ".tiff) with values in [0, 1]. Kernels with one channel are applied to each channel of "
-        "a colour image. Arrays are written as .npy.",
+        "Each is an array, (C, H, W) or (N, C, H, W), or an image (.png, .jpg, .tif; INPUT also "
+        ".bmp, .gif, .webp, .ppm, .pgm and others) with values in [0, 1]. Kernels with one channel "
+        "are applied to each channel of a colour image. Arrays are written as .npy; images keep "
+        "the bits, the ICC profile and the resolution of INPUT.",
         "convext apply kernels.npz photo.png filtered.png --padding same",
     )
     parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
@@ -301,6 +302,26 @@ def _add_apply(commands: Commands) -> None:
         default="valid",
         help="zeros around the input: valid (none, the default), same (the output is as large "
         "as the input), or how many",
+    )
+    _add_page(parser)
+    _add_max_pixels(parser)
+
+
+def _add_page(parser: Parser) -> None:
+    parser.add_argument(
+        "--page",
+        type=_integer_from(0),
+        metavar="N",
+        help="which image of a file with several, 0 for the first (the default)",
+    )
+
+
+def _add_max_pixels(parser: Parser) -> None:
+    parser.add_argument(
+        "--max-pixels",
+        type=_integer_from(1),
+        metavar="N",
+        help="the pixels of the largest image to read (default: 178956970)",
     )
 
 
@@ -324,9 +345,9 @@ def _add_train_images(commands: Commands) -> None:
         "train-images",
         "train a network on two folders of images",
         "Train a network of convolutions that turns the images in BEFORE_DIR into those of the "
-        "same names and sizes in AFTER_DIR. With one filter in the last layer it sees the "
-        "luminance, with three the colours. The best model is kept: after each epoch it is "
-        "measured on patches that it is not trained on.",
+        "same names, but for the suffix, and sizes in AFTER_DIR. With one filter in the last layer "
+        "it sees the luminance, with three the colours. The best model is kept: after each epoch "
+        "it is measured on patches that it is not trained on.",
         "convext train-images blurred sharp --layers 64x9,32x1,1x5 --residual --plot report.png",
     )
     parser.add_argument("before", metavar="BEFORE_DIR", help="a folder of images to start from")
@@ -406,6 +427,7 @@ def _add_train_images(commands: Commands) -> None:
     )
     add("--plot", metavar="FILE", help="draw losses and results: a .png, .pdf or .svg file")
     add("--quiet", action="store_true", help="print nothing but errors")
+    _add_max_pixels(parser)
 
 
 def _add_enhance(commands: Commands) -> None:
@@ -428,6 +450,8 @@ def _add_enhance(commands: Commands) -> None:
         metavar="S",
         help="enlarge the image by bicubic interpolation first, so many times",
     )
+    _add_page(parser)
+    _add_max_pixels(parser)
 
 
 def _layers(text: str) -> list[tuple[int, int]]:

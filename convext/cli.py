@@ -13,10 +13,10 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from ._arguments import (
 )
 from ._checks import RealArray
 from ._version import __version__
-from .files import FilePath, atomic_write, check_writable
+from .files import FilePath, check_writable
 from .interruption import stoppable, unused_name
 from .messages import (
     columns,
@@ -51,7 +51,6 @@ from .report import format_loss
 if TYPE_CHECKING:
     from .callbacks import EpochReport
     from .kernels_file import Record
-    from .shapes import Padding
 
 # `show` prints the values of so many kernels, and so many channels of each.
 _MOST_SHOWN = 4
@@ -109,8 +108,18 @@ def _run(argv: Sequence[str] | None) -> int:
         options = make_parser().parse_args(argv)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
-    _COMMANDS[options.command](options)
+    with warnings.catch_warnings():
+        quiet = getattr(options, "quiet", False)
+        warnings.simplefilter("ignore" if quiet else "default", UserWarning)
+        # Of Pillow, about images that are large, which it reads all the same.
+        warnings.filterwarnings("ignore", "Image size .* exceeds limit")
+        warnings.showwarning = _show_warning
+        _COMMANDS[options.command](options)
     return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _fail(f"warning: {message}", 0)
 
 
 def _fail(message: str, status: int) -> int:
@@ -395,56 +404,11 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
-    from .data import load_array
-    from .image import load_image, save_image
-    from .kernels_file import load_kernels
-    from .operations import conv2d
+    from . import apply_command
 
-    to_image = _is_image(options.output)
-    if not to_image and not options.output.lower().endswith(".npy"):
-        raise ValueError(f"OUTPUT must end in .npy, or be an image, got {options.output}")
+    apply_command.check_output(options.output)
     _check_outputs([options.output], [options.kernels, options.input])
-    kernels, record = load_kernels(options.kernels)
-    bias, groups = _bias(record, kernels), len(kernels) if record.get("per_channel") is True else 1
-    if _is_image(options.input) and groups == 1 and bias is None:
-        result = _convolve_image(load_image(options.input), kernels, options.padding)
-    else:
-        load = load_image if _is_image(options.input) else partial(load_array, name="input_data")
-        result = conv2d(
-            load(options.input), kernels, bias=bias, padding=options.padding, groups=groups
-        )
-    if to_image:
-        save_image(options.output, result)
-    else:
-        with atomic_write(options.output) as stream:
-            np.save(stream, result)
-    say("Wrote {file}: {shape}", file=options.output, shape=result.shape)
-    if to_image and (clipped := np.mean((result < 0) | (result > 1))):
-        say("{share} of the values lay outside [0, 1] and were clipped", share=f"{clipped:.1%}")
-
-
-def _bias(record: Record, kernels: RealArray) -> list[float] | None:
-    """Return the bias in a record, which may hold anything; none where it is not one."""
-    bias = record.get("bias")
-    if not isinstance(bias, list) or len(bias) != len(kernels):
-        return None
-    return bias if all(type(number) in (int, float) for number in bias) else None
-
-
-def _is_image(file: str) -> bool:
-    from .image import IMAGE_SUFFIXES
-
-    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
-
-
-def _convolve_image(image: RealArray, kernels: RealArray, padding: Padding) -> RealArray:
-    """Convolve (C, H, W) with the kernels; with those of one channel, each channel by itself."""
-    from .operations import conv2d
-
-    if kernels.shape[1] > 1 or len(image) == 1:
-        return conv2d(image, kernels, padding=padding)
-    channels = conv2d(image[:, np.newaxis], kernels, padding=padding)
-    return channels[:, 0] if len(kernels) == 1 else channels
+    apply_command.apply(options)
 
 
 # show and info
@@ -557,21 +521,25 @@ def _train_images(options: argparse.Namespace) -> None:
         num_threads=options.threads,
         plot=options.plot,
         verbose=not options.quiet,
+        max_pixels=options.max_pixels,
     )
 
 
 def _enhance(options: argparse.Namespace) -> None:
-    from .enhancement import enhance, enlarge
-    from .image import image_suffix, load_image, save_image
+    from ._image_files import format_of
+    from ._pictures import load_picture, save_strips
+    from .enhancement import enhanced_strips
     from .models import load_model
 
-    image_suffix(options.output)
+    format_of(options.output)
     _check_outputs([options.output], [options.model, options.input])
     model = load_model(options.model)
-    image = load_image(options.input)
-    result = enhance(model, enlarge(image, options.scale))
-    save_image(options.output, result)
-    say("Wrote {file}: {shape}", file=options.output, shape=result.shape)
+    picture = load_picture(options.input, options.page, options.max_pixels)
+    channels, height, width = picture.shape
+    shape = channels, options.scale * height, options.scale * width
+    strips = enhanced_strips(model, picture, options.scale)
+    save_strips(options.output, shape, strips, like=options.input)
+    say("Wrote {file}: {shape}", file=options.output, shape=shape)
 
 
 def _info(_: argparse.Namespace) -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import check_not_masked
+from ._pictures import Picture, as_picture, strips_of
 from .activations import Activation
 from .callbacks import ModelCheckpoint
 from .files import FilePath
-from .image import extract_patches, load_images, luminance, psnr, replace_luminance
+from .image import luminance, psnr, replace_luminance
+from .image_pairs import ImagePairs, PatchBatches
 from .layers import Conv2D
 from .messages import say
 from .models import Loss, Sequential, load_model
 from .optimizers import Adam
 from .schedules import cosine_decay
 
-Image = npt.NDArray[np.float64]
+Image = npt.NDArray[Any]
 
 # Of the patches, this share is kept to find the best model with.
 VALIDATION_SHARE = 0.1
@@ -31,11 +35,13 @@ def enlarge(image: Image, scale: int) -> Image:
     Parameters
     ----------
     image : numpy.ndarray, (C, H, W)
+        Floats in [0, 1], or integers of type uint8 or uint16.
     scale : int
 
     Returns
     -------
     numpy.ndarray, (C, scale * H, scale * W)
+        float64; with a scale of 1, `image` itself.
 
     Examples
     --------
@@ -45,14 +51,24 @@ def enlarge(image: Image, scale: int) -> Image:
     check_not_masked("image", image)
     if scale == 1:
         return image
+    picture = as_picture("image", image)
+    return _enlarged(picture, scale, 0, scale * picture.shape[1])
+
+
+def _enlarged(picture: Picture, scale: int, begin: int, end: int) -> Image:
+    """Return rows of an enlarged image."""
+    if scale == 1:
+        return picture.rows(begin, end)
     from PIL import Image as pillow  # noqa: N813
 
-    _, height, width = image.shape
-    size = (width * scale, height * scale)
-    method = pillow.Resampling.BICUBIC
+    # Each row depends on two above and two below.
+    first, last = max(0, begin // scale - 3), end // scale + 4
+    width = picture.shape[2]
+    box = 0, begin / scale - first, width, end / scale - first
+    size, method = (width * scale, end - begin), pillow.Resampling.BICUBIC
     channels = [
-        np.asarray(pillow.fromarray(channel.astype(np.float32)).resize(size, method))
-        for channel in image
+        np.asarray(pillow.fromarray(channel.astype(np.float32)).resize(size, method, box))
+        for channel in picture.rows(first, last)
     ]
     return np.stack(channels).astype(np.float64)
 
@@ -68,6 +84,7 @@ def enhance(model: Sequential, image: Image) -> Image:
     model : Sequential
         It takes and gives one channel, or three, and has strides of 1.
     image : numpy.ndarray, (1, H, W) or (3, H, W)
+        Floats in [0, 1], or integers of type uint8 or uint16.
 
     Returns
     -------
@@ -86,21 +103,52 @@ def enhance(model: Sequential, image: Image) -> Image:
     >>> enhance(model, np.ones((3, 20, 30))).shape
     (3, 20, 30)
     """
-    check_not_masked("image", image)
-    values = luminance(image) if model.layers[-1].filters == 1 else image
+    picture = as_picture("image", image)
+    result = np.empty(picture.shape)
+    for begin, rows in enhanced_strips(model, picture):
+        result[:, begin : begin + rows.shape[1]] = rows
+    return result
+
+
+def enhanced_strips(
+    model: Sequential, picture: Picture, scale: int = 1
+) -> Iterator[tuple[int, Image]]:
+    """Yield what a model makes of an image, enlarged first, in strips of rows from above to below.
+
+    A strip is predicted from more rows than it has, those that the layers look at, so that it is
+    what it would be in the whole image.
+    """
+    channels, height, width = picture.shape
+    height, width = scale * height, scale * width
+    seen = 1 if model.layers[-1].filters == 1 else channels
     # As it would be for an image of any size that the layers fit.
-    sides = model.margins(values.shape)
+    sides = model.margins((seen, height, width))
     if np.min(sides) < 0:
         raise ValueError("the model makes images larger")
+    (top, bottom), across = sides
+    reach = sum(layer.extents[0] - 1 for layer in model.layers)
+    for begin, end in strips_of(height, channels * width, least=8 * reach):
+        # Rows of the image with its border, which begins at -top.
+        first, last = max(begin - reach, 0), min(end + reach, height + top + bottom)
+        inside = max(first - top, 0), min(last - top, height)
+        image = _enlarged(picture, scale, *inside)
+        values = luminance(image) if seen < channels else image
+        down = inside[0] - (first - top), last - top - inside[1]
+        result = _predict(model, np.pad(values, ((0, 0), down, across), mode="edge"))
+        kept = slice(begin - first, end - first)
+        enhanced = result[:, kept].astype(np.float64)
+        rows = slice(begin - inside[0], end - inside[0])
+        if enhanced.shape != values[:, rows].shape:
+            raise ValueError(f"the model makes {len(result)} channels of {len(values)}")
+        if seen < channels:
+            enhanced = replace_luminance(image[:, rows], enhanced)
+        yield begin, enhanced
+
+
+def _predict(model: Sequential, image: Image) -> Image:
     if model.data_format == "channels_last":
-        padded = np.moveaxis(np.pad(values, ((0, 0), *sides), mode="edge"), 0, -1)
-        result = np.moveaxis(model.predict(padded), -1, 0)
-    else:
-        result = model.predict(np.pad(values, ((0, 0), *sides), mode="edge"))
-    if result.shape != values.shape:
-        raise ValueError(f"the model makes {result.shape} of an image of {values.shape}")
-    enhanced = result.astype(np.float64)
-    return replace_luminance(image, enhanced) if len(values) < len(image) else enhanced
+        return np.moveaxis(model.predict(np.moveaxis(image, 0, -1)), -1, 0)
+    return model.predict(image)
 
 
 def train_on_folders(
@@ -121,13 +169,16 @@ def train_on_folders(
     num_threads: int | None = None,
     plot: FilePath | None = None,
     verbose: bool = True,
+    max_pixels: int | None = None,
 ) -> Sequential:
     """Train a network that turns the images in one folder into those in another; save the best.
+
+    Images are read when they are needed, so that the folders may be larger than the memory.
 
     Parameters
     ----------
     before, after : path
-        Folders of images of the same names and sizes.
+        Folders of images of the same sizes, and of the same names but for the suffix.
     layers : sequence of (int, int)
         The filters and the size of the kernels of each layer. The last one has one filter, for
         luminance, or three, for colours.
@@ -146,6 +197,8 @@ def train_on_folders(
         Where to draw the losses and what the model makes of an image.
     verbose : bool, default True
         Whether to print the progress.
+    max_pixels : int, optional
+        The largest image to read; by default Pillow's limit, 178,956,970 pixels.
 
     Returns
     -------
@@ -162,33 +215,29 @@ def train_on_folders(
     channels = layers[-1][0]
     if channels not in (1, 3):
         raise ValueError(f"the last layer must have 1 filter or 3, got {channels}")
-    pairs = _load_pairs(before, after, channels)
+    pairs = ImagePairs(before, after, channels, max_pixels)
     made = [Conv2D(k, size, activation=activation) for k, size in layers[:-1]]
     made.append(Conv2D(channels, layers[-1][1]))
     model = Sequential(made, residual=residual, input_channels=channels, seed=seed)
     model.compile(Adam(cosine_decay(learning_rate, epochs)), loss)
-    x, y = (
-        extract_patches([pair[i].astype(np.float32) for pair in pairs.values()], patch, stride)
-        for i in range(2)
-    )
-    (top, bottom), (left, right) = model.margins(x.shape[1:])
-    y = y[:, :, top : patch - bottom, left : patch - right]
+    (top, bottom), (left, right) = model.margins((channels, patch, patch))
+    inner = slice(top, patch - bottom), slice(left, patch - right)
+    batches = PatchBatches(pairs, patch, stride, batch_size, inner, VALIDATION_SHARE)
     if verbose:
         model.summary()
-        say(f"{len(pairs)} images, {len(x)} patches of {patch}x{patch}")
+        say(f"{len(pairs.files)} images, {batches.total} patches of {patch}x{patch}")
     best = ModelCheckpoint(out, save_best_only=True, initial_value_threshold=math.inf)
     history = model.fit(
-        x,
-        y,
-        batch_size,
-        epochs,
-        verbose,
-        [best],
-        validation_split=VALIDATION_SHARE,
+        batches,
+        epochs=epochs,
+        verbose=verbose,
+        callbacks=[best],
+        validation_data=batches.validation(),
         num_threads=num_threads,
     )
     model = load_model(out)
-    name, (image, target) = next(iter(pairs.items()))
+    name = os.path.basename(pairs.files[0][0])
+    image, target = pairs.load(0)
     result = np.clip(enhance(model, image), 0, 1)
     if verbose:
         say(f"Best: epoch {best.best_epoch}, validation loss {best.best_loss:.4g}. Model: {out}")
@@ -201,24 +250,3 @@ def train_on_folders(
         if verbose:
             say(f"Plot: {plot}")
     return model
-
-
-def _load_pairs(before: FilePath, after: FilePath, channels: int) -> dict[str, tuple[Image, Image]]:
-    """Return the images before and after, by name, with so many channels."""
-    first, second = load_images(before), load_images(after)
-    if lone := sorted(first.keys() ^ second.keys()):
-        raise ValueError(f"{lone[0]} is in only one of {before} and {after}")
-    pairs: dict[str, tuple[Image, Image]] = {}
-    for name, image in first.items():
-        if image.shape[1:] != second[name].shape[1:]:
-            raise ValueError(
-                f"{name} has the shape {image.shape} before and {second[name].shape} after"
-            )
-        pairs[name] = (_with_channels(image, channels), _with_channels(second[name], channels))
-    return pairs
-
-
-def _with_channels(image: Image, channels: int) -> Image:
-    if channels == 1:
-        return luminance(image)
-    return np.broadcast_to(image, (channels, *image.shape[1:])).copy()

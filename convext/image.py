@@ -8,58 +8,45 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from . import _image_files
 from ._checks import as_numeric_array, check_dimensions, integer, integer_pair
-from .files import FilePath, atomic_write
+from ._pictures import as_floats, as_picture, load_picture, save_strips, strips_of
+from .files import FilePath
 from .losses import mse_loss
 from .shapes import IMAGES, Pair
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageFile import ImageFile
-
-# How Pillow calls the formats, and with which options they are written.
-_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".png": ("PNG", {}),
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".tif": ("TIFF", {"compression": "tiff_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_deflate"}),
-}
-
-IMAGE_SUFFIXES = frozenset(_FORMATS)
-
-# Pillow's modes without colour; all other modes are converted to RGB.
-_EIGHT_BIT_MODE = {"1": "L", "L": "L", "LA": "L", "La": "L"}
-
-# An EXIF tag; and where Pillow keeps which of a JPEG file's tables a component uses.
-_ORIENTATION = 274
+# Where Pillow keeps which of a JPEG file's tables a component uses.
 _TABLE_OF_COMPONENT = 3
 
-# TIFF tags.
-_BITS_PER_SAMPLE = 258
-_PLANAR_CONFIGURATION = 284
+IMAGE_SUFFIXES = _image_files.SUFFIXES
 
 
-def load_image(file: FilePath) -> npt.NDArray[np.float64]:
-    """Read an image as an array with values in [0, 1].
+def load_image(
+    file: FilePath, *, page: int | None = None, max_pixels: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Read an image as an array, with values in [0, 1] where it has 8 or 16 bits.
 
     Grey images give one channel, all others three (red, green, blue): palettes and other colour
     spaces are converted. Transparency is dropped, the colours under it are kept as they are
     stored. The image is turned as its EXIF orientation says. 8-bit values are divided by 255 and
-    16-bit values by 65535, without loss; floating-point values must lie in [0, 1]. Of a file with
-    several images, the first is read.
+    16-bit values by 65535, without loss; integers of 32 bits and floating-point values stay as
+    they are, whatever their range.
 
     Parameters
     ----------
     file : path
-        A PNG, JPEG or TIFF file. Other formats are read as Pillow reads them, which may mean
-        8 bits where the file has more.
+        A PNG, JPEG, TIFF, BMP, GIF, WebP, PPM or PGM file. Other formats are read as Pillow reads
+        them, which may mean 8 bits where the file has more.
+    page : int, optional
+        Which image of a file with several, 0 for the first. Without it the first is read, with a
+        warning where there are others.
+    max_pixels : int, optional
+        The largest image to read; by default Pillow's limit, 178,956,970 pixels.
 
     Returns
     -------
@@ -71,7 +58,7 @@ def load_image(file: FilePath) -> npt.NDArray[np.float64]:
     OSError
         From the system, unchanged: FileNotFoundError, IsADirectoryError, PermissionError.
     ValueError
-        The file is not an image, is damaged, or has values that are not understood.
+        The file is not an image, is damaged or too large, or has no such page.
     ImportError
         Pillow is missing.
 
@@ -84,21 +71,13 @@ def load_image(file: FilePath) -> npt.NDArray[np.float64]:
     array([[[0. , 0.2],
             [0.4, 1. ]]])
     """
-    pillow = _pillow()
-    with open(file, "rb") as stream:
-        try:
-            pixels = _read_pixels(stream)
-        except MemoryError:
-            raise
-        except pillow.UnidentifiedImageError:
-            raise ValueError(f"{os.fspath(file)} is not an image that Pillow can read") from None
-        except Exception as error:  # decoders raise many kinds for a damaged image
-            raise ValueError(f"{os.fspath(file)} cannot be read as an image: {error}") from error
-    return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
+    return load_picture(file, page, max_pixels).rows()
 
 
-def save_image(file: FilePath, array: npt.ArrayLike) -> None:
-    """Write an array as an 8-bit image; values outside [0, 1] are clipped.
+def save_image(
+    file: FilePath, array: npt.ArrayLike, *, bits: int | None = None, like: FilePath | None = None
+) -> None:
+    """Write an array as an image; values outside [0, 1] are clipped.
 
     A failure leaves an older file as it was.
 
@@ -107,18 +86,31 @@ def save_image(file: FilePath, array: npt.ArrayLike) -> None:
     file : path
         The file to write: .png, .jpg, .jpeg, .tif or .tiff.
     array : array_like
-        (C, H, W): grey when C is 1, red, green and blue when it is 3.
+        (C, H, W): grey when C is 1, red, green and blue when it is 3. Floats in [0, 1], or
+        integers of type uint8 (0 to 255) or uint16 (0 to 65535).
+    bits : 8, 16 or 32, optional
+        Of each value. By default those of `like`, or of the type of integers, or 8. JPEG holds 8
+        bits, PNG 16 at most. 32, for grey TIFF files, are floating-point values, not clipped.
+    like : path, optional
+        An image: the new one gets its bits, its ICC profile, where that is for as many channels,
+        and its resolution.
 
     Raises
     ------
     TypeError
-        `array` does not hold real numbers.
+        `array` does not hold real numbers, or integers of another type.
     ValueError
-        `array` has another shape or holds NaN, or the suffix is unknown.
+        `array` has another shape or holds NaN, the suffix is unknown, or `bits` does not go with
+        it.
     OSError
         The folder does not exist or is not writable, or the disk is full.
     ImportError
         Pillow is missing.
+
+    Warns
+    -----
+    UserWarning
+        The file cannot hold as many bits as `like` or the type of `array` has.
 
     Examples
     --------
@@ -128,30 +120,26 @@ def save_image(file: FilePath, array: npt.ArrayLike) -> None:
     ...     load_image(f"{folder}/red.png").ravel()
     array([1., 0., 0.])
     """
-    pillow = _pillow()
-    name, options = _FORMATS[image_suffix(file)]
-    pixels = as_numeric_array("array", array)
-    check_dimensions("array", pixels.shape, {3: "(C, H, W)"})
-    if len(pixels) not in (1, 3):
-        raise ValueError(
-            f"an image has 1 channel (grey) or 3 (colour), got {len(pixels)} "
-            f"(shape {pixels.shape}); other arrays can be saved as .npy"
-        )
-    if np.isnan(pixels).any():
-        raise ValueError(f"array holds NaN, which {os.fspath(file)} cannot")
-    rounded = np.rint(np.clip(pixels, 0, 1) * 255.0).astype(np.uint8)
-    image = pillow.fromarray(rounded[0] if len(pixels) == 1 else rounded.transpose(1, 2, 0))
-    with atomic_write(file) as stream:
-        image.save(stream, format=name, **options)
+    _image_files.format_of(file)
+    picture = as_picture("array", array)
+    channels, height, width = picture.shape
+    own = 16 if picture.largest == 65535 else 8
+    strips = ((a, picture.rows(a, b)) for a, b in strips_of(height, channels * width))
+    save_strips(file, picture.shape, strips, bits=bits, like=like, own_bits=own)
 
 
-def load_images(folder: FilePath) -> dict[str, npt.NDArray[np.float64]]:
+def load_images(
+    folder: FilePath, *, max_pixels: int | None = None
+) -> dict[str, npt.NDArray[np.float64]]:
     """Read all images in a folder.
 
     Parameters
     ----------
     folder : path
-        Where they are: files with the suffixes .png, .jpg, .jpeg, .tif and .tiff.
+        Where they are: files with the suffixes of images (`IMAGE_SUFFIXES`), in either case.
+        Hidden files (``._0.jpg``) are passed over.
+    max_pixels : int, optional
+        The largest image to read, as in `load_image`.
 
     Returns
     -------
@@ -167,6 +155,11 @@ def load_images(folder: FilePath) -> dict[str, npt.NDArray[np.float64]]:
     ImportError
         Pillow is missing.
 
+    Warns
+    -----
+    UserWarning
+        Files were skipped that may be images, by their names.
+
     Examples
     --------
     >>> import tempfile
@@ -176,12 +169,10 @@ def load_images(folder: FilePath) -> dict[str, npt.NDArray[np.float64]]:
     ...     {name: image.shape for name, image in load_images(folder).items()}
     {'a.png': (3, 4, 5), 'b.png': (1, 2, 3)}
     """
-    names = sorted(
-        name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-    )
-    if not names:
-        raise ValueError(f"{os.fspath(folder)} holds no image ({', '.join(_FORMATS)})")
-    return {name: load_image(os.path.join(folder, name)) for name in names}
+    return {
+        name: load_image(os.path.join(folder, name), max_pixels=max_pixels)
+        for name in _image_files.image_files(folder)
+    }
 
 
 def luminance(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -190,7 +181,8 @@ def luminance(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Parameters
     ----------
     image : array_like, (3, H, W) or (N, 3, H, W)
-        Red, green and blue in [0, 1]. Images of one channel are returned as they are.
+        Red, green and blue: floats in [0, 1], uint8 (0 to 255) or uint16 (0 to 65535). Images of
+        one channel are returned as they are, as floats.
 
     Returns
     -------
@@ -199,7 +191,7 @@ def luminance(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Raises
     ------
     TypeError, ValueError
-        `image` does not hold real numbers, or has another shape.
+        `image` does not hold real numbers, or integers of another type, or has another shape.
 
     References
     ----------
@@ -211,13 +203,13 @@ def luminance(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
     >>> (luminance(white) * 255).round(9)
     array([[[235.]]])
     """
-    colours = as_numeric_array("image", image)
+    colours = as_floats("image", image)
     check_dimensions("image", colours.shape, IMAGES)
     if colours.shape[-3] == 1:
         return colours.astype(np.float64)
     if colours.shape[-3] != 3:
         raise ValueError(f"image must have 1 channel or 3, got {colours.shape[-3]}")
-    red, green, blue = np.moveaxis(colours.astype(np.float64), -3, 0)
+    red, green, blue = np.moveaxis(colours.astype(np.float64, copy=False), -3, 0)
     grey = (16 + 65.481 * red + 128.553 * green + 24.966 * blue) / 255
     return np.expand_dims(grey, -3)
 
@@ -228,7 +220,7 @@ def replace_luminance(image: npt.ArrayLike, new: npt.ArrayLike) -> npt.NDArray[n
     Parameters
     ----------
     image : array_like, (3, H, W) or (1, H, W)
-        Red, green and blue; of a grey image, the result is `new`.
+        Red, green and blue, as in `luminance`; of a grey image, the result is `new`.
     new : array_like, (1, H, W)
         What `luminance` of the result is to be.
 
@@ -243,8 +235,8 @@ def replace_luminance(image: npt.ArrayLike, new: npt.ArrayLike) -> npt.NDArray[n
     >>> replace_luminance(image, luminance(image) + 0.1).ravel().round(3)
     array([0.316, 0.516, 0.716])
     """
-    colours = as_numeric_array("image", image)
-    change = as_numeric_array("new", new).astype(np.float64) - luminance(colours)
+    colours = as_floats("image", image)
+    change = as_floats("new", new).astype(np.float64, copy=False) - luminance(colours)
     # Luminance is stored on 219 of 255 levels; chroma depends on differences of colours alone.
     return colours + change * (255 / 219 if colours.shape[-3] == 3 else 1)
 
@@ -255,7 +247,8 @@ def psnr(image: npt.ArrayLike, reference: npt.ArrayLike, border: int = 0) -> flo
     Parameters
     ----------
     image, reference : array_like, (C, H, W)
-        Of one shape, with values in [0, 1].
+        Of one shape: floats in [0, 1], or integers of type uint8 (0 to 255) or uint16 (0 to
+        65535), also one of each.
     border : int, default 0
         So many pixels on each side are left out.
 
@@ -274,7 +267,7 @@ def psnr(image: npt.ArrayLike, reference: npt.ArrayLike, border: int = 0) -> flo
     >>> round(psnr(np.zeros((1, 8, 8)), np.full((1, 8, 8), 0.1)), 9)
     20.0
     """
-    images = [as_numeric_array(n, a) for n, a in (("image", image), ("reference", reference))]
+    images = [as_floats(n, a) for n, a in (("image", image), ("reference", reference))]
     border = integer("border", border, minimum=0)
     for name, array in zip(("image", "reference"), images, strict=True):
         check_dimensions(name, array.shape, IMAGES)
@@ -349,11 +342,8 @@ def image_suffix(file: FilePath) -> str:
     >>> image_suffix("photo.PNG")
     '.png'
     """
-    suffix = os.path.splitext(os.fspath(file))[1].lower()
-    if suffix not in _FORMATS:
-        known = ", ".join(_FORMATS)
-        raise ValueError(f"the name of an image must end in one of {known}, got {os.fspath(file)}")
-    return suffix
+    _image_files.format_of(file)
+    return _image_files.suffix_of(file)
 
 
 def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
@@ -361,82 +351,10 @@ def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
 
     None for other files, and where the image is turned after it has been read.
     """
-    with _pillow().open(file) as image:
-        upright = image.getexif().get(_ORIENTATION, 1) == 1
+    with _image_files.opened(file) as image:
+        upright = _image_files.orientation(image) == 1
         if image.format != "JPEG" or image.mode != "L" or not upright:
             return None
-        table = image.layer[0][_TABLE_OF_COMPONENT]
-        return np.asarray(image.quantization[table], np.float64)
-
-
-def _pillow() -> ModuleType:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError('images need Pillow: pip install "convext[images]"') from None
-    return Image
-
-
-def _read_pixels(stream: IO[bytes]) -> npt.NDArray[np.float64]:
-    """Return the image in a stream, in [0, 1]: (H, W) when grey, else (H, W, 3)."""
-    image = _pillow().open(stream)
-    raw_mode = _raw_mode(image)
-    if image.mode == "F":
-        return _within_unit_range(_upright(image))
-    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
-        return _upright(image) / 65535
-    if image.mode == "I":
-        raise ValueError(f"the range of its integers ({raw_mode}) is not known")
-    tags = getattr(image, "tag_v2", {})  # of a TIFF file
-    if tags.get(_PLANAR_CONFIGURATION) == 2 and 16 in tags.get(_BITS_PER_SAMPLE, ()):
-        raise ValueError("16-bit TIFF images with separate planes are not supported")
-    if ";16" in raw_mode and image.mode in {"RGB", "RGBA"}:
-        return _read_16_bit_colour(stream, raw_mode) / 65535
-    return _upright(image.convert(_EIGHT_BIT_MODE.get(image.mode, "RGB"))) / 255
-
-
-def _raw_mode(image: ImageFile) -> str:
-    """Return how Pillow calls the layout of the values in the file."""
-    arguments = image.tile[0].args if image.tile else ""
-    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
-
-
-def _upright(image: Image) -> npt.NDArray[Any]:
-    """Return the pixels of an image, turned as its EXIF orientation says."""
-    from PIL import ImageOps
-
-    return np.asarray(ImageOps.exif_transpose(image))
-
-
-def _within_unit_range(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    if not (np.all(values >= 0) and np.all(values <= 1)):
-        raise ValueError("its floating-point values do not all lie in [0, 1]")
-    return values.astype(np.float64)
-
-
-def _read_16_bit_colour(stream: IO[bytes], raw_mode: str) -> npt.NDArray[np.int64]:
-    """Return 16-bit values of a colour image, of which Pillow itself keeps only the high bytes.
-
-    Told that the values have the other byte order, it keeps the low bytes.
-    """
-    if raw_mode == "LA;16B":
-        high_and_low = _read_as(stream, "RGBA").astype(np.int64)
-        return high_and_low[:, :, 0] * 256 + high_and_low[:, :, 1]
-    colours, _, order = raw_mode.partition(";16")
-    other_order = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}[order]
-    if colours == "RGBa":
-        raise ValueError("16-bit colours that are multiplied by their alpha are not supported")
-    high = _read_as(stream, raw_mode).astype(np.int64)
-    low = _read_as(stream, f"{colours};16{other_order}")
-    return (high * 256 + low)[:, :, :3]
-
-
-def _read_as(stream: IO[bytes], raw_mode: str) -> npt.NDArray[np.uint8]:
-    """Return the bytes of an image whose values are read in the layout `raw_mode`."""
-    stream.seek(0)
-    image = _pillow().open(stream)
-    image.tile = [
-        tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
-        for tile in image.tile
-    ]
-    return _upright(image)
+        jpeg: Any = image
+        table = jpeg.layer[0][_TABLE_OF_COMPONENT]
+        return np.asarray(jpeg.quantization[table], np.float64)

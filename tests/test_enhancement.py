@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import convext
-from convext import cli
-from convext.enhancement import enhance, enlarge
+from convext import cli, enhancement
+from convext._image_files import is_image
+from convext._pictures import as_picture
+from convext.enhancement import enhance, enhanced_strips, enlarge
 from convext.image import (
     extract_patches,
     load_image,
@@ -81,6 +83,33 @@ def test_patches_are_those_of_plain_loops(size, stride):
     np.testing.assert_array_equal(one, expected[: len(one)])
 
 
+SUFFIXES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".gif"]
+
+
+def test_a_folder_holds_all_images_that_can_be_read(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (6, 5), np.uint8)
+    names = [f"{i}{s.upper() if i % 2 else s}" for i, s in enumerate(SUFFIXES)]
+    for name in names:
+        Image.fromarray(grey).save(tmp_path / name)
+    (tmp_path / "link.png").symlink_to(tmp_path / "0.png")
+    for name in ("._0.jpg", ".DS_Store", "Thumbs.db", "notes.txt", ".hidden.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    (tmp_path / "folder.png").mkdir()
+    images = load_images(tmp_path)
+    assert list(images) == [*names, "link.png"]
+    for name, image in images.items():
+        assert is_image(name)
+        np.testing.assert_array_equal(image, load_image(tmp_path / name))
+
+
+def test_what_may_be_an_image_and_is_skipped_is_named(tmp_path):
+    save_image(tmp_path / "a.png", picture())
+    for name in ("b.heic", "c.cr2", "d.qqq", "e", "f.cr2"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"b\.heic, c\.cr2, d\.qqq and 2 more skipped"):
+        assert list(load_images(tmp_path)) == ["a.png"]
+
+
 def test_bad_images_are_named():
     with pytest.raises(ValueError, match="no image is as large as a patch of 50x50"):
         extract_patches([picture()], 50)
@@ -129,6 +158,67 @@ def test_enhancing_keeps_the_place_and_the_size(size, padding, channels, data_fo
     np.testing.assert_allclose(enhance(model, image), image, atol=1e-12)
     if channels == 1:
         np.testing.assert_allclose(enhance(model, image[:1]), image[:1], atol=1e-12)
+
+
+def random_model(generator, channels):
+    """Return a network of stride 1 that makes nothing larger, its layers padded or not."""
+    layers = []
+    for last in [False] * generator.integers(0, 3) + [True]:
+        size = tuple(int(n) for n in generator.integers(1, 6, 2))
+        layers.append(
+            convext.Conv2D(
+                channels if last else int(generator.integers(1, 4)),
+                size,
+                padding=str(generator.choice(["valid", "same"])),
+                dilation_rate=int(generator.integers(1, 3)),
+                activation="linear" if last else "relu",
+            )
+        )
+    model = convext.Sequential(
+        layers,
+        input_channels=channels,
+        residual=bool(generator.integers(2)),
+        dtype="float64",
+        data_format=str(generator.choice(["channels_first", "channels_last"])),
+    )
+    model.set_weights([generator.normal(0, 0.3, array.shape) for array in model.get_weights()])
+    return model
+
+
+def enhanced_at_once(model, image):
+    """What `enhance` is to return, without strips."""
+    values = luminance(image) if model.layers[-1].filters == 1 else image
+    sides = model.margins(values.shape)
+    padded = np.pad(values, ((0, 0), *sides), mode="edge")
+    if model.data_format == "channels_last":
+        result = np.moveaxis(model.predict(np.moveaxis(padded, 0, -1)), -1, 0)
+    else:
+        result = model.predict(padded)
+    return replace_luminance(image, result) if len(values) < len(image) else result
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_strips_fit_together_as_if_there_were_none(seed, monkeypatch):
+    generator = np.random.default_rng(seed)
+    channels, scale = int(generator.choice([1, 3])), int(generator.integers(1, 4))
+    model = random_model(generator, channels)
+    colours = 3 if channels == 3 else int(generator.choice([1, 3]))
+    height, width = (int(n) for n in generator.integers(10, 40, 2))
+    image = generator.integers(0, 256, (colours, height, width), np.uint8)
+    expected = enhanced_at_once(model, enlarge(image / 255, scale))
+
+    def strips(rows, _, **__):
+        cuts = np.unique([0, *generator.integers(0, rows + 1, 5), rows])
+        yield from zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
+
+    monkeypatch.setattr(enhancement, "strips_of", strips)
+    if scale == 1:
+        np.testing.assert_allclose(enhance(model, image), expected, atol=1e-12)
+    result = np.empty(expected.shape)
+    for begin, rows in enhanced_strips(model, as_picture("image", image), scale):
+        result[:, begin : begin + rows.shape[1]] = rows
+    # The enlarged image is of float32.
+    np.testing.assert_allclose(result, expected, atol=1e-12 if scale == 1 else 1e-5)
 
 
 def test_models_that_change_the_size_are_refused():

@@ -10,7 +10,9 @@ import zlib
 import numpy as np
 import pytest
 
-from convext.image import load_image, save_image
+from convext import _image_files
+from convext.enhancement import enlarge
+from convext.image import load_image, luminance, psnr, replace_luminance, save_image
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
@@ -141,22 +143,46 @@ def test_other_colour_spaces_become_rgb(tmp_path):
     np.testing.assert_array_equal(load_image(tmp_path / "image.tif"), expected)
 
 
-def test_floating_point_images_in_range_are_taken_as_they_are(tmp_path):
-    pixels = np.random.default_rng(0).random((5, 4), np.float32)
-    Image.fromarray(pixels).save(tmp_path / "image.tif")
-    np.testing.assert_array_equal(load_image(tmp_path / "image.tif"), planes(pixels, 1))
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint32, np.int16])
+def test_values_without_a_known_range_are_taken_as_they_are(dtype, tmp_path):
+    values = np.random.default_rng(0).normal(0, 1e4, (5, 4))
+    pixels = np.abs(values).astype(dtype) if dtype == np.uint32 else values.astype(dtype)
+    tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="minisblack")
+    np.testing.assert_array_equal(load_image(tmp_path / "image.tif"), pixels[np.newaxis])
 
 
-@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
-def test_floating_point_images_out_of_range_are_an_error(value, tmp_path):
-    Image.fromarray(np.full((2, 2), value, np.float32)).save(tmp_path / "image.tif")
-    with pytest.raises(ValueError, match=r"image\.tif .* do not all lie in \[0, 1\]"):
-        load_image(tmp_path / "image.tif")
+def test_floating_point_values_that_are_missing_are_read(tmp_path):
+    Image.fromarray(np.array([[np.nan, -np.inf, 3.0]], np.float32)).save(tmp_path / "image.tif")
+    np.testing.assert_array_equal(load_image(tmp_path / "image.tif"), [[[np.nan, -np.inf, 3.0]]])
 
 
-def test_integers_of_unknown_range_are_an_error(tmp_path):
-    Image.fromarray(np.full((2, 2), 70_000, np.int32)).save(tmp_path / "image.tif")
-    with pytest.raises(ValueError, match=r"image\.tif .* the range of its integers .* not known"):
+@pytest.mark.parametrize("maximum", [1, 100, 255, 256, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", [b"P5", b"P6"])
+def test_ppm_values_are_divided_by_the_maximum_in_the_file(kind, maximum, tmp_path):
+    shape = (5, 4) if kind == b"P5" else (5, 4, 3)
+    pixels = np.random.default_rng(0).integers(0, maximum + 1, shape)
+    data = pixels.astype(">u2" if maximum > 255 else "u1").tobytes()
+    (tmp_path / "image.ppm").write_bytes(b"%s\n# comment\n4 5\n%d\n%s" % (kind, maximum, data))
+    # Pillow scales 8-bit values to 255 levels.
+    tolerance = 1e-12 if maximum in (1, 255) or maximum > 255 else 0.5 / 255
+    np.testing.assert_allclose(
+        load_image(tmp_path / "image.ppm"), planes(pixels, maximum), rtol=0, atol=tolerance
+    )
+    (tmp_path / "image.ppm").write_bytes(b"%s\n4 5\n%d\n%s" % (kind, maximum, data[:-3]))
+    with pytest.raises(ValueError, match=r"image\.ppm cannot be read as an image"):
+        load_image(tmp_path / "image.ppm")
+
+
+def test_16_bit_images_whose_0_is_white_are_turned_round(tmp_path):
+    tifffile.imwrite(tmp_path / "image.tif", GREY_16, photometric="miniswhite")
+    np.testing.assert_array_equal(
+        load_image(tmp_path / "image.tif"), planes(65535 - GREY_16, 65535)
+    )
+
+
+def test_signed_8_bit_values_are_refused_and_not_misread(tmp_path):
+    tifffile.imwrite(tmp_path / "image.tif", GREY.view(np.int8), photometric="minisblack")
+    with pytest.raises(ValueError, match="signed integers of 8 bits are not supported"):
         load_image(tmp_path / "image.tif")
 
 
@@ -195,6 +221,38 @@ def test_16_bit_colour_is_turned_as_exif_says(orientation, tmp_path):
         load_image(tmp_path / "image.tif"),
         planes(ORIENTATIONS[orientation](COLOUR_16[:, :, :3]), 65535),
     )
+
+
+def exif_of_many_kinds():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "a maker of cameras", 72.0
+    exif[0x8769] = {0x9000: b"0230", 0x829A: 1 / 30, 0x927C: b"x" * 40}
+    exif[0x8825] = {1: "N", 2: (1.0, 2.0, 3.0)}
+    return exif.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of what is damaged
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
+def test_damaged_exif_leaves_the_pixels(suffix, tmp_path):
+    exif = exif_of_many_kinds()
+    path = tmp_path / f"image{suffix}"
+    Image.fromarray(COLOUR).save(
+        path, exif=exif, **({"lossless": True} if suffix != ".jpg" else {})
+    )
+    whole, expected = path.read_bytes(), np.sort(load_image(path), axis=None)
+    begin = whole.index(exif[6:])
+    generator = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in generator.integers(begin, begin + len(exif) - 6, generator.integers(1, 9)):
+            damaged[place] = generator.integers(256)
+        if suffix == ".png":
+            chunk = bytes(damaged[begin - 4 : begin + len(exif) - 6])
+            end = begin + len(exif) - 6
+            damaged[end : end + 4] = struct.pack(">I", zlib.crc32(chunk))
+        path.write_bytes(damaged)
+        # It may be turned another way: the orientation is one of the values.
+        np.testing.assert_array_equal(np.sort(load_image(path), axis=None), expected)
 
 
 @pytest.mark.parametrize("contents", [b"", b"no image", b"\x93NUMPY"])
@@ -267,6 +325,230 @@ def test_what_is_no_image_is_not_saved(array, error, message, tmp_path):
     with pytest.raises(error, match=message):
         save_image(tmp_path / "a.png", array)
     assert os.listdir(tmp_path) == []
+
+
+# Integers
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(np.uint8, 255), (np.uint16, 65535), (bool, 1)])
+@pytest.mark.parametrize("order", ["=", ">"])
+def test_the_type_of_integers_says_what_stands_for_white(order, dtype, largest, tmp_path):
+    generator = np.random.default_rng(0)
+    pixels, others = (
+        generator.integers(0, largest + 1, (3, 9, 8)).astype(np.dtype(dtype).newbyteorder(order))
+        for _ in range(2)
+    )
+    floats = pixels / largest
+    np.testing.assert_allclose(luminance(pixels), luminance(floats), rtol=1e-14)
+    np.testing.assert_allclose(luminance(pixels[:1]), floats[:1], rtol=1e-15)
+    np.testing.assert_allclose(
+        replace_luminance(pixels, others[:1]),
+        replace_luminance(floats, others[:1] / largest),
+        atol=1e-14,
+    )
+    error = np.mean((floats - others / largest) ** 2)
+    for a, b in ((pixels, others), (pixels, others / largest), (floats, others)):
+        assert psnr(a, b) == pytest.approx(10 * np.log10(1 / error), rel=1e-12)
+    save_image(tmp_path / "image.png", pixels)
+    np.testing.assert_array_equal(load_image(tmp_path / "image.png"), floats)
+    np.testing.assert_array_equal(enlarge(pixels, 2), enlarge(floats, 2))
+
+
+def test_images_of_two_types_are_compared():
+    wide = GREY.astype(np.uint16)[np.newaxis] * 257
+    assert psnr(GREY[np.newaxis], wide) == np.inf
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int8, np.uint32])
+def test_integers_of_other_types_are_an_error(dtype, tmp_path):
+    image = np.ones((3, 4, 4), dtype)
+    message = "is an image of type u?int.*, which does not say what stands for white"
+    for function in (luminance, lambda i: psnr(i, i), lambda i: replace_luminance(i, i[:1])):
+        with pytest.raises(TypeError, match=message):
+            function(image)
+    with pytest.raises(TypeError, match=message):
+        save_image(tmp_path / "a.png", image)
+
+
+# What a file keeps
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 4), (1, 300), (420, 2600)])
+def test_16_bits_are_kept(shape, suffix, channels, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (channels, *shape), np.uint16)
+    save_image(tmp_path / f"image{suffix}", pixels)
+    np.testing.assert_array_equal(load_image(tmp_path / f"image{suffix}"), pixels / 65535)
+    if suffix == ".tif":
+        read = tifffile.imread(tmp_path / "image.tif").reshape(*shape, channels)
+        np.testing.assert_array_equal(read, np.moveaxis(pixels, 0, -1))
+
+
+def test_a_png_file_of_16_bit_colours_is_what_its_specification_says(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (3, 420, 2600), np.uint16)
+    save_image(tmp_path / "image.png", pixels)
+    data = (tmp_path / "image.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    place, chunks = 8, []
+    while place < len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        body = data[place + 8 : place + 8 + length]
+        (check,) = struct.unpack(">I", data[place + 8 + length : place + 12 + length])
+        assert check == zlib.crc32(kind + body)
+        chunks.append((kind, body))
+        place += 12 + length
+    assert chunks[0] == (b"IHDR", struct.pack(">IIBBBBB", 2600, 420, 16, 2, 0, 0, 0))
+    assert chunks[-1] == (b"IEND", b"")
+    rows = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
+    rows = np.frombuffer(rows, np.uint8).reshape(420, 1 + 6 * 2600)
+    assert (rows[:, 0] == 2).all()  # differences from the row above
+    values = np.cumsum(rows[:, 1:], axis=0, dtype=np.uint8).view(">u2").reshape(420, 2600, 3)
+    np.testing.assert_array_equal(values, np.moveaxis(pixels, 0, -1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_8_bit_values_become_16_bits_and_back(channels, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (channels, 5, 4), np.uint8)
+    save_image(tmp_path / "a.png", pixels, bits=16)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.tile[0].args == ("I;16B" if channels == 1 else "RGB;16B")
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png"), pixels / 255)
+    save_image(tmp_path / "b.png", load_image(tmp_path / "a.png"))
+    with Image.open(tmp_path / "b.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), np.moveaxis(pixels, 0, -1).squeeze())
+
+
+def test_floating_point_values_are_kept_as_32_bits(tmp_path):
+    values = np.random.default_rng(0).normal(0, 100, (1, 5, 4)).astype(np.float32)
+    values[0, 0, 0] = np.nan
+    save_image(tmp_path / "a.tif", values, bits=32)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.tif"), values)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), values[0])
+    save_image(tmp_path / "b.tif", values, like=tmp_path / "a.tif")
+    np.testing.assert_array_equal(load_image(tmp_path / "b.tif"), values)
+
+
+def test_bits_that_a_file_cannot_hold_are_an_error_or_a_warning(tmp_path):
+    deep = np.full((3, 4, 4), 40000, np.uint16)
+    for name, bits in (("a.jpg", 16), ("a.png", 32), ("a.tif", 12), ("a.tif", 32)):
+        with pytest.raises(ValueError, match=rf"bits must be one of .* for .*{name}, got {bits}"):
+            save_image(tmp_path / name, deep, bits=bits)
+    with pytest.warns(UserWarning, match=r"a\.jpg holds 8 bits for each value, of 16"):
+        save_image(tmp_path / "a.jpg", deep)
+    save_image(tmp_path / "b.jpg", deep, bits=8)
+    save_image(tmp_path / "source.png", deep)
+    with pytest.warns(UserWarning, match=r"c\.jpg holds 8 bits"):
+        save_image(tmp_path / "c.jpg", deep / 65535, like=tmp_path / "source.png")
+
+
+def profile(space):
+    """The header of a colour profile, and something behind it."""
+    return b"\0" * 16 + space + bytes(range(200))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("source", "suffix"), [(".png", ".tif"), (".tif", ".png"), (".png", ".jpg")]
+)
+def test_bits_profile_and_resolution_are_those_of_another_image(
+    source, suffix, bits, channels, tmp_path
+):
+    bits = 8 if suffix == ".jpg" else bits
+    own = profile(b"GRAY" if channels == 1 else b"RGB ")
+    values = np.random.default_rng(0).random((channels, 6, 5))
+    like, path = tmp_path / f"like{source}", tmp_path / f"new{suffix}"
+    _image_files.write(
+        like, np.zeros((3, 2, channels), _image_files.TYPES[bits]), own, (300.0, 150.0)
+    )
+    save_image(path, values, like=like)
+    with Image.open(path) as image:
+        assert image.info["icc_profile"] == own
+        assert [float(dots) for dots in image.info["dpi"]] == pytest.approx([300, 150], abs=0.02)
+    assert _image_files.read_header(path).bits == bits
+    if suffix != ".jpg":
+        levels = 2**bits - 1
+        np.testing.assert_array_equal(load_image(path), np.rint(values * levels) / levels)
+
+
+def test_a_profile_for_other_channels_is_left_out(tmp_path):
+    like = tmp_path / "like.png"
+    _image_files.write(like, np.zeros((3, 2, 3), np.uint8), profile(b"RGB "), None)
+    save_image(tmp_path / "grey.png", np.zeros((1, 4, 4)), like=like)
+    with Image.open(tmp_path / "grey.png") as image:
+        assert "icc_profile" not in image.info
+    Image.new("CMYK", (3, 2)).save(tmp_path / "ink.tif", icc_profile=profile(b"CMYK"), dpi=(9, 9))
+    save_image(tmp_path / "red.png", np.zeros((3, 4, 4)), like=tmp_path / "ink.tif")
+    with Image.open(tmp_path / "red.png") as image:
+        assert "icc_profile" not in image.info
+        np.testing.assert_allclose(image.info["dpi"], (9, 9), atol=0.02)
+
+
+def test_a_resolution_turns_with_the_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(COLOUR).save(tmp_path / "like.jpg", exif=exif, dpi=(300, 150))
+    save_image(tmp_path / "new.png", np.zeros((3, 4, 4)), like=tmp_path / "like.jpg")
+    with Image.open(tmp_path / "new.png") as image:
+        np.testing.assert_allclose(image.info["dpi"], (150, 300), atol=0.02)
+
+
+# Files with several images, and large ones
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".gif", ".webp", ".png"])
+def test_the_page_says_which_image_is_read(suffix, tmp_path):
+    pages = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if suffix == ".webp" else {}
+    path = tmp_path / f"pages{suffix}"
+    pages[0].save(path, save_all=True, append_images=pages[1:], **options)
+    for page in range(3):
+        np.testing.assert_array_equal(load_image(path, page=page)[:, 1, 1], np.eye(3)[page])
+    with pytest.warns(UserWarning, match=rf"pages{suffix} holds 3 images, of which the first"):
+        np.testing.assert_array_equal(load_image(path)[:, 1, 1], [1, 0, 0])
+    with pytest.raises(ValueError, match=rf"pages{suffix} .*page must be below 3, .* got 3"):
+        load_image(path, page=3)
+    with pytest.raises(ValueError, match="page must be at least 0"):
+        load_image(path, page=-1)
+
+
+def test_pages_of_16_bit_colours_are_read(tmp_path):
+    pages = np.random.default_rng(0).integers(0, 65536, (2, 5, 4, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="rgb")
+    for page in range(2):
+        np.testing.assert_array_equal(
+            load_image(tmp_path / "pages.tif", page=page), planes(pages[page], 65535)
+        )
+
+
+def test_the_second_image_of_a_phone_is_no_page(tmp_path):
+    pages = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[:2])]
+    pages[0].save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=pages[1:])
+    assert load_image(tmp_path / "photo.jpg").shape == (3, 5, 4)
+
+
+def test_max_pixels_is_the_limit_of_an_image(tmp_path, monkeypatch):
+    path = tmp_path / "image.tif"
+    save_image(path, planes(COLOUR))
+    np.testing.assert_array_equal(load_image(path, max_pixels=20), planes(COLOUR))
+    with pytest.raises(ValueError, match=r"image\.tif has more than 19 pixels: .* max_pixels"):
+        load_image(path, max_pixels=19)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9)
+    with pytest.raises(ValueError, match="has more than 18 pixels: allow more by max_pixels"):
+        load_image(path)
+    np.testing.assert_array_equal(load_image(path, max_pixels=20), planes(COLOUR))
+    assert Image.MAX_IMAGE_PIXELS == 9
+
+
+def test_a_header_that_promises_too_much_is_an_error(tmp_path):
+    write_16_bit_png(tmp_path / "image.png", COLOUR_16[:, :, :3], 2)
+    data = bytearray((tmp_path / "image.png").read_bytes())
+    data[16:24] = struct.pack(">II", 60000, 60000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "image.png").write_bytes(data)
+    with pytest.raises(ValueError, match="has more than 178,956,970 pixels"):
+        load_image(tmp_path / "image.png")
 
 
 @pytest.mark.parametrize("name", ["image.gif", "image", "image.npy"])

@@ -21,7 +21,7 @@ SOURCES = sorted(Path(convext.__file__).parent.glob("*.py"))
 
 # Errors that only the command line raises; those of the Python API are English, but the most common
 # of them are translated, too, where the command line prints them.
-OF_THE_COMMAND_LINE = ("cli", "_arguments", "solve_command")
+OF_THE_COMMAND_LINE = ("cli", "apply_command", "_arguments", "solve_command")
 
 # Not yet translated.
 LATER = ("enhancement.py",)

@@ -148,6 +148,10 @@ def test_chinese_and_english_have_the_same_fields(part):
         assert has_chinese(chinese) or chinese == "{file}: {message}"
 
 
+def test_what_fits_most_errors_comes_last():
+    assert list(messages._chinese("errors"))[-1] == "{file}: {message}"
+
+
 def test_no_chinese_is_left_over():
     used = texts_of_help() | {
         constant.value

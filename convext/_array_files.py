@@ -1,13 +1,20 @@
-"""Reading arrays from .npy and .npz files, which are never unpickled."""
+"""Reading .npy and .npz files: nothing is unpickled, and no size is believed before it is checked.
+
+What a file says of itself is set against its length, and what a member of an archive says against
+the bytes that it is packed in, before memory is taken for it: a small file costs little. Whatever
+is wrong with a file is a ValueError that names it.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +29,25 @@ if TYPE_CHECKING:
 # Of any real type; what files hold is known only when they are read.
 NumericArray: TypeAlias = npt.NDArray[np.generic]
 
+T = TypeVar("T")
+
 _ZIP_MAGIC = b"PK"
+
+# The longest header that NumPy reads, with what goes before it.
+_LONGEST_HEADER = 10_012
+
+# Deflate packs this many bytes into one at most.
+_MOST_PER_BYTE = 1032
+
+# Values are read a megabyte at a time.
+_PIECE = 1 << 20
+
+# The longest text: its JSON, read, may take thirty times the memory.
+MOST_CHARACTERS = 1 << 24
+
+
+class NotNumbersError(ValueError, TypeError):
+    """The array of a file does not hold real numbers."""
 
 
 class _Header(NamedTuple):
@@ -31,6 +56,8 @@ class _Header(NamedTuple):
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype[Any]
+    length: int  # bytes before the values
+    rest: io.BytesIO  # values that were read with it
 
 
 def load_array(
@@ -75,15 +102,13 @@ def load_array(
     label = f"{name} ({os.fspath(file)})"
     with _open(file, label) as stream:
         if not _is_archive(stream):
-            return _read_npy(stream, os.fstat(stream.fileno()).st_size, label, mmap=mmap)
+            return _read_numbers(stream, _size(stream), label, mmap=mmap)
         if mmap:
             raise ValueError(f"{label} is a .npz file, only a .npy file can be memory-mapped")
         with _damage_named(label):
             archive = _open_archive(stream)
         info = _choose_member(archive, label, member)
-        with _damage_named(label):
-            values = archive.open(info)
-        return _read_npy(values, info.file_size, label)
+        return _read_member(archive, info, label, _read_numbers)
 
 
 def is_archive(file: FilePath, name: str) -> bool:
@@ -92,19 +117,33 @@ def is_archive(file: FilePath, name: str) -> bool:
         return _is_archive(stream)
 
 
-def load_text(file: FilePath, name: str, member: str) -> str | None:
-    """Return the text that is `member` of a .npz file; None where there is no such member."""
+def load_record(file: FilePath, name: str, member: str) -> dict[str, Any] | None:
+    """Return the JSON object in the text that is `member` of a .npz file; None where it is not.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `load_array`.
+    """
     label = f"{name} ({os.fspath(file)})"
     with _open(file, label) as stream:
         if not _is_archive(stream):
             return None
-        with _damage_named(label), np.load(stream, allow_pickle=False) as archive:
-            text = archive[member] if member in archive.files else None
-    if text is None:
-        return None
-    if text.dtype.kind != "U" or text.ndim != 0:
-        raise ValueError(f"{label}: {member} must be a text, got {text.dtype} {text.shape}")
-    return str(text)
+        with _damage_named(label):
+            archive = _open_archive(stream)
+        if member in archive.NameToInfo:
+            raise ValueError(f"{label}: {member} must be a text in the .npy format")
+        info = archive.NameToInfo.get(f"{member}.npy")
+        if info is None:
+            return None
+        text = _read_member(archive, info, f"{label}: {member}", _read_text)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{label}: {member} is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{label}: {member} must be a JSON object, got {type(record).__name__}")
+    return record
 
 
 @contextmanager
@@ -165,36 +204,112 @@ def _choose_member(archive: zipfile.ZipFile, label: str, member: str | None) -> 
     return next(iter(arrays.values()))
 
 
-def _read_npy(stream: IO[bytes], size: int, label: str, *, mmap: bool = False) -> NumericArray:
-    """Read, or map, the array in a stream of `size` bytes in the .npy format."""
+def _read_member(
+    archive: zipfile.ZipFile,
+    info: zipfile.ZipInfo,
+    label: str,
+    read: Callable[[IO[bytes], int, str], T],
+) -> T:
+    """Read a member of an archive, unless it is packed in fewer bytes than it can be."""
+    import zipfile
+
+    assert archive.fp is not None
+    largest = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _MOST_PER_BYTE}
     with _damage_named(label):
-        header = _read_header(stream)
+        if info.compress_type not in largest:
+            raise ValueError(f"{info.filename} is packed in a way that NumPy does not know")
+        packed = min(info.compress_size, _size(archive.fp))
+        if info.file_size > packed * largest[info.compress_type]:
+            raise ValueError(
+                f"{info.filename} is said to have {info.file_size} bytes, packed in {packed}"
+            )
+        stream = archive.open(info)
+    contents = read(stream, info.file_size, label)
+    with _damage_named(label):
+        if stream.read(1):  # the checksum is looked at where the member ends
+            raise ValueError(f"{info.filename} goes on after its values")
+    return contents
+
+
+def _size(stream: IO[bytes]) -> int:
+    return os.fstat(stream.fileno()).st_size
+
+
+def _read_numbers(stream: IO[bytes], size: int, label: str, *, mmap: bool = False) -> NumericArray:
+    """Read, or map, the array in a stream of `size` bytes in the .npy format."""
+    header = _read_header(stream, label)
     if header.dtype.hasobject:
         raise ValueError(f"{label} holds pickled Python objects, which are never loaded")
-    real_dtype(label, header.dtype)
-    needed, held = math.prod(header.shape) * header.dtype.itemsize, size - stream.tell()
+    try:
+        real_dtype(label, header.dtype)
+    except TypeError as error:
+        raise NotNumbersError(str(error)) from None
+    if mmap and 0 not in header.shape:
+        _check_length(header, size, label)
+        with _damage_named(label):
+            order: Literal["C", "F"] = "F" if header.fortran_order else "C"
+            return np.memmap(
+                stream, header.dtype, "r", offset=header.length, shape=header.shape, order=order
+            )
+    values = _read_values(stream, header, size, label)
+    with _damage_named(label):
+        if header.fortran_order:
+            return values.reshape(header.shape[::-1]).T
+        return values.reshape(header.shape)
+
+
+def _read_text(stream: IO[bytes], size: int, label: str) -> str:
+    """Read the one text in a stream of `size` bytes in the .npy format."""
+    header = _read_header(stream, label)
+    if header.dtype.kind != "U" or header.shape:
+        raise ValueError(f"{label} must be a text, got {header.dtype} {header.shape}")
+    if header.dtype.itemsize > 4 * MOST_CHARACTERS:
+        raise ValueError(
+            f"{label} must be a text of at most {MOST_CHARACTERS} characters, "
+            f"got {header.dtype.itemsize // 4}"
+        )
+    values = _read_values(stream, header, size, label)
+    with _damage_named(label):
+        return str(values[0])
+
+
+def _read_values(stream: IO[bytes], header: _Header, size: int, label: str) -> NumericArray:
+    """Return the values of an array, flat, from a stream of `size` bytes after its header."""
+    _check_length(header, size, label)
+    values: NumericArray = np.empty(math.prod(header.shape), header.dtype)
+    left = values.view(np.uint8).data
+    with _damage_named(label):
+        while left:
+            piece = header.rest.read(_PIECE) or stream.read(min(_PIECE, len(left)))
+            if not piece:
+                raise ValueError("it ends too early")
+            left[: len(piece)] = piece[: len(left)]
+            left = left[len(piece) :]
+    return values
+
+
+def _check_length(header: _Header, size: int, label: str) -> None:
+    needed, held = math.prod(header.shape) * header.dtype.itemsize, size - header.length
     if held < needed:
         raise ValueError(
             f"{label} is truncated: its shape {header.shape} of {header.dtype} takes "
             f"{needed} bytes, got {held}"
         )
+
+
+def _read_header(stream: IO[bytes], label: str) -> _Header:
+    """Read what a stream in the .npy format says about its values; some are read with it."""
     with _damage_named(label):
-        if mmap and needed > 0:
-            order: Literal["C", "F"] = "F" if header.fortran_order else "C"
-            return np.memmap(
-                stream, header.dtype, "r", offset=stream.tell(), shape=header.shape, order=order
-            )
-        stream.seek(0)
-        return npy.read_array(stream, allow_pickle=False)
-
-
-def _read_header(stream: IO[bytes]) -> _Header:
-    version = npy.read_magic(stream)
-    if version not in {(1, 0), (2, 0), (3, 0)}:
-        raise ValueError(f"version {version} of the .npy format is unknown")
-    # Version 3.0 differs from 2.0 in the names of fields only, which no numeric array has.
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    header = _Header(*read(stream))
-    if min(header.shape, default=0) < 0:
-        raise ValueError(f"the shape {header.shape} has a negative size")
-    return header
+        rest = io.BytesIO(stream.read(_LONGEST_HEADER))
+        version = npy.read_magic(rest)
+        if version not in {(1, 0), (2, 0), (3, 0)}:
+            raise ValueError(f"version {version} of the .npy format is unknown")
+        # Version 3.0 differs from 2.0 in the names of fields only, which no numeric array has.
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        try:
+            shape, fortran_order, dtype = read(rest)
+        except MemoryError:  # of the parser, which has met too many brackets
+            raise ValueError("its header cannot be parsed") from None
+        if min(shape, default=0) < 0:
+            raise ValueError(f"the shape {shape} has a negative size")
+    return _Header(shape, fortran_order, dtype, rest.tell(), rest)

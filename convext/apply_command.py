@@ -15,7 +15,7 @@ from ._pictures import Picture, load_picture, save_strips, strips_of
 from .blocks import padded_rows
 from .files import atomic_write
 from .image import save_image
-from .kernels_file import Record, load_kernels
+from .kernels_file import Record, are_numbers, load_kernels
 from .messages import say
 from .operations import conv2d
 from .shapes import Padding, check_channels, resolve
@@ -60,7 +60,7 @@ def _bias(record: Record, kernels: RealArray) -> list[float] | None:
     bias = record.get("bias")
     if not isinstance(bias, list) or len(bias) != len(kernels):
         return None
-    return bias if all(type(number) in (int, float) for number in bias) else None
+    return bias if are_numbers(bias) else None
 
 
 def _convolve_image(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import warnings
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._array_files import load_text
+from ._array_files import load_record
 from ._checks import RealArray, finite_number, integer
 from ._steps import LOSSES
 from .errors import StopTraining
@@ -386,11 +385,12 @@ class ModelCheckpoint(Stateful):
         if not os.path.exists(filepath) or os.fspath(self.filepath) != filepath:
             return
         try:
-            saved = json.loads(load_text(filepath, "model", "config") or "")["checkpoint"] or {}
+            config = load_record(filepath, "model", "config") or {}
+            saved = config["checkpoint"] or {}
             loss = finite_number("loss", saved["loss"])
             if saved["monitor"] != self.monitor:
                 return
-        except (KeyError, OSError, RecursionError, TypeError, ValueError):
+        except (KeyError, OSError, TypeError, ValueError):
             return  # it was not written by a checkpoint
         self.best_loss = loss
         warnings.warn(

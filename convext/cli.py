@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 # `show` prints the values of so many kernels, and so many channels of each.
 _MOST_SHOWN = 4
 
+# A record holds the losses of at most so many epochs, which stand for those between.
+_MOST_LOSSES = 500_000
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -240,6 +243,8 @@ class _Training:
     def _record(self, report: EpochReport) -> dict[str, object]:
         options = self.options
         random_data = f"random, seed {options.seed}"
+        losses = self.history.loss[: report.epoch]
+        every = max(1, -(-len(losses) // _MOST_LOSSES))
         return {
             "version": __version__,
             "input_file": options.input or random_data,
@@ -255,7 +260,8 @@ class _Training:
             "method": report.method,
             "seed": options.seed,
             "seconds": round(time.perf_counter() - self.started, 3),
-            "losses": self.history.loss[: report.epoch],
+            "losses": losses[::every],
+            **({"losses_of_every": every} if every > 1 else {}),
         }
 
 
@@ -467,10 +473,10 @@ def _shorten(text: str) -> str:
 
 def _losses(record: Mapping[str, object]) -> list[float]:
     """Return the losses in a record, which may hold anything; none where they are not numbers."""
+    from .kernels_file import are_numbers
+
     losses = record.get("losses")
-    if isinstance(losses, list) and all(type(loss) in (int, float) for loss in losses):
-        return losses
-    return []
+    return losses if isinstance(losses, list) and are_numbers(losses) else []
 
 
 def _show_values(kernels: RealArray) -> None:

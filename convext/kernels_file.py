@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ._array_files import load_array, load_text
+from ._array_files import MOST_CHARACTERS, load_array, load_record
 from ._checks import RealArray, as_dtype, as_numeric_array, check_dimensions, real_dtype
 from .files import FilePath, atomic_write
 
@@ -39,7 +39,8 @@ def save_kernels(file: FilePath, kernels: RealArray, record: Mapping[str, object
     TypeError
         `kernels` does not hold real numbers, or `record` something that JSON cannot hold.
     ValueError
-        `kernels` is not four-dimensional or is empty, or `record` holds NaN or infinity.
+        `kernels` is not four-dimensional or is empty, or `record` holds NaN or infinity, or takes
+        more than 16 million characters as JSON.
     OSError
         The folder does not exist or is not writable, or the disk is full.
 
@@ -56,6 +57,8 @@ def save_kernels(file: FilePath, kernels: RealArray, record: Mapping[str, object
     check_dimensions("kernels", array.shape, _LAYOUT)
     array = as_dtype(array, real_dtype("kernels", array.dtype))
     text = json.dumps(dict(record), ensure_ascii=False, allow_nan=False)
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"record takes {len(text)} characters, of at most {MOST_CHARACTERS}")
     with atomic_write(file) as stream:
         np.savez_compressed(stream, kernels=array, record=np.array(text))
 
@@ -99,18 +102,9 @@ def load_kernels(file: FilePath) -> tuple[RealArray, Record]:
     array = load_array(file, "kernels", member="kernels")
     check_dimensions(f"kernels ({os.fspath(file)})", array.shape, _LAYOUT)
     kernels = as_dtype(array, real_dtype("kernels", array.dtype))
-    text = load_text(file, "kernels", "record")
-    return kernels, {} if text is None else _parse_record(text, file)
+    return kernels, load_record(file, "kernels", "record") or {}
 
 
-def _parse_record(text: str, file: FilePath) -> Record:
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"kernels ({os.fspath(file)}): record is not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"kernels ({os.fspath(file)}): record must be a JSON object, "
-            f"got {type(record).__name__}"
-        )
-    return record
+def are_numbers(values: list[object]) -> bool:
+    """Return whether all values of a record, which may hold anything, are numbers of float64."""
+    return all(type(v) is float or (type(v) is int and abs(v) < 1 << 53) for v in values)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _training, forward, optimizers
-from ._array_files import load_array, load_text
+from ._array_files import load_array, load_record
 from ._checks import (
     RealArray,
     as_dtype,
@@ -1196,39 +1196,41 @@ def load_model(filepath: FilePath) -> Sequential:
     >>> model.optimizer
     Adam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-07)
     """
-    text = load_text(filepath, "model", "config")
     try:
-        config = {} if text is None else json.loads(text)
+        config = load_record(filepath, "model", "config") or {}
         if config.get("format") != FORMAT:
             raise ValueError("it is not a model that Sequential.save wrote")
         return _from_config(config, filepath)
-    except (AttributeError, KeyError, TypeError, RecursionError, ValueError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # nobody can foresee what a damaged description leads to
         raise ValueError(f"model ({filepath}) cannot be read: {error}") from error
 
 
 def _from_config(config: dict[str, Any], filepath: FilePath) -> Sequential:
-    layers = [Conv2D(**_tuples(layer)) for layer in config["layers"]]
     model = Sequential(
-        layers,
+        [Conv2D(**_tuples(layer)) for layer in config["layers"]],
         residual=config["residual"],
-        input_channels=config["input_channels"],
         data_format=config["data_format"],
         dtype=config["dtype"],
         seed=0,
         name=config.get("name"),
     )
-    model._generator.bit_generator.state = config["generator"]
+    channels = integer("input_channels", config["input_channels"], minimum=1)
+    shape = (sum(_sizes(model.layers, channels)),)
 
     def flat(name: str) -> npt.NDArray[Any]:
         array = load_array(filepath, "model", member=name)
-        if array.shape != model._weights.shape or array.dtype != model.dtype:
+        if array.shape != shape or array.dtype != model.dtype:
             raise ValueError(
-                f"{name} must be {model._weights.shape} {model.dtype}, "
-                f"got {array.shape} {array.dtype}"
+                f"{name} must be {shape} {model.dtype}, got {array.shape} {array.dtype}"
             )
         return array
 
-    model._weights[...] = flat("weights")
+    weights = flat("weights")  # before as many are made
+    model.build(channels)
+    model._weights[...] = weights
+    model._generator.bit_generator.state = config["generator"]
     if config["optimizer"] is not None:
         metrics = config.get("metrics")
         model.compile(optimizers.from_config(config["optimizer"]), config["loss"], metrics)
@@ -1238,6 +1240,13 @@ def _from_config(config: dict[str, Any], filepath: FilePath) -> Sequential:
             model._update = model._make_update(states)
             model._update.iterations = integer("iterations", config["iterations"], minimum=0)
     return model
+
+
+def _sizes(layers: Sequence[Conv2D], channels: int) -> Iterator[int]:
+    """Yield how many weights each layer has behind images of so many channels."""
+    for layer in layers:
+        yield math.prod(layer.kernel_shape(channels)) + layer.use_bias * layer.filters
+        channels = layer.filters
 
 
 def _tuples(config: dict[str, Any]) -> dict[str, Any]:

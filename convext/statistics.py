@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _kernel_gradient, _statistics
-from ._array_files import load_array, load_text
+from ._array_files import load_array, load_record
 from ._checks import (
     as_float64,
     as_numeric_array,
@@ -50,9 +50,6 @@ MASKED_ELEMENTS = 1 << 20
 
 # Squares below that may have lost digits.
 UNDERFLOW = 1e-290
-
-# The arrays of a statistics file.
-_ARRAYS = ("products", "cross_products", "squares", "counts")
 
 
 class PatchStatistics(Stateful):
@@ -128,6 +125,31 @@ class PatchStatistics(Stateful):
         padding: Padding = 0,
         dilation: Pair = 1,
     ) -> None:
+        self._configure(
+            num_channels,
+            num_kernels,
+            kernel_shape,
+            bias=bias,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+        )
+        for name, (dtype, shape) in self._layout().items():
+            # The products, which may be many, take no memory yet.
+            made = np.broadcast_to(0.0, shape) if name == "products" else np.zeros(shape, dtype)
+            setattr(self, name, made)
+
+    def _configure(
+        self,
+        num_channels: int,
+        num_kernels: int,
+        kernel_shape: tuple[int, int],
+        *,
+        bias: bool,
+        stride: Pair,
+        padding: Padding,
+        dilation: Pair,
+    ) -> None:
         self.num_channels = integer("num_channels", num_channels, minimum=1)
         self.num_kernels = integer("num_kernels", num_kernels, minimum=1)
         height, width = shape_of_length("kernel_shape", kernel_shape, KERNEL_SHAPE)
@@ -138,11 +160,16 @@ class PatchStatistics(Stateful):
         self.stride = integer_pair("stride", stride, minimum=1)
         self.dilation = integer_pair("dilation", dilation, minimum=1)
         self.padding = edges_of(padding)
-        unknowns = self.num_unknowns
-        self.products = np.broadcast_to(0.0, (1, unknowns, unknowns))  # takes no memory yet
-        self.cross_products = np.zeros((self.num_kernels, unknowns))
-        self.squares = np.zeros(self.num_kernels)
-        self.counts = np.zeros(self.num_kernels, np.int64)
+
+    def _layout(self) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
+        """Return the type and shape of each array, while all kernels have met the same pixels."""
+        kernels, unknowns = self.num_kernels, self.num_unknowns
+        return {
+            "products": (np.float64, (1, unknowns, unknowns)),
+            "cross_products": (np.float64, (kernels, unknowns)),
+            "squares": (np.float64, (kernels,)),
+            "counts": (np.int64, (kernels,)),
+        }
 
     @property
     def num_unknowns(self) -> int:
@@ -233,11 +260,11 @@ class PatchStatistics(Stateful):
 
     @in_turn
     def _sums(self) -> list[npt.NDArray[Any]]:
-        return [getattr(self, name) for name in _ARRAYS]
+        return [getattr(self, name) for name in self._layout()]
 
     @in_turn
     def _add_sums(self, others: list[npt.NDArray[Any]]) -> None:
-        for name, added in zip(_ARRAYS, others, strict=True):
+        for name, added in zip(self._layout(), others, strict=True):
             setattr(self, name, getattr(self, name) + added)
 
     @in_turn
@@ -402,7 +429,7 @@ class PatchStatistics(Stateful):
         OSError
             The folder does not exist or is not writable, or the disk is full.
         """
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in self._layout()}
         with atomic_write(file) as stream:
             np.savez_compressed(stream, settings=np.array(json.dumps(self._settings())), **arrays)
 
@@ -435,21 +462,24 @@ class PatchStatistics(Stateful):
         <PatchStatistics of 0 target elements for 2 kernels of 1x3x3>
         """
         label = f"statistics ({os.fspath(file)})"
-        text = load_text(file, "statistics", "settings")
+        settings = load_record(file, "statistics", "settings") or {}
+        statistics = cls.__new__(cls)
         try:
-            settings = json.loads(text or "")
-            statistics = cls(**settings)
-        except (ValueError, TypeError, RecursionError) as error:
+            statistics._configure(**settings)
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{label} does not hold patch statistics: {error}") from None
-        for name in _ARRAYS:
-            array = load_array(file, "statistics", member=name)
-            empty = getattr(statistics, name)
-            shapes = {empty.shape, (statistics.num_kernels, *empty.shape[1:])}
-            if array.dtype != empty.dtype or array.shape not in shapes:
+        for name, (dtype, shape) in statistics._layout().items():
+            array: npt.NDArray[Any] = load_array(file, "statistics", member=name)
+            shapes = {shape, (statistics.num_kernels, *shape[1:])}
+            if array.dtype != dtype or array.shape not in shapes:
                 raise ValueError(
-                    f"{label}: {name} must be {empty.dtype} of shape {empty.shape}, "
+                    f"{label}: {name} must be {np.dtype(dtype)} of shape {shape}, "
                     f"got {array.dtype} of shape {array.shape}"
                 )
+            if not np.isfinite(array).all() or (
+                name in ("squares", "counts") and (array < 0).any()
+            ):
+                raise ValueError(f"{label}: {name} holds numbers that no data have")
             setattr(statistics, name, array)
         return statistics
 

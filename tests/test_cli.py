@@ -687,6 +687,23 @@ def test_show_fits_the_terminal(succeed, monkeypatch, width):
     assert lines[3].endswith("卷...")
 
 
+def test_numbers_beyond_any_float_in_a_record_are_no_losses_and_no_bias(succeed):
+    save_kernels("k.npz", BLUR, {"losses": [10**400], "bias": [10**400]})
+    assert "  losses  [1000" in succeed("show", "k.npz")
+    np.save("x.npy", np.ones((1, 9, 9)))
+    succeed("apply", "k.npz", "x.npy", "y.npy")
+
+
+def test_a_record_holds_the_losses_of_a_bounded_number_of_epochs(succeed, monkeypatch):
+    succeed("train", "--epochs", "10", "--out", "all.npz")
+    monkeypatch.setattr(cli, "_MOST_LOSSES", 4)
+    succeed("train", "--epochs", "10", "--out", "few.npz")
+    complete, record = (load_kernels(file)[1] for file in ("all.npz", "few.npz"))
+    assert record["losses"] == complete["losses"][::3]
+    assert (record["losses_of_every"], record["num_epochs"]) == (3, 10)
+    assert "losses_of_every" not in complete
+
+
 @pytest.mark.parametrize("record", [{}, {"losses": [0.5, 0.25]}, {"losses": "none"}])
 def test_show_plots(succeed, record, folder):
     save_kernels("k.npz", BLUR, record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .callbacks import Callback, EpochReport
@@ -46,6 +46,10 @@ class Hooks:
         self, callbacks: Iterable[Callback], model: Sequential | None, **params: object
     ) -> None:
         self.callbacks, self.model = tuple(callbacks), model
+        self._with = {
+            name: [callback for callback in self.callbacks if hasattr(callback, name)]
+            for name in _CALLED
+        }
         for callback in self.callbacks:
             if hasattr(callback, "set_params"):
                 callback.set_params(params)
@@ -56,7 +60,7 @@ class Hooks:
 
     def call(self, name: str, *arguments: object) -> None:
         """Call a method of each callback that has it."""
-        for callback in self.callbacks:
+        for callback in self._with[name]:
             self._call(callback, name, *arguments)
 
     def epoch_end(self, report: EpochReport) -> None:
@@ -64,16 +68,14 @@ class Hooks:
         for callback in self.callbacks:
             if callable(callback):
                 callback(report)
-            self._call(callback, "on_epoch_end", report.epoch - 1, report.logs)
+            if any(callback is other for other in self._with["on_epoch_end"]):
+                self._call(callback, "on_epoch_end", report.epoch - 1, report.logs)
         if self.model is not None and self.model.stop_training:
             raise StopTraining("a callback set stop_training")
 
     def _call(self, callback: Any, name: str, *arguments: object) -> None:
-        method: Callable[..., object] | None = getattr(callback, name, None)
-        if method is None:
-            return
         try:
-            method(*arguments)
+            getattr(callback, name)(*arguments)
         except AttributeError as error:
             ours = type(error.obj).__module__.partition(".")[0] == __package__
             if not ours or isinstance(error.obj, type(callback)):

@@ -568,6 +568,7 @@ class Sequential(Sealed, Stateful):
                 "optimizer.learning_rate to a number"
             )
         samples = make_samples(self._pair, x, y, sample_weight, _NAMES)
+        self._freeze()
         batch = Chosen(samples, np.arange(len(samples.inputs)), len(samples.inputs))
         return _as_asked(self._learn(batch, rate, threads, "in train_on_batch"), return_dict)
 
@@ -938,14 +939,17 @@ class Sequential(Sealed, Stateful):
     def _current_update(self) -> Update:
         if self._update is None:
             self._update = self._make_update()
+        return self._update
+
+    def _freeze(self) -> None:
+        """Leave the weights of layers alone that are not trainable."""
         frozen = None
         if not self.trainable:
             frozen = np.array(
                 [not layer.trainable for layer in self.layers for _ in range(1 + layer.use_bias)],
                 np.uint8,
             )
-        self._update.freeze(frozen)
-        return self._update
+        self._current_update().freeze(frozen)
 
     def _make_update(self, states: Sequence[npt.NDArray[Any]] | None = None) -> Update:
         sizes = [
@@ -1060,6 +1064,8 @@ class _Fit:
         """Take a step for every batch; return the mean loss, and the metrics."""
         means, self.done = _Means(), 0
         for batch in self.batches.epoch(order):
+            if self.done == 0:  # there are no weights before the first batch
+                self.model._freeze()
             values = self.model._learn(batch, rate, self.num_threads, when)
             means.add(values, len(batch.order))
             self.done = means.count
@@ -1070,6 +1076,7 @@ class _Fit:
         """Take a step for every batch of a small layer; return the mean loss."""
         assert self.trainer is not None
         assert isinstance(self.batches, ArrayBatches)
+        self.model._freeze()
         update = self.model._current_update()
         trained = [a for a in (self.model._weights, update.first, update.second) if a is not None]
         before, iterations = [array.copy() for array in trained], update.iterations

@@ -396,4 +396,6 @@ def _orders(
 def _rate(learning_rate: float | Callable[[int], float], epoch: int) -> float:
     if callable(learning_rate):
         return finite_number(f"learning_rate({epoch})", learning_rate(epoch), minimum=0)
+    if type(learning_rate) is float:  # it was checked
+        return learning_rate
     return finite_number("learning_rate", learning_rate, minimum=0)

@@ -7,6 +7,7 @@ Ctrl-C, 143 when SIGTERM ended a training and 141 when whatever reads the output
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except Exception as error:
         _discard_unwritten_output()
-        return _fail(f"error: {_describe(error)}", 2 if isinstance(error, _BAD_INPUT) else 1)
+        return _fail(f"error: {_describe(error)}", 2 if _is_bad_input(error) else 1)
 
 
 _BAD_INPUT = (
@@ -104,6 +105,12 @@ _BAD_INPUT = (
     NotADirectoryError,
     PermissionError,
 )
+
+
+def _is_bad_input(error: Exception) -> bool:
+    """Return whether other arguments or files would help."""
+    named = isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG)
+    return named or isinstance(error, _BAD_INPUT)
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
+import re
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TypeAlias
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
+# Bytes that are written to see whether it is possible.
+_TRIAL = 4096
+
 
 def check_writable(file: FilePath) -> None:
     """Raise the OSError with which writing `file` would fail, as far as can be known before.
+
+    A little is written to a temporary file in its folder, which is removed again.
 
     Parameters
     ----------
@@ -24,11 +32,14 @@ def check_writable(file: FilePath) -> None:
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        The folder of `file` does not exist, or is a file.
+        The name is empty, or the folder of `file` does not exist, or is a file.
     IsADirectoryError
-        `file` is a folder.
+        `file` is a folder, or ends like one.
     PermissionError
-        The folder, or a `file` that already exists, is not writable.
+        The folder, or a `file` that already exists, is not writable, or is another user's in a
+        folder such as /tmp, where only owners may replace files.
+    OSError
+        Symbolic links go round in a circle, the name is too long, or the disk is full.
 
     Examples
     --------
@@ -37,21 +48,13 @@ def check_writable(file: FilePath) -> None:
     ...
     FileNotFoundError: [Errno 2] its folder does not exist: 'no_such_folder/kernels.npz'
     """
-    path = os.fspath(file)
-    target = os.path.realpath(path)
-    folder = os.path.dirname(target)
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file to write", path)
-    if _is_special(path):
+    path, target = os.fspath(file), _target(file)
+    if target is None:
         return
-    if not os.path.exists(folder):
-        raise FileNotFoundError(errno.ENOENT, "its folder does not exist", path)
-    if not os.path.isdir(folder):
-        raise NotADirectoryError(errno.ENOTDIR, "what should be its folder is a file", path)
-    if os.path.exists(target) and not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, "is not writable", path)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "its folder is not writable", path)
+    # A disk that is full, a quota and the like show only when something is written.
+    with _named(path), _temporary(os.path.dirname(target), path) as stream:
+        stream.write(bytes(_TRIAL))
+        stream.flush()
 
 
 @contextmanager
@@ -88,32 +91,121 @@ def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
     ...     print(Path(folder, "greeting.txt").read_text())
     hello
     """
-    check_writable(file)
-    if _is_special(file):
+    path, target = os.fspath(file), _target(file)
+    if target is None:
         # Not all writers can do without seeking.
         contents = io.BytesIO()
         yield contents
         with open(file, "wb") as stream:
             stream.write(contents.getvalue())
         return
-    target = os.path.realpath(file)
-    temporary = os.path.join(os.path.dirname(target), f".convext-{os.urandom(8).hex()}.tmp")
-    try:
-        # Mode "x" lets the system apply the umask; tempfile would make a file that only the
-        # owner can read.
-        with open(temporary, "xb") as stream:
-            if os.path.exists(target):
-                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-            yield stream
+    folder = os.path.dirname(target)
+    with _temporary(folder, path) as stream:
+        if os.path.exists(target):
+            os.chmod(stream.name, stat.S_IMODE(os.stat(target).st_mode))
+        yield stream
+        with _named(path):
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.remove(temporary)
-        raise
+            os.replace(stream.name, target)
 
 
-def _is_special(path: FilePath) -> bool:
-    """Return whether `path` exists and is a device, a pipe or the like, not a file or folder."""
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+def _target(file: FilePath) -> str | None:
+    """Return which file is to be replaced, or None where `file` is a device, a pipe or the like."""
+    path = os.fspath(file)
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, "the name of the file to write is empty")
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        old = None
+    except NotADirectoryError:
+        raise NotADirectoryError(
+            errno.ENOTDIR, "what should be its folder is a file", path
+        ) from None
+    ends_like_folder = os.path.basename(path) in {"", os.curdir, os.pardir}
+    if ends_like_folder if old is None else stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file to write", path)
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        return None
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if not os.path.exists(folder):
+        raise FileNotFoundError(errno.ENOENT, "its folder does not exist", path)
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, "what should be its folder is a file", path)
+    if old is not None and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "is not writable", path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "its folder is not writable", path)
+    place = os.stat(folder)
+    sticky = bool(place.st_mode & stat.S_ISVTX)
+    if old is not None and sticky and os.geteuid() not in {0, old.st_uid, place.st_uid}:
+        raise PermissionError(
+            errno.EPERM, "is another user's, in a folder where only owners replace files", path
+        )
+    return target
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Let an error of the system name the file that was asked for, not a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+# Temporary files
+
+
+@contextmanager
+def _temporary(folder: str, path: str) -> Iterator[IO[bytes]]:
+    """Open a temporary file in `folder`, which is gone at the end unless it has a new name.
+
+    It is locked for as long as its writer lives.
+    """
+    _remove_abandoned(folder)
+    while True:
+        name = os.path.join(folder, f".convext-{_machine()}-{os.urandom(8).hex()}.tmp")
+        try:
+            # Mode "x" lets the system apply the umask; tempfile would make a file that only the
+            # owner can read.
+            with _named(path):
+                stream = open(name, "xb")  # noqa: SIM115
+            with stream:
+                _lock(stream)
+                if os.fstat(stream.fileno()).st_nlink == 0:
+                    continue  # somebody has removed it before it was locked
+                yield stream
+                return
+        finally:
+            with suppress(FileNotFoundError):
+                os.remove(name)
+
+
+def _remove_abandoned(folder: str) -> None:
+    """Remove the temporary files of writers that were killed, which hold no lock any more.
+
+    Those of other machines stay, since their locks need not be seen here, and so do all where the
+    file system has no locks.
+    """
+    ours = re.compile(rf"\.convext-{_machine()}-[0-9a-f]{{16}}\.tmp")
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not ours.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            if entry.stat().st_uid == os.geteuid():
+                with suppress(OSError), open(entry.path, "r+b") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.remove(entry.path)
+
+
+def _lock(stream: IO[bytes]) -> None:
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def _machine() -> str:
+    """Return eight digits that tell this machine from others in the same network."""
+    return f"{zlib.crc32(os.uname().nodename.encode()):08x}"

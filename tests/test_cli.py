@@ -788,3 +788,42 @@ def test_a_long_training_shows_a_bar_on_a_terminal(folder):
     assert b"200/200" in out
     assert b"Epoch:" not in out
     assert b"Kernels: kernels.npz" in out
+
+
+COMMANDS_THAT_WRITE = {
+    "train": ["train", "before.npy", "after.npy", "--out"],
+    "train --plot": ["train", "before.npy", "after.npy", "--plot"],
+    "solve": ["solve", "before.npy", "after.npy", "--kernel-shape", "3", "3", "--out"],
+    "solve --plot": ["solve", "before.npy", "after.npy", "--kernel-shape", "3", "3", "--plot"],
+    "generate": ["generate", "x.npy"],
+    "apply": ["apply", "k.npz", "before.npy"],
+    "show": ["show", "k.npz", "--plot"],
+    "train-images": ["train-images", "folder", "folder", "--layers", "1x3", "--out"],
+    "enhance": ["enhance", "model.npz", "before.png"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS_THAT_WRITE)
+def test_what_cannot_be_written_is_found_before_the_work(command, data, fail, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("the work was done")
+
+    for name in ("training.train_model", "solve_command.find_filter", "data._write_random"):
+        monkeypatch.setattr(f"convext.{name}", work)
+    for name in ("load_kernels", "enhancement.train_on_folders", "models.load_model"):
+        monkeypatch.setattr(f"convext.{name if '.' in name else 'kernels_file.' + name}", work)
+    os.mkdir("taken.png")
+    os.symlink("loop.png", "loop.png")
+    os.symlink("loop.npy", "loop.npy")
+    before = files()
+    suffix = ".npy" if command == "apply" else ".png"
+    for name, message in {
+        f"loop{suffix}": "Too many levels of symbolic links",
+        f"nowhere/file{suffix}": "its folder does not exist",
+        f"{'x' * 252}{suffix}": "File name too long",
+        **({} if command == "apply" else {"taken.png": "is a folder, expected a file"}),
+    }.items():
+        assert message in fail(*COMMANDS_THAT_WRITE[command], name)
+    for name in ("", "new/"):
+        fail(*COMMANDS_THAT_WRITE[command], name)
+    assert files() == before

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
+import resource
 import stat
+import subprocess
+import sys
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from convext import files
 from convext.files import atomic_write, check_writable
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
@@ -131,6 +139,124 @@ def test_long_names_are_written(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+# Temporary files of writers that were killed
+
+# Only the standard library, so that the process starts quickly.
+WRITER = """
+import importlib.util, sys, time
+spec = importlib.util.spec_from_file_location("files", sys.argv[1])
+files = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(files)
+def write(path, contents, seconds=0.0):
+    with files.atomic_write(path) as stream:
+        stream.write(contents)
+        stream.flush()
+        print("writing", flush=True)
+        time.sleep(seconds)
+"""
+
+
+@contextmanager
+def writer(code, *arguments):
+    """Run a process that writes files, to its end unless it is killed before."""
+    command = [sys.executable, "-c", WRITER + code, files.__file__, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+def temporaries(folder):
+    return [name for name in os.listdir(folder) if name.startswith(".convext-")]
+
+
+@pytest.mark.parametrize("check", [write, check_writable])
+def test_what_killed_writers_have_left_is_removed_at_the_next_write(check, tmp_path):
+    for _ in range(3):
+        with writer("write(sys.argv[2], b'half', 99)", tmp_path / "killed") as process:
+            process.stdout.readline()
+            process.kill()
+    assert len(temporaries(tmp_path)) == 1  # each has removed that of the one before
+    check(tmp_path / "next")
+    assert temporaries(tmp_path) == []
+    assert not (tmp_path / "killed").exists()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_writer_that_is_killed_at_any_moment_leaves_nothing_for_long(seed, tmp_path):
+    code = "while True: write(sys.argv[2], b'new' * 9999)"
+    rng = np.random.default_rng(seed)
+    for _ in range(5):
+        with writer(code, tmp_path / "file") as process:
+            process.stdout.readline()
+            time.sleep(rng.random() * 0.02)
+            process.kill()
+    write(tmp_path / "file")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_living_writer_keeps_its_file(tmp_path):
+    slow = "write(sys.argv[2], b'whole', 0.5)"
+    with writer(slow, tmp_path / "other") as process, atomic_write(tmp_path / "mine") as stream:
+        process.stdout.readline()
+        stream.write(b"whole")
+        write(tmp_path / "third")
+        check_writable(tmp_path / "fourth")
+        assert len(temporaries(tmp_path)) == 2
+    for name in ("mine", "other"):
+        assert (tmp_path / name).read_bytes() == b"whole"
+    assert sorted(os.listdir(tmp_path)) == ["mine", "other", "third"]
+
+
+def test_writers_in_one_folder_do_not_take_each_others_files(tmp_path):
+    code = "for i in range(200): write(sys.argv[2], sys.argv[2].encode() * 99)"
+    with ExitStack() as stack:
+        names = [tmp_path / str(i) for i in range(4)]
+        processes = [stack.enter_context(writer(code, name)) for name in names]
+        assert [process.communicate()[0].count("writing") for process in processes] == [200] * 4
+    assert [process.returncode for process in processes] == [0] * 4
+    assert sorted(tmp_path.iterdir()) == names
+    assert all(name.read_bytes() == str(name).encode() * 99 for name in names)
+
+
+def test_what_others_have_made_stays(tmp_path):
+    with atomic_write(tmp_path / "file") as stream:
+        ours = Path(stream.name).name
+    digits = ours.split("-")[1]
+    theirs = f"{int(digits, 16) ^ 1:08x}"
+    kept = {
+        ".convext-notes.tmp",
+        ours.replace(digits, theirs),  # of another machine
+        ours + "~",
+        "x" + ours,
+        ours.upper(),
+    }
+    for name in kept:
+        (tmp_path / name).write_bytes(b"")
+    numbers = [f"{i:016x}" for i in range(3)]
+    folder, link, pipe = (f".convext-{digits}-{number}.tmp" for number in numbers)
+    (tmp_path / folder).mkdir()
+    (tmp_path / link).symlink_to(tmp_path / "x")
+    os.mkfifo(tmp_path / pipe)
+    write(tmp_path / "file")
+    assert set(os.listdir(tmp_path)) == kept | {"file", folder, link, pipe}
+    (tmp_path / ours).write_bytes(b"")  # and only the name makes it ours
+    write(tmp_path / "file")
+    assert ours not in os.listdir(tmp_path)
+
+
+def test_files_are_written_where_there_are_no_locks(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with atomic_write(tmp_path / "slow") as stream:
+        write(tmp_path / "file")
+        stream.write(b"whole")
+    assert (tmp_path / "slow").read_bytes() == b"whole"
+
+
+# What is found before
+
+
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path):
     path = tmp_path / "nowhere" / "file"
     for function in (write, check_writable):
@@ -164,6 +290,82 @@ def test_a_file_that_is_not_writable_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(PermissionError, match="is not writable"):
         write(path)
     assert path.read_bytes() == b"old"
+
+
+def bad_targets(folder):
+    """Return files that cannot be written: {name: (type of the error, part of its message)}."""
+    (folder / "loop").symlink_to(folder / "pool")
+    (folder / "pool").symlink_to(folder / "loop")
+    (folder / "taken").mkdir()
+    (folder / "nowhere").symlink_to(folder / "no" / "file")
+    (folder / "plain").write_bytes(b"old")
+    return {
+        "": (FileNotFoundError, "the name of the file to write is empty"),
+        f"{folder}/taken/": (IsADirectoryError, "is a folder, expected a file"),
+        f"{folder}/taken/.": (IsADirectoryError, "is a folder, expected a file"),
+        f"{folder}/new/": (IsADirectoryError, "is a folder, expected a file"),
+        f"{folder}/plain/": (NotADirectoryError, "what should be its folder is a file"),
+        f"{folder}/loop": (OSError, "Too many levels of symbolic links"),
+        f"{folder}/loop/file": (OSError, "Too many levels of symbolic links"),
+        f"{folder}/nowhere": (FileNotFoundError, "its folder does not exist"),
+        f"{folder}/{'x' * 256}": (OSError, "File name too long"),
+        f"{folder}/{'x/' * 2100}file": (OSError, "File name too long"),
+        f"{folder}/nul\0": (ValueError, "null"),
+    }
+
+
+@posix
+def test_what_cannot_be_written_is_found_before_and_nothing_is_left(tmp_path):
+    targets = bad_targets(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    for path, (error, message) in targets.items():
+        for function in (check_writable, write):
+            with pytest.raises(error, match=message):
+                function(path)
+        assert sorted(os.listdir(tmp_path)) == before
+    assert (tmp_path / "plain").read_bytes() == b"old"
+
+
+def test_a_check_leaves_no_trace(tmp_path):
+    (tmp_path / "old").write_bytes(b"old")
+    before = os.stat(tmp_path / "old")
+    for name in ("old", "new"):
+        check_writable(tmp_path / name)
+    assert os.listdir(tmp_path) == ["old"]
+    assert os.stat(tmp_path / "old") == before
+
+
+@posix
+def test_a_disk_that_is_full_is_found_before(tmp_path):
+    (tmp_path / "old").write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"{tmp_path}/old")) as caught:
+            check_writable(tmp_path / "old")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert os.listdir(tmp_path) == ["old"]
+
+
+@posix
+def test_another_users_file_in_a_sticky_folder_is_found_before():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o1777)
+        path = Path(folder, "file")
+        path.write_bytes(b"old")
+        path.chmod(0o666)
+        if os.geteuid() != 0:
+            pytest.skip("only root can make another user's file")
+        with as_an_ordinary_user():
+            for function in (write, check_writable):
+                with pytest.raises(PermissionError, match="is another user's, in a folder where"):
+                    function(path)
+            write(Path(folder, "own"))
+            write(Path(folder, "own"))
+        assert path.read_bytes() == b"old"
+        assert sorted(os.listdir(folder)) == ["file", "own"]
 
 
 @contextmanager

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.machinery import PathFinder as _PathFinder
 from typing import TYPE_CHECKING, Any
+
+if _PathFinder.find_spec("convext._dispatch", __path__) is None:
+    from ._unbuilt import hand_over as _hand_over
+
+    _hand_over(__path__)
 
 from . import schedules
 from ._version import __version__

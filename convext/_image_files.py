@@ -19,31 +19,33 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from . import _tiff
+from ._checks import LARGEST_SIZE
+from ._tiff import (
+    BITS_PER_SAMPLE,
+    ORIENTATION,
+    PHOTOMETRIC,
+    PLANAR,
+    SAMPLE_FORMAT,
+    Pixels,
+    blocks,
+    upright,
+)
 from .files import FilePath, atomic_write
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-Pixels = npt.NDArray[Any]  # (H, W, C)
-
 # The files that are taken for images; and what images are written as.
 _NAMES = "apng avif bmp gif jfif jp2 jpe jpeg jpg pbm pfm pgm png pnm ppm tga tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split(" "))
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
-# Bits of a value. 32 bits are floating-point numbers, which Pillow reads where they are grey.
+# Bits of a value. 32 bits are floating-point numbers.
 DEPTHS = {"PNG": (8, 16), "JPEG": (8,), "TIFF": (8, 16, 32)}
 TYPES: dict[int, type[Any]] = {8: np.uint8, 16: np.uint16, 32: np.float32}
 
 # Pillow's modes without colour; all other modes are converted to RGB.
 _EIGHT_BIT_MODE = {"1": "L", "L": "L", "LA": "L", "La": "L"}
-
-# Tags of EXIF and TIFF.
-_ORIENTATION = 274
-_BITS_PER_SAMPLE = 258
-_PHOTOMETRIC = 262
-_PLANAR_CONFIGURATION = 284
-_SAMPLE_FORMAT = 339
-_PROFILE = 34675
 
 # Pixels that are copied or compressed at a time.
 _BLOCK = 1 << 20
@@ -121,37 +123,42 @@ def opened(
     file: FilePath, page: int | None = None, max_pixels: int | None = None
 ) -> Iterator[ImageFile]:
     """Open an image file with Pillow, at a page; problems of the block name the file as well."""
-    image_module = pillow()
-    name = os.fspath(file)
-    with open(file, "rb") as stream, _pixel_limit(image_module, max_pixels):
-        try:
-            image = image_module.open(stream)
-            if page is not None:
-                if page >= (count := _count(image)):
-                    raise ValueError(f"page must be below {count}, the images in it, got {page}")
-                image.seek(page)
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                raise image_module.DecompressionBombError
-            yield image
-        except MemoryError:
-            raise
-        except image_module.UnidentifiedImageError:
-            raise ValueError(f"{name} is not an image that Pillow can read") from None
-        except image_module.DecompressionBombError:
-            limit = max_pixels or 2 * image_module.MAX_IMAGE_PIXELS
-            raise ValueError(
-                f"{name} has more than {limit:,} pixels: allow more by max_pixels (--max-pixels)"
-            ) from None
-        except Exception as error:  # decoders raise many kinds for a damaged image
-            raise ValueError(f"{name} cannot be read as an image: {error}") from error
+    with open(file, "rb") as stream, _named_problems(file, max_pixels), _pixel_limit(max_pixels):
+        image = pillow().open(stream)
+        if page is not None:
+            _tiff.check_page(page, _count(image))
+            image.seek(page)
+        if max_pixels is not None and image.width * image.height > max_pixels:
+            raise pillow().DecompressionBombError
+        yield image
 
 
 @contextmanager
-def _pixel_limit(image_module: Any, max_pixels: int | None) -> Iterator[None]:
+def _named_problems(file: FilePath, max_pixels: int | None) -> Iterator[None]:
+    """Turn all problems with an image into a ValueError that names its file."""
+    name = os.fspath(file)
+    try:
+        yield
+    except MemoryError:
+        raise
+    except pillow().UnidentifiedImageError:
+        raise ValueError(f"{name} is not an image that Pillow can read") from None
+    except pillow().DecompressionBombError:
+        limit = max_pixels or 2 * pillow().MAX_IMAGE_PIXELS
+        raise ValueError(
+            f"{name} has more than {limit:,} pixels: allow more by max_pixels (--max-pixels)"
+        ) from None
+    except Exception as error:  # decoders raise many kinds for a damaged image
+        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+
+
+@contextmanager
+def _pixel_limit(max_pixels: int | None) -> Iterator[None]:
     """Lift Pillow's own limit, which holds for the whole process, where another one is given."""
     if max_pixels is None:
         yield
         return
+    image_module = pillow()
     with _LIMIT_LOCK:
         limit, image_module.MAX_IMAGE_PIXELS = image_module.MAX_IMAGE_PIXELS, None
         try:
@@ -162,6 +169,9 @@ def _pixel_limit(image_module: Any, max_pixels: int | None) -> Iterator[None]:
 
 def read_header(file: FilePath, page: int | None = None, max_pixels: int | None = None) -> Header:
     """Return the size of an image, and what is to be kept of it beside the pixels."""
+    if (plain := _read_plain_tiff(file, page, max_pixels)) is not None:
+        height, width, _ = plain[0].shape
+        return Header((height, width), 32, None, None)
     with opened(file, page, max_pixels) as image:
         width, height = image.size
         profile, dpi = image.info.get("icc_profile"), image.info.get("dpi")
@@ -178,12 +188,17 @@ def read(
     file: FilePath, page: int | None = None, max_pixels: int | None = None
 ) -> tuple[Pixels, int]:
     """Return the pixels (H, W, C), C = 1 or 3, as they are stored, and which value stands for 1."""
-    with opened(file, page, max_pixels) as image:
-        # A phone's JPEG file may hold a small second image, which is no page.
-        count = 1 if page is not None or image.format == "MPO" else _count(image)
-        pixels, largest = _read_pixels(image)
-        pixels = _upright(np.atleast_3d(pixels), orientation(image))
-    if count > 1:
+    plain = _read_plain_tiff(file, page, max_pixels)
+    if plain is not None:
+        pixels, count = plain
+        largest = 1
+    else:
+        with opened(file, page, max_pixels) as image:
+            # A phone's JPEG file may hold a small second image, which is no page.
+            count = 1 if image.format == "MPO" else _count(image)
+            pixels, largest = _read_pixels(image)
+            pixels = upright(np.atleast_3d(pixels), orientation(image))
+    if page is None and count > 1:
         warnings.warn(
             f"{os.fspath(file)} holds {count} images, of which the first was read: see page",
             stacklevel=4,
@@ -191,24 +206,23 @@ def read(
     return pixels, largest
 
 
+def _read_plain_tiff(
+    file: FilePath, page: int | None, max_pixels: int | None
+) -> tuple[Pixels, int] | None:
+    limit = max_pixels or 2 * (pillow().MAX_IMAGE_PIXELS or LARGEST_SIZE)
+    with open(file, "rb") as stream, _named_problems(file, max_pixels):
+        return _tiff.read(stream, page, limit)
+
+
 def orientation(image: ImageFile) -> int:
     """Return how EXIF says that an image is to be turned; 1, not at all, where EXIF is damaged."""
     try:
         # Pillow turns TIFF images itself. For PNG, its own method would read all pixels first.
         exif = pillow().Image.getexif(image)
-        value = 1 if image.format == "TIFF" else exif.get(_ORIENTATION, 1)
+        value = 1 if image.format == "TIFF" else exif.get(ORIENTATION, 1)
     except Exception:  # as many kinds as there are ways to damage a file
         return 1
     return value if value in range(1, 9) else 1
-
-
-def _upright(pixels: Pixels, turn: int) -> Pixels:
-    """Turn an image as its EXIF orientation says."""
-    if turn in {3, 4, 6, 7}:
-        pixels = pixels[::-1]
-    if turn in {2, 3, 7, 8}:
-        pixels = pixels[:, ::-1]
-    return pixels.swapaxes(0, 1) if turn >= 5 else pixels
 
 
 def _count(image: ImageFile) -> int:
@@ -245,17 +259,17 @@ def _read_pixels(image: ImageFile) -> tuple[Pixels, int]:
     bits, raw_mode, tags = _bits(image), _raw_mode(image), getattr(image, "tag_v2", {})
     if bits == 32:
         values = _copy(image)
-        unsigned = image.mode == "I" and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1
+        unsigned = image.mode == "I" and tags.get(SAMPLE_FORMAT, (1,))[0] == 1
         return (values.view(np.uint32) if unsigned and tags else values), 1
-    if tags.get(_PLANAR_CONFIGURATION) == 2 and 16 in tags.get(_BITS_PER_SAMPLE, ()):
+    if tags.get(PLANAR) == 2 and 16 in tags.get(BITS_PER_SAMPLE, ()):
         raise ValueError("16-bit TIFF images with separate planes are not supported")
-    if tags.get(_SAMPLE_FORMAT, (1,))[0] == 2:
+    if tags.get(SAMPLE_FORMAT, (1,))[0] == 2:
         raise ValueError("signed integers of 8 bits are not supported")
     if (maximum := _ppm_maximum(image)) > 255:
         return _read_16_bit_ppm(image, maximum), maximum
     if bits == 16 and image.mode.startswith("I"):
         values, largest = _copy(image).astype(np.uint16), 4095 if raw_mode == "I;12" else 65535
-        return (largest - values if tags.get(_PHOTOMETRIC) == 0 else values), largest
+        return (largest - values if tags.get(PHOTOMETRIC) == 0 else values), largest
     if bits == 16 and image.mode in {"RGB", "RGBA"}:
         return _read_16_bit_colour(image, raw_mode)
     return _copy(image, _EIGHT_BIT_MODE.get(image.mode, "RGB")), 255
@@ -333,7 +347,7 @@ def write(
     name = format_of(file)
     with atomic_write(file) as stream:
         if name == "TIFF":
-            _write_tiff(stream, pixels, profile, dpi)
+            _tiff.write(stream, pixels, profile, dpi)
         elif pixels.dtype == np.uint16 and pixels.shape[2] == 3:
             _write_16_bit_png(stream, pixels, profile, dpi)
         else:
@@ -366,55 +380,10 @@ def _write_16_bit_png(
         chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1))
     packer = zlib.compressobj()
     above = np.zeros((1, 6 * width), np.uint8)
-    for rows in _blocks(pixels):
+    for rows in blocks(pixels):
         values = rows.astype(">u2").view(np.uint8).reshape(len(rows), -1)
         differences = np.diff(values, axis=0, prepend=above)
         above = values[-1:]
         chunk(b"IDAT", packer.compress(np.insert(differences, 0, 2, axis=1).tobytes()))
     chunk(b"IDAT", packer.flush())
     chunk(b"IEND", b"")
-
-
-def _write_tiff(
-    stream: IO[bytes],
-    pixels: Pixels,
-    profile: bytes | None,
-    dpi: tuple[float, float] | None,
-) -> None:
-    """Write a TIFF file; Pillow writes no colours of 16 or 32 bits."""
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    height, width, channels = pixels.shape
-    little = pixels.dtype.newbyteorder("<")
-    strips = [zlib.compress(rows.astype(little, copy=False).tobytes()) for rows in _blocks(pixels)]
-    sizes = [len(strip) for strip in strips]
-    directory = ImageFileDirectory_v2()
-    tags: dict[int, Any] = {
-        256: width,
-        257: height,
-        _BITS_PER_SAMPLE: (8 * little.itemsize,) * channels,
-        259: 8,  # compressed by deflate
-        _PHOTOMETRIC: 2 if channels == 3 else 1,  # colours, or 0 is black
-        273: tuple(sum(sizes[:i]) for i in range(len(sizes))),  # where strips begin
-        277: channels,
-        278: len(next(_blocks(pixels))),  # rows in a strip
-        279: tuple(sizes),
-        _SAMPLE_FORMAT: (3 if little.kind == "f" else 1,) * channels,
-    }
-    directory.tagtype[273] = 4  # 32 bits, also where 16 would do
-    if dpi is not None:
-        tags |= {282: dpi[0], 283: dpi[1], 296: 2}  # across, down, for an inch
-    if profile is not None:
-        tags[_PROFILE] = profile
-        directory.tagtype[_PROFILE] = 7  # bytes
-    for tag, value in tags.items():
-        directory[tag] = value
-    directory.save(stream)
-    stream.writelines(strips)
-
-
-def _blocks(pixels: Pixels) -> Iterator[Pixels]:
-    """Yield the rows of an image, many at a time."""
-    step = max(1, _BLOCK // pixels.shape[1])
-    for top in range(0, len(pixels), step):
-        yield pixels[top : top + step]

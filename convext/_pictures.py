@@ -82,7 +82,7 @@ def save_strips(
             f"(shape {shape}); other arrays can be saved as .npy"
         )
     header = None if like is None else _image_files.read_header(like, max_pixels=LARGEST_SIZE)
-    depth = _depth(file, shape[0], bits, own_bits if header is None else header.bits)
+    depth = _depth(file, bits, own_bits if header is None else header.bits)
     pixels = np.empty((*shape[1:], shape[0]), _image_files.TYPES[depth])
     clipped = 0
     for begin, rows in strips:
@@ -102,11 +102,9 @@ def save_strips(
     return clipped / pixels.size
 
 
-def _depth(file: FilePath, channels: int, bits: int | None, wanted: int) -> int:
+def _depth(file: FilePath, bits: int | None, wanted: int) -> int:
     """Return how many bits a value gets in a file."""
     depths = _image_files.DEPTHS[_image_files.format_of(file)]
-    if channels == 3:
-        depths = tuple(depth for depth in depths if depth < 32)
     if bits is not None:
         if bits not in depths:
             raise ValueError(f"bits must be one of {depths} for {os.fspath(file)}, got {bits!r}")

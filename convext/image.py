@@ -90,7 +90,7 @@ def save_image(
         integers of type uint8 (0 to 255) or uint16 (0 to 65535).
     bits : 8, 16 or 32, optional
         Of each value. By default those of `like`, or of the type of integers, or 8. JPEG holds 8
-        bits, PNG 16 at most. 32, for grey TIFF files, are floating-point values, not clipped.
+        bits, PNG 16 at most. 32, for TIFF files, are floating-point values, not clipped.
     like : path, optional
         An image: the new one gets its bits, its ICC profile, where that is for as many channels,
         and its resolution.

@@ -6,6 +6,7 @@ import builtins
 import os
 import struct
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -180,10 +181,56 @@ def test_16_bit_images_whose_0_is_white_are_turned_round(tmp_path):
     )
 
 
-def test_signed_8_bit_values_are_refused_and_not_misread(tmp_path):
-    tifffile.imwrite(tmp_path / "image.tif", GREY.view(np.int8), photometric="minisblack")
+def test_signed_8_bit_values_are_refused_where_they_would_be_misread(tmp_path):
+    options = {"photometric": "minisblack", "tile": (16, 16)}
+    tifffile.imwrite(tmp_path / "image.tif", GREY.view(np.int8), **options)
     with pytest.raises(ValueError, match="signed integers of 8 bits are not supported"):
         load_image(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("kind", ["i1", "i2", "i4", "i8", "u4", "u8", "f2", "f4", "f8"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_scientific_images_are_read_as_they_are(order, compression, kind, tmp_path):
+    path = tmp_path / "image.tif"
+    values = np.random.default_rng(0).normal(0, 40, (9, 7, 4))
+    values = (np.abs(values) if kind[0] == "u" else values).astype(kind)
+    for channels in (1, 3, 4):
+        pixels = values[..., :channels].squeeze()
+        options = {"photometric": "rgb" if channels > 1 else "minisblack", "rowsperstrip": 2}
+        if channels == 4:
+            options["extrasamples"] = ["unassalpha"]
+        tifffile.imwrite(path, pixels, byteorder=order, compression=compression, **options)
+        np.testing.assert_array_equal(load_image(path), planes(pixels, 1)[:3])
+        header = _image_files.read_header(path)
+        assert (header.size, header.bits) == ((9, 7), 32)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 40])
+    with pytest.raises(ValueError, match=r"image\.tif "):
+        load_image(path)
+    tifffile.imwrite(path, np.moveaxis(values, 2, 0), photometric="minisblack")
+    np.testing.assert_array_equal(load_image(path, page=2), values[np.newaxis, ..., 2])
+    with pytest.warns(UserWarning, match="holds 4 images"):
+        load_image(path)
+    with pytest.raises(ValueError, match="page must be below 4"):
+        load_image(path, page=4)
+    with pytest.raises(ValueError, match="has more than 62 pixels"):
+        load_image(path, page=0, max_pixels=62)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of what is damaged
+def test_damaged_scientific_images_are_a_value_error(tmp_path):
+    path = tmp_path / "image.tif"
+    save_image(path, np.random.default_rng(0).normal(0, 40, (3, 9, 7)), bits=32)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(1)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in generator.integers(0, len(whole), generator.integers(1, 6)):
+            damaged[place] = generator.integers(256)
+        path.write_bytes(damaged[: generator.choice([len(whole), generator.integers(len(whole))])])
+        with suppress(ValueError):
+            load_image(path)
 
 
 # What each EXIF orientation asks for, from rows and columns as they are stored.
@@ -419,19 +466,21 @@ def test_8_bit_values_become_16_bits_and_back(channels, tmp_path):
         np.testing.assert_array_equal(np.asarray(image), np.moveaxis(pixels, 0, -1).squeeze())
 
 
-def test_floating_point_values_are_kept_as_32_bits(tmp_path):
-    values = np.random.default_rng(0).normal(0, 100, (1, 5, 4)).astype(np.float32)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floating_point_values_are_kept_as_32_bits(channels, tmp_path):
+    values = np.random.default_rng(0).normal(0, 100, (channels, 5, 4)).astype(np.float32)
     values[0, 0, 0] = np.nan
     save_image(tmp_path / "a.tif", values, bits=32)
     np.testing.assert_array_equal(load_image(tmp_path / "a.tif"), values)
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), values[0])
+    read = tifffile.imread(tmp_path / "a.tif")
+    np.testing.assert_array_equal(np.atleast_3d(read), np.moveaxis(values, 0, -1))
     save_image(tmp_path / "b.tif", values, like=tmp_path / "a.tif")
     np.testing.assert_array_equal(load_image(tmp_path / "b.tif"), values)
 
 
 def test_bits_that_a_file_cannot_hold_are_an_error_or_a_warning(tmp_path):
     deep = np.full((3, 4, 4), 40000, np.uint16)
-    for name, bits in (("a.jpg", 16), ("a.png", 32), ("a.tif", 12), ("a.tif", 32)):
+    for name, bits in (("a.jpg", 16), ("a.png", 32), ("a.tif", 12)):
         with pytest.raises(ValueError, match=rf"bits must be one of .* for .*{name}, got {bits}"):
             save_image(tmp_path / name, deep, bits=bits)
     with pytest.warns(UserWarning, match=r"a\.jpg holds 8 bits for each value, of 16"):

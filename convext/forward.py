@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _forward
-from ._checks import RealArray
+from ._checks import RealArray, as_dtype
 from ._layers import activate
 from ._steps import Layer
 
@@ -52,8 +52,8 @@ def run(
             end = min(begin + rows, shape[1])
             parts = list(_parts(layers, begin, end))
             above = parts[0]
-            values: RealArray = np.ascontiguousarray(
-                images[first : first + samples, :, above.first : above.end], dtype
+            values = as_dtype(
+                images[first : first + samples, :, above.first : above.end], dtype, contiguous=True
             )
             for part in parts:
                 values = _convolve(part, values, num_threads)

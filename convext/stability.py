@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from . import _forward, _kernel_gradient
 from ._checks import (
+    as_float64,
     as_numeric_array,
     check_dimensions,
     check_finite,
@@ -208,9 +209,7 @@ def _largest_eigenvalue(
             products = products_of_units(batch, kernel_size, options, size, get_num_threads())
             eigenvalue = _eigenvalue_above(products, largest * size)
         else:
-            eigenvalue = _bound_by_lanczos(
-                np.ascontiguousarray(batch, dtype=np.float64), shape, options, largest * size
-            )
+            eigenvalue = _bound_by_lanczos(as_float64(batch), shape, options, largest * size)
         largest = max(largest, eigenvalue / size)
     return largest
 

@@ -11,6 +11,7 @@ replaced, and goes on with the next case.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import subprocess
 import sys
@@ -24,6 +25,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import random_cases
 
 import convext
+
+# A case takes a fraction of one.
+MOST_SECONDS = 600
 
 
 class Run:
@@ -45,6 +49,7 @@ class Run:
         """Run the cases of a worker here; say on standard output when one begins or fails."""
         for kind, index in self.share(worker)[self.options.skip :]:
             print("begin", flush=True)
+            faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
             parameters = random_cases.parameters_of(kind, self.options.seed, index)
             try:
                 random_cases.check(kind, parameters)

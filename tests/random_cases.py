@@ -215,7 +215,9 @@ def check_operation(operation, algorithm, dtype, isa, given_out, separable, **pa
             threads = options.pop("num_threads")
             shape = case.input_shape if given_out else None
             prepared = convext.prepare_kernels(w, shape, bias=case.bias, **options)
-            results = [convext.conv2d(x, prepared, num_threads=threads) for _ in range(2)]
+            results = [convext.conv2d(x, prepared, num_threads=threads)]
+            check_other_image(prepared, w, case, threads)
+            results.append(convext.conv2d(x, prepared, num_threads=threads))
         elif operation == "kernel_grad":
             results = [convext.conv2d_kernel_grad(x, g, case.kernel_shape, **options)]
         else:
@@ -225,6 +227,19 @@ def check_operation(operation, algorithm, dtype, isa, given_out, separable, **pa
     magnitude = max(expected.magnitude.max(), max(largest) ** 2 * math.sqrt(expected.taps))
     for result in results:
         assert_close(result, expected.value, magnitude, result.dtype.name)
+
+
+def check_other_image(prepared, kernels, case, num_threads):
+    """Use prepared kernels for an image of another size and type."""
+    rng = np.random.default_rng(case.seed)
+    *_, channels, height, width = case.input_shape
+    image = rng.uniform(-1, 1, (channels, *rng.integers([height, width], [height + 9, width + 30])))
+    image = image.astype(str(rng.choice(["float32", "float64"])))
+    expected = reference.conv2d(image, kernels, case.bias, **case.options, detailed=True)
+    result = convext.conv2d(image, prepared, num_threads=num_threads)
+    largest = max(1, np.abs(np.asarray(kernels, float)).max())
+    magnitude = max(expected.magnitude.max(), largest**2 * math.sqrt(expected.taps))
+    assert_close(result, expected.value, magnitude, result.dtype.name, "another image:")
 
 
 def computed(*arrays):

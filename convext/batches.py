@@ -93,13 +93,13 @@ def make_samples(pair: Pairing, x: Any, y: Any, weights: Any, names: Sequence[st
     if weights is None:
         return Samples(inputs, targets, None)
     values = to_array(names[2], weights)
-    if values.shape != (len(inputs),):
+    if values.size != len(inputs) or values.shape[:1] != (len(inputs),):
         raise ValueError(
             f"{names[2]} must have the shape ({len(inputs)},), one number for each sample, got "
             f"{values.shape}"
         )
     check_finite(names[2], values)
-    return Samples(inputs, targets, np.ascontiguousarray(as_float64(values)))
+    return Samples(inputs, targets, np.ascontiguousarray(as_float64(values.ravel())))
 
 
 class ArrayBatches:

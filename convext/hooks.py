@@ -19,8 +19,10 @@ _NOT_CALLED = [
 ]
 
 
-def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+def checked_callbacks(callbacks: Iterable[Callback] | None) -> tuple[Callback, ...]:
     """Return the callbacks as a tuple; each must be callable or have methods as in Keras."""
+    if callbacks is None:
+        return ()
     if callable(callbacks) or _methods(callbacks):
         raise TypeError("callbacks must be a sequence of callbacks, got one: put it in a list")
     result = tuple(callbacks)

@@ -172,7 +172,8 @@ class Sequential(Sealed, Stateful):
         if input_channels is not None:
             self.build(input_channels)
 
-    _settable = ("name", "trainable", "stop_training", "layers")
+    # Keras's own History callback sets a history.
+    _settable = ("name", "trainable", "stop_training", "history", "layers")
     _instead = "see compile, or make a new model"
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -325,7 +326,7 @@ class Sequential(Sealed, Stateful):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: bool | int | str = "auto",
-        callbacks: Iterable[Callback] = (),
+        callbacks: Iterable[Callback] | None = None,
         validation_split: float = 0.0,
         validation_data: Batch | Batches | None = None,
         shuffle: bool = True,
@@ -356,7 +357,7 @@ class Sequential(Sealed, Stateful):
             How often to go through the data; the number of the last epoch.
         verbose : bool or "auto", default "auto"
             Print a line for each epoch; on a terminal, a progress bar when there are many.
-        callbacks : iterable of callables
+        callbacks : iterable of callables, optional
             Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`.
             Objects may instead have methods as in Keras: set_model(model), on_train_begin(logs),
             on_epoch_begin(epoch, logs), on_epoch_end(epoch, logs), on_train_end(logs), with epochs
@@ -374,7 +375,7 @@ class Sequential(Sealed, Stateful):
             So many batches make an epoch; needed for an iterator.
         num_threads : int, optional
             Default: `get_num_threads`. The result has the same bits for any number.
-        sample_weight : array_like, (N,), optional
+        sample_weight : array_like, (N,) or (N, 1, 1), optional
             What the loss of each sample is multiplied by: the loss is ``mean(sample_weight *
             loss_of_sample)``, as in Keras.
         validation_steps : int, optional
@@ -855,7 +856,8 @@ class Sequential(Sealed, Stateful):
             )
         result, offset, shape = [], 0, input_shape
         for layer in self.layers:
-            assert layer.kernel is not None
+            if layer.kernel is None:
+                raise ValueError("layers can only be added before the model is built")
             convolution = layer.resolve(shape)
             output = (layer.filters, *convolution.output_shape)
             activation = ACTIVATIONS[layer.activation]
@@ -872,6 +874,8 @@ class Sequential(Sealed, Stateful):
             )
             offset += _count(layer)
             shape = output
+        if offset != self._weights.size:
+            raise ValueError("layers were taken from the model after it was built: make a new one")
         return result
 
     def margins(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -62,7 +62,7 @@ def train_model(
     stride: Pair = 1,
     padding: Padding = 0,
     dilation: Pair = 1,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[Callback] | None = None,
     method: Method = "auto",
     verbose: bool = True,
     num_threads: int | None = None,
@@ -100,7 +100,7 @@ def train_model(
         Take the samples in a new random order in every epoch.
     stride, padding, dilation
         Of the convolution; see `conv2d`.
-    callbacks : iterable of callables
+    callbacks : iterable of callables, optional
         Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`. Objects
         may instead have methods as in Keras: on_train_begin(logs), on_epoch_begin(epoch, logs),
         on_epoch_end(epoch, logs), on_train_end(logs), with epochs counted from 0.

@@ -101,8 +101,8 @@ def test_weights_of_one_change_nothing_and_of_zero_leave_a_sample_out():
 def test_evaluate_weighs_samples():
     model = compiled(loss="mae")
     expected = float(weighted_loss(model, "mae")(model.get_weights()))
-    for size in (1, 4, 100):
-        found = model.evaluate(X, Y, size, sample_weight=WEIGHTS)
+    for size, weights in itertools.product((1, 4, 100), (WEIGHTS, WEIGHTS.reshape(9, 1, 1))):
+        found = model.evaluate(X, Y, size, sample_weight=weights)
         assert found == pytest.approx(expected, rel=1e-12)
     validated = model.fit(X, Y, validation_data=(X, Y, WEIGHTS), verbose=0).val_loss[0]
     assert validated == model.evaluate(X, Y, sample_weight=WEIGHTS)

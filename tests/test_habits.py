@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -275,6 +276,18 @@ def test_the_optimizers_learning_rate_can_be_set_at_any_time(layers):
     model = make_model(convext.SGD(0.5), layers)
     history = model.fit(X, Y, epochs=4, callbacks=[change], verbose=0)
     np.testing.assert_allclose(history.learning_rate, [0.5, 0.01, 0.02, 0.03])
+
+
+def test_layers_of_a_built_model_stay():
+    for change in (
+        lambda model: model.layers.append(convext.Conv2D(1, 1)),
+        lambda model: model.layers.pop(),
+    ):
+        model = make_model()
+        change(model)
+        for use in (model.predict, partial(model.fit, y=Y, callbacks=None, verbose=0)):
+            with pytest.raises(ValueError, match=r"layers .* the model (after it was|is) built"):
+                use(X)
 
 
 # Callbacks as in Keras

@@ -347,7 +347,10 @@ def _add_train_images(commands: Commands) -> None:
         "Train a network of convolutions that turns the images in BEFORE_DIR into those of the "
         "same names, but for the suffix, and sizes in AFTER_DIR. With one filter in the last layer "
         "it sees the luminance, with three the colours. The best model is kept: after each epoch "
-        "it is measured on patches that it is not trained on.",
+        "it is measured on patches that it is not trained on.\n\n"
+        "A training that is interrupted (Ctrl-C, SIGTERM) leaves the best model so far in the file "
+        "of --out. Where there is one already, it stays, and the model is in a file named after "
+        "it, such as model-interrupted1.npz.",
         "convext train-images blurred sharp --layers 64x9,32x1,1x5 --residual --plot report.png",
     )
     parser.add_argument("before", metavar="BEFORE_DIR", help="a folder of images to start from")

@@ -43,6 +43,9 @@ class Chosen(NamedTuple):
 class Source(Protocol):
     """Where the batches of an epoch come from."""
 
+    def count(self) -> int | None:
+        """Return how many batches an epoch has, about, if that is known."""
+
     def order(self) -> npt.NDArray[np.intp]:
         """Return the order of the samples in the next epoch, if it is known before."""
 
@@ -115,6 +118,10 @@ class ArrayBatches:
         self.batch_size = min(batch_size, len(samples.inputs))
         self.generator = generator
 
+    def count(self) -> int | None:
+        """Return how many batches an epoch has."""
+        return -(-len(self.samples.inputs) // self.batch_size)
+
     def order(self) -> npt.NDArray[np.intp]:
         """Return the order of the samples in the next epoch."""
         if self.generator is not None:
@@ -166,6 +173,12 @@ class GivenBatches:
             raise ValueError(
                 f"{names[1]} is missing: {names[0]} is an iterator, which may never end"
             )
+
+    def count(self) -> int | None:
+        """Return how many batches an epoch has, about, if that is known."""
+        if self.steps < math.inf:
+            return int(self.steps)
+        return len(self.source) if hasattr(self.source, "__len__") else None
 
     def order(self) -> npt.NDArray[np.intp]:
         """Return nothing: batches come in their own order."""

@@ -366,8 +366,8 @@ class ModelCheckpoint(Stateful):
             self._begun = True
             self._heed(filepath)
         if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, report.epoch
             report.model.save(filepath, {"monitor": self.monitor, "loss": loss})
+            self.best_loss, self.best_epoch = loss, report.epoch
 
     def _filepath(self, report: EpochReport) -> FilePath:
         """Return the path with its fields filled in."""

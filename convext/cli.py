@@ -13,7 +13,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -178,11 +177,9 @@ def _train(options: argparse.Namespace) -> None:
     _check_outputs([options.out, options.plot], [options.input, options.target])
     if options.plot is not None:
         _check_plot(options.plot)
-    num_kernels, kernel_shape = _sizes(options)
-    input_data, target_output = _training_data(options, num_kernels, kernel_shape)
-
-    training = _Training(options, num_epochs)
-    with training:
+    with _Training(options, num_epochs) as training:
+        num_kernels, kernel_shape = _sizes(options)
+        input_data, target_output = _training_data(options, num_kernels, kernel_shape)
         kernels = train_model(
             input_data,
             target_output,
@@ -219,14 +216,13 @@ class _Training:
         self.options, self.num_epochs = options, num_epochs
         self.history = History()
         self.last: EpochReport | None = None
-        self.started = time.perf_counter()
 
     def __call__(self, report: EpochReport) -> None:
         self.history(report)
         self.last = report
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> _Training:
+        return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, KeyboardInterrupt | OSError):
@@ -266,7 +262,7 @@ class _Training:
             "shuffle": options.shuffle,
             "method": report.method,
             "seed": options.seed,
-            "seconds": round(time.perf_counter() - self.started, 3),
+            "seconds": round(sum(self.history.seconds[: report.epoch]), 3),
             "losses": losses[::every],
             **({"losses_of_every": every} if every > 1 else {}),
         }
@@ -511,6 +507,7 @@ def _plot(kernels: RealArray, losses: list[float], file: str) -> None:
 # train-images and enhance
 
 
+@stoppable()
 def _train_images(options: argparse.Namespace) -> None:
     from .enhancement import train_on_folders
 

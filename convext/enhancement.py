@@ -17,6 +17,7 @@ from .callbacks import ModelCheckpoint
 from .files import FilePath
 from .image import luminance, psnr, replace_luminance
 from .image_pairs import ImagePairs, PatchBatches
+from .interruption import unused_name
 from .layers import Conv2D
 from .messages import say
 from .models import Loss, Sequential, load_model
@@ -184,7 +185,8 @@ def train_on_folders(
         luminance, or three, for colours.
     out : path
         Where to save the model: after each epoch that is the best so far, measured on a tenth of
-        the patches, which it is not trained on.
+        the patches, which it is not trained on. Where there is such a file, the model is in one
+        named after it until the training has ended.
     activation : str, default "relu"
         Of all layers but the last.
     residual : bool, default False
@@ -225,28 +227,58 @@ def train_on_folders(
     batches = PatchBatches(pairs, patch, stride, batch_size, inner, VALIDATION_SHARE)
     if verbose:
         model.summary()
-        say(f"{len(pairs.files)} images, {batches.total} patches of {patch}x{patch}")
-    best = ModelCheckpoint(out, save_best_only=True, initial_value_threshold=math.inf)
-    history = model.fit(
-        batches,
-        epochs=epochs,
-        verbose=verbose,
-        callbacks=[best],
-        validation_data=batches.validation(),
-        num_threads=num_threads,
+        size = f"{patch}x{patch}"
+        say(
+            "{images} images, {patches} patches of {size}",
+            images=len(pairs.files),
+            patches=batches.total,
+            size=size,
+        )
+    # Only a whole training may replace a file.
+    kept = unused_name(out)
+    braces = str.maketrans({"{": "{{", "}": "}}"})
+    best = ModelCheckpoint(
+        kept.translate(braces), save_best_only=True, initial_value_threshold=math.inf
     )
-    model = load_model(out)
+    try:
+        history = model.fit(
+            batches,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=[best],
+            validation_data=batches.validation(),
+            num_threads=num_threads,
+        )
+    except KeyboardInterrupt as stop:
+        stop.args = ("no epoch has ended, there is nothing to save",)
+        if best.best_epoch:
+            stop.args = (f"the best model so far, of epoch {best.best_epoch}, is in {kept}",)
+        raise
+    model = load_model(kept)
+    if kept != os.fspath(out):
+        model.save(out)
+        os.remove(kept)
     name = os.path.basename(pairs.files[0][0])
     image, target = pairs.load(0)
     result = np.clip(enhance(model, image), 0, 1)
     if verbose:
-        say(f"Best: epoch {best.best_epoch}, validation loss {best.best_loss:.4g}. Model: {out}")
-        say(f"{name}: {psnr(image, target):.2f} dB before, {psnr(result, target):.2f} dB now")
+        say(
+            "Best: epoch {epoch}, validation loss {loss}. Model: {file}",
+            epoch=best.best_epoch,
+            loss=f"{best.best_loss:.4g}",
+            file=os.fspath(out),
+        )
+        say(
+            "{name}: {before} dB before, {now} dB now",
+            name=name,
+            before=f"{psnr(image, target):.2f}",
+            now=f"{psnr(result, target):.2f}",
+        )
     if plot is not None:
         from .plotting import plot_results
 
         pictures = {"before": image, "model": result, "after": target}
         plot_results(history.loss, history.val_loss, pictures, plot)
         if verbose:
-            say(f"Plot: {plot}")
+            say("Plot: {file}", file=os.fspath(plot))
     return model

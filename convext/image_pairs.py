@@ -122,6 +122,10 @@ class PatchBatches:
         self._training, self._validation = places[:training], places[training:]
         self._kept: dict[int, Pair] | None = None
 
+    def __len__(self) -> int:
+        """Return about how many batches an epoch has: those of several groups may be more."""
+        return math.ceil(len(self._training) / self.batch_size)
+
     def _grid(self, index: int) -> tuple[int, int]:
         height, width = (
             max(0, (n - self.size) // self.stride + 1) for n in self.pairs.sizes[index]

@@ -1034,9 +1034,7 @@ class _Fit:
         self.model, self.batches, self.validation = model, batches, validation
         self.num_threads = num_threads
         self.trainer = _fused_trainer(model, batches, num_threads)
-        self.done = 0
-        # Of batches that are given it is known after the first epoch.
-        self.samples = len(batches.samples.inputs) if isinstance(batches, ArrayBatches) else None
+        self.done, self.count = 0, batches.count()
 
     @property
     def learning_rate(self) -> optimizers.LearningRate:
@@ -1066,14 +1064,15 @@ class _Fit:
 
     def _run_epoch(self, when: str, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:
         """Take a step for every batch; return the mean loss, and the metrics."""
-        means, self.done = _Means(), 0
+        means = _Means()
+        self.done = 0
         for batch in self.batches.epoch(order):
             if self.done == 0:  # there are no weights before the first batch
                 self.model._freeze()
             values = self.model._learn(batch, rate, self.num_threads, when)
             means.add(values, len(batch.order))
-            self.done = means.count
-        self.samples = self.done
+            self.done += 1
+        self.count = self.done
         return means.values()
 
     def _run_fused_epoch(self, when: str, rate: float, order: npt.NDArray[np.intp]) -> float:
@@ -1095,8 +1094,10 @@ class _Fit:
         return loss
 
     def progress(self) -> tuple[int, int | None]:
-        """Return how many samples of the epoch are done, and how many there are, if known."""
-        return self.done if self.trainer is None else self.trainer.done, self.samples
+        """Return how many batches of the epoch are done, and how many there are, if known."""
+        if self.trainer is None or not isinstance(self.batches, ArrayBatches):
+            return self.done, self.count
+        return self.trainer.done, len(self.batches.samples.inputs)
 
 
 # Arrays up to this size are converted and kept for the fused steps of a single small layer.

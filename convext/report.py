@@ -87,7 +87,8 @@ class Progress:
     verbose : bool
         Whether to show anything.
     within : callable, optional
-        Returns how many samples of the epoch under way are done, and how many it has, or None.
+        Returns how many samples, or batches, of the epoch under way are done, and how many it has,
+        or None.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._verbose and _is_terminal():
             if self._num_epochs > _MOST_LINES:
-                self._bar = _make_bar(self._num_epochs, translate("epochs"))
+                self._bar = _make_bar(self._num_epochs, unit=translate(" epochs"))
             if self._within is not None:
                 self._watcher.start()
         return self
@@ -163,12 +164,11 @@ class Progress:
         if self._epoch_bar is None:
             self._epoch_bar = _make_bar(
                 total,
-                translate("samples"),
                 desc=translate("Epoch {number}", number=self._epochs + 1),
                 leave=False,
             )
             self._epoch_bar.start_t -= seconds
-        self._epoch_bar.n = done
+        self._epoch_bar.n = done if total is None else min(done, total)
         self._epoch_bar.refresh()
 
     def _close_epoch_bar(self) -> None:
@@ -184,7 +184,7 @@ class Progress:
         )
 
 
-def _make_bar(total: int | None, unit: str, **options: Any) -> tqdm[Any]:
+def _make_bar(total: int | None, unit: str = "", **options: Any) -> tqdm[Any]:
     from shutil import get_terminal_size
 
     from tqdm import tqdm
@@ -192,9 +192,7 @@ def _make_bar(total: int | None, unit: str, **options: Any) -> tqdm[Any]:
     # On terminals that claim to have no columns tqdm shows nothing; here they have 80.
     columns, rows = get_terminal_size()
     # Without a rate, which would leave little room for the bar and what is said behind it.
-    form = (
-        f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {unit} [{{elapsed}}<{{remaining}}{{postfix}}]"
-    )
+    form = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}}{unit} [{{elapsed}}<{{remaining}}{{postfix}}]"
     return tqdm(total=total, file=sys.stdout, ncols=columns, nrows=rows, bar_format=form, **options)
 
 

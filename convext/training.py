@@ -296,7 +296,7 @@ class Run(Protocol):
         """Run the epoch of that number (from 1), taking the samples in that order."""
 
     def progress(self) -> tuple[int, int | None]:
-        """Return how many samples of the epoch are done, and how many there are, if known.
+        """Return how many samples, or batches, of the epoch are done, and how many there are.
 
         Another thread asks while the epoch runs.
         """

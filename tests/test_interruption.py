@@ -191,6 +191,65 @@ def test_a_training_that_fails_saves_nothing(monkeypatch):
     assert os.listdir() == []
 
 
+# Networks
+
+
+@pytest.fixture
+def folders(folder):
+    """Two folders of images, sharp ones and blurred ones."""
+    pillow = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for name in ("before", "after"):
+        (folder / name).mkdir()
+        pixels = rng.integers(0, 256, (90, 100), np.uint8)
+        pillow.fromarray(pixels).save(folder / name / "image.png")
+    return "before", "after", "--layers", "3x5,1x3"
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_network_leaves_its_best_model(folders, folder, there, stop):
+    if there:
+        (folder / "model.npz").write_bytes(b"old")
+    command = [sys.executable, "-u", "-m", "convext", "train-images", *folders]
+    process = subprocess.Popen(
+        [*command, "--epochs", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("Epoch: 3,"):  # so that two have surely ended
+            break
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + stop
+    name = "model-interrupted1.npz" if there else "model.npz"
+    told = r"convext: interrupted: the best model so far, of epoch (\d+), is in (\S+)\n"
+    epoch, file = re.fullmatch(told, err).groups()
+    assert (int(epoch) >= 1, file) == (True, name)
+    assert convext.load_model(name).count_params() == 106
+    if there:
+        assert (folder / "model.npz").read_bytes() == b"old"
+    assert len(list(folder.glob("*.npz"))) == 1 + there
+
+
+@pytest.mark.parametrize("out", ["model.npz", "{loss} {x.npz"])
+def test_a_whole_training_of_a_network_replaces_the_file(folders, folder, out, capsys):
+    (folder / out).write_bytes(b"old")
+    assert main(["train-images", *folders, "--epochs", "2", "--out", out]) == 0
+    assert f"Model: {out}\n" in capsys.readouterr().out
+    assert convext.load_model(out).count_params() == 106
+    assert [file.name for file in folder.glob("*.npz")] == [out]
+
+
+def test_a_network_without_an_epoch_saves_nothing(folders, folder, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convext.Sequential, "fit", interrupt)
+    assert main(["train-images", *folders]) == 130
+    assert capsys.readouterr().err == NOTHING
+    assert list(folder.glob("*.npz")) == []
+
+
 # The functions
 
 

@@ -23,9 +23,6 @@ SOURCES = sorted(Path(convext.__file__).parent.glob("*.py"))
 # of them are translated, too, where the command line prints them.
 OF_THE_COMMAND_LINE = ("cli", "apply_command", "_arguments", "solve_command")
 
-# Not yet translated.
-LATER = ("enhancement.py",)
-
 # One word, one translation.
 TERMS = {
     r"learning rate": "学习率",
@@ -127,7 +124,7 @@ def test_every_help_text_has_its_chinese():
 def test_every_message_is_a_constant_that_has_its_chinese():
     known = messages._chinese("messages")
     for place, call in texts_of_code():
-        if place.startswith(("_help.py", *LATER)):  # it translates what the test above looks at
+        if place.startswith("_help.py"):  # it translates what the test above looks at
             continue
         name, text = call.func.id, call.args[call.func.id == "counted"]
         assert isinstance(text, ast.Constant), f"{place}: {name} of something not constant"
@@ -165,7 +162,7 @@ def test_no_chinese_is_left_over():
 def test_words_are_printed_by_say_alone():
     """`print_line` is for data, and for what was translated."""
     for place, call in calls("print", "print_line"):
-        if place.startswith(("messages.py", *LATER)):
+        if place.startswith("messages.py"):
             continue
         constant = (template(call.args[0]) or "").replace("Sequential", "").replace("convext", "")
         assert not re.search(r"[A-Za-z]{2}", constant), place

@@ -20,6 +20,7 @@ Batch: TypeAlias = (
 Batches: TypeAlias = Iterable[Batch] | Callable[..., Iterable[Batch]]
 
 _ARRAYS = (np.ndarray, np.generic, str, bytes, bytearray, memoryview, array.array, dict, set)
+_NO_MORE = object()
 _PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 
 
@@ -189,16 +190,15 @@ class GivenBatches:
         given = self._begin()
         count = 0
         while count < self.steps:
-            batch = next(given, None)
-            if batch is None:
+            batch = next(given, _NO_MORE)
+            if batch is _NO_MORE:
                 break
             samples = self._samples(batch)
             yield Chosen(samples, np.arange(len(samples.inputs)), len(samples.inputs), count)
             count += 1
         if count == 0 or (count < self.steps and self.once):
-            raise ValueError(
-                f"{self.name} gave {count} batches, expected {self.steps} for an epoch"
-            )
+            expected = "at least one" if self.steps == math.inf else self.steps
+            raise ValueError(f"{self.name} gave {count} batches, expected {expected} for an epoch")
 
     def _begin(self) -> Iterator[Any]:
         source = self.source

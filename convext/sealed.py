@@ -20,11 +20,10 @@ class Sealed:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_sealed" in vars(self) and not name.startswith("_") and name not in self._settable:
-            kind = type(self).__name__
+            kind = f"this {type(self).__name__}"
             if hasattr(self, name):
-                raise AttributeError(f"{name} of a {kind} cannot be set: {self._instead}")
+                raise AttributeError(f"{name} of {kind} cannot be set: {self._instead}")
             raise AttributeError(
-                f"a {kind} has no attribute {name!r}; what can be set is "
-                f"{', '.join(self._settable)}"
+                f"{kind} has no attribute {name!r}; what can be set is {', '.join(self._settable)}"
             )
         super().__setattr__(name, value)

@@ -325,6 +325,8 @@ def test_validation_that_is_something_else_is_named(options, error, message):
         (Loader(), {"validation_split": 0.2}, ValueError, "validation_split is for arrays"),
         ([X, Y], {}, TypeError, r"a batch of x must be \(x, y.*got ndarray"),
         (lambda: [(X, Y, WEIGHTS, 1)], {}, TypeError, "a batch of x must be"),
+        (lambda: [None], {}, TypeError, "a batch of x must be .*got NoneType"),
+        (lambda: iter(()), {}, ValueError, "x gave 0 batches, expected at least one for an epoch"),
         ({"x": X}, {}, ValueError, "y is missing"),
     ],
 )

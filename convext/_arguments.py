@@ -222,6 +222,7 @@ def _add_solve(commands: Commands) -> None:
         metavar="T",
         help="how many threads (default: OMP_NUM_THREADS, or all CPUs)",
     )
+    _add_max_pixels(parser)
     add("--out", metavar="FILE", help="the kernels file to write")
     add(
         "--plot",

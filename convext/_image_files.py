@@ -199,8 +199,9 @@ def read(
             pixels, largest = _read_pixels(image)
             pixels = upright(np.atleast_3d(pixels), orientation(image))
     if page is None and count > 1:
+        name = os.fspath(file)
         warnings.warn(
-            f"{os.fspath(file)} holds {count} images, of which the first was read: see page",
+            f"{name} holds {count} images, of which the first was read: see page (--page)",
             stacklevel=4,
         )
     return pixels, largest

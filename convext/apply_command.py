@@ -26,7 +26,10 @@ Strips = Iterator[tuple[int, RealArray]]
 def check_output(file: str) -> None:
     """Raise ValueError where the name of the output is not one that can be written."""
     if suffix_of(file) not in {".npy", *FORMATS}:
-        raise ValueError(f"OUTPUT must end in .npy, or be an image, got {file}")
+        raise ValueError(
+            f"OUTPUT must end in .npy, or be an image, got {file}; images are written as "
+            f"{', '.join(FORMATS)}"
+        )
 
 
 def apply(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _image_files
-from ._checks import as_numeric_array, check_dimensions, integer, integer_pair
+from ._checks import LARGEST_SIZE, as_numeric_array, check_dimensions, integer, integer_pair
 from ._pictures import as_floats, as_picture, load_picture, save_strips, strips_of
 from .files import FilePath
 from .losses import mse_loss
@@ -351,7 +351,7 @@ def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
 
     None for other files, and where the image is turned after it has been read.
     """
-    with _image_files.opened(file) as image:
+    with _image_files.opened(file, max_pixels=LARGEST_SIZE) as image:
         upright = _image_files.orientation(image) == 1
         if image.format != "JPEG" or image.mode != "L" or not upright:
             return None

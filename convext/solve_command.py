@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,10 +13,11 @@ import numpy.typing as npt
 
 from ._array_files import is_archive, load_array
 from ._checks import check_dimensions
+from ._image_files import is_image, read_header
 from ._jpeg import find_kernel
 from ._version import __version__
 from .fractions import common_fraction
-from .image import IMAGE_SUFFIXES, load_image
+from .image import load_image
 from .kernels_file import save_kernels
 from .least_squares import Matrix
 from .messages import counted, line_width, print_line, say, translate, translate_error
@@ -57,14 +57,17 @@ class Filter(NamedTuple):
 
 def find_filter(options: argparse.Namespace) -> Filter:
     """Load the files and solve."""
-    before, after = _load(options.before, "before"), _load(options.after, "after")
+    before, after = (_load(options, name) for name in ("before", "after"))
     size = tuple(options.kernel_shape)
     if options.per_channel and before.shape[1] != after.shape[1]:
         raise ValueError(
             "--per-channel needs as many channels before as after, "
             f"got {before.shape[1]} and {after.shape[1]}"
         )
-    unsaturated = _unsaturated(after, _is_image(options.after), options.ignore_saturated)
+    ends_at_1 = False
+    if is_image(options.after):
+        ends_at_1 = read_header(options.after, max_pixels=options.max_pixels).bits < 32
+    unsaturated = _unsaturated(after, ends_at_1, options.ignore_saturated)
     inside = after[without_border(before.shape, after.shape, size)]
     mask = unsaturated if options.ignore_saturated else None
     solutions, counts = [], []
@@ -114,7 +117,7 @@ def _by_coefficients(
     """Return the filter that fits what a JPEG file knows of a grey image, if it is one."""
     grey = found.before.shape[1] == after.shape[1] == 1
     files = options.before, options.after
-    if not (grey and all(map(_is_image, files))) or options.l2 > 0 or found.warnings:
+    if not (grey and all(map(is_image, files))) or options.l2 > 0 or found.warnings:
         return found
     pixels, target = found.before[0, 0] * 255, after[0, 0] * 255
     fit = find_kernel(pixels, target, files, found.kernels.shape[2:], options.bias)
@@ -199,7 +202,7 @@ def save_filter(found: Filter, options: argparse.Namespace) -> None:
 
 def levels_of(file: str, values: Samples) -> int | None:
     """Return of how many levels above 0 the values of an image are; None for arrays."""
-    if not _is_image(file):
+    if not is_image(file):
         return None
     for levels in (255, 65535):
         if np.abs(values * levels - np.rint(values * levels)).max() < 1e-6:
@@ -216,26 +219,24 @@ def _with_levels(value: float, levels: int | None) -> str:
     )
 
 
-def _is_image(file: str) -> bool:
-    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
-
-
-def _load(file: str, name: str) -> Samples:
+def _load(options: argparse.Namespace, name: str) -> Samples:
     """Return an image or an array as samples; a .npy file is mapped."""
-    if _is_image(file):
-        return load_image(file)[np.newaxis]
+    file = getattr(options, name)
+    if is_image(file):
+        return load_image(file, max_pixels=options.max_pixels)[np.newaxis]
     array = load_array(file, name, mmap=not is_archive(file, name))
     check_dimensions(f"{name} ({file})", array.shape, IMAGES)
     return array if array.ndim == 4 else array[np.newaxis]
 
 
-def _unsaturated(after: Samples, is_image: bool, asked: bool) -> npt.NDArray[np.bool_] | None:
+def _unsaturated(after: Samples, ends_at_1: bool, asked: bool) -> npt.NDArray[np.bool_] | None:
     """Return where values are not at the limits of their range, of which None is known.
 
-    An image ends at 0 and 1, and integers where their type does. Of other arrays it is assumed, if
-    asked, that they end at 0, unless they are negative somewhere, and at their largest value.
+    An image of 8 or 16 bits ends at 0 and 1, and integers where their type does. Of other arrays it
+    is assumed, if asked, that they end at 0, unless they are negative somewhere, and at their
+    largest value.
     """
-    if is_image:
+    if ends_at_1:
         low, high = 0.0, 1.0
     elif after.dtype.kind in "iu":
         low, high = np.iinfo(after.dtype).min, np.iinfo(after.dtype).max

@@ -1,4 +1,4 @@
-"""convext apply on images: strips, files of every kind, and what is said about them."""
+"""The commands on images: strips, files of every kind, and what is said about them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from reference import conv2d as reference_conv2d
 
-from convext import apply_command, cli
+import convext
+from convext import _image_files, apply_command, cli
 from convext.image import load_image, save_image
-from convext.kernels_file import save_kernels
+from convext.kernels_file import load_kernels, save_kernels
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -119,7 +120,7 @@ def test_the_page_is_chosen_and_others_are_mentioned(capsys):
     assert out.err == ""
     np.testing.assert_allclose(load_image("y.png"), 0.2)
     out = run(capsys, "apply", "blur.npy", "x.tif", "y.png")
-    note = "warning: x.tif holds 3 images, of which the first was read: see page"
+    note = "warning: x.tif holds 3 images, of which the first was read: see page (--page)"
     assert out.err == f"convext: {note}\n"
     np.testing.assert_array_equal(load_image("y.png"), 0)
     assert cli.main(["apply", "blur.npy", "x.tif", "y.png", "--page", "3"]) == 2
@@ -134,3 +135,45 @@ def test_max_pixels_lets_large_images_in(capsys, monkeypatch):
     assert "--max-pixels" in error
     out = run(capsys, "apply", "blur.npy", "x.png", "y.png", "--max-pixels", 1200)
     assert out == ("Wrote y.png: (1, 28, 38)\n", "")
+
+
+def test_solve_takes_no_value_of_a_scientific_image_for_clipped(capsys):
+    values = np.random.default_rng(0).random((1, 30, 40)) * 1000 - 300
+    save_image("x.tif", values, bits=32)
+    blurred = reference_conv2d(load_image("x.tif"), BLUR).astype(float)
+    save_image("y.tif", blurred, bits=32)
+    out = run(capsys, "solve", "x.tif", "y.tif", "--kernel-shape", 3, 3, "--out", "k.npz")
+    assert "clipped" not in out.out
+    np.testing.assert_allclose(load_kernels("k.npz")[0], BLUR, rtol=1e-5)
+
+
+def test_solve_and_enhance_have_a_limit_of_pixels_too(capsys, monkeypatch):
+    save_image("x.png", np.random.default_rng(0).random((1, 30, 40)))
+    layers = [convext.Conv2D(1, 3, kernel_initializer="zeros")]
+    convext.Sequential(layers, input_channels=1, residual=True).save("m.npz")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    for command in (
+        ["enhance", "m.npz", "x.png", "y.png"],
+        ["solve", "x.png", "x.png", "--kernel-shape", "1", "1"],
+    ):
+        assert cli.main(command) == 2
+        assert "x.png has more than 1,000 pixels" in capsys.readouterr().err
+        assert cli.main([*command, "--max-pixels", "1200"]) == 0
+    np.testing.assert_array_equal(
+        load_image("y.png", max_pixels=1200), load_image("x.png", max_pixels=1200)
+    )
+
+
+def test_enhance_keeps_bits_profile_and_resolution(capsys):
+    pixels = np.random.default_rng(0).integers(0, 65536, (9, 8, 3), np.uint16)
+    profile = b"\0" * 16 + b"RGB " + bytes(99)
+    _image_files.write("x.png", pixels, profile, (200.0, 100.0))
+    layers = [convext.Conv2D(1, 3, kernel_initializer="zeros")]
+    model = convext.Sequential(layers, input_channels=1, residual=True, dtype="float64")
+    model.save("m.npz")
+    for name in ("y.png", "y.tif"):
+        assert run(capsys, "enhance", "m.npz", "x.png", name).err == ""
+        np.testing.assert_array_equal(load_image(name), load_image("x.png"))
+        header = _image_files.read_header(name)
+        assert (header.bits, header.profile) == (16, profile)
+        assert header.dpi == pytest.approx((200, 100), abs=0.02)

@@ -256,9 +256,9 @@ def draw_training(rng):
     if rng.random() < 0.5:  # like the textbook's: each sample is taken in one go
         channels, kernels = int(rng.integers(1, 4)), some(rng, 33)
         kernel_shape = tuple(int(n) for n in rng.integers(1, 8, 2))
-        image = tuple(n + int(rng.integers(0, 26)) for n in kernel_shape)
+        image = tuple(n + int(rng.integers(0, rng.choice([26, 40]))) for n in kernel_shape)
         options |= {"stride": 1, "dilation": 1}
-    samples = int(rng.integers(1, 7))
+    samples = int(rng.integers(1, 10))
     return {
         "input_shape": (samples, channels, *image),
         "kernels_shape": (kernels, channels, *kernel_shape),

@@ -91,6 +91,29 @@ def test_small_samples_agree_with_plain_loops_whatever_the_shape(isa):
         np.testing.assert_allclose(kernels, expected, rtol=precision, atol=precision)
 
 
+@pytest.mark.parametrize("method", ["direct", "statistics"])
+@pytest.mark.parametrize(
+    ("channels", "num_kernels", "size", "kernel_shape"),
+    [(1, 16, 40, (7, 7)), (2, 15, 27, (4, 7)), (3, 2, 40, (5, 5)), (16, 8, 24, (3, 2))],
+)
+def test_a_last_batch_that_is_shorter_agrees_with_plain_loops(
+    channels, num_kernels, size, kernel_shape, method, isa
+):
+    """Of a whole batch, the kernel gradient is summed in more segments than the last has tiles."""
+    rng = np.random.default_rng(8)
+    inputs = rng.standard_normal((9, channels, size, size))
+    start = rng.standard_normal((num_kernels, channels, *kernel_shape))
+    targets = rng.standard_normal(reference.conv2d(inputs, start).shape)
+    rate = 0.1 / start[0].size
+    expected, losses = plain_training(inputs, targets, start, [rate] * 2, 8)
+    kernels, history = train(
+        inputs, targets, num_kernels, kernel_shape, rate, 2,
+        kernels=start, batch_size=8, method=method,
+    )  # fmt: skip
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-9)
+    np.testing.assert_allclose(kernels, expected, rtol=1e-9, atol=1e-11)
+
+
 def test_the_textbook_program_agrees_with_plain_loops():
     inputs, targets, start = textbook_data()
     kernels, history = train(inputs, targets, 2, (2, 2), 0.1, 3, kernels=start)

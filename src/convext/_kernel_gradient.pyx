@@ -374,7 +374,8 @@ cdef void run_part(
     cdef bint fresh = True
     cdef const real *first_grad
     source.data = <void *> images
-    if not (gradient.by_kernels or gradient.by_channels):
+    # Fewer samples than were prepared for may have fewer tiles than segments.
+    if begin == end or not (gradient.by_kernels or gradient.by_channels):
         for k in range(part.kernels):
             memset(
                 part.sums + k * gradient.channels * tiling.taps, 0,

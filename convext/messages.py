@@ -23,16 +23,6 @@ def language() -> Language:
 
     It is that of the environment variable CONVEXT_LANG, or else of the locale: the first of
     LC_ALL, LC_MESSAGES and LANG that is set.
-
-    Returns
-    -------
-    str
-        "zh" or "en".
-
-    Examples
-    --------
-    >>> language() in {"zh", "en"}
-    True
     """
     for variable in ("CONVEXT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(variable)
@@ -51,16 +41,7 @@ def printable_language() -> Language:
 
 
 def translate(text: str, lang: Language | None = None, /, **fields: object) -> str:
-    """Return a text in the language of the environment, with its fields filled in.
-
-    Parameters
-    ----------
-    text : str
-        In English. Where there are no fields, braces are themselves.
-    lang : {"zh", "en"}, optional
-        The language; by default the one that can be printed.
-    **fields
-        What stands for the names in braces.
+    """Return an English text in the language of people, with its fields filled in, if any.
 
     Examples
     --------
@@ -77,11 +58,6 @@ def translate_error(text: str) -> str:
 
     Errors are English where they are raised, by this package or by Python. Here the field
     ``{message}`` is a message of its own.
-
-    Examples
-    --------
-    >>> translate_error("something else")
-    'something else'
     """
     if printable_language() == "en":
         return text
@@ -95,13 +71,7 @@ def translate_error(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things, as in "1 kernel" and "2 kernels".
-
-    Examples
-    --------
-    >>> counted(1, "kernel")
-    '1 kernel'
-    """
+    """Return a number of things, as in "1 kernel" and "2 kernels"."""
     ending = "s" if number != 1 and printable_language() == "en" else ""
     return f"{number} {translate(noun)}{ending}"
 
@@ -134,13 +104,7 @@ def columns(text: str) -> int:
 
 
 def line_width() -> int:
-    """Return how many columns a line may have: those of the terminal, at most 100.
-
-    Examples
-    --------
-    >>> line_width() <= 100
-    True
-    """
+    """Return how many columns a line may have: those of the terminal, at most 100."""
     return min(100, get_terminal_size((100, 0)).columns)
 
 

@@ -9,13 +9,16 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Barrier, Event
 
 import numpy as np
 import pytest
 
 import convext
-from convext import image, schedules
+from convext import enhancement, image, kernels_file, plotting, schedules
+from convext._pictures import as_picture
 
 # Threads, and calls of each.
 how_often = pytest.mark.parametrize(
@@ -182,6 +185,35 @@ def with_a_picture(call):
     return make
 
 
+def train_on_folders(folder):
+    for name in ("before", "after"):
+        (folder / name).mkdir()
+        image.save_image(folder / name / "a.png", PICTURE)
+    folders = [folder / name for name in ("before", "after")]
+
+    def train():
+        options = {"patch": 9, "stride": 6, "epochs": 1, "seed": 0, "verbose": False}
+        with TemporaryDirectory(dir=folder) as own:
+            model = enhancement.train_on_folders(*folders, [(1, 3)], f"{own}/out.npz", **options)
+        return model.get_weights()
+
+    return train
+
+
+def plotted(plot, *args):
+    def make(folder):
+        plot(*args, file=folder / "first.png")  # fonts are looked for
+
+        def draw():
+            with TemporaryDirectory(dir=folder) as own:
+                plot(*args, file=f"{own}/plot.png")
+                return Path(own, "plot.png").read_bytes()
+
+        return draw
+
+    return make
+
+
 def diverge():
     error = convext.DivergenceError(
         "inf", kernels=KERNELS, epoch=1, loss=1.0, learning_rate=1.0, stable_learning_rate=0.5
@@ -189,6 +221,8 @@ def diverge():
     return lambda: pickle.loads(pickle.dumps(error)).kernels
 
 
+ENHANCER = convext.Sequential([convext.Conv2D(1, 3, seed=1)], input_channels=1)
+OPENED = as_picture("image", PICTURE)
 PREPARED = convext.prepare_kernels(KERNELS, padding=1)
 STATISTICS = statistics_of(X, Y)
 
@@ -231,6 +265,12 @@ ENTRIES = {
     "train_model": pure(
         lambda: convext.train_model(X, Y, 3, (3, 3), 0.01, 2, seed=5, verbose=False)
     ),
+    "enhancement.enhance": on_a_model(lambda _: enhancement.enhance(ENHANCER, PICTURE)),
+    "enhancement.enhanced_strips": pure(
+        lambda: [strip for _, strip in enhancement.enhanced_strips(ENHANCER, OPENED)]
+    ),
+    "enhancement.enlarge": pure(lambda: enhancement.enlarge(PICTURE, 2)),
+    "enhancement.train_on_folders": train_on_folders,
     "image.extract_patches": pure(lambda: image.extract_patches(PICTURE, 5)),
     "image.image_suffix": pure(lambda: image.image_suffix("a.png")),
     "image.jpeg_steps": with_a_picture(image.jpeg_steps),
@@ -242,6 +282,26 @@ ENTRIES = {
     "image.save_image": lambda folder: saved_and_loaded(
         lambda file: image.save_image(file, PICTURE), image.load_image, folder / "one.png"
     ),
+    "kernels_file.are_numbers": pure(lambda: kernels_file.are_numbers([1, 2.0])),
+    "kernels_file.load_kernels": lambda folder: saved_and_loaded(
+        lambda file: kernels_file.save_kernels(file, KERNELS, {"seed": 1}),
+        lambda file: kernels_file.load_kernels(file)[0],
+        folder / "kernels.npz",
+    ),
+    "kernels_file.save_kernels": lambda folder: saved_and_loaded(
+        lambda file: kernels_file.save_kernels(file, KERNELS, {"seed": 1}),
+        lambda file: kernels_file.load_kernels(file)[0],
+        folder / "kernels.npz",
+    ),
+    "plotting.check_plot_file": pure(lambda: plotting.check_plot_file("a.png")),
+    "plotting.plot_kernels": plotted(plotting.plot_kernels, KERNELS),
+    "plotting.plot_results": plotted(
+        plotting.plot_results, [1.0, 0.5], [1.0, 0.6], {"before": PICTURE, "after": PICTURE}
+    ),
+    "plotting.plot_solution": plotted(
+        plotting.plot_solution, PICTURE, PICTURE, PICTURE, np.ones((3, 3, 3, 3))
+    ),
+    "plotting.plot_training": plotted(plotting.plot_training, [1.0, 0.5], KERNELS),
     "schedules.ReduceOnPlateau": reduce_on_plateau,
     "schedules.cosine_decay": pure(lambda: schedules.cosine_decay(0.5, 10)(5)),
     "schedules.exponential_decay": pure(lambda: schedules.exponential_decay(0.5, 0.9)(5)),
@@ -258,7 +318,7 @@ MAY_REFUSE |= {"schedules.ReduceOnPlateau", "schedules.reduce_on_plateau"}
 
 def test_every_public_name_has_an_entry():
     names = {name for name in convext.__all__ if not inspect.ismodule(getattr(convext, name))}
-    for module in (image, schedules):
+    for module in (schedules, *(getattr(convext, name) for name in convext._MODULES)):
         for name, value in vars(module).items():
             if getattr(value, "__module__", "") == module.__name__ and not name.startswith("_"):
                 names.add(f"{module.__name__.removeprefix('convext.')}.{name}")
@@ -293,8 +353,12 @@ def refusable():
             raise
 
 
+# Each takes a tenth of a second, in Matplotlib, in one thread at a time.
+PLOTS = {name for name in ENTRIES if name.startswith("plotting.plot_")}
+
+
 @how_often
-@pytest.mark.parametrize("name", sorted(ENTRIES))
+@pytest.mark.parametrize("name", sorted(set(ENTRIES) - PLOTS))
 def test_threads_get_what_one_thread_gets(name, threads, calls, tmp_path, restored_num_threads):
     call = ENTRIES[name](tmp_path)
     expected = call()
@@ -308,6 +372,12 @@ def test_threads_get_what_one_thread_gets(name, threads, calls, tmp_path, restor
 
     run_together(threads, call_often)
     assert done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PLOTS))
+def test_threads_draw_the_same_plots(name, tmp_path):
+    test_threads_get_what_one_thread_gets(name, 16, 10, tmp_path, None)
 
 
 # ---------------------------------------------------------------- one model, several threads

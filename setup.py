@@ -1,7 +1,13 @@
 """Build of the compiled modules; everything else about the package is in pyproject.toml."""
 
-import os
 import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - pip asks an old Python, too, what it needs to build
+    sys.exit(f"convext needs Python 3.10 or later, this is Python {sys.version.split()[0]}")
+
+import os
+import shlex
+import subprocess
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -40,6 +46,9 @@ OPENMP_FLAGS = [
     (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),
 ]
 
+# The commands that compile; before others a compiler need not be there.
+BUILDS = {"build", "build_ext", "bdist_wheel", "editable_wheel", "install", "develop"}
+
 OPENMP_PROBE = """
 #include <omp.h>
 int main(void)
@@ -56,6 +65,7 @@ class BuildExtensions(build_ext):
     """Probes for OpenMP, and compiles the micro-kernels once per type and instruction set."""
 
     def build_extensions(self):
+        self.translate()
         if self.compiler.compiler_type == "msvc":
             sys.exit("convext needs GCC or Clang: its micro-kernels use their vector extension.")
         flags, link_flags = list(C_FLAGS), []
@@ -74,6 +84,25 @@ class BuildExtensions(build_ext):
             if extension.name == "convext._dispatch":
                 extension.extra_objects += objects
         super().build_extensions()
+
+    def translate(self):
+        """Let Cython make C of the modules."""
+        translated = cythonize(
+            self.extensions,
+            include_path=["src"],
+            build_dir="build",
+            compiler_directives={
+                "language_level": 3,
+                "boundscheck": False,
+                "wraparound": False,
+                "cdivision": True,
+                "initializedcheck": False,
+                # Plain built-in functions, without signatures that can be inspected: 140 KB less.
+                "binding": False,
+            },
+        )
+        for extension, in_c in zip(self.extensions, translated, strict=True):
+            extension.sources = in_c.sources
 
     def probe_openmp(self):
         """Return the compiler and linker flags with which an OpenMP program links, or none."""
@@ -140,20 +169,37 @@ def extensions():
         yield extension
 
 
-setup(
-    ext_modules=cythonize(
-        list(extensions()),
-        include_path=["src"],
-        build_dir="build",
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": False,
-            # Plain built-in functions, without signatures that can be inspected: 140 KB less.
-            "binding": False,
-        },
-    ),
-    cmdclass={"build_ext": BuildExtensions},
-)
+def check_compiler():
+    """End with one line where nothing can be compiled, before Cython has worked for long."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "")
+    if not compiler:
+        return  # on Windows distutils looks for one
+    if not compiles(compiler, "int main(void) { return 0; }"):
+        sys.exit(
+            "convext needs a C compiler, GCC or Clang, but "
+            f"`{shlex.join(compiler)}` does not work: see "
+            "`apt install gcc python3-dev`, `dnf install gcc python3-devel` or "
+            "`xcode-select --install`"
+        )
+    includes = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+    if not compiles([*compiler, *includes], "#include <Python.h>"):
+        sys.exit(
+            f"convext needs Python's headers, but `{shlex.join(compiler)}` does not find "
+            "Python.h or what it includes: see `apt install python3-dev` or "
+            "`dnf install python3-devel`"
+        )
+
+
+def compiles(compiler, source):
+    command = [*compiler, "-fsyntax-only", "-x", "c", "-"]
+    try:
+        return not subprocess.run(
+            command, input=source, text=True, check=False, capture_output=True
+        ).returncode
+    except OSError:
+        return False
+
+
+if BUILDS.intersection(sys.argv):
+    check_compiler()
+setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildExtensions})

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -131,22 +132,26 @@ class BuildExtensions(build_ext):
 
     def compile_microkernels(self, flags):
         """Compile microkernel.c for each type and instruction set; return the object files."""
-        objects = []
-        for isa, (isa_flags, vector_bytes, registers) in isas().items():
-            for real, itemsize in (("float", 4), ("double", 8)):
-                objects += self.compiler.compile(
-                    [str(MICROKERNELS / "microkernel.c")],
-                    output_dir=str(Path(self.build_temp, f"{isa}_{real}")),
-                    macros=[
-                        ("CONVEXT_REAL", real),
-                        ("CONVEXT_LANES", str(vector_bytes // itemsize)),
-                        ("CONVEXT_REGISTERS", str(registers)),
-                        ("CONVEXT_TABLE", f"convext_{isa}_{real}"),
-                    ],
-                    extra_postargs=flags + MICROKERNEL_FLAGS + isa_flags,
-                    depends=[str(path) for path in MICROKERNELS.glob("*.h")],
-                )
-        return objects
+
+        def compiled(kind):
+            isa, real, itemsize = kind
+            isa_flags, vector_bytes, registers = isas()[isa]
+            return self.compiler.compile(
+                [str(MICROKERNELS / "microkernel.c")],
+                output_dir=str(Path(self.build_temp, f"{isa}_{real}")),
+                macros=[
+                    ("CONVEXT_REAL", real),
+                    ("CONVEXT_LANES", str(vector_bytes // itemsize)),
+                    ("CONVEXT_REGISTERS", str(registers)),
+                    ("CONVEXT_TABLE", f"convext_{isa}_{real}"),
+                ],
+                extra_postargs=flags + MICROKERNEL_FLAGS + isa_flags,
+                depends=[str(path) for path in MICROKERNELS.glob("*.h")],
+            )
+
+        kinds = [(isa, *real) for isa in isas() for real in (("float", 4), ("double", 8))]
+        with ThreadPoolExecutor(self.parallel or 1) as pool:
+            return [name for names in pool.map(compiled, kinds) for name in names]
 
 
 def isas():

@@ -7,6 +7,7 @@ together in segments, and the gradients of these are added in float64: how a bat
 on the shapes alone, and so do the bits of the result.
 """
 
+cimport cython
 cimport numpy as cnp
 import numpy as np
 from cython.parallel cimport parallel, prange, threadid
@@ -43,6 +44,7 @@ LOSSES = {
 cdef Py_ssize_t MIN_WEIGHTS_PER_THREAD = 20000
 
 
+@cython.auto_pickle(False)
 cdef class Layer:
     """A layer for inputs of one size.
 
@@ -65,6 +67,7 @@ cdef class Layer:
         self.activation = activation
 
 
+@cython.auto_pickle(False)
 cdef class Workspace:
     """The memory of one thread: what the layers make of a slice, and the gradients."""
 
@@ -110,6 +113,7 @@ cdef class Workspace:
         return self.views[samples]
 
 
+@cython.auto_pickle(False)
 cdef class Step:
     """Losses and gradients of a network for samples of one shape, in batches up to a size.
 

@@ -149,7 +149,9 @@ def random_model(rng):
     rate = float(rng.choice([0.001, 0.01]))
     schedule = convext.schedules.reduce_on_plateau(rate, patience=1, min_delta=0.5)
     optimizers = [convext.SGD(rate, momentum=0.9), convext.Adam(rate), convext.Adam(schedule)]
-    model.compile(optimizers[rng.integers(3)], str(rng.choice(["mse", "mae"])))
+    metrics = ["mae"] if rng.random() < 0.3 else None
+    model.compile(optimizers[rng.integers(3)], str(rng.choice(["mse", "mae"])), metrics)
+    layers[0].trainable = bool(rng.random() < 0.8)
     size = 1 + sum(layer.kernel_size[0] - 1 for layer in layers)
     x = rng.standard_normal((5, channels, size + 3, size + 2)).astype(dtype)
     y = rng.standard_normal((5, filters[-1], 4, 3)).astype(dtype)

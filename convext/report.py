@@ -114,7 +114,8 @@ class Progress:
             if self._num_epochs > _MOST_LINES:
                 self._bar = _make_bar(self._num_epochs, unit=translate(" epochs"))
             if self._within is not None:
-                self._watcher.start()
+                with suppress(RuntimeError):  # there can be no more threads
+                    self._watcher.start()
         return self
 
     def epoch(self, report: EpochReport) -> None:

@@ -254,6 +254,16 @@ def test_a_pipe_gets_no_bar_of_an_epoch(environment, monkeypatch):
     assert stdout.getvalue() == ""
 
 
+def test_a_training_needs_no_thread_for_its_bar(environment, monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    stdout = Terminal()
+    show(monkeypatch, stdout, 3, within=lambda: (30, 120))
+    assert stdout.getvalue().count("Epoch: ") == 3
+
+
 def test_a_terminal_that_goes_ends_the_bar_quietly(environment, monkeypatch):
     class Gone(Terminal):
         def write(self, text):

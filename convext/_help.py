@@ -31,7 +31,7 @@ class HelpFormatter(argparse.HelpFormatter):
     ) -> None:
         """Add "usage: ", in the language of people."""
         super().add_usage(
-            usage, actions, groups, translate("usage: ") if prefix is None else prefix
+            usage, actions, groups, f"{translate('usage:')} " if prefix is None else prefix
         )
 
     def _format_usage(self, *arguments: Any) -> str:

@@ -54,7 +54,7 @@ def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
     """
     also = ""
     if report.val_loss is not None:
-        also = translate("validation loss: {loss}, ", lang, loss=format_loss(report.val_loss))
+        also = translate("validation loss: {loss}", lang, loss=format_loss(report.val_loss)) + ", "
     also += "".join(f"{name}: {format_loss(value)}, " for name, value in report.metrics.items())
     return translate(
         "Epoch: {epoch}, average loss: {loss}, {also}learning rate: {rate}, "
@@ -112,7 +112,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._verbose and _is_terminal():
             if self._num_epochs > _MOST_LINES:
-                self._bar = _make_bar(self._num_epochs, unit=translate(" epochs"))
+                self._bar = _make_bar(self._num_epochs, translate("epochs") + " ")
             if self._within is not None:
                 with suppress(RuntimeError):  # there can be no more threads
                     self._watcher.start()
@@ -185,7 +185,7 @@ class Progress:
         )
 
 
-def _make_bar(total: int | None, unit: str = "", **options: Any) -> tqdm[Any]:
+def _make_bar(total: int | None, unit: str = "", /, **options: Any) -> tqdm[Any]:
     from shutil import get_terminal_size
 
     from tqdm import tqdm
@@ -193,7 +193,7 @@ def _make_bar(total: int | None, unit: str = "", **options: Any) -> tqdm[Any]:
     # On terminals that claim to have no columns tqdm shows nothing; here they have 80.
     columns, rows = get_terminal_size()
     # Without a rate, which would leave little room for the bar and what is said behind it.
-    form = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}}{unit} [{{elapsed}}<{{remaining}}{{postfix}}]"
+    form = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {unit}[{{elapsed}}<{{remaining}}{{postfix}}]"
     return tqdm(total=total, file=sys.stdout, ncols=columns, nrows=rows, bar_format=form, **options)
 
 

@@ -102,7 +102,7 @@ def help_texts(parser):
 
 def texts_of_help():
     parser = _arguments.make_parser()
-    return {text for text in help_texts(parser) if text and not text.startswith(" ")} | {"usage: "}
+    return {text for text in help_texts(parser) if text and not text.startswith(" ")} | {"usage:"}
 
 
 def texts_of_code():
@@ -145,6 +145,8 @@ def fields(text):
 def test_chinese_and_english_have_the_same_fields(part):
     for english, chinese in messages._chinese(part).items():
         assert fields(english) == fields(chinese)
+        assert english == english.strip()
+        assert chinese == chinese.strip()
         assert has_chinese(chinese) or chinese == "{file}: {message}"
 
 

@@ -29,8 +29,8 @@ def checked_callbacks(callbacks: Iterable[Callback] | None) -> tuple[Callback, .
     for callback in result:
         if not (callable(callback) or _methods(callback)):
             raise TypeError(
-                f"callbacks must be callable, or have methods such as on_epoch_end(epoch, logs), "
-                f"got {callback!r}"
+                f"callbacks must be callable, got {callback!r}; objects may have methods as in "
+                "Keras instead, such as on_epoch_end(epoch, logs)"
             )
         for name in _NOT_CALLED:
             if _own(callback, name):

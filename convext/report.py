@@ -180,6 +180,7 @@ class Progress:
     def _summary(self, report: EpochReport) -> str:
         return translate(
             "loss: {loss}, rate: {rate}",
+            self._language,
             loss=format_loss(report.loss),
             rate=f"{report.learning_rate:g}",
         )

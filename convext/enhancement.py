@@ -185,8 +185,9 @@ def train_on_folders(
         luminance, or three, for colours.
     out : path
         Where to save the model: after each epoch that is the best so far, measured on a tenth of
-        the patches, which it is not trained on. Where there is such a file, the model is in one
-        named after it until the training has ended.
+        the patches, fewer where they would take more than 256 MiB, which it is not trained on.
+        Where there is such a file, the model is in one named after it until the training has
+        ended.
     activation : str, default "relu"
         Of all layers but the last.
     residual : bool, default False

@@ -28,27 +28,10 @@ VALIDATION_BYTES = 256 << 20
 
 
 class ImagePairs:
-    """Images before and after, of one size, in two folders.
+    """Images before and after, of one size, in two folders: paths, heights and widths.
 
-    Parameters
-    ----------
-    before, after : path
-        The folders. Files belong together that have the same name, but for the suffix.
-    channels : 1 or 3
-        Luminance, or colours.
-    max_pixels : int, optional
-        The largest image to read.
-
-    Attributes
-    ----------
-    files : list of (path, path)
-    sizes : list of (int, int)
-        Their heights and widths.
-
-    Raises
-    ------
-    ValueError
-        A file has no partner, or several, or one of another size.
+    Files belong together that have the same name, but for the suffix. With one channel they are
+    read as luminance, with three as colours.
     """
 
     def __init__(
@@ -87,17 +70,8 @@ class PatchBatches:
 
     Patches are mixed with those of as many other images, taken at random, as fit the memory that is
     set aside for them, while a thread reads the next ones. The order depends on the random
-    generator alone.
-
-    Parameters
-    ----------
-    pairs : ImagePairs
-    size, stride, batch_size : int
-        Height and width of a patch, pixels from one to the next, patches in a batch.
-    inner : (slice, slice)
-        The rows and columns of a patch that are what a model makes of it.
-    share : float
-        Of the patches, the last ones, which are kept for validation.
+    generator alone. The last `share` of the patches is kept for validation; a model makes the rows
+    and columns `inner` of a patch.
     """
 
     def __init__(
@@ -111,14 +85,13 @@ class PatchBatches:
     ) -> None:
         self.pairs, self.size, self.stride, self.batch_size = pairs, size, stride, batch_size
         self.inner = inner
-        counts = [math.prod(self._grid(i)) for i in range(len(pairs.sizes))]
-        self.total = sum(counts)
+        places = np.concatenate([self._places(i) for i in range(len(pairs.sizes))])
+        self.total = len(places)
         if self.total == 0:
             raise ValueError(f"no image is as large as a patch of {size}x{size}")
         training = math.floor(self.total * (1 - share))
         if training in (0, self.total):
             raise ValueError(f"{self.total} patches are too few to train on and to validate with")
-        places = np.concatenate([self._places(i) for i, count in enumerate(counts) if count])
         self._training, self._validation = places[:training], places[training:]
         self._kept: dict[int, Pair] | None = None
 
@@ -126,16 +99,14 @@ class PatchBatches:
         """Return about how many batches an epoch has: those of several groups may be more."""
         return math.ceil(len(self._training) / self.batch_size)
 
-    def _grid(self, index: int) -> tuple[int, int]:
-        height, width = (
-            max(0, (n - self.size) // self.stride + 1) for n in self.pairs.sizes[index]
-        )
-        return height, width
-
     def _places(self, index: int) -> npt.NDArray[np.int32]:
         """Return where the patches of a pair are: its index, row and column."""
-        rows, columns = np.indices(self._grid(index), np.int32).reshape(2, -1) * self.stride
-        return np.stack([np.full_like(rows, index), rows, columns], -1)
+        rows, columns = (
+            np.arange(0, n - self.size + 1, self.stride, np.int32) for n in self.pairs.sizes[index]
+        )
+        return np.stack(np.meshgrid(np.int32(index), rows, columns, indexing="ij"), -1).reshape(
+            -1, 3
+        )
 
     def __call__(self, generator: np.random.Generator) -> Iterator[Pair]:
         """Yield the batches of an epoch."""
@@ -190,39 +161,33 @@ class PatchBatches:
 
     def _cut(self, images: dict[int, Pair], places: npt.NDArray[np.int32]) -> Pair:
         """Return the patches at some places, (B, C, size, size), and what is to become of them."""
+        size = self.size
         x, y = (
-            np.stack(
-                [
-                    images[i][side][:, row : row + self.size, column : column + self.size]
-                    for i, row, column in places.tolist()
-                ]
-            )
-            for side in range(2)
+            np.stack([images[i][k][:, r : r + size, c : c + size] for i, r, c in places.tolist()])
+            for k in range(2)
         )
         return x, y[:, :, self.inner[0], self.inner[1]]
 
 
 def _matched(before: FilePath, after: FilePath) -> list[tuple[str, str]]:
     """Return the files of two folders that belong together, in the order of their names."""
-    folders = before, after
-    names = [image_files(folder) for folder in folders]
-    if names[0] == names[1]:
-        by_stem = [{name: name for name in names[0]}] * 2
-    else:
-        by_stem = [_by_stem(*pair) for pair in zip(folders, names, strict=True)]
-    if lone := sorted(by_stem[0].keys() ^ by_stem[1].keys()):
-        name = by_stem[0].get(lone[0]) or by_stem[1][lone[0]]
+    names = image_files(before), image_files(after)
+    whole = names[0] == names[1]
+    first, second = (_by_stem(*pair, whole) for pair in zip((before, after), names, strict=True))
+    if lone := sorted(first.keys() ^ second.keys()):
+        name = first.get(lone[0]) or second[lone[0]]
         raise ValueError(f"{name} is in only one of {before} and {after}")
     return [
-        (os.path.join(before, name), os.path.join(after, by_stem[1][stem]))
-        for stem, name in by_stem[0].items()
+        (os.path.join(before, name), os.path.join(after, second[stem]))
+        for stem, name in first.items()
     ]
 
 
-def _by_stem(folder: FilePath, names: Sequence[str]) -> dict[str, str]:
+def _by_stem(folder: FilePath, names: Sequence[str], whole: bool) -> dict[str, str]:
+    """Return names by what they are without the suffix; by themselves where that is asked for."""
     stems: dict[str, str] = {}
     for name in names:
-        stem = os.path.splitext(name)[0]
+        stem = name if whole else os.path.splitext(name)[0]
         if stem in stems:
             raise ValueError(
                 f"{stems[stem]} and {name} in {os.fspath(folder)}: which of them belongs to an "

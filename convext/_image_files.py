@@ -169,19 +169,22 @@ def _pixel_limit(max_pixels: int | None) -> Iterator[None]:
 
 def read_header(file: FilePath, page: int | None = None, max_pixels: int | None = None) -> Header:
     """Return the size of an image, and what is to be kept of it beside the pixels."""
+    info: dict[Any, Any]
     if (plain := _read_plain_tiff(file, page, max_pixels)) is not None:
-        height, width, _ = plain[0].shape
-        return Header((height, width), 32, None, None)
-    with opened(file, page, max_pixels) as image:
-        width, height = image.size
-        profile, dpi = image.info.get("icc_profile"), image.info.get("dpi")
-        if orientation(image) >= 5:
-            width, height = height, width
-            dpi = dpi and dpi[::-1]
-        if dpi is not None:
-            dpi = (float(dpi[0]), float(dpi[1]))  # rational numbers, in TIFF
-            dpi = dpi if all(0 < number < 1e6 for number in dpi) else None
-        return Header((height, width), _bits(image), profile or None, dpi)
+        (height, width, _), bits, info, turn = plain[0].shape, 32, plain[2], 1
+    else:
+        with opened(file, page, max_pixels) as image:
+            (width, height), bits, info = image.size, _bits(image), image.info
+            turn = orientation(image)
+    dpi: Any = info.get("dpi")
+    if turn >= 5:
+        height, width, dpi = width, height, dpi and dpi[::-1]
+    try:
+        dpi = (float(dpi[0]), float(dpi[1]))  # rational numbers, in TIFF
+        dpi = dpi if all(0 < number < 1e6 for number in dpi) else None
+    except (TypeError, ValueError, ZeroDivisionError):
+        dpi = None
+    return Header((height, width), bits, info.get("icc_profile") or None, dpi)
 
 
 def read(
@@ -190,8 +193,7 @@ def read(
     """Return the pixels (H, W, C), C = 1 or 3, as they are stored, and which value stands for 1."""
     plain = _read_plain_tiff(file, page, max_pixels)
     if plain is not None:
-        pixels, count = plain
-        largest = 1
+        pixels, count, largest = *plain[:2], 1
     else:
         with opened(file, page, max_pixels) as image:
             # A phone's JPEG file may hold a small second image, which is no page.
@@ -209,7 +211,7 @@ def read(
 
 def _read_plain_tiff(
     file: FilePath, page: int | None, max_pixels: int | None
-) -> tuple[Pixels, int] | None:
+) -> _tiff.Plain | None:
     limit = max_pixels or 2 * (pillow().MAX_IMAGE_PIXELS or LARGEST_SIZE)
     with open(file, "rb") as stream, _named_problems(file, max_pixels):
         return _tiff.read(stream, page, limit)

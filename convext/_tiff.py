@@ -31,11 +31,15 @@ _PACKINGS = {1, 8, 32946}
 _BLOCK = 1 << 20
 
 
-def read(stream: IO[bytes], page: int | None, limit: int) -> tuple[Pixels, int] | None:
-    """Return an image of floats, signed integers or 32 and more bits, and how many there are.
+Plain = tuple[Pixels, int, dict[str, Any]]
 
-    Pillow does not read some of these, and swaps the bytes of others. None for all other files, and
-    for those that are left to Pillow to say what is wrong.
+
+def read(stream: IO[bytes], page: int | None, limit: int) -> Plain | None:
+    """Return an image of floats, signed integers or 32 and more bits.
+
+    With it come how many images there are, and its profile and resolution. Pillow does not read
+    some of these, and swaps the bytes of others. None for all other files, and for those that are
+    left to Pillow to say what is wrong.
     """
     from PIL.Image import DecompressionBombError
 
@@ -75,7 +79,8 @@ def read(stream: IO[bytes], page: int | None, limit: int) -> tuple[Pixels, int] 
         raise ValueError("it is truncated")
     values = np.frombuffer(data[: math.prod(shape) * dtype.itemsize], dtype).reshape(shape)
     pixels = upright(values[..., : 3 if len(bits) > 2 else 1], tags.get(ORIENTATION, 1))
-    return pixels, len(directories)
+    dpi = (tags.get(282), tags.get(283)) if tags.get(296, 2) == 2 else None
+    return pixels, len(directories), {"icc_profile": tags.get(_PROFILE), "dpi": dpi}
 
 
 def _directories(stream: IO[bytes], start: bytes, order: str) -> list[Any]:

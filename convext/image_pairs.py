@@ -101,12 +101,10 @@ class PatchBatches:
 
     def _places(self, index: int) -> npt.NDArray[np.int32]:
         """Return where the patches of a pair are: its index, row and column."""
-        rows, columns = (
-            np.arange(0, n - self.size + 1, self.stride, np.int32) for n in self.pairs.sizes[index]
-        )
-        return np.stack(np.meshgrid(np.int32(index), rows, columns, indexing="ij"), -1).reshape(
-            -1, 3
-        )
+        ends = (length - self.size + 1 for length in self.pairs.sizes[index])
+        rows, columns = (np.arange(0, end, self.stride) for end in ends)
+        places = np.meshgrid(index, rows, columns, indexing="ij")
+        return np.stack(places, -1).reshape(-1, 3).astype(np.int32)
 
     def __call__(self, generator: np.random.Generator) -> Iterator[Pair]:
         """Yield the batches of an epoch."""

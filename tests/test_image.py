@@ -497,14 +497,20 @@ def profile(space):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize(
-    ("source", "suffix"), [(".png", ".tif"), (".tif", ".png"), (".png", ".jpg")]
+    ("source", "suffix", "bits"),
+    [
+        (".png", ".tif", 8),
+        (".png", ".tif", 16),
+        (".tif", ".png", 8),
+        (".tif", ".png", 16),
+        (".png", ".jpg", 8),
+        (".tif", ".tif", 32),
+    ],
 )
 def test_bits_profile_and_resolution_are_those_of_another_image(
     source, suffix, bits, channels, tmp_path
 ):
-    bits = 8 if suffix == ".jpg" else bits
     own = profile(b"GRAY" if channels == 1 else b"RGB ")
     values = np.random.default_rng(0).random((channels, 6, 5))
     like, path = tmp_path / f"like{source}", tmp_path / f"new{suffix}"
@@ -512,10 +518,15 @@ def test_bits_profile_and_resolution_are_those_of_another_image(
         like, np.zeros((3, 2, channels), _image_files.TYPES[bits]), own, (300.0, 150.0)
     )
     save_image(path, values, like=like)
+    header = _image_files.read_header(path)
+    assert (header.bits, header.profile) == (bits, own)
+    assert header.dpi == pytest.approx((300, 150), abs=0.02)
+    if bits == 32:
+        np.testing.assert_array_equal(load_image(path), values.astype(np.float32))
+        return
     with Image.open(path) as image:
         assert image.info["icc_profile"] == own
         assert [float(dots) for dots in image.info["dpi"]] == pytest.approx([300, 150], abs=0.02)
-    assert _image_files.read_header(path).bits == bits
     if suffix != ".jpg":
         levels = 2**bits - 1
         np.testing.assert_array_equal(load_image(path), np.rint(values * levels) / levels)

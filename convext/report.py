@@ -112,7 +112,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._verbose and _is_terminal():
             if self._num_epochs > _MOST_LINES:
-                self._bar = _make_bar(self._num_epochs, translate("epochs") + " ")
+                self._bar = _make_bar(self._num_epochs, translate("epochs"))
             if self._within is not None:
                 with suppress(RuntimeError):  # there can be no more threads
                     self._watcher.start()
@@ -193,8 +193,11 @@ def _make_bar(total: int | None, unit: str = "", /, **options: Any) -> tqdm[Any]
 
     # On terminals that claim to have no columns tqdm shows nothing; here they have 80.
     columns, rows = get_terminal_size()
-    # Without a rate, which would leave little room for the bar and what is said behind it.
-    form = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {unit}[{{elapsed}}<{{remaining}}{{postfix}}]"
+    # Without a rate, and on narrow terminals without times, which would leave little room for the
+    # bar and for what is said behind it.
+    times = " [{elapsed}<{remaining}]" if columns >= 60 else ""
+    count = f"{{n_fmt}}/{{total_fmt}} {unit}".strip()
+    form = f"{{l_bar}}{{bar}}| {count}{times}{{postfix}}"
     return tqdm(total=total, file=sys.stdout, ncols=columns, nrows=rows, bar_format=form, **options)
 
 

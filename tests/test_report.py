@@ -219,6 +219,15 @@ def test_a_long_epoch_shows_a_bar_on_a_terminal(environment, monkeypatch, lang, 
     assert max(columns(text) for text in re.split(r"[\r\n]", stdout.getvalue())) <= 80
 
 
+def test_the_bar_leaves_room_for_the_loss_on_a_narrow_terminal(environment, monkeypatch):
+    environment(CONVEXT_LANG="en", COLUMNS="40", LINES="40")
+    stdout = Terminal()
+    show(monkeypatch, stdout, 50)
+    lines = stdout.getvalue().rstrip().split("\r")
+    assert "| 50/50 epochs, loss: 0.0200" in lines[-1]
+    assert max(map(columns, lines)) <= 40
+
+
 def test_a_long_epoch_moves_the_bar_of_many(environment, monkeypatch):
     environment(CONVEXT_LANG="en", COLUMNS="100", LINES="40")
     stdout, clock = Terminal(), Clock(monkeypatch)

@@ -13,7 +13,7 @@ ACTIVATIONS = {
     "tanh": np.tanh,
 }
 
-LOSSES = {"mse": lambda d: np.mean(d**2), "mae": lambda d: np.mean(np.abs(d))}
+LOSSES = {"mse": lambda d, w=1.0: np.mean(w * d**2), "mae": lambda d, w=1.0: np.mean(w * np.abs(d))}
 
 
 def predict(layers, weights, x, residual=False):
@@ -43,17 +43,17 @@ SLOPES = {
 }
 
 
-def differentiate(layers, weights, x, y, residual=False):
+def differentiate(layers, weights, x, y, residual=False, sample_weight=1.0):
     """Return the mean squared error and its gradient for each array of weights, by the chain rule.
 
-    The slope of an activation follows from its value.
+    The slope of an activation follows from its value. `sample_weight` is (N, 1, 1, 1), or a number.
     """
     values, used = [np.asarray(x, reference.Wide)], []
     for layer in layers:
         used.append(list(weights[sum(map(len, used)) :][: 1 + layer["use_bias"]]))
         values.append(predict([layer], used[-1], values[-1]))
     difference = predict(layers, weights, x, residual) - y
-    gradient, gradients_ = 2 * difference / difference.size, []
+    gradient, gradients_ = 2 * sample_weight * difference / difference.size, []
     for layer, arrays, before, after in reversed(
         list(zip(layers, used, values[:-1], values[1:], strict=True))
     ):
@@ -64,7 +64,7 @@ def differentiate(layers, weights, x, y, residual=False):
         shape = arrays[0].shape[2:]
         gradients_.insert(0, reference.conv2d_kernel_grad(before, gradient, shape, **options))
         gradient = reference.conv2d_input_grad(gradient, arrays[0], before.shape, **options)
-    return np.mean(difference**2), gradients_
+    return np.mean(sample_weight * difference**2), gradients_
 
 
 def gradients(loss, weights, step=1e-6):

@@ -450,6 +450,7 @@ def draw_fit(rng):
         "shuffle": bool(rng.random() < 0.3),
         "data": str(rng.choice(["same", "same", "uint8", "generator"])),
         "slice_bytes": int(rng.choice([1, 10000, 1 << 20])),
+        "weighted": bool(rng.random() < 0.25),
         "layout": draw_layout(rng),
     }
 
@@ -465,7 +466,7 @@ OPTIMIZERS = {
 
 def check_fit(
     layers, input_shape, residual, optimizer, loss, batch_size, epochs, shuffle, data, slice_bytes,
-    layout, dtype, num_threads, isa, seed,
+    weighted, layout, dtype, num_threads, isa, seed,
 ):  # fmt: skip
     """Plain gradient descent has the weights that NumPy finds; any model the loss that it says."""
     rng = np.random.default_rng(seed)
@@ -476,6 +477,9 @@ def check_fit(
     predicted = plain_network.predict(plain, weights, x, residual)
     y = values_of(rng, predicted.shape, dtype, layout)
     magnitude = magnitude_of(plain, weights, x, residual) ** 2
+    sample_weight = rng.uniform(0, 2, len(x)) if weighted else np.ones(len(x))
+    wide_weight = sample_weight[:, np.newaxis, np.newaxis, np.newaxis]
+    weighting = {"sample_weight": sample_weight} if weighted else {}
     options = {"epochs": epochs, "num_threads": num_threads, "verbose": 0}
     starts = range(0, len(x), batch_size)
     with instruction_set(isa), replaced(_steps, MAX_SLICE_BYTES=slice_bytes):
@@ -484,17 +488,20 @@ def check_fit(
             shuffle = False
 
             def given(_):
-                return [(x[i : i + batch_size], y[i : i + batch_size]) for i in starts]
+                arrays = (x, y, sample_weight) if weighted else (x, y)
+                return [tuple(a[i : i + batch_size] for a in arrays) for i in starts]
 
             history = model.fit(given, **options)
         else:
-            history = model.fit(x, y, batch_size=batch_size, shuffle=shuffle, **options)
-        after = model.evaluate(x, y, batch_size=batch_size, num_threads=num_threads)
+            history = model.fit(
+                x, y, batch_size=batch_size, shuffle=shuffle, **weighting, **options
+            )
+        after = model.evaluate(x, y, batch_size=batch_size, num_threads=num_threads, **weighting)
     trained = model.get_weights()
     predicted = plain_network.predict(plain, trained, x, residual)
     assert_close(
-        after, np.asarray(float(plain_network.LOSSES[loss](predicted - y))),
-        max(magnitude, magnitude_of(plain, trained, x, residual) ** 2), dtype, "evaluate:",
+        after, np.asarray(float(plain_network.LOSSES[loss](predicted - y, wide_weight))),
+        2 * max(magnitude, magnitude_of(plain, trained, x, residual) ** 2), dtype, "evaluate:",
     )  # fmt: skip
     smooth = all(layer["activation"] in ("linear", "sigmoid", "tanh") for layer in layers)
     if shuffle or optimizer != "plain" or loss != "mse" or not (smooth or dtype == "float64"):
@@ -503,10 +510,12 @@ def check_fit(
     for _ in range(epochs):
         total = 0.0
         for i in starts:
-            batch = x[i : i + batch_size], y[i : i + batch_size]
-            value, gradients = plain_network.differentiate(plain, weights, *batch, residual)
+            batch, targets, factor = (a[i : i + batch_size] for a in (x, y, wide_weight))
+            value, gradients = plain_network.differentiate(
+                plain, weights, batch, targets, residual, factor
+            )
             weights = [w - 0.01 * g for w, g in zip(weights, gradients, strict=True)]
-            total += float(value) * len(batch[0])
+            total += float(value) * len(batch)
         losses.append(total / len(x))
     assert_close(history.loss, np.array(losses), 100 * magnitude, dtype, "loss:")
     for actual, expected in zip(trained, weights, strict=True):

@@ -111,7 +111,7 @@ def draw_run(rng):
     """Draw what any case has: type, threads, instruction set and the seed of its values."""
     return {
         "dtype": str(rng.choice(["float32", "float64"])),
-        "num_threads": int(rng.choice([1, 1, 2, 3])),
+        "num_threads": int(rng.choice([1, 1, 2, 3, 9])),
         "isa": str(rng.choice(convext.get_config()["isas_supported"])),
         "seed": int(rng.integers(2**32)),
     }

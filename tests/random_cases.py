@@ -451,6 +451,8 @@ def draw_fit(rng):
         "data": str(rng.choice(["same", "same", "uint8", "generator"])),
         "slice_bytes": int(rng.choice([1, 10000, 1 << 20])),
         "weighted": bool(rng.random() < 0.25),
+        "metrics": bool(rng.random() < 0.25),
+        "frozen": int(rng.integers(len(network["layers"]))) if rng.random() < 0.25 else None,
         "layout": draw_layout(rng),
     }
 
@@ -466,7 +468,7 @@ OPTIMIZERS = {
 
 def check_fit(
     layers, input_shape, residual, optimizer, loss, batch_size, epochs, shuffle, data, slice_bytes,
-    weighted, layout, dtype, num_threads, isa, seed,
+    weighted, metrics, frozen, layout, dtype, num_threads, isa, seed,
 ):  # fmt: skip
     """Plain gradient descent has the weights that NumPy finds; any model the loss that it says."""
     rng = np.random.default_rng(seed)
@@ -482,8 +484,13 @@ def check_fit(
     weighting = {"sample_weight": sample_weight} if weighted else {}
     options = {"epochs": epochs, "num_threads": num_threads, "verbose": 0}
     starts = range(0, len(x), batch_size)
+    kept = range(0)
+    if frozen is not None:
+        model.layers[frozen].trainable = False
+        first = sum(1 + layer["use_bias"] for layer in plain[:frozen])
+        kept = range(first, first + 1 + plain[frozen]["use_bias"])
     with instruction_set(isa), replaced(_steps, MAX_SLICE_BYTES=slice_bytes):
-        model.compile(OPTIMIZERS[optimizer](), loss)
+        model.compile(OPTIMIZERS[optimizer](), loss, ["mse", "mae"] if metrics else None)
         if data == "generator":
             shuffle = False
 
@@ -496,13 +503,18 @@ def check_fit(
             history = model.fit(
                 x, y, batch_size=batch_size, shuffle=shuffle, **weighting, **options
             )
-        after = model.evaluate(x, y, batch_size=batch_size, num_threads=num_threads, **weighting)
+        weighting |= {"num_threads": num_threads, "return_dict": True}
+        after = model.evaluate(x, y, batch_size=batch_size, **weighting)
     trained = model.get_weights()
-    predicted = plain_network.predict(plain, trained, x, residual)
-    assert_close(
-        after, np.asarray(float(plain_network.LOSSES[loss](predicted - y, wide_weight))),
-        2 * max(magnitude, magnitude_of(plain, trained, x, residual) ** 2), dtype, "evaluate:",
-    )  # fmt: skip
+    assert all(np.array_equal(trained[n], weights[n]) for n in kept)
+    difference = plain_network.predict(plain, trained, x, residual) - y
+    expected = {"loss": plain_network.LOSSES[loss](difference, wide_weight)}
+    for name in ("mse", "mae") if metrics else ():
+        expected[name] = plain_network.LOSSES[name](difference)
+    assert after.keys() == expected.keys()
+    largest = 2 * max(magnitude, magnitude_of(plain, trained, x, residual) ** 2)
+    for name, value in expected.items():
+        assert_close(after[name], np.asarray(float(value)), largest, dtype, f"{name} after:")
     smooth = all(layer["activation"] in ("linear", "sigmoid", "tanh") for layer in layers)
     if shuffle or optimizer != "plain" or loss != "mse" or not (smooth or dtype == "float64"):
         return
@@ -514,7 +526,8 @@ def check_fit(
             value, gradients = plain_network.differentiate(
                 plain, weights, batch, targets, residual, factor
             )
-            weights = [w - 0.01 * g for w, g in zip(weights, gradients, strict=True)]
+            steps = (0 if n in kept else 0.01 * g for n, g in enumerate(gradients))
+            weights = [w - step for w, step in zip(weights, steps, strict=True)]
             total += float(value) * len(batch)
         losses.append(total / len(x))
     assert_close(history.loss, np.array(losses), 100 * magnitude, dtype, "loss:")

@@ -995,16 +995,18 @@ class Sequential(Sealed, Stateful):
         self, loss: float, batch: Chosen, when: str, rate: float | None = None
     ) -> FloatingPointError:
         """Return what to raise where a loss is not finite: whether the data are to blame."""
-        validation = "validation " if rate is None else ""
-        where = where_not_finite(batch, self.dtype, validation)
-        if where is None and rate is not None:
-            where = (
-                f"with learning_rate {rate:g}: lower it, or clip the gradients (clipnorm), or scale"
-                " the data"
+        kind = "validation " if rate is None else ""
+        where = where_not_finite(batch, self.dtype, kind)
+        if where is not None:
+            cause = f": {where}"
+        elif rate is None:
+            cause = ": the predictions are too large"
+        else:
+            cause = (
+                f", with learning_rate {rate:g}: lower it, or clip the gradients (clipnorm), or "
+                "scale the data"
             )
-        return FloatingPointError(
-            f"the {validation}loss is {loss} {when}: {where or 'the predictions are too large'}"
-        )
+        return FloatingPointError(f"the {kind}loss is {loss} {when}{cause}")
 
 
 # Arrays up to this size are converted and kept for the fused steps of a single small layer.

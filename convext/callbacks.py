@@ -342,6 +342,8 @@ class ModelCheckpoint(Stateful):
         initial_value_threshold: float | None = None,
     ) -> None:
         self.filepath = filepath
+        names = [f"{prefix}{name}" for prefix in ("", "val_") for name in ("loss", *LOSSES)]
+        self._fill_in(1, dict.fromkeys(names, 1.0))
         self.monitor = check_monitor(monitor)
         self.save_best_only = bool(save_best_only)
         self.best_loss = math.inf
@@ -357,7 +359,7 @@ class ModelCheckpoint(Stateful):
         """Save the model where that is due."""
         if report.model is None:
             raise ValueError("a ModelCheckpoint can only be a callback of Sequential.fit")
-        filepath = self._filepath(report)
+        filepath = self._fill_in(report.epoch, report.logs)
         if not self.save_best_only:
             report.model.save(filepath)
             return
@@ -369,14 +371,14 @@ class ModelCheckpoint(Stateful):
             report.model.save(filepath, {"monitor": self.monitor, "loss": loss})
             self.best_loss, self.best_epoch = loss, report.epoch
 
-    def _filepath(self, report: EpochReport) -> FilePath:
+    def _fill_in(self, epoch: int, logs: dict[str, float]) -> FilePath:
         """Return the path with its fields filled in."""
         path = os.fspath(self.filepath)
         try:
-            return path.format(epoch=report.epoch, **report.logs)
+            return path.format(epoch=epoch, **logs)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"filepath is {path!r}, whose fields can be {', '.join(['epoch', *report.logs])}: "
+                f"filepath is {path!r}, whose fields can be {', '.join(['epoch', *logs])}: "
                 f"{type(error).__name__}: {error} (braces of a name are written twice)"
             ) from None
 

@@ -283,10 +283,13 @@ def test_a_checkpoint_fills_in_its_name(tmp_path):
     assert np.array_equal(last.get_weights()[0], model.get_weights()[0])
 
 
-@pytest.mark.parametrize("name", ["{val_mae}.npz", "{0}.npz", "{epoch:x y}.npz", "{.npz", "{}"])
+@pytest.mark.parametrize("name", ["{accuracy}.npz", "{0}.npz", "{epoch:x y}.npz", "{.npz", "{}"])
 def test_a_checkpoint_whose_name_cannot_be_filled_in_is_an_error(name, tmp_path):
-    with pytest.raises(ValueError, match="whose fields can be epoch, loss"):
-        make_model().fit(X, Y, callbacks=[ModelCheckpoint(f"{tmp_path}/{name}")], verbose=0)
+    with pytest.raises(ValueError, match=r"whose fields can be epoch, loss, mse, .*val_mae"):
+        ModelCheckpoint(f"{tmp_path}/{name}")
+    each = ModelCheckpoint(f"{tmp_path}/{{val_mae}}.npz")
+    with pytest.raises(ValueError, match="whose fields can be epoch, loss: KeyError: 'val_mae'"):
+        make_model().fit(X, Y, callbacks=[each], verbose=0)
     assert not list(tmp_path.iterdir())
 
 

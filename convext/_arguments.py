@@ -182,10 +182,11 @@ def _add_solve(commands: Commands) -> None:
         "Find the kernels that turn BEFORE into AFTER with the smallest mean squared error, "
         "exactly: without a learning rate, and without epochs.\n\n"
         "Each is an image (.png, .jpg, .tif and others), with values in [0, 1], or an array, "
-        "(C, H, W) or (N, C, H, W), in a .npy or .npz file. Where AFTER is as large as BEFORE, "
-        "its border is left out. Colour images give kernels from every colour to every colour, "
-        "or, with --per-channel, one kernel for each. Where AFTER is a grey JPEG file, the kernel "
-        "is fitted to the rounded coefficients in it, which allows for clipping, too.",
+        "(C, H, W), (N, C, H, W) or, if grey, (H, W), in a .npy or .npz file. Where AFTER is as "
+        "large as BEFORE, its border is left out. Colour images give kernels from every colour to "
+        "every colour, or, with --per-channel, one kernel for each. Where AFTER is a grey JPEG "
+        "file, the kernel is fitted to the rounded coefficients in it, which allows for clipping, "
+        "too.",
         "convext solve before.png after.png --kernel-shape 3 3 --bias --ignore-saturated",
     )
     parser.add_argument("before", metavar="BEFORE", help="the image or array before")
@@ -218,6 +219,14 @@ def _add_solve(commands: Commands) -> None:
         help="a kernel for each channel, which sees that channel alone",
     )
     add(
+        "--fit",
+        choices=("coefficients", "pixels"),
+        default="coefficients",
+        help="what of a grey JPEG file the kernel is fitted to: its coefficients (the default), or "
+        "the pixels, which is quick",
+    )
+    _add_channels(parser)
+    add(
         "--threads",
         type=_integer_from(1),
         metavar="T",
@@ -231,6 +240,21 @@ def _add_solve(commands: Commands) -> None:
         help="draw before, after, what the kernels make of it, the difference and the kernels: a "
         ".png, .pdf or .svg file",
     )
+
+
+def _add_channels(parser: Parser) -> None:
+    add = parser.add_mutually_exclusive_group().add_argument
+    for where, order in (
+        ("last", "(H, W, C) or (N, H, W, C)"),
+        ("first", "(C, H, W) or (N, C, H, W)"),
+    ):
+        add(
+            f"--channels-{where}",
+            dest="channels",
+            action="store_const",
+            const=where,
+            help=f"arrays in files are {order}",
+        )
 
 
 def _add_generate(commands: Commands) -> None:

@@ -132,6 +132,13 @@ def integer_pair(name: str, value: object, *, minimum: int) -> tuple[int, int]:
     return number, number
 
 
+def as_kernel_shape(name: str, value: object) -> tuple[int, int]:
+    """Return the height and width of kernels; one number is both."""
+    if isinstance(value, (list, np.ndarray)) and len(value) == 1:
+        (value,) = value
+    return integer_pair(name, value, minimum=1)
+
+
 def shape_of_length(name: str, value: object, layouts: dict[int, str]) -> tuple[int, ...]:
     """Return `value` as a tuple of positive sizes whose length is a key of `layouts`."""
     expected = " or ".join(layouts.values())

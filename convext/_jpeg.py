@@ -15,13 +15,14 @@ then these are clearly the more likely ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .files import FilePath
-from .image import jpeg_steps
+from .image import jpeg_steps, jpeg_tables
 from .least_squares import Matrix
 
 BLOCK = 8  # pixels, as JPEG has it
@@ -59,6 +60,7 @@ class Fit(NamedTuple):
 
     weights: Matrix  # those of the kernel, then the bias in levels, if there is one
     log_likelihood: float
+    errors: Matrix | None  # their standard errors, where the pixels before are known
 
 
 def find_kernel(
@@ -67,28 +69,31 @@ def find_kernel(
     files: tuple[FilePath, FilePath],
     shape: tuple[int, int],
     bias: bool,
+    centre: tuple[int, int] | None = None,
+    tick: Callable[[], object] = bool,
 ) -> Fit | None:
     """Return the most likely kernel between two grey images, (H, W) in levels from 0 to 255.
 
-    None where the second is no JPEG file, or has too few blocks that know the kernel.
+    `centre` is where in its window a pixel of the second image is, if that is as large as the
+    first; `tick` is called after each step. None where the second is no JPEG file, or has too few
+    blocks that know the kernel.
     """
     steps = jpeg_steps(files[1])
     if steps is None:
         return None
     steps_before = jpeg_steps(files[0])
-    as_it_is = _fit(_Blocks.cut(before, after, shape, bias), steps)
+    as_it_is = _fit(_Blocks.cut(before, after, shape, bias, centre), steps, tick)
     if steps_before is None or as_it_is is None:
         return as_it_is
-    as_expected = _fit(
-        _Blocks.cut(expected_pixels(before, steps_before), after, shape, bias), steps
-    )
+    expected = expected_pixels(before, steps_before)
+    as_expected = _fit(_Blocks.cut(expected, after, shape, bias, centre), steps, tick)
     if as_expected is None or as_it_is.log_likelihood > CLEARLY * as_expected.log_likelihood:
         return as_it_is
     from ._jpeg_latent import improved
 
     steps_of_both = [steps_before, steps]
-    weights = improved(as_expected.weights, before, after, steps_of_both, shape)
-    return as_expected._replace(weights=weights)
+    weights = improved(as_expected.weights, before, after, steps_of_both, shape, centre, tick)
+    return as_expected._replace(weights=weights, errors=None)
 
 
 def _cosines() -> Matrix:
@@ -162,6 +167,24 @@ def _towards_zero(levels: Matrix, step: float) -> float:
     return float(step / 2 / np.tanh(rate * step / 2) - 1 / rate)
 
 
+def rounding_error(file: FilePath, image: npt.NDArray[Any]) -> float:
+    """Return the root mean square of what a JPEG file's rounding has changed, of 1; else 0.
+
+    `image`, (C, H, W), is what was read from it. Where a coefficient is zero, its distribution
+    (Laplace, as often zero as this one) says how large it may have been.
+    """
+    tables = jpeg_tables(file)
+    if not tables or min(image.shape[1:]) < BLOCK:
+        return 0.0
+    steps = tables[0]
+    levels = np.abs(np.rint((into_blocks(image.mean(axis=0)) * WHITE - MIDDLE) @ COSINES.T / steps))
+    nonzero = (np.count_nonzero(levels, axis=0) + 0.5) / (len(levels) + 1)
+    rate = -np.log(nonzero)  # over half a step, as which all is measured
+    within = (2 / rate**2 - (1 + 2 / rate + 2 / rate**2) * nonzero) / (1 - nonzero)
+    squares = steps**2 / 4 * (nonzero / 3 + (1 - nonzero) * within)
+    return float(np.sqrt(squares.mean())) / WHITE
+
+
 class _Blocks(NamedTuple):
     """Blocks of the second image, and the pixels of the first that each tap meets there."""
 
@@ -170,11 +193,15 @@ class _Blocks(NamedTuple):
 
     @classmethod
     def cut(
-        cls, before: Matrix, after: Matrix, shape: tuple[int, int], bias: bool
+        cls,
+        before: Matrix,
+        after: Matrix,
+        shape: tuple[int, int],
+        bias: bool,
+        centre: tuple[int, int] | None,
     ) -> _Blocks | None:
         """Take blocks evenly from where the kernel does not reach beyond the image."""
-        same = before.shape == after.shape
-        top, left = ((n - 1) // 2 if same else 0 for n in shape)
+        top, left = centre or (0, 0)
         windows = np.lib.stride_tricks.sliding_window_view(before, shape)
         first = [-(-n // BLOCK) * BLOCK for n in (top, left)]
         last = [
@@ -198,7 +225,7 @@ class _Blocks(NamedTuple):
         return cls(under, values)
 
 
-def _fit(blocks: _Blocks | None, steps: Matrix) -> Fit | None:
+def _fit(blocks: _Blocks | None, steps: Matrix, tick: Callable[[], object]) -> Fit | None:
     """Climb to the most likely kernel, by damped Newton steps (Levenberg, Marquardt)."""
     if blocks is None:
         return None
@@ -211,7 +238,8 @@ def _fit(blocks: _Blocks | None, steps: Matrix) -> Fit | None:
         likelihood = state.log_likelihood(weights, errors)
         damping = 1e-4
         for _ in range(MAX_STEPS):
-            gradient, curvature = state.derivatives(weights, errors)
+            tick()
+            gradient, curvature, _ = state.derivatives(weights, errors)
             damped = curvature + damping * np.diag(np.diag(curvature))
             step = np.linalg.solve(damped, gradient)
             if np.abs(step).max() < TOLERANCE:
@@ -222,9 +250,14 @@ def _fit(blocks: _Blocks | None, steps: Matrix) -> Fit | None:
             weights, damping = weights + step, damping / 10
             errors = state.likelier(weights, errors, NEAR)
             likelihood = state.log_likelihood(weights, errors)
+        _, curvature, slopes = state.derivatives(weights, errors)
+        inverse = np.linalg.inv(curvature)
+        # What blocks show, if that is more: their errors are not as independent as is assumed.
+        between = np.square(slopes @ inverse).sum(axis=0)
+        deviations = np.sqrt(np.maximum(np.diag(inverse), between))
     except np.linalg.LinAlgError:
         return None
-    return Fit(weights, likelihood) if np.isfinite(weights).all() else None
+    return Fit(weights, likelihood, deviations) if np.isfinite(weights).all() else None
 
 
 def _sigmoid(x: Matrix) -> Matrix:
@@ -336,8 +369,11 @@ class _State(NamedTuple):
         candidates = [Errors(scales, max(errors.softness * f, MIN_SCALE)) for f in SOFTNESS_FACTORS]
         return max(candidates, key=lambda candidate: self.log_likelihood(weights, candidate))
 
-    def derivatives(self, weights: Matrix, errors: Errors) -> tuple[Matrix, Matrix]:
-        """Return the gradient of the log-likelihood, and its negative expected curvature."""
+    def derivatives(self, weights: Matrix, errors: Errors) -> tuple[Matrix, Matrix, Matrix]:
+        """Return the gradient of the log-likelihood, and its negative expected curvature.
+
+        With them come the parts of the gradient from each block.
+        """
         pixels, (scales, softness) = self.under @ weights, errors
         left = _sigmoid(pixels / softness) - _sigmoid((pixels - WHITE) / softness)
         taps = (COSINES @ (self.under * left[..., np.newaxis])).reshape(-1, len(weights))
@@ -346,4 +382,7 @@ class _State(NamedTuple):
         below = _sigmoid((self.low - predicted) / scales)
         slope: Matrix = ((above + below - 1) / scales).ravel()
         bend = ((above * (1 - above) + below * (1 - below)) / scales**2).ravel()
-        return taps.T @ slope, (taps * bend[:, np.newaxis]).T @ taps
+        slopes = np.einsum(
+            "bfu,bf->bu", taps.reshape(-1, SIZE, len(weights)), slope.reshape(-1, SIZE)
+        )
+        return taps.T @ slope, (taps * bend[:, np.newaxis]).T @ taps, slopes

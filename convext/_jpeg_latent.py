@@ -9,6 +9,7 @@ frequency, times one for each block and band of frequencies.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,19 +44,25 @@ TRANSFORM = COSINES.astype(np.float32)
 
 
 def improved(
-    weights: Matrix, before: Matrix, after: Matrix, steps: list[Matrix], shape: tuple[int, int]
+    weights: Matrix,
+    before: Matrix,
+    after: Matrix,
+    steps: list[Matrix],
+    shape: tuple[int, int],
+    centre: tuple[int, int] | None,
+    tick: Callable[[], object],
 ) -> Matrix:
     """Return a better kernel, with its bias, if any, if it is one that sharpens."""
     if np.abs(weights[: shape[0] * shape[1]]).sum() < AMPLIFIES:
         return weights
     corner = [max(0, n - LARGEST) // 2 // BLOCK * BLOCK for n in before.shape]
     part = tuple(slice(n, n + LARGEST) for n in corner)
-    tops = [(n - 1) // 2 if before.shape == after.shape else 0 for n in shape]
+    tops = list(centre or (0, 0))
     chain = _Chain(weights, before[part], after[part], steps, shape, tops)
     if np.count_nonzero(chain.counted) < FEWEST:
         return weights
     try:
-        found = chain.average()
+        found = chain.average(tick)
     except np.linalg.LinAlgError:
         return weights
     return found if np.isfinite(found).all() else weights
@@ -131,12 +138,13 @@ class _Chain:
         self.activity = np.ones_like(self.values)
         self._adapt()
 
-    def average(self) -> Matrix:
+    def average(self, tick: Callable[[], object]) -> Matrix:
         """Draw kernels, and return the mean of the second half of their way."""
         path: list[Matrix] = []
         waves = TRANSFORM.reshape(-1, 1, BLOCK, BLOCK)
         padding = self.shape[0] - 1, self.shape[1] - 1
         for draw in range(DRAWS):
+            tick()
             responses = conv2d(waves, self._kernel(), padding=padding)
             gain = np.square(responses).sum(axis=(1, 2, 3))
             stiffness = gain * self.after.sharpness**2 + self.before.sharpness**2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from ._array_files import NumericArray, load_array
 from ._checks import as_numeric_array, check_dimensions, check_size, integer, shape_of_length
 from .files import FilePath, atomic_write
 from .messages import say
-from .shapes import IMAGES
+from .shapes import IMAGES, seems_channels_last
 
 __all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data", "paired_samples"]
 
@@ -132,6 +132,26 @@ def load_data(
             f"(shapes {input_data.shape} and {target_output.shape})"
         )
     return input_data, target_output
+
+
+def channels_first(
+    label: str, array: NumericArray, channels: Literal["first", "last"] | None
+) -> NumericArray:
+    """Return images of a file with their channels before rows and columns.
+
+    Raises
+    ------
+    ValueError
+        It is not said where they are, and the shape looks as if they came last.
+    """
+    if channels == "last":
+        return np.moveaxis(array, -1, -3)
+    if channels is None and seems_channels_last(array.shape):
+        raise ValueError(
+            f"{label} has the shape {array.shape}, as if the channels came last: give "
+            "--channels-last, or --channels-first if they do not"
+        )
+    return array
 
 
 def paired_samples(

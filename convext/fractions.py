@@ -12,6 +12,14 @@ LARGEST_DENOMINATOR = 256
 # Of random kernels, so large a share may look like a fraction.
 CHANCE = 1e-3
 
+# An entry is allowed to be so many standard errors away: more than four, since what rounding leaves
+# is not independent of the pixels.
+DEVIATIONS = 8.0
+
+# With a sum of squared deviations that is larger by the square of this, in standard errors, another
+# fraction is out of the question.
+CLEARLY = 4.0
+
 # Numerators that are nearer than this to whole numbers are whole numbers.
 ROUNDING = 1e-9
 
@@ -30,39 +38,65 @@ class CommonFraction(NamedTuple):
         return f"{factor}[{text}]"
 
 
-def common_fraction(kernel: npt.NDArray[np.float64]) -> CommonFraction | None:
-    """Return the simplest common fraction that the entries of a kernel are near, if there is one.
+def common_fraction(
+    kernel: npt.NDArray[np.float64], errors: npt.NDArray[np.float64] | float = 0.0
+) -> CommonFraction | None:
+    """Return the common fraction that a kernel is, if its standard errors allow no other.
 
     Parameters
     ----------
     kernel : numpy.ndarray, (C, kh, kw) or (kh, kw)
+    errors : numpy.ndarray of that shape, or float, default 0
+        The standard errors of the entries.
 
     Returns
     -------
     CommonFraction or None
-        With the denominator, up to 256, for which it is the least likely that a random kernel would
-        be so near: the fewer entries there are that are not zero, and the larger the denominator,
-        the nearer they must be.
+        With the smallest denominator, up to 256, that the errors allow. None where a random kernel
+        might be as near to a fraction with such a denominator or a smaller one, and where another
+        fraction, of less than twice the denominator, is allowed as well.
 
     Examples
     --------
     >>> blur = np.array([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-    >>> print(common_fraction(blur + 0.001))
+    >>> print(common_fraction(blur + 0.001, 0.001))
     1/16 × [1 2 1; 2 4 2; 1 2 1]
-    >>> common_fraction(np.array([[0.123, 0.456, 0.789]])) is None
+    >>> common_fraction(blur + 0.001, 0.02) is None
     True
     """
-    denominators = np.arange(1, LARGEST_DENOMINATOR + 1)
-    scaled = kernel.ravel() * denominators[:, np.newaxis]
-    numerators = np.rint(scaled)
-    counts = np.count_nonzero(numerators, axis=1)
-    # Distances from whole numbers are at most 1/2. The square makes a sum over all denominators of
-    # what is likely for each.
-    distances = np.maximum(np.abs(scaled - numerators).max(axis=1), ROUNDING)
-    chances = (2 * distances) ** counts * denominators**2
-    best = int(np.argmin(np.where(counts > 0, chances, np.inf)))
-    if counts[best] == 0 or chances[best] > CHANCE:
+    values, deviations = kernel.ravel(), np.broadcast_to(errors, kernel.shape).ravel()
+    if not (np.isfinite(deviations).all() and np.rint(values * LARGEST_DENOMINATOR).any()):
         return None
-    return CommonFraction(
-        numerators[best].reshape(kernel.shape).astype(np.int64), int(denominators[best])
-    )
+    denominators = np.arange(1, LARGEST_DENOMINATOR + 1)[:, np.newaxis]
+    scaled = values * denominators
+    numerators = np.rint(scaled)
+    bounds = denominators * DEVIATIONS * deviations + ROUNDING
+    distances = DEVIATIONS * np.abs(scaled - numerators) / bounds
+    fits = distances.max(axis=1) <= DEVIATIONS
+    squares = np.square(distances).sum(axis=1)
+    for i in np.flatnonzero(fits):
+        near = slice(i + 1, min(2 * i + 1, LARGEST_DENOMINATOR))
+        others = np.flatnonzero(fits[near]) + i + 1
+        others = others[
+            np.any(
+                numerators[others] * (i + 1) != numerators[i] * (others[:, np.newaxis] + 1), axis=1
+            )
+        ]
+        if np.any(squares[i] - squares[others] > _clearly(squares[others], len(values))):
+            continue  # another one is far nearer
+        # What share of random kernels would be allowed, for any denominator up to this one.
+        chance = np.sum(np.prod(np.minimum(2 * bounds[: i + 1], 1), axis=1))
+        allowed = squares[others] - squares[i] <= _clearly(squares[i], len(values))
+        if chance > CHANCE or allowed.any() or not numerators[i].any():
+            return None
+        whole = numerators[i].reshape(kernel.shape).astype(np.int64)
+        return CommonFraction(whole, int(i) + 1)
+    return None
+
+
+def _clearly(squares: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
+    """Return how much larger a sum of squared deviations is of what is to be out of the question.
+
+    Where even those of the best are larger than they should be, more is allowed of the others.
+    """
+    return CLEARLY**2 * np.maximum(squares / count, 1)

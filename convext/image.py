@@ -358,3 +358,10 @@ def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
         jpeg: Any = image
         table = jpeg.layer[0][_TABLE_OF_COMPONENT]
         return np.asarray(jpeg.quantization[table], np.float64)
+
+
+def jpeg_tables(file: FilePath) -> list[npt.NDArray[np.float64]]:
+    """Return the steps of each table of a JPEG file, that of the luminance first; else none."""
+    with _image_files.opened(file) as image:
+        tables = getattr(image, "quantization", None) if image.format == "JPEG" else None
+        return [np.asarray(tables[i], np.float64) for i in sorted(tables)] if tables else []

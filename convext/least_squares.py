@@ -41,6 +41,9 @@ class Solution:
         The condition number of the patch matrix, the ratio of its largest to its smallest singular
         value: errors of the data may reach the kernels so many times enlarged. Infinite where the
         rank is not full.
+    centre : (int, int), or None
+        Where the target is as large as the input: which pixel of its window, down and across, an
+        element of the target was taken for. Even kernels have two middles.
     """
 
     kernels: Matrix
@@ -48,6 +51,7 @@ class Solution:
     loss: float
     rank: int
     condition: float
+    centre: tuple[int, int] | None = None
 
 
 class Weights(NamedTuple):

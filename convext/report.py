@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -184,6 +184,21 @@ class Progress:
             loss=format_loss(report.loss),
             rate=f"{report.learning_rate:g}",
         )
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[Callable[[], object]]:
+    """Show on a terminal for how long something has taken, and in how many steps.
+
+    What comes is to be called after each step.
+    """
+    if not _is_terminal():
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=text, file=sys.stdout, leave=False, bar_format="{desc}: {n} [{elapsed}]") as bar:
+        yield bar.update
 
 
 def _make_bar(total: int | None, unit: str = "", /, **options: Any) -> tqdm[Any]:

@@ -21,6 +21,22 @@ Padding: TypeAlias = (
 )
 
 
+def seems_channels_last(shape: Shape) -> bool:
+    """Return whether images (..., C, H, W) of this shape seem to be (..., H, W, C).
+
+    That is where the last size is that of colours, and the others are those of an image.
+    """
+    if len(shape) < 3:
+        return False
+    channels, rows, last = shape[-3:]
+    longest = 8 if last in (3, 4) else 4
+    return (
+        last in (1, 3, 4)
+        and min(channels, rows) >= 16
+        and max(channels, rows) <= longest * min(channels, rows)
+    )
+
+
 class Convolution(NamedTuple):
     """The options of a convolution, resolved for the sizes of its arrays."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,9 @@ def solve_kernels(
         pixel do not count.
     target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
         The images after. Where stride is 1 and padding is 0 they may also be as large as the
-        input: then their borders, of which nobody knows how they were made, are left out. Masked
-        elements of a masked array do not count.
+        input: then their borders, of which nobody knows how they were made, are left out, and of
+        the two middles of an even kernel the one that fits better is taken. Masked elements of a
+        masked array do not count.
     kernel_shape : (int, int)
         Height and width of the kernels, (kh, kw).
     bias : bool, default False
@@ -102,7 +104,8 @@ def solve_kernels(
     Returns
     -------
     Solution
-        With the attributes `kernels`, `bias`, `loss`, `rank` and `condition`, all in float64.
+        With the attributes `kernels`, `bias` and `loss` in float64, `rank`, `condition` and
+        `centre`.
 
     Raises
     ------
@@ -174,34 +177,37 @@ def solve_kernels(
         padding=padding,
         dilation=dilation,
     )
-    inside = without_border(
+    solutions = []
+    for centre in centres_of(
         inputs.shape, targets.shape, statistics.kernel_shape, stride, padding, dilation
-    )
-    targets = targets[inside]
-    counts = None if counts is None else counts[inside]
-    if hidden is not None:
-        options = statistics._resolve(inputs.shape, targets.shape)
-        counts = with_hidden(counts, meet(hidden, statistics.kernel_shape, options))
-    solution = _Problem(statistics, inputs, targets, counts, threads).solve(l2)
+    ):
+        inside = without_border(inputs.shape, statistics.kernel_shape, centre, dilation)
+        chosen = targets[inside]
+        counted = None if counts is None else counts[inside]
+        options = statistics._resolve(inputs.shape, chosen.shape)
+        if hidden is not None:
+            counted = with_hidden(counted, meet(hidden, statistics.kernel_shape, options))
+        solution = _Problem(statistics, inputs, chosen, counted, threads).solve(l2)
+        solutions.append(replace(solution, centre=centre))
+    best = min(solutions, key=lambda solution: solution.loss)
     if l2 == 0:
-        warn_of_rank(solution.rank, statistics.num_unknowns)
-    return solution
+        warn_of_rank(best.rank, statistics.num_unknowns)
+    return best
 
 
-def without_border(
+def centres_of(
     input_shape: Shape,
     target_shape: Shape,
     kernel_size: tuple[int, int],
     stride: Pair = 1,
     padding: Padding = 0,
     dilation: Pair = 1,
-) -> tuple[slice, ...]:
-    """Return which part of a target (N, K, H, W) is compared with a convolution without padding.
+) -> list[tuple[int, int] | None]:
+    """Return where in its window the pixel may be that an element of the target belongs to.
 
-    That is all of it, unless it is as large as the input: then it is what a kernel in the middle of
-    its window reaches.
+    That is in the middle, of which even sizes have two. Where the target is not as large as the
+    input, or is not compared with a convolution without padding, it is None.
     """
-    everything = (slice(None),) * 4
     options = resolve(
         input_shape, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=1
     )
@@ -210,12 +216,29 @@ def without_border(
         or options.stride != (1, 1)
         or edges_of(padding) != ((0, 0), (0, 0))
     ):
+        return [None]
+    ends = [(size - 1) * apart for size, apart in zip(kernel_size, options.dilation, strict=True)]
+    rows, columns = (sorted({end // 2, -(-end // 2)}) for end in ends)
+    return [(row, column) for row in rows for column in columns]
+
+
+def without_border(
+    input_shape: Shape,
+    kernel_size: tuple[int, int],
+    centre: tuple[int, int] | None,
+    dilation: Pair = 1,
+) -> tuple[slice, ...]:
+    """Return which part of a target (N, K, H, W) is compared with a convolution without padding.
+
+    That is all of it, unless it is as large as the input: then it is what the kernel reaches.
+    """
+    everything = (slice(None),) * 4
+    if centre is None:
         return everything
-    starts = [
-        (size - 1) * apart // 2 for size, apart in zip(kernel_size, options.dilation, strict=True)
-    ]
+    size = resolve(input_shape, kernel_size, stride=1, padding=0, dilation=dilation, groups=1)
     return *everything[:2], *(
-        slice(start, start + size) for start, size in zip(starts, options.output_shape, strict=True)
+        slice(start, start + length)
+        for start, length in zip(centre, size.output_shape, strict=True)
     )
 
 

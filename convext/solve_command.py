@@ -5,31 +5,33 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ._array_files import is_archive, load_array
-from ._checks import check_dimensions
+from ._checks import as_kernel_shape
 from ._image_files import is_image, read_header
-from ._jpeg import find_kernel
+from ._jpeg import find_kernel, rounding_error
 from ._version import __version__
 from .fractions import common_fraction
-from .image import load_image
+from .image_arrays import load_samples
 from .kernels_file import save_kernels
 from .least_squares import Matrix
 from .messages import counted, line_width, print_line, say, translate, translate_error
 from .operations import conv2d
 from .plotting import plot_solution
-from .shapes import IMAGES
+from .report import waiting
 from .solve import solve_kernels, without_border
+from .verdict import Problem, Trial, Verdict, judge, standard_errors
 
 # The values of at most so many kernels, and of so many channels of each, are printed.
 MOST_SHOWN = 9
 
 DECIMALS = 5
+
+# What rounding to whole numbers leaves, as a root mean square.
+ROUNDING = 1 / math.sqrt(12)
 
 Samples = npt.NDArray[Any]
 
@@ -44,9 +46,12 @@ class Filter(NamedTuple):
     loss: float
     rank: int
     condition: float
+    centre: tuple[int, int] | None  # of the window, where AFTER is as large as BEFORE
     counted: int  # elements of the target
     saturated: int  # and those that may have been clipped
     warnings: list[str]
+    verdict: Verdict
+    errors: Matrix | None  # standard errors of the kernels, where they are known
     from_coefficients: bool = False  # of a JPEG file
 
     @property
@@ -57,99 +62,151 @@ class Filter(NamedTuple):
 
 def find_filter(options: argparse.Namespace) -> Filter:
     """Load the files and solve."""
-    before, after = (_load(options, name) for name in ("before", "after"))
-    size = tuple(options.kernel_shape)
-    if options.per_channel and before.shape[1] != after.shape[1]:
-        raise ValueError(
-            "--per-channel needs as many channels before as after, "
-            f"got {before.shape[1]} and {after.shape[1]}"
-        )
+    before, whole = _load_pair(options)
+    size = as_kernel_shape("--kernel-shape", options.kernel_shape)
+    _check_sizes(before.shape, whole.shape, size, options)
     ends_at_1 = False
     if is_image(options.after):
         ends_at_1 = read_header(options.after, max_pixels=options.max_pixels).bits < 32
-    unsaturated = _unsaturated(after, ends_at_1, options.ignore_saturated)
-    inside = after[without_border(before.shape, after.shape, size)]
-    mask = unsaturated if options.ignore_saturated else None
-    solutions, counts = [], []
+    after, unsaturated = whole, _unsaturated(whole, ends_at_1, options)
+    centre, parts, solutions = None, [], []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", np.exceptions.RankWarning)
-        for source, target, counted in _channels(before, after, mask, options.per_channel):
-            border = without_border(source.shape, target.shape, size)
-            counts.append(target[border].size if counted is None else counted[border].sum())
-            solutions.append(
-                solve_kernels(
-                    source,
-                    target,
-                    size,
-                    bias=options.bias,
-                    l2=options.l2,
-                    mask=counted,
-                    num_threads=options.threads,
-                )
+        for some in _channels(before.shape[1], options.per_channel):
+            mask = unsaturated if options.ignore_saturated else None
+            solution = solve_kernels(
+                before[:, some],
+                after[:, some],
+                size,
+                bias=options.bias,
+                l2=options.l2,
+                mask=None if mask is None else mask[:, some],
+                num_threads=options.threads,
             )
+            if solution.centre is not None:  # that of the other channels, too
+                centre = solution.centre
+                inside = without_border(before.shape, size, centre)
+                after = after[inside]
+                unsaturated = None if unsaturated is None else unsaturated[inside]
+            clear = None if unsaturated is None else unsaturated[:, some]
+            mask = clear if options.ignore_saturated else None
+            part = Problem(
+                before[:, some], after[:, some], mask, clear, solution.kernels, solution.bias
+            )
+            parts.append(part)
+            solutions.append(solution)
+    counts = [part.counted for part in parts]
     biases = [solution.bias for solution in solutions if solution.bias is not None]
-    losses = [solution.loss for solution in solutions]
-    saturated = 0
-    if unsaturated is not None:
-        border = without_border(before.shape, after.shape, size)
-        saturated = inside.size - int(np.count_nonzero(unsaturated[border]))
     found = Filter(
         before,
-        inside,
+        after,
         np.concatenate([solution.kernels for solution in solutions]),
         np.concatenate(biases) if biases else None,
-        float(np.average(losses, weights=counts)),
+        float(np.average([solution.loss for solution in solutions], weights=counts)),
         min(solution.rank for solution in solutions),
         max(solution.condition for solution in solutions),
-        int(sum(counts)),
-        saturated,
+        centre,
+        sum(counts),
+        0 if unsaturated is None else unsaturated.size - int(np.count_nonzero(unsaturated)),
         sorted({str(warning.message) for warning in caught}),
+        Verdict("unknown", 0.0, 0.0, []),
+        None,
     )
-    counted = np.ones(inside.shape, bool)
-    if mask is not None:
-        counted = mask[without_border(before.shape, after.shape, size)]
-    return _by_coefficients(found, after, counted, options)
+    fitted = _by_coefficients(found, parts[0], whole, options)
+    if fitted is not None:
+        found, parts[0] = fitted
+    elif not found.warnings:
+        found = found._replace(errors=np.concatenate([standard_errors(part) for part in parts]))
+    return found._replace(verdict=_judge(parts, (before, whole), options))
+
+
+def _judge(
+    parts: list[Problem], images: tuple[Samples, Samples], options: argparse.Namespace
+) -> Verdict:
+    """Return what is to be said about the channel of which the least is explained."""
+    after = parts[0].after
+    levels = levels_of(options.after, after)
+    if levels is None and (after.dtype.kind in "iu"):
+        levels = 1
+    rounding = 0.0 if levels is None else ROUNDING / levels
+    jpeg = [
+        rounding_error(file, image[0]) if is_image(file) else 0.0
+        for file, image in zip((options.before, options.after), images, strict=True)
+    ]
+    verdicts = []
+    for part in parts:
+        gain = math.sqrt(float(np.square(part.kernels).sum(axis=(1, 2, 3)).max()))
+        verdicts.append(judge(part, rounding, math.hypot(gain * jpeg[0], jpeg[1])))
+    return max(verdicts, key=lambda verdict: verdict.error / max(verdict.yardstick, 1e-300))
 
 
 def _by_coefficients(
-    found: Filter, after: Samples, counted: npt.NDArray[np.bool_], options: argparse.Namespace
-) -> Filter:
+    found: Filter, part: Problem, after: Samples, options: argparse.Namespace
+) -> tuple[Filter, Problem] | None:
     """Return the filter that fits what a JPEG file knows of a grey image, if it is one."""
     grey = found.before.shape[1] == after.shape[1] == 1
     files = options.before, options.after
-    if not (grey and all(map(is_image, files))) or options.l2 > 0 or found.warnings:
-        return found
-    pixels, target = found.before[0, 0] * 255, after[0, 0] * 255
-    fit = find_kernel(pixels, target, files, found.kernels.shape[2:], options.bias)
+    wanted = options.fit == "coefficients" and options.l2 == 0 and not found.warnings
+    if not (grey and wanted and all(map(is_image, files))):
+        return None
+    with waiting(
+        translate("Fitting the coefficients of JPEG files (--fit pixels is quick)")
+    ) as tick:
+        fit = find_kernel(
+            found.before[0, 0] * 255,
+            after[0, 0] * 255,
+            files,
+            found.kernels.shape[2:],
+            options.bias,
+            found.centre,
+            tick,
+        )
     if fit is None:
-        return found
+        return None
     taps = found.kernels.size
     kernels = fit.weights[:taps].reshape(found.kernels.shape)
     bias = fit.weights[taps:] / 255 if options.bias else None
-    errors = conv2d(found.before, kernels, bias=bias) - found.after
-    return found._replace(
+    part = part._replace(kernels=kernels, bias=bias)
+    errors = None if fit.errors is None else fit.errors[:taps].reshape(kernels.shape)
+    squares = float(np.square(part.residual()).sum())
+    filter_found = found._replace(
         kernels=kernels,
         bias=bias,
-        loss=float(np.mean(np.square(errors[counted]))),
+        loss=squares / part.counted,
+        errors=errors,
         from_coefficients=True,
     )
+    return filter_found, part
 
 
 def show_filter(found: Filter, levels: int | None) -> None:
-    """Print the kernels, as fractions where they are near one, and how well they fit."""
+    """Print the kernels, as fractions where they can be no others, and how well they fit."""
     if found.from_coefficients:
         say("AFTER is a JPEG file: the kernel was fitted to its rounded coefficients")
+    size = _size(found.kernels.shape[2:])
+    unexplained = found.verdict.kind == "unexplained"
+    if unexplained:
+        say("No kernel of {size} explains this pair. The nearest one is:", size=size)
+    if found.centre is not None and any(n % 2 == 0 for n in found.kernels.shape[2:]):
+        row, column = (n + 1 for n in found.centre)
+        say(
+            "of the middles of a {size} kernel, that in row {row} and column {column} fits AFTER",
+            size=size,
+            row=row,
+            column=column,
+        )
     for number, kernel in enumerate(found.kernels[:MOST_SHOWN], 1):
         for channel, weights in enumerate(kernel[:MOST_SHOWN], 1):
             say("kernel {number}, channel {channel}:", number=number, channel=channel)
             rounded = np.round(weights, DECIMALS) + 0.0  # no -0
             print_line(np.array2string(rounded, suppress_small=True, max_line_width=line_width()))
-        fraction = common_fraction(kernel)
+        fraction = None
+        if found.errors is not None and not unexplained:
+            fraction = common_fraction(kernel, found.errors[number - 1])
         if fraction is not None:
             say("nearly {fraction}", fraction=fraction)
         if found.bias is not None:
-            bias = _with_levels(float(found.bias[number - 1]), levels)
-            say("bias {bias}", bias=bias)
+            say("bias {bias}", bias=_with_levels(float(found.bias[number - 1]), levels))
     if len(found.kernels) > MOST_SHOWN:
         say("... and {rest}", rest=counted(len(found.kernels) - MOST_SHOWN, "more kernel"))
     say(
@@ -157,8 +214,68 @@ def show_filter(found: Filter, levels: int | None) -> None:
         error=_with_levels(math.sqrt(found.loss), levels),
         count=found.counted,
     )
+    _show_verdict(found, levels)
     for message in found.warnings:
         say("warning: {message}", message=translate_error(message))
+
+
+def _show_verdict(found: Filter, levels: int | None) -> None:
+    """Print what the error that is left may be, and what else to try."""
+    verdict = found.verdict
+    yardstick = _with_levels(verdict.yardstick, levels)
+    if verdict.kind == "rounding" and levels is not None:
+        say("no more than rounding to {levels} levels leaves", levels=levels + 1)
+    elif verdict.kind == "jpeg":
+        say("no more than the rounding in JPEG files may leave: {error}", error=yardstick)
+    elif verdict.kind == "noise":
+        say("as much as in flat parts, {error}: noise, which no kernel explains", error=yardstick)
+    elif verdict.kind == "unknown":
+        say("noise, or what no kernel makes: without flat parts there is no telling")
+    elif verdict.kind == "unexplained" and not verdict.trials:
+        say("in flat parts it is {error}: there is more than noise", error=yardstick)
+        say(
+            "a larger kernel, a bias, a shift and a curve of brightness do not help: the filter "
+            "may be none that is linear"
+        )
+    for trial in verdict.trials:
+        _show_trial(trial, _with_levels(trial.error, levels), found.kernels.shape[2:])
+
+
+def _show_trial(trial: Trial, error: str, size: tuple[int, ...]) -> None:
+    first, second = trial.value or (0, 0)
+    if trial.name == "size":
+        say(
+            "a larger kernel leaves {error}: try --kernel-shape {height} {width}",
+            error=error,
+            height=first,
+            width=second,
+        )
+    elif trial.name == "bias":
+        say("with a bias, {error} is left: try --bias", error=error)
+    elif trial.name == "clipped":
+        say("where nothing was clipped, {error} is left: try --ignore-saturated", error=error)
+    elif trial.name == "curve":
+        say(
+            "with a curve of brightness, such as a gamma, behind the kernel, {error} is left: undo "
+            "it first",
+            error=error,
+        )
+    elif trial.name == "shift":
+        say(
+            "AFTER is shifted by {down} pixels down and {across} to the right, which leaves "
+            "{error}: shift it back, or try --kernel-shape {height} {width}",
+            error=error,
+            down=first,
+            across=second,
+            height=2 * (abs(first) + size[0] // 2) + 1,
+            width=2 * (abs(second) + size[1] // 2) + 1,
+        )
+    elif trial.name == "median":
+        say("a median filter leaves {error}: that is not linear", error=error)
+    elif trial.name == "maximum":
+        say("a maximum filter (dilation) leaves {error}: that is not linear", error=error)
+    else:
+        say("a minimum filter (erosion) leaves {error}: that is not linear", error=error)
 
 
 def show_saturated(found: Filter, ignored: bool) -> None:
@@ -219,17 +336,9 @@ def _with_levels(value: float, levels: int | None) -> str:
     )
 
 
-def _load(options: argparse.Namespace, name: str) -> Samples:
-    """Return an image or an array as samples; a .npy file is mapped."""
-    file = getattr(options, name)
-    if is_image(file):
-        return load_image(file, max_pixels=options.max_pixels)[np.newaxis]
-    array = load_array(file, name, mmap=not is_archive(file, name))
-    check_dimensions(f"{name} ({file})", array.shape, IMAGES)
-    return array if array.ndim == 4 else array[np.newaxis]
-
-
-def _unsaturated(after: Samples, ends_at_1: bool, asked: bool) -> npt.NDArray[np.bool_] | None:
+def _unsaturated(
+    after: Samples, ends_at_1: bool, options: argparse.Namespace
+) -> npt.NDArray[np.bool_] | None:
     """Return where values are not at the limits of their range, of which None is known.
 
     An image of 8 or 16 bits ends at 0 and 1, and integers where their type does. Of other arrays it
@@ -240,20 +349,66 @@ def _unsaturated(after: Samples, ends_at_1: bool, asked: bool) -> npt.NDArray[np
         low, high = 0.0, 1.0
     elif after.dtype.kind in "iu":
         low, high = np.iinfo(after.dtype).min, np.iinfo(after.dtype).max
-    elif asked:
+    elif options.ignore_saturated:
         low, high = (0.0 if after.min() >= 0 else -math.inf), after.max()
     else:
         return None
     return np.asarray((after > low) & (after < high))
 
 
-def _channels(
-    before: Samples, after: Samples, mask: npt.NDArray[np.bool_] | None, each: bool
-) -> Iterator[tuple[Samples, Samples, npt.NDArray[np.bool_] | None]]:
-    """Yield the arrays, or each channel of them."""
-    if not each:
-        yield before, after, mask
-        return
-    for channel in range(before.shape[1]):
-        one = slice(None), slice(channel, channel + 1)
-        yield before[one], after[one], None if mask is None else mask[one]
+def _channels(count: int, each: bool) -> list[slice]:
+    """Return which channels are solved for together: all, or one after the other."""
+    return [slice(c, c + 1) for c in range(count)] if each else [slice(None)]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _load_pair(options: argparse.Namespace) -> tuple[Samples, Samples]:
+    """Return both files as samples; an image whose channels are all the same has one."""
+    before, after = (
+        load_samples(file, name, options, mmap=True)
+        for file, name in ((options.before, "BEFORE"), (options.after, "AFTER"))
+    )
+    grey = [
+        is_image(file) and array.shape[1] == 3 and bool((array[:, :1] == array[:, 1:]).all())
+        for file, array in ((options.before, before), (options.after, after))
+    ]
+    if options.per_channel and not all(grey):
+        if before.shape[1] != after.shape[1]:
+            raise ValueError(
+                "--per-channel needs as many channels before as after, "
+                f"got {before.shape[1]} and {after.shape[1]}"
+            )
+        return before, after
+    if grey[0]:
+        say("{file} is grey: one of its three equal channels was taken", file=options.before)
+        before = before[:, :1]
+    if grey[1]:
+        say("{file} is grey: one of its three equal channels was taken", file=options.after)
+        after = after[:, :1]
+    return before, after
+
+
+def _check_sizes(
+    before: tuple[int, ...],
+    after: tuple[int, ...],
+    size: tuple[int, int],
+    options: argparse.Namespace,
+) -> None:
+    """Raise ValueError unless the sizes of both files fit, with the kernels or without."""
+    if before[0] != after[0]:
+        raise ValueError(
+            f"BEFORE ({options.before}) has {before[0]} samples but AFTER ({options.after}) has "
+            f"{after[0]}"
+        )
+    if size[0] > before[2] or size[1] > before[3]:
+        raise ValueError(f"kernels of {_size(size)} do not fit BEFORE of {_size(before[2:])}")
+    valid = tuple(n - k + 1 for n, k in zip(before[2:], size, strict=True))
+    if after[2:] not in (before[2:], valid):
+        raise ValueError(
+            f"BEFORE ({options.before}) is {_size(before[2:])} and AFTER ({options.after}) is "
+            f"{_size(after[2:])}: for kernels of {_size(size)}, AFTER must be {_size(before[2:])}, "
+            f"or {_size(valid)} without its border"
+        )

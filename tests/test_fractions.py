@@ -30,7 +30,7 @@ def test_noise_does_not_hide_a_fraction():
     rng = np.random.default_rng(0)
     blur = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]])
     for _ in range(100):
-        found = common_fraction(blur / 16 + rng.uniform(-1e-3, 1e-3, (3, 3)))
+        found = common_fraction(blur / 16 + rng.uniform(-1e-3, 1e-3, (3, 3)), 4e-4)
         assert (found.denominator, found.numerators.tolist()) == (16, blur.tolist())
 
 

@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 import reference
-from scipy.ndimage import correlate
+from scipy.ndimage import correlate, gaussian_filter
 
 import convext
-from convext import cli, solve_command
+from convext import cli, report, solve_command, verdict
 from convext.image import load_image, save_image
 from convext.kernels_file import load_kernels
 
@@ -140,7 +140,20 @@ def solve_jpeg(solve, kernel, *options):
     return out, found[0, 0], record
 
 
-@pytest.mark.parametrize("name", [*PILLOW, *BLURS])
+QUICK = ["EMBOSS", "SHARPEN", "SMOOTH", "Gaussian"]  # small kernels, of each kind
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *QUICK,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in [*PILLOW, *BLURS]
+            if name not in QUICK
+        ),
+    ],
+)
 def test_filters_of_a_jpeg_file_are_recovered(name, solve):
     grey().save("before.jpg", quality=95)
     after, kernel = filtered(pillow.open("before.jpg"), name)
@@ -154,13 +167,14 @@ def test_filters_of_a_jpeg_file_are_recovered(name, solve):
 
 # Where half of the result is cut off, or detail becomes 17 times as strong, more is uncertain.
 BOUNDS = {"EDGE_ENHANCE_MORE": 0.08, "FIND_EDGES": 0.08, "CONTOUR": 0.1}
-SLOW = ["DETAIL", "EDGE_ENHANCE", "EMBOSS", "SHARPEN", *BOUNDS]  # they make detail stronger
+# They make detail stronger, or are large.
+SLOW = ["DETAIL", "EDGE_ENHANCE", "EMBOSS", "SHARPEN", "BLUR", "SMOOTH_MORE", *BOUNDS]
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *["BLUR", "SMOOTH", "SMOOTH_MORE", "Gaussian"],
+        *["SMOOTH", "Gaussian"],
         *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     ],
 )
@@ -227,7 +241,7 @@ def test_what_cannot_be_fitted_to_coefficients_is_fitted_to_pixels(reason, run):
     status, out, _ = run("before.png", name, "--kernel-shape", 3, 3, "--out", "k.npz", *options)
     assert status == 0
     assert "rounded coefficients" not in out
-    assert ("warning" in out) == (reason in {"colour", "flat"})  # the colours are all the same
+    assert ("warning" in out) == (reason == "flat")
     assert not load_kernels("k.npz")[1]["from_coefficients"]
 
 
@@ -373,7 +387,7 @@ def test_the_report_is_drawn(channels, per_channel, solve):
     out, _, _ = solve(
         "before.png", "before.png", "--kernel-shape", 3, 3, *options, "--plot", "report.png"
     )
-    assert out.endswith("Kernels: found.npz\nPlot: report.png\n")
+    assert out.endswith("\nPlot: report.png\n")
     assert load_image("report.png").shape[0] == 3
 
 
@@ -386,9 +400,11 @@ def test_the_report_is_drawn(channels, per_channel, solve):
         (["no.npy", "a.npy", "--kernel-shape", "3", "3"], "no.npy: No such file"),
         (["b.npy", "bad.png", "--kernel-shape", "3", "3"], "bad.png is not an image"),
         (["b.npy", "a.npy", "--kernel-shape", "10", "3"], "kernels of 10x3 do not fit"),
-        (["b.npy", "a.npy", "--kernel-shape", "5", "5"], "target_output must have the shape"),
+        (["b.npy", "a.npy", "--kernel-shape", "5", "5"], "AFTER must be 9x9, or 5x5 without its"),
         (["b.npy", "two.npy", "--kernel-shape", "3", "3", "--per-channel"], "got 1 and 2"),
-        (["flat.npy", "a.npy", "--kernel-shape", "3", "3"], "before (flat.npy) must have"),
+        (["row.npy", "a.npy", "--kernel-shape", "3", "3"], "BEFORE (row.npy) must have"),
+        (["hwc.npy", "a.npy", "--kernel-shape", "3", "3"], "(64, 48, 3), as if the channels came"),
+        (["b.npy", "s.npy", "--kernel-shape", "3", "3"], "(b.npy) has 1 samples but AFTER (s.npy)"),
         (["b.npy", "white.npy", "--kernel-shape", "3", "3", "--ignore-saturated"], "no element"),
         (["b.npy", "a.npy", "--kernel-shape", "3", "3", "--out", "b.npy"], "would overwrite"),
         (["b.npy", "a.npy", "--kernel-shape", "3", "3", "--out", "no/k.npz"], "does not exist"),
@@ -399,7 +415,9 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, run):
     np.save("b.npy", np.random.default_rng(0).random((1, 9, 9)))
     np.save("a.npy", np.ones((1, 7, 7)))
     np.save("two.npy", np.ones((2, 7, 7)))
-    np.save("flat.npy", np.ones((9, 9)))
+    np.save("row.npy", np.ones(9))
+    np.save("hwc.npy", np.ones((64, 48, 3)))
+    np.save("s.npy", np.ones((2, 1, 7, 7)))
     np.save("white.npy", np.full((1, 7, 7), 255, np.uint8))
     with open("bad.png", "w") as file:
         file.write("not an image")
@@ -408,3 +426,204 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, run):
     assert err.startswith("convext: error: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+# What is said about what was found
+
+
+def png(name, values):
+    pillow.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).save(name)
+
+
+def pair(kind):
+    """Save images before and after, and return the arguments and what is to be said."""
+    rng = np.random.default_rng(3)
+    image = np.asarray(grey(), float)
+    box = correlate(image, np.full((3, 3), 1 / 9))
+    png("before.png", image)
+    size = ["--kernel-shape", 3, 3]
+    if kind == "median":
+        grey().filter(filters.MedianFilter(3)).save("after.png")
+        return size, "a median filter leaves 0 (0 of 255)"
+    if kind == "erosion":
+        grey().filter(filters.MinFilter(3)).save("after.png")
+        return size, "a minimum filter (erosion) leaves 0 (0 of 255)"
+    if kind == "gamma":
+        png("after.png", 255 * (image / 255) ** 0.5)
+        return size, "with a curve of brightness, such as a gamma"
+    if kind == "blur and gamma":
+        png("after.png", 255 * (box / 255) ** 1.8)
+        return size, "with a curve of brightness, such as a gamma"
+    if kind == "shift":
+        png("after.png", np.roll(image, 7, axis=1))
+        return ["--kernel-shape", 5, 5], "shifted by 0 pixels down and 7 to the right"
+    if kind == "blur and shift":
+        png("after.png", np.roll(box, (-9, 4), axis=(0, 1)))
+        return ["--kernel-shape", 5, 5], "shifted by -9 pixels down and 4 to the right"
+    if kind == "emboss":
+        grey().filter(filters.EMBOSS).save("after.png")
+        return size, "try --bias\n"
+    if kind == "clipped":
+        png("after.png", image + 3 * (image - box))
+        return size, "try --ignore-saturated\n"
+    if kind == "larger":
+        png("after.png", correlate(image, np.full((7, 5), 1 / 35)))
+        return size, "try --kernel-shape 7 7\n"
+    if kind == "nonlinear":
+        png("after.png", np.where(np.abs(image - box) > 8, image, box))  # edges stay
+        return size, "the filter may be none that is linear\n"
+    if kind == "noise":
+        png("after.png", box + rng.normal(0, 4, image.shape))
+        return size, "noise, which no kernel explains\n"
+    png("after.png", box)
+    return size, "no more than rounding to 256 levels leaves\n"
+
+
+EXPLAINED = ["noise", "box"]
+UNEXPLAINED = [
+    *["median", "erosion", "gamma", "blur and gamma", "shift", "blur and shift", "emboss"],
+    *["clipped", "larger", "nonlinear"],
+]
+
+
+@pytest.mark.parametrize("kind", [*EXPLAINED, *UNEXPLAINED])
+def test_what_no_kernel_explains_is_not_said_to_be_one(kind, run):
+    options, message = pair(kind)
+    status, out, _ = run("before.png", "after.png", *options)
+    assert status == 0
+    assert message in out
+    assert ("explains this pair. The nearest one is:" in out) == (kind in UNEXPLAINED)
+    assert ("nearly 1/9" in out) == (kind in EXPLAINED)
+    assert ("nearly" in out) == (kind in EXPLAINED)
+
+
+@pytest.mark.parametrize(
+    ("quality", "fit"),
+    [(quality, "pixels") for quality in (30, 50, 75)] + [(50, "coefficients")],
+)
+def test_what_jpeg_files_leave_open_is_no_fraction(quality, fit, run):
+    image = grey().crop((64, 64, 224, 224))
+    blurred = gaussian_filter(np.asarray(image, float), 1.0)
+    image.save("before.png")
+    pillow.fromarray(np.rint(blurred).astype(np.uint8)).save("after.jpg", quality=quality)
+    status, out, _ = run("before.png", "after.jpg", "--kernel-shape", 5, 5, "--fit", fit)
+    assert status == 0
+    assert "nearly" not in out
+    assert "no more than the rounding in JPEG files may leave" in out
+    assert ("rounded coefficients" in out) == (fit == "coefficients")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA"])
+@pytest.mark.parametrize("options", [[], ["--per-channel"]])
+def test_grey_images_in_colour_files_are_grey(mode, options, solve):
+    for name, image in (("before.png", grey()), ("after.png", grey().filter(filters.SMOOTH))):
+        image.convert(mode).save(name)
+    out, found, _ = solve("before.png", "after.png", "--kernel-shape", 3, 3, *options)
+    assert found.shape == (1, 1, 3, 3)
+    assert out.count("nearly 1/13 × [1 1 1; 1 5 1; 1 1 1]\n") == 1
+    assert ("before.png is grey: one of its three equal" in out) == (mode != "LA")
+
+
+def test_a_grey_image_may_become_a_coloured_one(solve):
+    image = np.asarray(grey(), float)
+    pillow.fromarray(image.astype(np.uint8)).convert("RGB").save("before.png")
+    sepia = np.stack([image, image * 0.5, np.zeros_like(image)], axis=-1)
+    pillow.fromarray(np.rint(sepia).astype(np.uint8)).save("after.png")
+    _, found, _ = solve("before.png", "after.png", "--kernel-shape", 1, 1)
+    assert found.shape == (3, 1, 1, 1)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (2, 3), (1, 2)])
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_even_kernels_are_tried_with_both_middles(size, later, per_channel, run):
+    rng = np.random.default_rng(0)
+    channels = 3 if per_channel else 1
+    before = rng.integers(0, 256, (channels, 40, 41)).astype(float)
+    centre = [n // 2 if later else (n - 1) // 2 for n in size]
+    origin = [c - n // 2 for n, c in zip(size, centre, strict=True)]
+    kernel = np.full(size, 1 / np.prod(size))
+    after = [correlate(channel, kernel, origin=origin) for channel in before]
+    np.save("before.npy", before)
+    np.save("after.npy", after)
+    options = ["--per-channel"] if per_channel else []
+    status, out, _ = run("before.npy", "after.npy", "--kernel-shape", *size, *options)
+    assert status == 0
+    assert f"that in row {centre[0] + 1} and column {centre[1] + 1} fits AFTER\n" in out
+    assert out.count(f"nearly 1/{np.prod(size)} × [1") == channels
+    solution = convext.solve_kernels(before, np.array(after), size)
+    assert solution.centre == tuple(centre)
+    assert solution.loss < 1e-20
+
+
+def test_arrays_may_be_grey_and_have_their_channels_last(run):
+    rng = np.random.default_rng(0)
+    before = rng.random((40, 50))
+    np.save("before.npy", before)
+    np.save("after.npy", before * 0.25)
+    status, out, _ = run("before.npy", "after.npy", "--kernel-shape", 1, 1)
+    assert (status, "nearly 1/4 × [1]\n" in out) == (0, True)
+    colours = rng.random((40, 50, 3))
+    np.save("before.npy", colours)
+    np.save("after.npy", colours[..., ::-1])
+    status, _, err = run("before.npy", "after.npy", "--kernel-shape", 1, 1)
+    assert status == 2
+    assert "give --channels-last, or --channels-first if they do not" in err
+    status, out, _ = run("before.npy", "after.npy", "--kernel-shape", 1, 1, "--channels-last")
+    assert (status, "nearly [0 | 0 | 1]\n" in out) == (0, True)
+    status, _, err = run("before.npy", "after.npy", "--kernel-shape", 1, 4, "--channels-first")
+    assert (status, "kernels of 1x4 do not fit BEFORE of 50x3" in err) == (2, True)
+
+
+def test_fractions_are_right_or_left_out(solve):
+    """Kernels of whole numbers, and others, under noise of any strength."""
+    rng = np.random.default_rng(9)
+    found = 0
+    for case in range(40):
+        denominator = int(rng.integers(1, 40))
+        numerators = rng.integers(-5, 10, (1, 1, 3, 3))
+        image = rng.normal(0, 1, (1, 60, 60))
+        noise = 10.0 ** rng.uniform(-6, 1)
+        after = reference.conv2d(image, numerators / denominator)
+        np.save("before.npy", image)
+        np.save("after.npy", (after + noise * rng.standard_normal(after.shape)).astype(float))
+        out, _, _ = solve("before.npy", "after.npy", "--kernel-shape", 3, 3)
+        if "nearly" in out:
+            found += 1
+            divisor = np.gcd.reduce([denominator, *numerators.ravel()])
+            text = "; ".join(" ".join(map(str, row)) for row in numerators[0, 0] // divisor)
+            factor = denominator // divisor
+            assert f"nearly {'' if factor == 1 else f'1/{factor} × '}[{text}]\n" in out, case
+        else:
+            assert noise > 0.05 / denominator, case
+    assert 15 < found < 40
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_standard_errors_are_the_spread_of_the_kernels(bias, correlated):
+    rng = np.random.default_rng(4)
+    image = gaussian_filter(rng.random((1, 1, 82, 82)), (0, 0, 1, 1))
+    true = rng.standard_normal((2, 1, 3, 3))
+    kernels, errors = [], []
+    for _ in range(60):
+        noise = rng.standard_normal((1, 2, 80, 80))
+        if correlated:
+            noise = gaussian_filter(noise, (0, 0, 1.5, 1.5))
+        after = convext.conv2d(image, true) + noise
+        solution = convext.solve_kernels(image, after, (3, 3), bias=bias)
+        problem = verdict.Problem(image, after, None, None, solution.kernels, solution.bias)
+        kernels.append(solution.kernels)
+        errors.append(verdict.standard_errors(problem))
+    ratio = np.mean(errors, axis=0) / np.std(kernels, axis=0)
+    assert 0.7 < ratio.min() < ratio.max() < (3 if correlated else 1.6)  # the larger of two
+
+
+def test_a_long_fit_shows_that_it_goes_on(run, monkeypatch):
+    monkeypatch.setattr(report, "_is_terminal", lambda: True)
+    grey().crop((0, 0, 96, 96)).save("before.png")
+    grey().crop((0, 0, 96, 96)).filter(filters.SMOOTH).save("after.jpg", quality=90)
+    _, out, _ = run("before.png", "after.jpg", "--kernel-shape", 3, 3)
+    assert re.search(
+        r"Fitting the coefficients of JPEG files \(--fit pixels is quick\): \d+ \[", out
+    )

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_float64, as_numeric_array, check_dimensions, check_not_masked
+from ._pictures import as_floats
 from .files import FilePath, atomic_write
 from .report import format_loss
 
@@ -194,7 +195,7 @@ def plot_solution(
 def plot_results(
     losses: Sequence[float],
     val_losses: Sequence[float],
-    pictures: Mapping[str, npt.NDArray[np.float64]],
+    pictures: Mapping[str, npt.NDArray[Any]],
     file: FilePath | None = None,
 ) -> Figure:
     """Draw the loss of each epoch and, beside it, the middle of some images.
@@ -204,7 +205,8 @@ def plot_results(
     losses, val_losses : sequence of float
         The loss of each epoch, in training and on validation data.
     pictures : mapping
-        Images, (1, H, W) or (3, H, W) in [0, 1], by their titles; of one size.
+        Images, (1, H, W) or (3, H, W), by their titles; of one size: floats in [0, 1], or integers
+        of type uint8 or uint16.
     file : path, optional
         Where to save the figure: .png, .pdf or .svg.
 
@@ -236,7 +238,7 @@ def plot_results(
         check_not_masked(title, picture)
         side = min(_DETAIL, *picture.shape[1:])
         top, start = ((size - side) // 2 for size in picture.shape[1:])
-        detail = picture[:, top : top + side, start : start + side]
+        detail = as_floats(title, picture[:, top : top + side, start : start + side])
         shown = detail[0] if len(detail) == 1 else np.moveaxis(detail, 0, -1)
         axes.imshow(np.clip(shown, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title)

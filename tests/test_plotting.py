@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from convext.plotting import check_plot_file, plot_kernels, plot_training
+from convext.plotting import check_plot_file, plot_kernels, plot_results, plot_training
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -176,3 +176,14 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     for plot in (plot_kernels, lambda *a: plot_training([1.0], *a)):
         with pytest.raises(ImportError, match=r'plots need Matplotlib: pip install "convext\[plot'):
             plot(KERNELS)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integer_images_are_drawn_by_what_their_type_says(dtype, channels):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (channels, 9, 8), dtype)
+    floats = pixels / np.iinfo(dtype).max
+    figures = [plot_results([0.5], [0.6], {"picture": image}) for image in (pixels, floats)]
+    drawn = [np.asarray(figure.axes[1].images[0].get_array()) for figure in figures]
+    np.testing.assert_allclose(*drawn, rtol=1e-6)
+    assert 0.1 < drawn[0].mean() < 0.9

@@ -67,12 +67,11 @@ def conv2d(
     algorithm : "auto", "direct", "winograd" or "fft", default "auto"
         How to compute it. "winograd", for kernels of 3x3 to 9x9 with stride 1, and of 3x3 and 5x5
         with stride 2, and dilation 1, takes about a third of the multiplications (with stride 2, a
-        half) and rounds about twice as much; "auto" takes it where it is faster.
-        "fft" transforms tiles of the image, for large kernels: its errors are as large as those of
-        "direct", but all results of a tile share them, relative to the largest; "auto" takes it
-        where it is faster. What is faster depends on the shapes alone; but where all kernels see
-        one channel each and are separable to rounding (Gaussian, box, Sobel), "auto" convolves
-        down the columns and along the rows instead.
+        half) and rounds about twice as much. "fft" transforms tiles of the image, for large
+        kernels. "auto" takes the one that is fastest for these shapes, but never where the data
+        are such that it is not exact, see below; and where all kernels see one channel each and
+        are separable to rounding (Gaussian, box, Sobel), it convolves down the columns and along
+        the rows.
     out : numpy.ndarray, optional
         Where to write the result: C-contiguous, of the result's shape and type, not overlapping
         an argument.
@@ -99,14 +98,16 @@ def conv2d(
 
     Notes
     -----
-    Computed directly, NaN and infinity reach the results whose windows cover them and no others.
-    Winograd's algorithm spreads them, mostly as NaN, over whole tiles of results, 4x4 of them or,
-    for 5x5 kernels with stride 1, 2x2, whose errors are relative to the largest of their products;
-    and it overflows a little earlier. Fourier
-    transforms spread NaN and infinity, as NaN, over pairs of tiles of up to 512x512 pixels; errors
-    are about half a unit in the last place of the largest result of a pair, twice to three times
-    that at most, so that results far below it, or of zeros alone, may be rounding errors. With
-    separable kernels NaN and infinity reach what they reach directly.
+    With "auto", as with "direct", NaN and infinity reach the results whose windows cover them and
+    no others, and so do outliers: the error of a result is at most 32 eps times the norms (roots
+    of the sums of squares) of the pixels under its window and of its kernel; "direct" stays below
+    3 eps times these on random data. Rows of tiles in which transforms might round more are
+    computed directly, and so is everything where kernels are not finite. (Under a large kernel
+    that reaches beyond the image by more than a half, the pixels of the nearest half window
+    count.)
+
+    "winograd" and "fft" do what they are asked for: all results of a tile, of up to 4x4 or of up
+    to 512x512 and twice as many, share the errors of the largest, and NaN and infinity.
 
     References
     ----------
@@ -214,8 +215,10 @@ def conv2d_kernel_grad(
     -----
     The sums over pixels are taken in blocks, which are added in float64.
 
-    Computed directly, NaN and infinity reach the taps that meet them and no others. Winograd's
-    algorithm spreads them over all nine taps, of the same channels and kernels.
+    With "auto", as with "direct", NaN and infinity reach the taps that meet them and no others.
+    "winograd" spreads them over all nine taps, of the same channels and kernels, whose errors are
+    relative to the largest; "auto" does not take it where a few pixels, or output gradients,
+    outweigh the others that all taps meet.
 
     Examples
     --------

@@ -310,3 +310,23 @@ def test_scratch_memory_is_bounded():
     pytest.importorskip("resource")
     # All transformed kernels would be half a gigabyte or more. In mebibytes:
     assert int(output_of(SCRATCH_OF)[0]) < 64
+
+
+@pytest.mark.parametrize("size", [9, 31])
+@pytest.mark.parametrize("data", ["normal", "uniform", "offset", "offset, kernels of no sum"])
+def test_errors_are_relative_to_the_pixels_as_the_note_says(isa, data, size):
+    """docs/fft.md; in units of the last place of the largest result they may be thousands."""
+    rng = np.random.default_rng(8)
+    x = rng.random((1, 1, 130, 110)) if data == "uniform" else rng.standard_normal((1, 1, 130, 110))
+    k = rng.standard_normal((1, 1, size, size))
+    if "offset" in data:
+        x += 1000
+    if "no sum" in data:
+        k -= k.mean()
+    x, k = x.astype(np.float32), k.astype(np.float32)
+    expected = reference.conv2d(x, k)
+    unit = np.finfo(np.float32).eps * np.sqrt(np.mean(x**2.0) * np.sum(k**2.0))
+    for algorithm, largest in (("fft", 16), ("direct", 32)):
+        errors = (convext.conv2d(x, k, algorithm=algorithm) - expected) / unit
+        assert np.sqrt(np.mean(errors**2)) < 4
+        assert np.abs(errors).max() < largest

@@ -57,6 +57,30 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t num_pixels, Py_ssize_t num_pieces, const void *pixels,
         const Py_ssize_t *offset, void *to, const Py_ssize_t *start, Py_ssize_t width)
 
+    ctypedef void add_squares_kernel "convext_add_squares"(
+        Py_ssize_t count, Py_ssize_t num_rows, const void *source, Py_ssize_t row_stride,
+        Py_ssize_t step, void *to)
+
+    const int EVEN "CONVEXT_EVEN"
+    const int SMALL "CONVEXT_SMALL"
+    ctypedef struct TileOfSquares "convext_tile":
+        Py_ssize_t height, width
+        Py_ssize_t window_height, window_width
+        Py_ssize_t windows
+    ctypedef struct Limits "convext_limits":
+        double ratio, most, least
+    ctypedef int uneven_kernel "convext_uneven"(
+        const TileOfSquares *tile, const Limits *limits, Py_ssize_t num_rows,
+        Py_ssize_t num_columns, Py_ssize_t num_tiles, const void *squares, Py_ssize_t pitch,
+        void *scratch)
+
+    ctypedef double add_up_kernel "convext_add_up"(
+        Py_ssize_t num_rows, Py_ssize_t num_columns, const void *squares, Py_ssize_t pitch,
+        double *most)
+    ctypedef double least_window_kernel "convext_least_window"(
+        Py_ssize_t num_rows, Py_ssize_t num_windows, Py_ssize_t width, const void *squares,
+        Py_ssize_t pitch)
+
     ctypedef void winograd_kernels_kernel "convext_winograd_kernels"(
         int taps, Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *kernels,
         Py_ssize_t tap_stride, void *to, Py_ssize_t stride)
@@ -145,6 +169,10 @@ cdef extern from "microkernel.h" nogil:
         interleave_kernel *interleave
         pack_kernel *pack
         unfold_kernel *unfold
+        add_squares_kernel *add_squares
+        uneven_kernel *uneven
+        least_window_kernel *least_window
+        add_up_kernel *add_up
         int winograd_width
         winograd_kernels_kernel *winograd_kernels
         winograd_pixels_kernel *winograd_pixels

@@ -10,6 +10,7 @@
 # Kernels that are too large for a tile are cut into pieces. A piece of a channel, with the pixels
 # that it meets, is one of the `planes` that are summed up.
 
+from convext._bands cimport Bands
 from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, Geometry
 
@@ -44,6 +45,8 @@ cdef struct Fourier:
     Py_ssize_t value_size           # elements of a transformed plane
     double time                     # in multiplications of the direct way
     int num_threads
+    Bands *bands                    # for AUTO, where tiles that are not safe are noted; or NULL
+    char *unfit                     # set where kernels are not finite, or too large
 
 # Plan the forward convolution, or the gradient with respect to the input. False, with nothing
 # planned, where another way is to be taken: by the algorithm that was asked for, or, for AUTO,
@@ -57,12 +60,14 @@ cdef bint plan_fft_input_gradient(
     Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil
 
-# Compute `out`. `bias` may be NULL; transformed kernels are looked up in `kept`, unless that is
-# None, and left there for the next call.
+# Compute `out`, and note in `bands`, unless they are NULL, what is to be computed directly. `bias`
+# may be NULL; transformed kernels are looked up in `kept`, unless that is None, and left there for
+# the next call.
 cdef int convolve_by_fft(
-    const Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
+    Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
+    Bands *bands
 ) except -1
 
 # The memory of transformed kernels in `kept`, which are transformed where they are not there; None
 # where that would be too much memory.
-cdef object keep_fft_kernels(const Fourier *plan, const Array4 *kernels, dict kept)
+cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept)

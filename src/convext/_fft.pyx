@@ -7,7 +7,10 @@ cimport numpy as cnp
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
-from convext._dispatch cimport FftPixels, microkernels
+from convext._bands cimport (
+    Bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band, most_of_kernels
+)
+from convext._dispatch cimport FftPixels, Limits, microkernels
 from convext._geometry cimport AUTO, FFT, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
@@ -49,6 +52,10 @@ cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 
 # With a few tasks for each thread none waits long for the last one.
 cdef Py_ssize_t TASKS_PER_THREAD = 3
+
+# For AUTO, the mean square of the pixels of two tiles is at most so many times the squares of each
+# cell: errors are in proportion to its root. A window holds a whole cell.
+cdef double MAX_CONTRAST = 8
 
 NO_MEMORY = "not enough memory for the scratch space of the Fourier transforms"
 
@@ -105,7 +112,7 @@ cdef bint plan_fft_forward(
     Fourier *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
     Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil:
-    if not may_be_worthwhile(kernels, algorithm):
+    if not may_be_worthwhile(kernels, geometry, algorithm):
         return False
     plan.kernels = kernels.n // geometry.groups
     plan.channels = kernels.c
@@ -123,7 +130,7 @@ cdef bint plan_fft_input_gradient(
     Fourier *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
     Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil:
-    if not may_be_worthwhile(kernels, algorithm):
+    if not may_be_worthwhile(kernels, geometry, algorithm):
         return False
     plan.kernels = kernels.c
     plan.channels = kernels.n // geometry.groups
@@ -139,8 +146,14 @@ cdef bint plan_fft_input_gradient(
     return finish_plan(plan, output_grad, geometry, algorithm, num_threads, itemsize)
 
 
-cdef inline bint may_be_worthwhile(const Array4 *kernels, int algorithm) noexcept nogil:
-    return algorithm == FFT or (algorithm == AUTO and kernels.h * kernels.w >= MIN_TAPS)
+cdef inline bint may_be_worthwhile(
+    const Array4 *kernels, const Geometry *geometry, int algorithm
+) noexcept nogil:
+    # What dilated kernels see of a cell is not known.
+    return algorithm == FFT or (
+        algorithm == AUTO and kernels.h * kernels.w >= MIN_TAPS
+        and geometry.dilation_h == 1 and geometry.dilation_w == 1
+    )
 
 
 cdef bint finish_plan(
@@ -165,9 +178,16 @@ cdef bint finish_plan(
     )
     if algorithm == AUTO and products < MIN_STARTS * START:
         return False
+    # Each window must hold a pixel.
+    if algorithm == AUTO and min(
+        plan.rows.piece // plan.rows.spread, plan.columns.piece // plan.columns.spread
+    ) == 0:
+        return False
     choose_sizes(plan)
     if algorithm == AUTO and plan.time >= products:
         return False
+    plan.bands = NULL
+    plan.unfit = NULL
     plan.num_threads = threads_for(
         products, plan.source.n * plan.groups * plan.kernels * plan.pairs, num_threads
     )
@@ -293,6 +313,8 @@ cdef void spread_taps(
         taps += (group * plan.channels + channel) * kernels.n_stride + kernel * kernels.c_stride
     else:
         taps += unit * kernels.n_stride + channel * kernels.c_stride
+    cdef double squares = 0
+    cdef real tap
     memset(panel, 0, rows.piece * columns.size * sizeof(real))
     for i in range(rows.taps):
         y = (rows.taps - 1 - i if plan.swapped else i) * rows.dilation - top
@@ -301,9 +323,11 @@ cdef void spread_taps(
         for j in range(columns.taps):
             x = (columns.taps - 1 - j if plan.swapped else j) * columns.dilation - left
             if 0 <= x < columns.piece:
-                panel[y * columns.size + x] = scale * (
-                    taps[i * kernels.h_stride + j * kernels.w_stride]
-                )
+                tap = taps[i * kernels.h_stride + j * kernels.w_stride]
+                squares += <double> tap * tap
+                panel[y * columns.size + x] = scale * tap
+    if not squares <= most_of_kernels(plan.itemsize):
+        plan.unfit[0] = True
 
 
 cdef void transform_kernel(
@@ -366,16 +390,51 @@ cdef struct Scratch:
     Py_ssize_t panel        # pixels of two tiles, where they cannot be read from the image; results
     Py_ssize_t values       # [batch][block] transformed pixels
     Py_ssize_t sums         # [batch] of products
+    Py_ssize_t squares      # [2][rows of cells][columns] sums down the columns of a cell
     Py_ssize_t size
+
+
+# Pixels are judged by cells, of which each window holds a whole one. The source is cut into rows of
+# cells, which may lie anywhere in these.
+cdef inline Py_ssize_t cell_size(const FourierAxis *axis) noexcept nogil:
+    """Pixels of a cell along an axis, at most."""
+    return (axis.piece // axis.spread + 1) // 2
+
+
+cdef inline Py_ssize_t num_cells(const Fourier *plan) noexcept nogil:
+    """Rows of cells of the source."""
+    return divide_up(plan.source.h, cell_size(&plan.rows))
+
+
+cdef inline Py_ssize_t cell_begin(const Fourier *plan, Py_ssize_t cell) noexcept nogil:
+    """The first row of a row of cells, of the spread source."""
+    return cell * plan.source.h // num_cells(plan) * plan.rows.spread
+
+
+cdef inline Py_ssize_t cell_at(const Fourier *plan, Py_ssize_t row) noexcept nogil:
+    """The row of cells that holds a row of the spread source, or the next one."""
+    cdef Py_ssize_t count = num_cells(plan)
+    cdef Py_ssize_t pixel = divide_up(max(<Py_ssize_t> 0, row), plan.rows.spread)
+    return min(count, ((pixel + 1) * count - 1) // plan.source.h)
+
+
+cdef inline Py_ssize_t rows_of_cells(const Fourier *plan) noexcept nogil:
+    """How many there are in a tile, at most."""
+    cdef Py_ssize_t height = plan.source.h // num_cells(plan)
+    return plan.rows.size // (max(<Py_ssize_t> 1, height) * plan.rows.spread) + 2
 
 
 cdef Scratch arrange(const Fourier *plan) noexcept nogil:
     cdef Scratch layout
+    cdef Py_ssize_t squares = 2 * rows_of_cells(plan) * plan.columns.size
     layout.strip = 0
     layout.panel = 2 * plan.rows.size * plan.micro.lanes
     layout.values = layout.panel + 2 * plan.rows.size * plan.columns.size
     layout.sums = layout.values + plan.batch * plan.block * plan.value_size
-    layout.size = layout.sums + plan.batch * plan.value_size
+    layout.squares = layout.sums + plan.batch * plan.value_size
+    layout.size = layout.squares + (
+        aligned_size(squares, plan.itemsize) if plan.bands != NULL else 0
+    )
     return layout
 
 
@@ -479,8 +538,118 @@ cdef void transform_pixels(
             plan, image, top + places[i].top, left + places[i].left, num_rows, num_columns,
             scratch + layout.panel + i * rows.size * columns.size
         )
+        if plan.bands != NULL:
+            add_squares(
+                plan, &tile[i], top + places[i].top,
+                scratch + layout.squares + i * rows_of_cells(plan) * columns.size
+            )
     plan.micro.fft_forward(
         rows.size, columns.size, tile, num_columns, plan.twiddles, scratch + layout.strip, to
+    )
+
+
+cdef void add_squares(
+    const Fourier *plan, const FftPixels *tile, Py_ssize_t top, real *squares
+) noexcept nogil:
+    """Add the squares of the pixels of a tile, the rows of a cell into one."""
+    cdef Py_ssize_t cell = cell_at(plan, top), first, last = 0
+    while last < tile.rows and cell < num_cells(plan):
+        first = max(<Py_ssize_t> 0, cell_begin(plan, cell) - top)
+        last = min(tile.rows, cell_begin(plan, cell + 1) - top)
+        if last <= first:
+            return
+        plan.micro.add_squares(
+            tile.columns, last - first, <const real *> tile.data + first * tile.pitch, tile.pitch,
+            1, squares
+        )
+        cell += 1
+        squares += plan.columns.size
+
+
+cdef inline bint in_pieces(const Fourier *plan) noexcept nogil:
+    """Whether planes are pieces of kernels: each is judged for itself."""
+    return plan.rows.pieces * plan.columns.pieces > 1
+
+
+# The squares of the pixels of tiles: of all, and of the cell that has the least.
+cdef struct Judgement:
+    double total, least
+
+
+cdef void judge_tile(
+    const Fourier *plan, Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows,
+    Py_ssize_t num_columns, const real *squares, Judgement *judgement
+) noexcept nogil:
+    """Judge a tile; of cells that it does not hold entirely, squares count in the total alone."""
+    cdef Py_ssize_t first_column = max(<Py_ssize_t> 0, -left)
+    cdef Py_ssize_t end = min(num_columns, plan.source.w * plan.columns.spread - left)
+    cdef Py_ssize_t width = min(cell_size(&plan.columns) * plan.columns.spread, end - first_column)
+    cdef Py_ssize_t first = cell_at(plan, top)
+    cdef Py_ssize_t last = min(num_cells(plan), cell_at(plan, top + num_rows - 1) + 1)
+    cdef double most = 0
+    if top + num_rows <= 0 or first >= last:
+        return
+    judgement.total += plan.micro.add_up(
+        last - first, plan.columns.size, squares, plan.columns.size, &most
+    )
+    if cell_begin(plan, last) > top + num_rows:
+        last -= 1
+    if cell_begin(plan, first) < top:
+        first += 1
+        squares += plan.columns.size
+    if width > 0:
+        judgement.least = min(judgement.least, plan.micro.least_window(
+            last - first, end - first_column - width + 1, width, squares + first_column,
+            plan.columns.size
+        ))
+
+
+cdef void judge_pair(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane, Py_ssize_t pair,
+    const Place *places, const real *squares
+) noexcept nogil:
+    """Note the bands of two tiles if they must be computed directly."""
+    cdef Limits limits = limits_of(
+        plan.itemsize, MAX_CONTRAST * plan.rows.size * plan.columns.size
+    )
+    cdef Judgement judgement = Judgement(0, limits.most)
+    cdef Py_ssize_t down = plane // plan.columns.pieces % plan.rows.pieces * plan.rows.piece
+    cdef Py_ssize_t right = plane % plan.columns.pieces * plan.columns.piece
+    cdef Py_ssize_t i
+    cdef bint bad
+    for i in range(2):
+        if places[i].height > 0:
+            judge_tile(
+                plan, plan.rows.origin + places[i].top + down,
+                plan.columns.origin + places[i].left + right,
+                places[i].height + plan.rows.piece - 1, places[i].width + plan.columns.piece - 1,
+                squares + i * rows_of_cells(plan) * plan.columns.size, &judgement
+            )
+    bad = not (
+        judgement.total <= limits.ratio * judgement.least and judgement.total <= limits.most
+    )
+    for i in range(2):
+        if places[i].height > 0 and (bad or (
+            judgement.total < limits.least and has_small_pixels_under(
+                plan, sample, group, &places[i], limits.least, squares
+            )
+        )):
+            mark_band(plan.bands, sample, (2 * pair + i) // plan.columns.tiles)
+
+
+cdef bint has_small_pixels_under(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, const Place *place, double least,
+    const real *squares
+) noexcept nogil:
+    """Whether a tile may have squares that vanished; `squares` tell the type."""
+    cdef Py_ssize_t top = (plan.rows.origin + place.top) // plan.rows.spread
+    cdef Py_ssize_t left = (plan.columns.origin + place.left) // plan.columns.spread
+    cdef const real *image = <const real *> plan.source.data + (
+        sample * plan.source.n_stride + group * plan.channels * plan.source.c_stride
+    )
+    return has_small_pixels(
+        &plan.source, image, plan.channels, top, top + place.height + plan.rows.extent,
+        left, left + plan.columns.size + plan.columns.extent, least
     )
 
 
@@ -578,10 +747,17 @@ cdef void run_task(
         for p in range(num_planes):
             if interrupted(interrupt, may_poll):
                 return
+            if plan.bands != NULL and (p == 0 or in_pieces(plan)):
+                memset(scratch + layout.squares, 0, (layout.size - layout.squares) * sizeof(real))
             transform_pixels(
                 plan, sample, group, part.first_plane + p, &places[2 * i], scratch,
                 scratch + layout.values + i * pair_stride + p * plan.value_size
             )
+            if plan.bands != NULL and (p + 1 == num_planes or in_pieces(plan)):
+                judge_pair(
+                    plan, sample, group, part.first_plane + p, pair + i, &places[2 * i],
+                    scratch + layout.squares
+                )
     for unit in range(
         first + share * units // part.shares, first + (share + 1) * units // part.shares
     ):
@@ -734,14 +910,35 @@ cdef int convolve(
     return run(plan, kernels, bias, out, interrupt)
 
 
+cdef int note_bands(Fourier *plan, Bands *bands) except -1:
+    """Let tiles that are not safe be noted in `bands`, unless that is NULL."""
+    cdef Py_ssize_t i
+    plan.bands = bands
+    if bands == NULL:
+        return 0
+    if init_bands(bands, plan.source.n, plan.rows.tiles) == -1:
+        raise MemoryError(NO_MEMORY)
+    for i in range(plan.rows.tiles + 1):
+        bands.row[i] = divide_up(
+            min(i * plan.rows.results, plan.rows.out), plan.rows.step
+        )
+    return 0
+
+
 cdef int convolve_by_fft(
-    const Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
+    Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
+    Bands *bands
 ) except -1:
     # Must live as long as it is read.
     cdef cnp.ndarray memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
     cdef void *transformed = NULL if memory is None else cnp.PyArray_DATA(memory)
     cdef Interrupt interrupt
     cdef int status
+    cdef char unfit = False
+    if transformed != NULL:
+        unfit = (<char *> transformed)[cnp.PyArray_SIZE(memory) - 1]
+    plan.unfit = &unfit
+    note_bands(plan, bands)
     with nogil:
         start_polling(&interrupt)
         if plan.itemsize == sizeof(float):
@@ -752,6 +949,8 @@ cdef int convolve_by_fft(
             status = convolve[double](
                 plan, kernels, <double *> transformed, <const double *> bias, out, &interrupt
             )
+        if unfit and bands != NULL:
+            mark_all(bands)
     finish_polling(&interrupt)
     if status == -1:
         raise MemoryError(NO_MEMORY)
@@ -761,7 +960,7 @@ cdef int convolve_by_fft(
 # ---------------------------------------------------------------- kept kernels
 
 
-cdef object keep_fft_kernels(const Fourier *plan, const Array4 *kernels, dict kept):
+cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept):
     cdef Py_ssize_t units = num_units(plan)
     cdef Py_ssize_t size = units * plan.planes * plan.value_size * <Py_ssize_t> plan.itemsize
     cdef tuple key = (
@@ -772,8 +971,11 @@ cdef object keep_fft_kernels(const Fourier *plan, const Array4 *kernels, dict ke
     cdef int status
     if memory is not None or size > MAX_KEPT_BYTES:
         return memory
-    memory = aligned_array(size)
+    # And whether they are unfit.
+    memory = aligned_array(size + 1)
     cdef void *to = cnp.PyArray_DATA(memory)
+    plan.unfit = <char *> to + size
+    plan.unfit[0] = False
     with nogil:
         start_polling(&interrupt)
         if plan.itemsize == sizeof(float):

@@ -3,6 +3,9 @@
 cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 
+from convext._bands cimport (
+    Bands, Region, free_bands, next_region, no_bands, rows_of, samples_of
+)
 from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
@@ -15,7 +18,7 @@ from convext._geometry cimport (
     AUTO, DIRECT, FFT, WINOGRAD, Array4, Geometry, check_number, contiguous, describe, geometry_of,
     real
 )
-from convext._interrupt cimport Interrupt, finish_polling, start_polling
+from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_array, aligned_free
 from convext._shifted_sums cimport ShiftedSums, convolve_by_shifts, plan_forward_by_shifts
 from convext._separable cimport (
@@ -108,6 +111,53 @@ cdef int convolve(
 ALGORITHMS = {"auto": AUTO, "direct": DIRECT, "winograd": WINOGRAD, "fft": FFT}
 
 
+cdef int convolve_rows(
+    const Array4 *images, const Array4 *kernels, const Geometry *geometry, const void *bias,
+    const Array4 *out, const Region *region, int num_threads, size_t itemsize,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Compute some rows of the output directly."""
+    cdef Array4 source = samples_of(images, region, itemsize)
+    cdef Array4 rows = rows_of(out, region, itemsize)
+    cdef Geometry options = geometry[0]
+    cdef Correlation correlation
+    cdef int status
+    options.padding_top -= region.top * geometry.stride_h
+    if init_forward(
+        &correlation, &source, kernels, source.n, &options, rows.h, rows.w, num_threads, itemsize
+    ) == -1:
+        return -1
+    if itemsize == sizeof(float):
+        status = convolve[float](&correlation, &source, <const float *> bias, &rows, interrupt)
+    else:
+        status = convolve[double](&correlation, &source, <const double *> bias, &rows, interrupt)
+    free_forward(&correlation)
+    return status
+
+
+cdef int convolve_bands(
+    const Array4 *images, const Array4 *kernels, const Geometry *geometry, const void *bias,
+    const Array4 *out, const Bands *bands, int num_threads, size_t itemsize
+) except -1:
+    """Compute the rows that a transform is not safe for."""
+    cdef Region region
+    cdef Interrupt interrupt
+    cdef int status = 0
+    if not bands.any:
+        return 0
+    region.next = 0
+    with nogil:
+        start_polling(&interrupt)
+        while status == 0 and not interrupted(&interrupt, True) and next_region(bands, &region):
+            status = convolve_rows(
+                images, kernels, geometry, bias, out, &region, num_threads, itemsize, &interrupt
+            )
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0
+
+
 def conv2d(
     cnp.ndarray input_data, cnp.ndarray kernels, cnp.ndarray bias, cnp.ndarray out,
     tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
@@ -126,6 +176,7 @@ def conv2d(
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
     cdef Winograd plan
+    cdef Bands bands = no_bands()
     cdef ShiftedSums by_shifts
     cdef Separable separable
     cdef Depthwise depthwise
@@ -139,7 +190,15 @@ def conv2d(
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads, itemsize
     ):
-        convolve_by_winograd(&plan, &weights, offsets, &result, kept)
+        try:
+            convolve_by_winograd(
+                &plan, &weights, offsets, &result, kept, &bands if algorithm == AUTO else NULL
+            )
+            convolve_bands(
+                &images, &weights, &geometry, offsets, &result, &bands, num_threads, itemsize
+            )
+        finally:
+            free_bands(&bands)
         return
     if plan_separable(
         &separable, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
@@ -158,7 +217,15 @@ def conv2d(
         &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize
     ):
-        convolve_by_fft(&fourier, &weights, offsets, &result, kept)
+        try:
+            convolve_by_fft(
+                &fourier, &weights, offsets, &result, kept, &bands if algorithm == AUTO else NULL
+            )
+            convolve_bands(
+                &images, &weights, &geometry, offsets, &result, &bands, num_threads, itemsize
+            )
+        finally:
+            free_bands(&bands)
         return
     if plan_forward_by_shifts(
         &by_shifts, &images, &weights, &geometry, &result, num_threads, itemsize

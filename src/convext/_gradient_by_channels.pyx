@@ -117,7 +117,8 @@ cdef Panel lay_out_rows(
         gradient.micro, images,
         <const real *> images.data + image * images.n_stride + part.channel * images.c_stride,
         part.channels, tile.top * rows.stride + rows.origin,
-        tile.left * columns.stride + columns.origin, reach(rows, tile.height), pitch, to, width
+        tile.left * columns.stride + columns.origin, reach(rows, tile.height), pitch, to, width,
+        <real *> NULL, 0
     )
     for t in range(gradient.tiling.taps):
         taps[t] = (

@@ -11,6 +11,9 @@ cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from convext._bands cimport (
+    Bands, Region, free_bands, next_region, no_bands, rows_of, samples_of
+)
 from convext._correlation cimport (
     Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
     worth_packing
@@ -34,6 +37,8 @@ from convext._tile cimport Axis, init_axis_at
 from convext._winograd cimport (
     Winograd, convolve_by_winograd, plan_input_gradient
 )
+
+NO_MEMORY = "not enough memory for the gradient's scratch space"
 
 # One phase of one axis: the input pixels first, first + stride, ..., `count` of them.
 cdef struct Phase:
@@ -201,6 +206,49 @@ cdef int gather(
     return status
 
 
+cdef int gather_rows(
+    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
+    const Geometry *geometry, const Region *region, int num_threads, size_t itemsize,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Compute some rows of the gradient directly."""
+    cdef Array4 source = samples_of(output_grad, region, itemsize)
+    cdef Array4 rows = rows_of(input_grad, region, itemsize)
+    cdef Geometry options = geometry[0]
+    options.padding_top += region.top
+    if itemsize == sizeof(float):
+        return gather[float](
+            &source, kernels, &rows, <float *> rows.data, &options, num_threads, interrupt
+        )
+    return gather[double](
+        &source, kernels, &rows, <double *> rows.data, &options, num_threads, interrupt
+    )
+
+
+cdef int gather_bands(
+    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
+    const Geometry *geometry, const Bands *bands, int num_threads, size_t itemsize
+) except -1:
+    """Compute the rows that a transform is not safe for."""
+    cdef Region region
+    cdef Interrupt interrupt
+    cdef int status = 0
+    if not bands.any:
+        return 0
+    region.next = 0
+    with nogil:
+        start_polling(&interrupt)
+        while status == 0 and not interrupted(&interrupt, True) and next_region(bands, &region):
+            status = gather_rows(
+                output_grad, kernels, input_grad, geometry, &region, num_threads, itemsize,
+                &interrupt
+            )
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0
+
+
 def conv2d_input_grad(
     cnp.ndarray output_grad, cnp.ndarray kernels, cnp.ndarray input_grad,
     tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
@@ -217,6 +265,7 @@ def conv2d_input_grad(
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(input_grad)
     cdef bint single = itemsize == sizeof(float)
     cdef Winograd plan
+    cdef Bands bands = no_bands()
     cdef ShiftedSums by_shifts
     cdef Separable separable
     cdef Depthwise depthwise
@@ -230,7 +279,15 @@ def conv2d_input_grad(
         &plan, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize
     ):
-        convolve_by_winograd(&plan, &weights, NULL, &result, None)
+        try:
+            convolve_by_winograd(
+                &plan, &weights, NULL, &result, None, &bands if algorithm == AUTO else NULL
+            )
+            gather_bands(
+                &gradients, &weights, &result, &geometry, &bands, num_threads, itemsize
+            )
+        finally:
+            free_bands(&bands)
         return
     if plan_separable_input_gradient(
         &separable, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
@@ -249,7 +306,15 @@ def conv2d_input_grad(
         &fourier, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize
     ):
-        convolve_by_fft(&fourier, &weights, NULL, &result, None)
+        try:
+            convolve_by_fft(
+                &fourier, &weights, NULL, &result, None, &bands if algorithm == AUTO else NULL
+            )
+            gather_bands(
+                &gradients, &weights, &result, &geometry, &bands, num_threads, itemsize
+            )
+        finally:
+            free_bands(&bands)
         return
     if plan_input_gradient_by_shifts(
         &by_shifts, &gradients, &weights, &geometry, &result, num_threads, itemsize
@@ -270,4 +335,4 @@ def conv2d_input_grad(
             )
     finish_polling(&interrupt)
     if status == -1:
-        raise MemoryError("not enough memory for the gradient's scratch space")
+        raise MemoryError(NO_MEMORY)

@@ -510,8 +510,7 @@ def conv2d_kernel_grad(
     if plan_kernel_gradient(
         &plan, &images, &gradients, &geometry, result.h, result.w, algorithm, num_threads,
         cnp.PyArray_ITEMSIZE(kernel_grad)
-    ):
-        differentiate_by_winograd(&plan, result.data)
+    ) and differentiate_by_winograd(&plan, result.data):
         return
     if plan_depthwise_kernel_gradient(
         &depthwise, &images, &gradients, &geometry, result.h, result.w, num_threads,

@@ -94,9 +94,10 @@ cdef inline Py_ssize_t reach(const Axis *axis, Py_ssize_t length) noexcept nogil
     return (length - 1) * axis.stride + axis.extent + 1
 
 # Lay out the pixels of a rectangle, row by row, with `channels` channels from `image` on side by
-# side in `width` elements; outside of the image are zeros.
+# side in `width` elements; outside of the image are zeros. Unless `squares` is NULL, add to it
+# those of the pixels, summed over the channels; its rows lie `pitch` elements apart.
 cdef void lay_side_by_side(
     const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
     Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
-    Py_ssize_t width
+    Py_ssize_t width, real *squares, Py_ssize_t pitch
 ) noexcept nogil

@@ -295,7 +295,7 @@ cdef void clear_pixels(
 cdef void lay_side_by_side(
     const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
     Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
-    Py_ssize_t width
+    Py_ssize_t width, real *squares, Py_ssize_t pitch
 ) noexcept nogil:
     cdef Py_ssize_t begin = min(num_columns, max(<Py_ssize_t> 0, -left))
     cdef Py_ssize_t end = max(begin, min(num_columns, source.w - left))
@@ -308,6 +308,13 @@ cdef void lay_side_by_side(
                 image + y * source.h_stride + (left + begin) * source.w_stride,
                 source.c_stride, source.w_stride, to + begin * width, width
             )
+            # While the pixels are in the L1 cache.
+            if squares != NULL:
+                micro.add_squares(
+                    end - begin, channels,
+                    image + y * source.h_stride + (left + begin) * source.w_stride,
+                    source.c_stride, source.w_stride, squares + (y - top) * pitch + begin
+                )
             clear_pixels(num_columns - end, channels, to + end * width, width)
         else:
             clear_pixels(num_columns, channels, to, width)

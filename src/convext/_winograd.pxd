@@ -14,8 +14,14 @@
 # Kernels are transformed in units of `width` kernels, whose memory does not depend on the images:
 # it can be filled once and used many times.
 
+from convext._bands cimport Bands
 from convext._dispatch cimport Microkernels
 from convext._geometry cimport Array4, Geometry, real
+
+# The squares of some channels: of all their pixels, of those that meet all taps, and at the pixel
+# that has most.
+cdef struct Squares:
+    double total, inside, most
 
 cdef struct Winograd:
     const Microkernels *micro
@@ -35,6 +41,13 @@ cdef struct Winograd:
     Py_ssize_t first_row, first_column      # the tap of the first phase that would meet it there
     bint swapped                    # for the input gradient
     Py_ssize_t taps                 # of a kernel, or a part of it, along an axis
+    Py_ssize_t window_h, window_w   # taps of a kernel
+    Py_ssize_t result_h, result_w   # the whole output, of all phases
+    Bands *bands                    # for AUTO, where tiles that are not safe are noted; or NULL
+    Squares *squares                # for the kernel gradient, of a block of strips: or NULL
+    Py_ssize_t squares_stride       # from a block of channels to the next
+    Py_ssize_t all_blocks           # of channels, of a group
+    Py_ssize_t inside_top, inside_bottom, inside_left, inside_right     # of the tile grid
     Py_ssize_t tile                 # results of a tile and phase along an axis
     Py_ssize_t points               # values of a tile along an axis, of all phases
     Py_ssize_t kernel_points        # of a kernel, likewise
@@ -70,10 +83,12 @@ cdef bint plan_input_gradient(
     Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
 ) noexcept nogil
 
-# Compute `out`. `bias` may be NULL; transformed kernels are looked up in `kept`, unless that is
-# None, and left there for the next call.
+# Compute `out`, and note in `bands`, unless they are NULL, what is to be computed directly. `bias`
+# may be NULL; transformed kernels are looked up in `kept`, unless that is None, and left there for
+# the next call.
 cdef int convolve_by_winograd(
-    const Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
+    Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
+    Bands *bands
 ) except -1
 
 # The memory of transformed kernels in `kept`, which are transformed where they are not there; None
@@ -94,14 +109,24 @@ cdef inline Py_ssize_t first_strip(const Winograd *plan, Py_ssize_t block) noexc
 cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil
 cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil
 
-# Lay out pixels of some channels, channel by channel side by side, zeros outside.
-cdef void fill_panel(
-    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
-    Py_ssize_t num_rows, real *panel
+# Elements of a row of `squares` and of the memory for them; and add up those of some rows.
+cdef Py_ssize_t squares_pitch(const Winograd *plan) noexcept nogil
+cdef Py_ssize_t squares_size(const Winograd *plan) noexcept nogil
+cdef void add_up_squares(
+    const Winograd *plan, Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows,
+    const real *rows, Squares *squares
 ) noexcept nogil
 
-# Transform the pixels of the strips first <= strip < last; `lines` is scratch memory for phases.
+# Lay out pixels of some channels, channel by channel side by side, zeros outside. Unless `squares`
+# is NULL, add theirs.
+cdef void fill_panel(
+    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, real *panel, real *squares
+) noexcept nogil
+
+# Transform the pixels of the strips first <= strip < last; `lines` is scratch memory for phases,
+# `squares` for the check of the tiles, unless `plan.bands` and `plan.squares` are NULL.
 cdef void transform_block(
     const Winograd *plan, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, real *panel,
-    real *lines, real *values
+    real *lines, real *squares, real *values
 ) noexcept nogil

@@ -15,8 +15,12 @@ cimport numpy as cnp
 from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
+from convext._bands cimport (
+    Bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band, most_of_kernels
+)
 from convext._dispatch cimport (
-    WINOGRAD_CHANNELS, WINOGRAD_PIXELS, WINOGRAD_RESULTS, WINOGRAD_TAPS, microkernels
+    EVEN, SMALL, WINOGRAD_CHANNELS, WINOGRAD_PIXELS, WINOGRAD_RESULTS, WINOGRAD_TAPS,
+    Limits, TileOfSquares, microkernels
 )
 from convext._fft cimport Fourier, plan_fft_forward, plan_fft_input_gradient
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
@@ -30,6 +34,7 @@ cdef enum:
     POINTS = 6                  # pixels of a tile along an axis
     VALUES = POINTS * POINTS    # of a tile of a phase, at most
     AT_INFINITY = 1             # of these points: it counts in the last result of a tile only
+    AT_A = 2                    # all taps count in the value at this one
     PHASE_TILE = 4              # results of a tile of a phase along an axis
 
 # The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
@@ -68,6 +73,11 @@ cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 # read them transformed.
 cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
 
+# For AUTO, the squares of the pixels under a tile add up to at most so many times those under each
+# window: its errors are in proportion to their root. With parts errors are larger.
+cdef double MAX_CONTRAST = 128
+cdef double MAX_CONTRAST_OF_PARTS = 32
+
 NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
 
 # Taps of a part of a kernel along an axis, and of the largest kernels that are cut into parts.
@@ -94,8 +104,8 @@ cdef bint plan_forward(
     plan.groups = geometry.groups
     plan.kernels = kernels.n // geometry.groups
     plan.source_channels = kernels.c
-    plan.out_h = out_h
-    plan.out_w = out_w
+    plan.out_h = plan.result_h = out_h
+    plan.out_w = plan.result_w = out_w
     cut_into_parts(plan, kernels, geometry.stride_h)
     if algorithm == AUTO and not is_faster(plan, images):
         return False
@@ -124,6 +134,8 @@ cdef bint plan_input_gradient(
     plan.source_channels = kernels.n // geometry.groups
     plan.out_h = divide_up(in_h, geometry.stride_h)
     plan.out_w = divide_up(in_w, geometry.stride_w)
+    plan.result_h = in_h
+    plan.result_w = in_w
     cut_into_parts(plan, kernels, geometry.stride_h)
     if algorithm == AUTO and not is_faster(plan, output_grad):
         return False
@@ -179,6 +191,8 @@ cdef void cut_into_parts(Winograd *plan, const Array4 *kernels, Py_ssize_t strid
         count_values(plan, PART, stride)
     plan.channels = plan.source_channels * plan.parts_down * plan.parts_across
     plan.products = plan.source_channels * kernels.h * kernels.w
+    plan.window_h = kernels.h
+    plan.window_w = kernels.w
 
 
 cdef inline Py_ssize_t num_parts(const Winograd *plan) noexcept nogil:
@@ -290,6 +304,8 @@ cdef void finish_plan(
 ) noexcept nogil:
     plan.micro = microkernels(itemsize)
     plan.itemsize = itemsize
+    plan.bands = NULL
+    plan.squares = NULL
     plan.source = source[0]
     plan.num_threads = threads_for(
         direct_products(plan, source.n) * plan.groups, num_threads, num_threads
@@ -702,6 +718,7 @@ cdef struct Scratch:
     Py_ssize_t rows         # [width][rows of a strip][columns]
     Py_ssize_t bias         # [width]
     Py_ssize_t lines        # with phases, what is transformed along one axis
+    Py_ssize_t squares      # for the check of the pixels
     Py_ssize_t taps         # for transform_piece
     Py_ssize_t piece        # transformed kernels, for a block of channels; with phases, for all
     Py_ssize_t size
@@ -735,6 +752,27 @@ cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
     ))
 
 
+cdef inline Py_ssize_t squares_rows(const Winograd *plan) noexcept nogil:
+    """Rows of pixels under a panel, those that other parts of the kernels meet included."""
+    return panel_rows(plan, panel_strips(plan)) + (plan.parts_down - 1) * PART
+
+
+cdef inline Py_ssize_t squares_columns(const Winograd *plan) noexcept nogil:
+    return panel_columns(plan) + (plan.parts_across - 1) * PART
+
+
+cdef Py_ssize_t squares_pitch(const Winograd *plan) noexcept nogil:
+    """Columns of squares, two vectors and the width of a tile."""
+    return aligned_size(
+        squares_columns(plan) + 2 * plan.micro.lanes + MAX_TAPS + PART, plan.itemsize
+    )
+
+
+cdef Py_ssize_t squares_size(const Winograd *plan) noexcept nogil:
+    """Elements of squares, and of scratch memory: windows, and the rows of a phase."""
+    return squares_pitch(plan) * (squares_rows(plan) + 3 + POINTS)
+
+
 cdef Scratch arrange(const Winograd *plan) noexcept nogil:
     cdef Scratch layout
     cdef bint phases = num_phases(plan) > 1
@@ -760,7 +798,8 @@ cdef Scratch arrange(const Winograd *plan) noexcept nogil:
         layout.panel + aligned_size(panel, plan.itemsize)
     )
     layout.lines = layout.bias + aligned_size(plan.width, plan.itemsize)
-    layout.taps = layout.lines + aligned_size(lines, plan.itemsize)
+    layout.squares = layout.lines + aligned_size(lines, plan.itemsize)
+    layout.taps = layout.squares + (squares_size(plan) if plan.bands != NULL else 0)
     layout.piece = layout.taps + taps_scratch(plan)
     layout.size = layout.piece + (unit_size(plan) if phases else plan.piece_size)
     return layout
@@ -768,11 +807,11 @@ cdef Scratch arrange(const Winograd *plan) noexcept nogil:
 
 cdef void fill_panel(
     const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
-    Py_ssize_t num_rows, real *panel
+    Py_ssize_t num_rows, real *panel, real *squares
 ) noexcept nogil:
     lay_side_by_side(
         plan.micro, &plan.source, image, channels, top, left, num_rows, panel_columns(plan), panel,
-        WINOGRAD_CHANNELS
+        WINOGRAD_CHANNELS, squares, squares_pitch(plan)
     )
 
 
@@ -785,7 +824,7 @@ cdef void lay_beside(
     cdef Py_ssize_t y, x, c
     cdef const real *pixel
     if channels >= plan.micro.lanes:
-        fill_panel(plan, image, channels, top, left, num_rows, panel)
+        fill_panel(plan, image, channels, top, left, num_rows, panel, <real *> NULL)
         return
     for y in range(top, top + num_rows):
         for x in range(left, left + panel_columns(plan)):
@@ -801,7 +840,7 @@ cdef void lay_beside(
 
 cdef void fill_panel_of_block(
     const Winograd *plan, const real *image, Py_ssize_t channel_block, Py_ssize_t top,
-    Py_ssize_t left, Py_ssize_t num_rows, real *panel
+    Py_ssize_t left, Py_ssize_t num_rows, real *panel, real *squares
 ) noexcept nogil:
     """Lay out a block of channels: for each part of the kernels, those that it meets, shifted."""
     cdef Py_ssize_t first = channel_block * WINOGRAD_CHANNELS
@@ -809,7 +848,8 @@ cdef void fill_panel_of_block(
     cdef Py_ssize_t part, channel, count
     if num_parts(plan) == 1:
         fill_panel(
-            plan, image + first * plan.source.c_stride, last - first, top, left, num_rows, panel
+            plan, image + first * plan.source.c_stride, last - first, top, left, num_rows, panel,
+            squares
         )
         return
     while first < last:
@@ -883,9 +923,150 @@ cdef void transform_strip(
         )
 
 
+cdef void add_squares(
+    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, real *squares
+) noexcept nogil:
+    """Add the squares of some channels; nothing for pixels outside."""
+    cdef const Array4 *source = &plan.source
+    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, -left)
+    cdef Py_ssize_t end = min(squares_columns(plan), source.w - left)
+    cdef Py_ssize_t y
+    if begin >= end:
+        return
+    for y in range(max(<Py_ssize_t> 0, top), min(source.h, top + num_rows)):
+        plan.micro.add_squares(
+            end - begin, channels, image + y * source.h_stride + (left + begin) * source.w_stride,
+            source.c_stride, source.w_stride, squares + (y - top) * squares_pitch(plan) + begin
+        )
+
+
+cdef void add_up_squares(
+    const Winograd *plan, Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows,
+    const real *rows, Squares *squares
+) noexcept nogil:
+    """Add up the squares of a panel that begins at these rows and columns of the tile grid."""
+    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, plan.inside_left - left)
+    cdef Py_ssize_t end = min(panel_columns(plan), plan.inside_right - left)
+    cdef Py_ssize_t first = max(<Py_ssize_t> 0, plan.inside_top - top)
+    cdef Py_ssize_t last = min(num_rows, plan.inside_bottom - top)
+    cdef Py_ssize_t pitch = squares_pitch(plan)
+    squares.total += plan.micro.add_up(num_rows, panel_columns(plan), rows, pitch, &squares.most)
+    squares.inside += plan.micro.add_up(
+        last - first, end - begin, rows + first * pitch + begin, pitch, &squares.most
+    )
+
+
+cdef int judge_phase(
+    const Winograd *plan, Py_ssize_t index, Py_ssize_t num_rows, Py_ssize_t num_columns,
+    const real *squares, real *scratch
+) noexcept nogil:
+    """Judge a strip of tiles of a phase; along an axis of one tap, each result."""
+    cdef Phase phase = describe_phase(plan, index)
+    cdef Limits limits = limits_of(plan.itemsize, MAX_CONTRAST)
+    cdef Py_ssize_t stride = plan.source_stride, pitch = squares_pitch(plan)
+    cdef Py_ssize_t columns = plan.strip_tiles * plan.tile + phase.columns.taps - 1
+    cdef Py_ssize_t count = 1, y
+    cdef int worst = EVEN
+    cdef TileOfSquares tile
+    if phase.rows.taps == 1 and phase.columns.taps == 1:
+        return EVEN
+    tile.window_height = tile.height = phase.rows.taps
+    tile.window_width = tile.width = phase.columns.taps
+    tile.windows = 1
+    if phase.rows.taps > 1:
+        tile.height = points_of(phase.rows.taps)
+        count = num_rows
+    if phase.columns.taps > 1:
+        tile.width = points_of(phase.columns.taps)
+        tile.windows = PHASE_TILE
+    squares += (phase.rows.shift * stride + index // stride % stride) * pitch
+    squares += phase.columns.shift * stride + index % stride
+    for y in range(num_rows // count):
+        plan.micro.pack(
+            tile.height, columns, squares + y * stride * pitch, stride * pitch, stride, scratch,
+            pitch
+        )
+        worst = max(worst, plan.micro.uneven(
+            &tile, &limits, count, num_columns, columns - tile.width + 1, scratch, pitch,
+            scratch + POINTS * pitch
+        ))
+    return worst
+
+
+cdef int judge_tiles(
+    const Winograd *plan, Py_ssize_t num_rows, Py_ssize_t num_columns, const real *squares,
+    real *scratch
+) noexcept nogil:
+    """Judge a strip of tiles without phases."""
+    cdef Limits limits = limits_of(
+        plan.itemsize, MAX_CONTRAST if num_parts(plan) == 1 else MAX_CONTRAST_OF_PARTS
+    )
+    cdef TileOfSquares tile
+    tile.height = POINTS + (plan.parts_down - 1) * PART
+    tile.width = POINTS + (plan.parts_across - 1) * PART
+    tile.window_height = plan.window_h
+    tile.window_width = plan.window_w
+    tile.windows = plan.tile
+    return plan.micro.uneven(
+        &tile, &limits, num_rows, num_columns, squares_columns(plan) - tile.width + 1, squares,
+        squares_pitch(plan), scratch
+    )
+
+
+cdef bint is_uneven(
+    const Winograd *plan, Py_ssize_t strip, const real *image, Py_ssize_t top, Py_ssize_t left,
+    const real *squares, real *scratch
+) noexcept nogil:
+    """Whether the tiles of a strip must not be transformed; `squares` are those of their pixels."""
+    cdef Py_ssize_t row = strip_row(plan, strip), stride = plan.result_stride
+    cdef Py_ssize_t column = (
+        strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
+    )
+    cdef Py_ssize_t tile = plan.tile - 1 if is_short(plan, strip) else plan.tile
+    cdef Py_ssize_t i, num_rows, num_columns
+    cdef int worst = EVEN
+    for i in range(num_phases(plan)):
+        num_rows = min(tile, divide_up(plan.result_h - i // stride % stride, stride) - row)
+        num_columns = min(
+            plan.strip_tiles * plan.tile, divide_up(plan.result_w - i % stride, stride) - column
+        )
+        if num_rows <= 0 or num_columns <= 0:
+            continue
+        worst = max(worst, (
+            judge_tiles(plan, num_rows, num_columns, squares, scratch) if num_phases(plan) == 1
+            else judge_phase(plan, i, num_rows, num_columns, squares, scratch)
+        ))
+    if worst == SMALL:
+        return has_small_pixels(
+            &plan.source, image, plan.source_channels, top,
+            top + plan.source_stride * (plan.tile + overlap(plan)) + (plan.parts_down - 1) * PART,
+            left, left + squares_columns(plan), limits_of(plan.itemsize, MAX_CONTRAST).least
+        )
+    return worst != EVEN
+
+
+cdef void judge_strips(
+    const Winograd *plan, Py_ssize_t first, Py_ssize_t last, const real *image, Py_ssize_t top,
+    Py_ssize_t left, real *squares
+) noexcept nogil:
+    """Note which of the strips first <= strip < last must be computed directly."""
+    cdef Py_ssize_t strip, down
+    for strip in range(first, last):
+        down = plan.source_stride * (strip_row(plan, strip) - strip_row(plan, first))
+        if is_uneven(
+            plan, strip, image, top + down, left, squares + down * squares_pitch(plan),
+            squares + squares_rows(plan) * squares_pitch(plan)
+        ):
+            mark_band(
+                plan.bands, strip // (plan.tiles_down * plan.strips_across),
+                strip % plan.tiles_down
+            )
+
+
 cdef void transform_strips(
     const Winograd *plan, Py_ssize_t group, const Block *block, Py_ssize_t first, Py_ssize_t last,
-    real *panel, real *lines, real *values
+    real *panel, real *lines, real *squares, real *values
 ) noexcept nogil:
     """Transform the strips first <= strip < last, which lie below each other."""
     cdef Py_ssize_t top = plan.source_stride * (plan.top + strip_row(plan, first))
@@ -903,19 +1084,38 @@ cdef void transform_strips(
         + first // (plan.tiles_down * plan.strips_across) * plan.source.n_stride
         + group * plan.source_channels * plan.source.c_stride
     )
+    if plan.bands != NULL:
+        memset(squares, 0, squares_rows(plan) * squares_pitch(plan) * sizeof(real))
+        if num_parts(plan) > 1:
+            add_squares(
+                plan, image, plan.source_channels, top, left,
+                num_rows + (plan.parts_down - 1) * PART, squares
+            )
     for b in range(plan.channel_blocks):
-        fill_panel_of_block(plan, image, b, top, left, num_rows, panel)
+        if plan.squares != NULL:
+            memset(squares, 0, squares_rows(plan) * squares_pitch(plan) * sizeof(real))
+        fill_panel_of_block(
+            plan, image, b, top, left, num_rows, panel,
+            NULL if plan.bands == NULL and plan.squares == NULL else squares
+        )
+        if plan.squares != NULL:
+            add_up_squares(
+                plan, top - plan.top, left - plan.left, num_rows, squares,
+                plan.squares + (group * plan.all_blocks + b) * plan.squares_stride
+            )
         for strip in range(first, last):
             place = place_strip(plan, block, strip)
             transform_strip(
                 plan, panel + (strip_row(plan, strip) - strip_row(plan, first)) * row_size,
                 channels_of(plan, b), &place, lines, values + b * plan.value_size
             )
+    if plan.bands != NULL:
+        judge_strips(plan, first, last, image, top, left, squares)
 
 
 cdef void transform_block(
     const Winograd *plan, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, real *panel,
-    real *lines, real *values
+    real *lines, real *squares, real *values
 ) noexcept nogil:
     """Transform the pixels of the strips first <= strip < last."""
     cdef Block block = describe_block(plan, first, last)
@@ -924,7 +1124,7 @@ cdef void transform_block(
         count = min(
             min(last - strip, panel_strips(plan)), plan.tiles_down - strip % plan.tiles_down
         )
-        transform_strips(plan, group, &block, strip, strip + count, panel, lines, values)
+        transform_strips(plan, group, &block, strip, strip + count, panel, lines, squares, values)
         strip += count
 
 
@@ -1066,6 +1266,28 @@ cdef void finish_unit(
             results += result_rows(plan) * pitch * plan.width
 
 
+cdef inline Py_ssize_t value_at_a(Py_ssize_t taps) noexcept nogil:
+    """Which value of so many taps along an axis is that at the point a."""
+    return 0 if taps == 1 else AT_A - 1 if taps == 2 else AT_A
+
+
+cdef void check_values(
+    const Winograd *plan, const real *values, Py_ssize_t channels, Py_ssize_t kernels
+) noexcept nogil:
+    """Note where taps are not finite, or too large, by a value in which all of them count."""
+    cdef real[64] squares       # twice the lanes of the widest vector of float, and more
+    cdef double most = most_of_kernels(plan.itemsize)
+    cdef Py_ssize_t k
+    if plan.bands == NULL:
+        return
+    memset(squares, 0, kernels * sizeof(real))
+    plan.micro.add_squares(kernels, channels, values, plan.width, 1, squares)
+    for k in range(kernels):
+        if not squares[k] <= most:
+            mark_all(plan.bands)
+            return
+
+
 cdef void multiply_block(
     const Winograd *plan, const Block *block, Py_ssize_t channel_block, Py_ssize_t kernels,
     const real *piece, const real *ahead, Py_ssize_t ahead_size, const Scratch *layout,
@@ -1120,6 +1342,10 @@ cdef void sum_products(
         else:
             piece = scratch + layout.piece
             transform_piece(plan, kernels, unit, b, scratch + layout.taps, scratch + layout.piece)
+        check_values(
+            plan, piece + (AT_A * POINTS + AT_A) * plan.piece_stride, channels_of(plan, b),
+            kernels_of(plan, unit)
+        )
         multiply_block(
             plan, block, b, kernels_of(plan, unit), piece, ahead, ahead_size, layout, scratch
         )
@@ -1145,6 +1371,12 @@ cdef void sum_products_of_phase(
             scratch + layout.values + b * plan.value_size + phase.first_value * plan.value_stride
         )
         piece = transformed + b * plan.piece_size + phase.first_kernel_value * plan.piece_stride
+        check_values(
+            plan, piece + plan.piece_stride * (
+                value_at_a(phase.rows.taps) * kernel_points_of(phase.columns.taps)
+                + value_at_a(phase.columns.taps)
+            ), channels_of(plan, b), kernels_of(plan, unit)
+        )
         for i in range(num_values):
             plan.micro.winograd_products(
                 num_tiles, channels_of(plan, b), kernels_of(plan, unit),
@@ -1277,7 +1509,7 @@ cdef void run_tasks(
             )
             transform_block(
                 plan, group, block.first, block.last, scratch + layout.panel,
-                scratch + layout.lines, scratch + layout.values
+                scratch + layout.lines, scratch + layout.squares, scratch + layout.values
             )
             transformed = pixels
         if run.own:
@@ -1348,14 +1580,33 @@ cdef int run(
     return status
 
 
+cdef int note_bands(Winograd *plan, Bands *bands) except -1:
+    """Let tiles that are not safe be noted in `bands`, unless that is NULL."""
+    cdef Py_ssize_t i
+    plan.bands = bands
+    if bands == NULL:
+        return 0
+    if init_bands(bands, plan.source.n, plan.tiles_down) == -1:
+        raise MemoryError(NO_MEMORY)
+    for i in range(plan.tiles_down + 1):
+        bands.row[i] = min(strip_row(plan, i) * plan.result_stride, plan.result_h)
+    # The end is not the first row of a strip.
+    bands.row[plan.tiles_down] = plan.result_h
+    return 0
+
+
 cdef int convolve_by_winograd(
-    const Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept
+    Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
+    Bands *bands
 ) except -1:
     # Must live as long as it is read.
-    cdef cnp.ndarray memory = None if kept is None else kept_kernels(plan, kernels, kept)
-    cdef void *ready = NULL if memory is None else cnp.PyArray_DATA(memory)
+    cdef cnp.ndarray memory
+    cdef void *ready
     cdef Interrupt interrupt
     cdef int status
+    note_bands(plan, bands)
+    memory = None if kept is None else kept_kernels(plan, kernels, kept)
+    ready = NULL if memory is None else cnp.PyArray_DATA(memory)
     with nogil:
         start_polling(&interrupt)
         if plan.itemsize == sizeof(float):

@@ -9,9 +9,11 @@ of the other blocks, in an order that depends on the shapes alone.
 """
 
 from cython.parallel cimport prange
-from libc.string cimport memcpy
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
-from convext._dispatch cimport WINOGRAD_CHANNELS, microkernels
+from convext._bands cimport has_small_pixels, limits_of
+from convext._dispatch cimport WINOGRAD_CHANNELS, Limits, microkernels
 from convext._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
@@ -20,8 +22,8 @@ from convext._tasks cimport (
     ENOUGH_TASKS, Shares, divide_up, share_out, take_task, threads_for
 )
 from convext._winograd cimport (
-    Winograd, cut_into_blocks, fill_panel, first_strip, panel_columns, panel_strips,
-    transform_block
+    Squares, Winograd, add_up_squares, cut_into_blocks, fill_panel, first_strip, panel_columns,
+    panel_strips, squares_pitch, squares_size, transform_block
 )
 
 cdef enum:
@@ -47,6 +49,11 @@ cdef Py_ssize_t MIN_MAP = 8
 
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
+
+# For AUTO: not all taps meet the pixels near the edges, so that these may have so many times the
+# squares of the others; and no pixel may have more than this share of them.
+cdef double MAX_OUTSIDE = 16
+cdef double MAX_SHARE = 0.25
 
 NO_MEMORY = "not enough memory for the scratch space of Winograd's kernel gradient"
 
@@ -87,7 +94,25 @@ cdef bint plan_kernel_gradient(
     plan.size = output_grad.c * channels * AREA
     plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, itemsize)
     cut_into_tasks(plan, num_threads)
+    plan.is_checked = algorithm == AUTO
+    plan.pixels.all_blocks = plan.pixels.channel_blocks
+    set_inside(&plan.pixels, OVERLAP, output_grad.h, OVERLAP, output_grad.w)
+    set_inside(
+        &plan.gradients, geometry.padding_top, images.h - OVERLAP + geometry.padding_top,
+        geometry.padding_left, images.w - OVERLAP + geometry.padding_left
+    )
     return True
+
+
+cdef void set_inside(
+    Winograd *tiles, Py_ssize_t top, Py_ssize_t bottom, Py_ssize_t left, Py_ssize_t right
+) noexcept nogil:
+    """Say which pixels, or output gradients, meet all taps: rows and columns of the tile grid."""
+    tiles.inside_top = top
+    tiles.inside_bottom = bottom
+    tiles.inside_left = left
+    tiles.inside_right = right
+    tiles.squares_stride = tiles.num_blocks
 
 
 cdef inline double time_of_tile(double kernels, double channels) noexcept nogil:
@@ -163,6 +188,8 @@ cdef void describe_tiles(
     """Describe the tiles of `source` under those of the output gradients."""
     tiles.micro = microkernels(itemsize)
     tiles.itemsize = itemsize
+    tiles.bands = NULL
+    tiles.squares = NULL
     tiles.source = source[0]
     tiles.channels = tiles.source_channels = channels
     tiles.parts_down = tiles.parts_across = 1
@@ -188,6 +215,7 @@ cdef struct Scratch:
     Py_ssize_t sums         # [VALUES][kernels][WINOGRAD_CHANNELS], at the panel's place
     Py_ssize_t taps         # [AREA][kernels][WINOGRAD_CHANNELS]
     Py_ssize_t rows         # [kernels][WINOGRAD_CHANNELS][AREA]
+    Py_ssize_t squares      # of a panel
     Py_ssize_t size
 
 
@@ -203,13 +231,14 @@ cdef Scratch arrange(const WinogradGradient *plan) noexcept nogil:
     layout.panel = layout.sums = layout.gradients + tiles.value_size
     layout.taps = layout.sums + VALUES * plan.sum_stride
     layout.rows = layout.taps + taps
-    layout.size = aligned_size(max(layout.rows + taps, layout.panel + panel), tiles.itemsize)
+    layout.squares = aligned_size(max(layout.rows + taps, layout.panel + panel), tiles.itemsize)
+    layout.size = layout.squares + squares_size(tiles)
     return layout
 
 
 cdef void transform_gradients(
     const Winograd *tiles, Py_ssize_t first, Py_ssize_t last, Py_ssize_t kernel, Py_ssize_t count,
-    real *panel, real *values
+    real *panel, real *squares, real *values
 ) noexcept nogil:
     """Transform the output gradients of `count` kernels in the strips first <= strip < last."""
     cdef Py_ssize_t strip, sample, top, left
@@ -217,12 +246,16 @@ cdef void transform_gradients(
         sample = strip // (tiles.tiles_down * tiles.strips_across)
         top = strip % tiles.tiles_down * TILE
         left = strip // tiles.tiles_down % tiles.strips_across * tiles.strip_tiles * TILE
+        if tiles.squares != NULL:
+            memset(squares, 0, TILE * squares_pitch(tiles) * sizeof(real))
         fill_panel(
             tiles,
             <const real *> tiles.source.data
             + (sample * tiles.source.n_stride + kernel * tiles.source.c_stride),
-            count, top, left, TILE, panel
+            count, top, left, TILE, panel, squares if tiles.squares != NULL else NULL
         )
+        if tiles.squares != NULL:
+            add_up_squares(tiles, top, left, TILE, squares, tiles.squares)
         tiles.micro.winograd_gradients(
             tiles.strip_tiles, count, panel, panel_columns(tiles) * WINOGRAD_CHANNELS, values,
             tiles.value_stride
@@ -285,18 +318,23 @@ cdef void finish(
 
 
 cdef void add_unit(
-    const WinogradGradient *plan, Py_ssize_t first, Py_ssize_t last, Py_ssize_t unit,
-    const Scratch *layout, real *scratch, const Target *target
+    const WinogradGradient *plan, Py_ssize_t block, Py_ssize_t unit, const Scratch *layout,
+    real *scratch, const Target *target
 ) noexcept nogil:
-    """Add up the strips first <= strip < last, of transformed pixels, for a unit of kernels."""
+    """Add up a block of tiles, of transformed pixels, for a unit of kernels."""
     cdef const Winograd *tiles = &plan.pixels
+    cdef Winograd gradients = plan.gradients
     cdef Py_ssize_t kernel = unit % plan.group_units * WINOGRAD_CHANNELS
     cdef Py_ssize_t kernels = min(WINOGRAD_CHANNELS, plan.gradients.channels - kernel)
+    cdef Py_ssize_t first = first_strip(tiles, block), last = first_strip(tiles, block + 1)
     cdef Py_ssize_t b, channels
     kernel += unit // plan.group_units * plan.gradients.channels
+    # Tasks of other channels meet the same output gradients.
+    if plan.is_checked and plan.first_channel == 0:
+        gradients.squares = plan.gradient_squares + unit * tiles.num_blocks + block
     transform_gradients(
-        &plan.gradients, first, last, kernel, kernels, scratch + layout.panel,
-        scratch + layout.gradients
+        &gradients, first, last, kernel, kernels, scratch + layout.panel,
+        scratch + layout.squares, scratch + layout.gradients
     )
     for b in range(tiles.channel_blocks):
         channels = min(WINOGRAD_CHANNELS, tiles.channels - b * WINOGRAD_CHANNELS)
@@ -313,23 +351,28 @@ cdef void run_task(
     real *scratch, real *kernel_grad, double *sums, Interrupt *interrupt, bint may_poll
 ) noexcept nogil:
     """Add up a segment of the tiles for some units of kernels."""
-    cdef const Winograd *tiles = &plan.pixels
+    cdef Winograd tiles = plan.pixels
     cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t block, unit, first, last
+    cdef Py_ssize_t block, unit
     cdef Target target
     for block in range(first_block(plan, segment), first_block(plan, segment + 1)):
         target = target_of(plan, segment, block, kernel_grad, sums)
-        first = first_strip(tiles, block)
-        last = first_strip(tiles, block + 1)
         for unit in range(first_unit, last_unit):
             if interrupted(interrupt, may_poll):
                 return
             if unit == first_unit or unit % plan.group_units == 0:
+                # Tasks of other kernels meet the same pixels.
+                tiles.squares = NULL
+                if plan.is_checked and unit % plan.group_units == 0:
+                    tiles.squares = plan.pixel_squares + (
+                        plan.first_channel // WINOGRAD_CHANNELS * tiles.num_blocks + block
+                    )
                 transform_block(
-                    tiles, unit // plan.group_units, first, last, scratch + layout.panel,
-                    <real *> NULL, scratch + layout.pixels
+                    &tiles, unit // plan.group_units, first_strip(&tiles, block),
+                    first_strip(&tiles, block + 1), scratch + layout.panel, <real *> NULL,
+                    scratch + layout.squares, scratch + layout.pixels
                 )
-            add_unit(plan, first, last, unit, &layout, scratch, &target)
+            add_unit(plan, block, unit, &layout, scratch, &target)
 
 
 cdef WinogradGradient part_of_channels(
@@ -407,16 +450,82 @@ cdef int run(
     return 0
 
 
-cdef int differentiate_by_winograd(const WinogradGradient *plan, void *kernel_grad) except -1:
+cdef bint are_even(
+    const Winograd *tiles, const Squares *squares, Py_ssize_t first_channel, Py_ssize_t channels
+) noexcept nogil:
+    """Whether each tap meets enough of the squares of some channels, given those of each block."""
+    cdef Limits limits = limits_of(tiles.itemsize, MAX_OUTSIDE)
+    cdef const Array4 *source = &tiles.source
+    cdef Squares all = Squares(0, 0, 0)
+    cdef Py_ssize_t i, n, first = first_channel * source.c_stride
+    for i in range(tiles.num_blocks):
+        all.total += squares[i].total
+        all.inside += squares[i].inside
+        all.most = max(all.most, squares[i].most)
+    if not (
+        all.total <= limits.ratio * all.inside and all.total <= limits.most
+        and all.most <= MAX_SHARE * all.inside
+    ):
+        return False
+    if all.total >= limits.least:
+        return True
+    for n in range(source.n):
+        if tiles.itemsize == sizeof(float) and has_small_pixels(
+            source, <const float *> source.data + n * source.n_stride + first, channels,
+            0, source.h, 0, source.w, limits.least
+        ):
+            return False
+        if tiles.itemsize == sizeof(double) and has_small_pixels(
+            source, <const double *> source.data + n * source.n_stride + first, channels,
+            0, source.h, 0, source.w, limits.least
+        ):
+            return False
+    return True
+
+
+cdef bint is_safe(const WinogradGradient *plan) noexcept nogil:
+    """Whether the sums are as exact as those of the direct way, by the squares."""
+    cdef Py_ssize_t blocks = plan.pixels.num_blocks, kernels = plan.gradients.channels
+    cdef Py_ssize_t g, b, first
+    for g in range(plan.groups):
+        for b in range(plan.pixels.channel_blocks):
+            first = b * WINOGRAD_CHANNELS
+            if not are_even(
+                &plan.pixels,
+                plan.pixel_squares + (g * plan.pixels.channel_blocks + b) * blocks,
+                g * plan.channels + first, min(WINOGRAD_CHANNELS, plan.channels - first)
+            ):
+                return False
+        for b in range(plan.group_units):
+            first = b * WINOGRAD_CHANNELS
+            if not are_even(
+                &plan.gradients,
+                plan.gradient_squares + (g * plan.group_units + b) * blocks,
+                g * kernels + first, min(WINOGRAD_CHANNELS, kernels - first)
+            ):
+                return False
+    return True
+
+
+cdef int differentiate_by_winograd(WinogradGradient *plan, void *kernel_grad) except -1:
+    cdef Py_ssize_t pixels = plan.groups * plan.pixels.channel_blocks * plan.pixels.num_blocks
+    cdef Py_ssize_t gradients = plan.groups * plan.group_units * plan.pixels.num_blocks
     cdef Interrupt interrupt
     cdef int status
+    cdef bint safe
+    plan.pixel_squares = <Squares *> calloc(pixels + gradients, sizeof(Squares))
+    if plan.pixel_squares == NULL:
+        raise MemoryError(NO_MEMORY)
+    plan.gradient_squares = plan.pixel_squares + pixels
     with nogil:
         start_polling(&interrupt)
         if plan.pixels.itemsize == sizeof(float):
             status = run[float](plan, <float *> kernel_grad, &interrupt)
         else:
             status = run[double](plan, <double *> kernel_grad, &interrupt)
+        safe = not plan.is_checked or is_safe(plan)
+        free(plan.pixel_squares)
     finish_polling(&interrupt)
     if status == -1:
         raise MemoryError(NO_MEMORY)
-    return 0
+    return safe

@@ -12,6 +12,7 @@
 #include "fft.h"
 #include "microkernel.h"
 #include "simd.h"
+#include "squares.h"
 #include "winograd.h"
 #include "winograd_gradient.h"
 
@@ -654,6 +655,10 @@ const convext_microkernels CONVEXT_TABLE = {
     .interleave = interleave,
     .pack = pack,
     .unfold = unfold,
+    .add_squares = add_squares,
+    .uneven = uneven,
+    .least_window = least_window,
+    .add_up = add_up,
     .winograd_width = WIDTH,
     .winograd_kernels = winograd_kernels,
     .winograd_pixels = winograd_pixels,

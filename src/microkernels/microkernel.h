@@ -95,6 +95,38 @@ typedef void convext_unfold(ptrdiff_t num_pixels, ptrdiff_t num_pieces, const vo
                             const ptrdiff_t *offset, void *to, const ptrdiff_t *start,
                             ptrdiff_t width);
 
+/* to[i] += from[r * row_stride + i * step] squared, for every r < num_rows in order and i < count. */
+typedef void convext_add_squares(ptrdiff_t count, ptrdiff_t num_rows, const void *from,
+                                 ptrdiff_t row_stride, ptrdiff_t step, void *to);
+
+/* Whether a transform of tiles is safe: from sums of squares, those of the pixels of a tile must be at
+ * most `ratio` times those of each of its windows, and at most `most`. Below `least`, which is SMALL,
+ * squares may have vanished. Of a row of tiles, wherever in it they begin: `num_tiles` of them, a pixel
+ * apart; the windows that count are `num_columns` of each of `num_rows` rows. Rows of squares lie
+ * `pitch` elements apart; up to two vectors and the width of a tile beyond the last one may be read. As
+ * long are the three rows of `scratch`. */
+enum { CONVEXT_EVEN, CONVEXT_SMALL, CONVEXT_UNEVEN };
+typedef struct {
+    ptrdiff_t height, width;
+    ptrdiff_t window_height, window_width;
+    ptrdiff_t windows; /* of a tile, along a row */
+} convext_tile;
+typedef struct {
+    double ratio, most, least;
+} convext_limits;
+typedef int convext_uneven(const convext_tile *tile, const convext_limits *limits,
+                           ptrdiff_t num_rows, ptrdiff_t num_columns, ptrdiff_t num_tiles,
+                           const void *squares, ptrdiff_t pitch, void *scratch);
+
+/* The sum of the squares in some rows; raises *most to the largest. */
+typedef double convext_add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squares,
+                              ptrdiff_t pitch, double *most);
+
+/* The least sum of `width` neighbours in some rows that begin in one of the first `num_windows`
+ * columns; at most 1e38, or 1e300 of double. */
+typedef double convext_least_window(ptrdiff_t num_rows, ptrdiff_t num_windows, ptrdiff_t width,
+                                    const void *squares, ptrdiff_t pitch);
+
 /* Winograd's convolution of 3x3 taps, in tiles of 4x4 results, or of 5x5 taps, in tiles of 2x2: 36
  * values of a kernel and of the 6x6 pixels under a tile, their products, summed over the channels,
  * and the results from these sums. `taps` and `tile` are the sizes along an axis.
@@ -273,6 +305,10 @@ typedef struct {
     convext_interleave *interleave;
     convext_pack *pack;
     convext_unfold *unfold;
+    convext_add_squares *add_squares;
+    convext_uneven *uneven;
+    convext_least_window *least_window;
+    convext_add_up *add_up;
     int winograd_width; /* kernels that lie side by side */
     convext_winograd_kernels *winograd_kernels;
     convext_winograd_pixels *winograd_pixels;

@@ -208,7 +208,7 @@ class EarlyStopping(Stateful):
     monitor : str, default "loss"
         Which loss, "loss" or "val_loss", or which metric.
     restore_best_weights : bool, default False
-        Whether the training ends with the weights of the best epoch instead of the last one's, as
+        Whether the training ends with the weights of its best epoch instead of the last one's, as
         in Keras also where it was not stopped. The optimizer's state stays that of the last epoch.
 
     Attributes
@@ -238,9 +238,10 @@ class EarlyStopping(Stateful):
 
     best_loss: float
     best_epoch: int
-    # In a training: what is trained, and what that was in the best epoch.
+    # In a training: what is trained, what that was in its best epoch, and the loss of that.
     _weights: RealArray | None
     _best_weights: RealArray | None
+    _kept_loss: float
 
     def __init__(
         self,
@@ -261,11 +262,14 @@ class EarlyStopping(Stateful):
         if report.epoch == 1:  # another training
             self._forget()
         loss = monitored(report, self.monitor)
+        if report.weights is not self._weights:
+            self._weights, self._best_weights, self._kept_loss = report.weights, None, math.inf
+        if self.restore_best_weights and loss < self._kept_loss - self.min_delta:
+            self._kept_loss = loss
+            self._best_weights = None if report.weights is None else report.weights.copy()
         if loss < self.best_loss - self.min_delta:
             self.best_loss = loss
             self.best_epoch = report.epoch
-            if self.restore_best_weights and report.weights is not None:
-                self._weights, self._best_weights = report.weights, report.weights.copy()
         elif report.epoch - self.best_epoch >= self.patience:
             raise StopTraining(
                 f"no improvement for {self.patience} epoch{'s' if self.patience > 1 else ''}: "
@@ -273,16 +277,22 @@ class EarlyStopping(Stateful):
             )
 
     @in_one_training
+    def on_train_begin(self, logs: object = None) -> None:
+        """Forget the weights of a training that was interrupted."""
+        self._weights = self._best_weights = None
+        self._kept_loss = math.inf
+
+    @in_one_training
     def on_train_end(self, logs: object = None) -> None:
-        """Go back to the best weights, where that is asked for."""
+        """Go back to the best weights of this training, where that is asked for."""
         if self._weights is not None and self._best_weights is not None:
             self._weights[...] = self._best_weights
-        self._weights = self._best_weights = None
+        self.on_train_begin()
 
     def _forget(self) -> None:
         self.best_loss = math.inf
         self.best_epoch = 0
-        self._weights = self._best_weights = None
+        self.on_train_begin()
 
 
 class ModelCheckpoint(Stateful):

@@ -194,6 +194,29 @@ def test_the_best_weights_come_back_where_the_training_is_stopped_or_ends(monito
         assert not np.array_equal(model.get_weights()[0], of_epochs[-1][0])
 
 
+def test_a_training_that_goes_on_ends_with_the_best_of_its_own_epochs():
+    """Also where the one before was interrupted, or was of another model."""
+
+    def interrupt(report):
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+    stop = EarlyStopping(50, restore_best_weights=True)
+    first = make_model(Rates())
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(X, Y, 6, 8, callbacks=[stop, interrupt], verbose=0)
+    left = first.get_weights()
+    model = make_model(lambda epoch: 1.0)
+    of_epochs = []
+    history = model.fit(
+        X, Y, 6, 6, initial_epoch=3, verbose=0,
+        callbacks=[stop, lambda report: of_epochs.append(report.model.get_weights())],
+    )  # fmt: skip
+    best = of_epochs[int(np.argmin(history.loss))]
+    assert all(map(np.array_equal, model.get_weights(), best))
+    assert all(map(np.array_equal, first.get_weights(), left))
+
+
 def test_the_last_weights_stay_where_the_best_are_not_asked_for():
     model = make_model(Rates())
     of_epochs = weights_of_epochs(model, 6, callbacks=[EarlyStopping(50)], batch_size=6)

@@ -75,11 +75,12 @@ def test_copies_of_prepared_kernels_give_their_results_before_and_after_use(mean
         images, kernels, prepared, options = random_prepared(rng)
         expected = convext.conv2d(images, kernels, **options)
         copies = [means(prepared)]
-        convext.conv2d(images, prepared)
-        copies += [means(prepared), means(means(prepared))]
+        convext.conv2d(images, prepared, num_threads=int(rng.integers(1, 4)))
+        copies += [means(prepared), means(means(prepared)), prepared]
         del prepared
         for copied in copies:
-            assert np.array_equal(convext.conv2d(images, copied), expected)
+            result = convext.conv2d(images, copied, num_threads=int(rng.integers(1, 4)))
+            assert np.array_equal(result, expected)
             assert not copied.kernels.flags.writeable
 
 
@@ -311,6 +312,32 @@ def test_a_built_model_is_not_built_again():
     assert equal(model.get_weights(), weights)
     with pytest.raises(ValueError, match="the model is built for 3 channels, got 1"):
         model.build(1)
+
+
+# ---------------------------------------------------------------- patch statistics
+
+
+@random_copies
+@by_each_means
+def test_copied_statistics_go_on_with_the_same_bits_and_alone(means, count):
+    rng = np.random.default_rng(16)
+    for _ in range(count):
+        channels, filters, height, width = (int(n) for n in rng.integers(1, 4, 4))
+        bias, masked = (bool(b) for b in rng.random(2) < 0.5)
+        original = convext.PatchStatistics(channels, filters, (height, width), bias=bias)
+        x = rng.standard_normal((2, channels, 8, 9))
+        y = rng.standard_normal((2, filters, 9 - height, 10 - width))
+        mask = rng.random(y.shape) < 0.8 if masked else None
+        for _ in range(rng.integers(3)):
+            original.update(x, y, mask)
+        before = contents(original)
+        copied = means(original)
+        assert contents(copied) == before
+        for statistics in (copied, original):
+            assert contents(original) == before
+            statistics.update(x[:, :, ::-1], y)
+        assert contents(copied) == contents(original)
+        assert np.array_equal(copied.solve(1e-3).kernels, original.solve(1e-3).kernels)
 
 
 # ---------------------------------------------------------------- everything else

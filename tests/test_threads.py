@@ -274,6 +274,7 @@ ENTRIES = {
     "image.extract_patches": pure(lambda: image.extract_patches(PICTURE, 5)),
     "image.image_suffix": pure(lambda: image.image_suffix("a.png")),
     "image.jpeg_steps": with_a_picture(image.jpeg_steps),
+    "image.jpeg_tables": with_a_picture(image.jpeg_tables),
     "image.load_image": with_a_picture(image.load_image),
     "image.load_images": load_pictures,
     "image.luminance": pure(lambda: image.luminance(PICTURE)),

@@ -170,6 +170,7 @@ def _add_train(commands: Commands) -> None:
         metavar="FILE",
         help="the kernels file to write (default: kernels.npz)",
     )
+    _add_channels(parser)
     add("--plot", metavar="FILE", help="draw loss and kernels: a .png, .pdf or .svg file")
     add("--quiet", action="store_true", help="print nothing but errors")
 
@@ -313,8 +314,9 @@ def _add_apply(commands: Commands) -> None:
         "apply",
         "convolve an array or an image with kernels",
         "Convolve INPUT with the kernels and write the result to OUTPUT.\n\n"
-        "Each is an array, (C, H, W) or (N, C, H, W), or an image (.png, .jpg, .tif; INPUT also "
-        ".bmp, .gif, .webp, .ppm, .pgm and others) with values in [0, 1]. Kernels with one channel "
+        "Each is an array, (C, H, W), (N, C, H, W) or, if grey, (H, W), or an image (.png, .jpg, "
+        ".tif; INPUT also .bmp, .gif, .webp, .ppm, .pgm and others) with values in [0, 1]. Kernels "
+        "with one channel "
         "are applied to each channel of a colour image. Arrays are written as .npy; images keep "
         "the bits, the ICC profile and the resolution of INPUT.",
         "convext apply kernels.npz photo.png filtered.png --padding same",
@@ -329,6 +331,7 @@ def _add_apply(commands: Commands) -> None:
         help="zeros around the input: valid (none, the default), same (the output is as large "
         "as the input), or how many",
     )
+    _add_channels(parser)
     _add_page(parser)
     _add_max_pixels(parser)
 

@@ -96,10 +96,20 @@ def check_dimensions(name: str, shape: tuple[int, ...], layouts: dict[int, str])
         expected = " or ".join(layouts.values())
         raise ValueError(
             f"{name} must have the shape {expected}, got {len(shape)} dimensions (shape {shape})"
+            f"{_what_is_missing(name, len(shape), min(layouts))}"
         )
     if 0 in shape:
         axis_name = layouts[len(shape)].strip("()").split(", ")[shape.index(0)]
         raise ValueError(f"{name} is empty: {axis_name} is 0 in its shape {shape}")
+
+
+def _what_is_missing(name: str, dimensions: int, fewest: int) -> str:
+    """Return how an array of at least two dimensions gets those that it lacks."""
+    if not 2 <= dimensions < fewest:
+        return ""
+    array = name if name.isidentifier() else "array"
+    ways = {(2, 3): ["None"], (2, 4): ["None, None"]}.get((dimensions, fewest), ["None", ":, None"])
+    return ": sizes that are missing are 1, as in " + " or ".join(f"{array}[{w}]" for w in ways)
 
 
 def integer(name: str, value: object, *, minimum: int) -> int:
@@ -132,11 +142,12 @@ def integer_pair(name: str, value: object, *, minimum: int) -> tuple[int, int]:
     return number, number
 
 
-def as_kernel_shape(name: str, value: object) -> tuple[int, int]:
+def as_kernel_shape(value: object, name: str = "kernel_shape") -> tuple[int, int]:
     """Return the height and width of kernels; one number is both."""
-    if isinstance(value, (list, np.ndarray)) and len(value) == 1:
-        (value,) = value
-    return integer_pair(name, value, minimum=1)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        value = (value, value)
+    height, width = shape_of_length(name, value, {2: "an integer or (kh, kw)"})
+    return height, width
 
 
 def shape_of_length(name: str, value: object, layouts: dict[int, str]) -> tuple[int, ...]:

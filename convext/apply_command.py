@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ._array_files import load_array
 from ._checks import RealArray
 from ._image_files import FORMATS, is_image, suffix_of
 from ._pictures import Picture, load_picture, save_strips, strips_of
 from .blocks import padded_rows
 from .files import atomic_write
 from .image import save_image
+from .image_arrays import load_images_array
 from .kernels_file import Record, are_numbers, load_kernels
 from .messages import say
 from .operations import conv2d
@@ -45,14 +45,15 @@ def apply(options: argparse.Namespace) -> None:
         else:
             _save_array(options.output, _collect(shape, strips))
     else:
-        array = load_array(options.input, "input_data")
+        array = load_images_array(options.input, "input_data", options.channels)
         result = conv2d(array, kernels, bias=bias, padding=options.padding, groups=groups)
         shape = result.shape
         if to_image:
             save_image(options.output, result)
             clipped = float(np.mean((result < 0) | (result > 1)))
         else:
-            _save_array(options.output, result)
+            last = options.channels == "last"
+            _save_array(options.output, np.moveaxis(result, -3, -1) if last else result)
     say("Wrote {file}: {shape}", file=options.output, shape=shape)
     if clipped:
         say("{share} of the values lay outside [0, 1] and were clipped", share=f"{clipped:.1%}")

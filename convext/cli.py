@@ -49,7 +49,9 @@ from .messages import (
 from .report import format_loss
 
 if TYPE_CHECKING:
+    from ._array_files import NumericArray
     from .callbacks import EpochReport
+    from .data import DataFormat
     from .kernels_file import Record
 
 # `show` prints the values of so many kernels, and so many channels of each.
@@ -292,18 +294,10 @@ def _sizes(options: argparse.Namespace) -> tuple[int, tuple[int, int]]:
     shape = None if options.kernel_shape is None else tuple(options.kernel_shape)
     if options.input is None:
         return options.num_kernels or NUM_KERNELS, shape or KERNEL_SHAPE
-    if options.num_kernels is not None and shape is not None:
-        return options.num_kernels, shape
-
-    from ._array_files import is_archive
-    from .data import load_data
-
-    # Mapping is the quickest way to the shapes, where it is possible.
-    mmap = not (
-        is_archive(options.input, "input_data") or is_archive(options.target, "target_output")
-    )
-    input_data, target_output = load_data(options.input, options.target, mmap=mmap)
+    input_data, target_output = _mapped(options)
     num_kernels = options.num_kernels or target_output.shape[1]
+    if options.num_kernels is not None and shape is not None:
+        return num_kernels, shape
     if shape is None:
         shape = _infer_kernel_shape(input_data.shape, target_output.shape, options.padding)
     if not options.quiet:
@@ -311,6 +305,21 @@ def _sizes(options: argparse.Namespace) -> tuple[int, tuple[int, int]]:
         size = "x".join(map(str, shape))
         say("From the shapes of the files: {kernels} of {size}", kernels=kernels, size=size)
     return num_kernels, shape
+
+
+def _mapped(options: argparse.Namespace) -> tuple[NumericArray, NumericArray]:
+    """Return the arrays of both files, mapped where that is possible, which is the quickest."""
+    from ._array_files import is_archive
+    from .data import channels_first, load_data
+
+    names = {"input_data": options.input, "target_output": options.target}
+    mmap = not any(is_archive(file, name) for name, file in names.items())
+    data_format: DataFormat = "channels_last" if options.channels == "last" else "channels_first"
+    arrays = load_data(options.input, options.target, mmap=mmap, data_format=data_format)
+    if options.channels is None:
+        for array, (name, file) in zip(arrays, names.items(), strict=True):
+            channels_first(f"{name} ({file})", array, None)
+    return arrays
 
 
 def _infer_kernel_shape(
@@ -336,8 +345,10 @@ def _infer_kernel_shape(
 
 def _training_data(
     options: argparse.Namespace, num_kernels: int, kernel_shape: tuple[int, int]
-) -> tuple[FilePath | RealArray, FilePath | RealArray]:
+) -> tuple[FilePath | NumericArray, FilePath | NumericArray]:
     """Return the files, or the textbook's data set as `generate_random_data` would write it."""
+    if options.input is not None and options.channels == "last":
+        return _mapped(options)
     if options.input is not None:
         return options.input, options.target
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 import os
-from typing import IO, Any, Literal
+import warnings
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
 from ._array_files import NumericArray, load_array
-from ._checks import as_numeric_array, check_dimensions, check_size, integer, shape_of_length
+from ._checks import (
+    as_kernel_shape,
+    as_numeric_array,
+    check_dimensions,
+    check_size,
+    integer,
+    shape_of_length,
+)
 from .files import FilePath, atomic_write
 from .messages import say
-from .shapes import IMAGES, seems_channels_last
+from .shapes import IMAGES, Pair, seems_channels_last
 
 __all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data", "paired_samples"]
+
+DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 
 # Random values are made and written in blocks of 8 MiB.
 _BLOCK = 1 << 20
@@ -24,7 +34,7 @@ _BLOCK = 1 << 20
 
 def generate_kernels(
     num_kernels: int,
-    kernel_shape: tuple[int, int],
+    kernel_shape: Pair,
     num_channels: int,
     *,
     seed: int | None = None,
@@ -35,8 +45,8 @@ def generate_kernels(
     ----------
     num_kernels : int
         How many kernels.
-    kernel_shape : (int, int)
-        Height and width of each, (kh, kw).
+    kernel_shape : int or (int, int)
+        Height and width of each, (kh, kw); one number is both.
     num_channels : int
         Channels of each: those of the input data.
     seed : int, optional
@@ -67,7 +77,7 @@ def generate_kernels(
     shape = (
         integer("num_kernels", num_kernels, minimum=1),
         integer("num_channels", num_channels, minimum=1),
-        *shape_of_length("kernel_shape", kernel_shape, {2: "(kh, kw)"}),
+        *as_kernel_shape(kernel_shape),
     )
     check_size("the array of kernels", shape)
     # A stream of its own: with the seed of the data, kernels must not repeat its first values.
@@ -76,7 +86,11 @@ def generate_kernels(
 
 
 def load_data(
-    input_file: FilePath, target_file: FilePath, *, mmap: bool = False
+    input_file: FilePath,
+    target_file: FilePath,
+    *,
+    mmap: bool = False,
+    data_format: DataFormat = "channels_first",
 ) -> tuple[NumericArray, NumericArray]:
     """Load input data and the target output that belongs to it.
 
@@ -91,6 +105,8 @@ def load_data(
     mmap : bool
         Map the files read-only instead of reading them (.npy only), for data that does not fit
         into memory.
+    data_format : "channels_first" or "channels_last", default "channels_first"
+        Which axes the files hold. With "channels_last" these are (N, H, W, C) and (N, OH, OW, K).
 
     Returns
     -------
@@ -119,12 +135,20 @@ def load_data(
     >>> before.shape, after.shape
     ((5, 1, 8, 8), (5, 1, 6, 6))
     """
-    input_data = load_array(input_file, "input_data", mmap=mmap)
-    check_dimensions(f"input_data ({os.fspath(input_file)})", input_data.shape, {4: "(N, C, H, W)"})
-    target_output = load_array(target_file, "target_output", mmap=mmap)
-    check_dimensions(
-        f"target_output ({os.fspath(target_file)})", target_output.shape, {4: "(N, K, OH, OW)"}
-    )
+    if data_format not in ("channels_first", "channels_last"):
+        raise ValueError(
+            f"data_format must be 'channels_first' or 'channels_last', got {data_format!r}"
+        )
+    last = data_format == "channels_last"
+    layouts = ["(N, H, W, C)", "(N, OH, OW, K)"] if last else ["(N, C, H, W)", "(N, K, OH, OW)"]
+    arrays = []
+    for file, name, layout in zip(
+        (input_file, target_file), ("input_data", "target_output"), layouts, strict=True
+    ):
+        array = load_array(file, name, mmap=mmap)
+        check_dimensions(f"{name} ({os.fspath(file)})", array.shape, {4: layout})
+        arrays.append(np.moveaxis(array, -1, 1) if last else array)
+    input_data, target_output = arrays
     if len(input_data) != len(target_output):
         raise ValueError(
             f"input_data ({os.fspath(input_file)}) has {len(input_data)} samples but "
@@ -189,6 +213,12 @@ def paired_samples(
     check_dimensions("input_data", inputs.shape, IMAGES)
     layout = IMAGES[inputs.ndim].replace("C, H, W", "K, OH, OW")
     check_dimensions("target_output", targets.shape, {inputs.ndim: layout})
+    if seems_channels_last(inputs.shape) and seems_channels_last(targets.shape):
+        warnings.warn(
+            f"input_data of shape {inputs.shape} is taken for {inputs.shape[-3]} channels: if they "
+            "come last, give np.moveaxis(input_data, -1, -3), and target_output likewise",
+            stacklevel=4,
+        )
     if inputs.ndim == 3:
         inputs, targets = inputs[np.newaxis], targets[np.newaxis]
     if len(inputs) != len(targets):

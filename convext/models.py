@@ -51,7 +51,7 @@ from .layers import Conv2D, Order, check_order, fitting
 from .messages import print_line, say, translate
 from .report import format_loss
 from .sealed import Sealed
-from .shapes import IMAGES, Shape
+from .shapes import IMAGES, Pair, Shape
 from .sharing import Stateful, changing, changing_within, reading
 from .training import run_epochs
 
@@ -1052,7 +1052,7 @@ def _fused_trainer(
 
 
 def build_model(
-    num_kernels: int, kernel_shape: tuple[int, int], num_channels: int = 3, **options: Any
+    num_kernels: int, kernel_shape: Pair, num_channels: int = 3, **options: Any
 ) -> Sequential:
     """Return the textbook program's Keras model, compiled: a convolution with bias and ReLU.
 
@@ -1062,8 +1062,8 @@ def build_model(
     ----------
     num_kernels : int
         The channels of the output.
-    kernel_shape : (int, int)
-        Height and width of the kernels.
+    kernel_shape : int or (int, int)
+        Height and width of the kernels; one number is both.
     num_channels : int, default 3
         The channels of the input.
     **options

@@ -176,7 +176,7 @@ def conv2d(
 def conv2d_kernel_grad(
     input_data: npt.ArrayLike,
     output_grad: npt.ArrayLike,
-    kernel_shape: tuple[int, int],
+    kernel_shape: Pair,
     *,
     stride: Pair = 1,
     padding: Padding = 0,
@@ -193,8 +193,8 @@ def conv2d_kernel_grad(
         The images that were convolved.
     output_grad : array_like, (K, OH, OW) or (N, K, OH, OW)
         The gradient of the loss with respect to the result of `conv2d`.
-    kernel_shape : (int, int)
-        Height and width of the kernels, (kh, kw).
+    kernel_shape : int or (int, int)
+        Height and width of the kernels, (kh, kw); one number is both.
     stride, padding, dilation, groups, num_threads
         As given to `conv2d`.
     algorithm : "auto", "direct" or "winograd", default "auto"

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ._checks import check_dimensions, check_size, common_dtype, shape_of_length
+from ._checks import as_kernel_shape, check_dimensions, check_size, common_dtype, shape_of_length
 from .algorithms import Algorithm, resolve_algorithm
 from .shapes import (
     IMAGES,
-    KERNEL_SHAPE,
     KERNELS,
     Convolution,
     Padding,
@@ -107,7 +106,7 @@ def plan_kernel_grad(
     image_dtype: np.dtype[Any],
     grad_shape: Shape,
     grad_dtype: np.dtype[Any],
-    kernel_size: tuple[int, int],
+    kernel_size: Pair,
     stride: Pair,
     padding: Padding,
     dilation: Pair,
@@ -119,7 +118,7 @@ def plan_kernel_grad(
     dimensions = len(image_shape)
     check_dimensions("input_data", image_shape, IMAGES)
     check_dimensions("output_grad", grad_shape, {dimensions: _output_layout(dimensions)})
-    size = shape_of_length("kernel_shape", kernel_size, KERNEL_SHAPE)
+    size = as_kernel_shape(kernel_size)
     convolution = resolve(
         image_shape, size, stride=stride, padding=padding, dilation=dilation, groups=groups
     )

@@ -8,7 +8,6 @@ from ._checks import check_size, integer, integer_pair
 
 IMAGES = {3: "(C, H, W)", 4: "(N, C, H, W)"}
 KERNELS = {4: "(K, C/groups, kh, kw)"}
-KERNEL_SHAPE = {2: "(kh, kw)"}
 
 # The compiled code adds and multiplies positions in the padded image, so that no sum of them and no
 # product with the length of a row may overflow.
@@ -104,9 +103,11 @@ def check_channels(
     check_groups(channels, kernel_shape[0], groups, image_name)
     if kernel_shape[1] * groups != channels:
         in_groups = f" in {groups} groups ({channels // groups} each)" if groups > 1 else ""
+        fits = image_shape[-1] == kernel_shape[1] * groups
+        hint = ": if its channels come last, give np.moveaxis(..., -1, -3)" if fits else ""
         raise ValueError(
             f"kernels has {kernel_shape[1]} channels but {image_name} has {channels}{in_groups} "
-            f"(shapes {kernel_shape} and {image_shape})"
+            f"(shapes {kernel_shape} and {image_shape}){hint}"
         )
 
 

@@ -59,7 +59,7 @@ DECOMPOSED_ELEMENTS = 1 << 21
 def solve_kernels(
     input_data: npt.ArrayLike,
     target_output: npt.ArrayLike,
-    kernel_shape: tuple[int, int],
+    kernel_shape: Pair,
     *,
     bias: bool = False,
     l2: float = 0.0,
@@ -85,8 +85,8 @@ def solve_kernels(
         input: then their borders, of which nobody knows how they were made, are left out, and of
         the two middles of an even kernel the one that fits better is taken. Masked elements of a
         masked array do not count.
-    kernel_shape : (int, int)
-        Height and width of the kernels, (kh, kw).
+    kernel_shape : int or (int, int)
+        Height and width of the kernels, (kh, kw); one number is both.
     bias : bool, default False
         Whether each kernel has a number that is added to its results.
     l2 : float, default 0

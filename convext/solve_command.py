@@ -63,7 +63,7 @@ class Filter(NamedTuple):
 def find_filter(options: argparse.Namespace) -> Filter:
     """Load the files and solve."""
     before, whole = _load_pair(options)
-    size = as_kernel_shape("--kernel-shape", options.kernel_shape)
+    size = as_kernel_shape(options.kernel_shape)
     _check_sizes(before.shape, whole.shape, size, options)
     ends_at_1 = False
     if is_image(options.after):

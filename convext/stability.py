@@ -18,15 +18,15 @@ import numpy.typing as npt
 from . import _forward, _kernel_gradient
 from ._checks import (
     as_float64,
+    as_kernel_shape,
     as_numeric_array,
     check_dimensions,
     check_finite,
     integer,
     samples_in_blocks,
-    shape_of_length,
 )
 from .config import get_num_threads
-from .shapes import IMAGES, KERNEL_SHAPE, Convolution, Padding, Pair, Shape, resolve
+from .shapes import IMAGES, Convolution, Padding, Pair, Shape, resolve
 from .statistics import products_of_units
 
 # Up to so many taps G is made, and its largest eigenvalue found exactly.
@@ -42,7 +42,7 @@ FAILURE = 1e-10
 
 def suggest_learning_rate(
     input_data: npt.ArrayLike,
-    kernel_shape: tuple[int, int],
+    kernel_shape: Pair,
     batch_size: int = 1,
     *,
     num_kernels: int = 1,
@@ -60,8 +60,8 @@ def suggest_learning_rate(
     ----------
     input_data : array_like, (C, H, W) or (N, C, H, W)
         The input data; the targets do not matter.
-    kernel_shape : (int, int)
-        Height and width of the kernels, (kh, kw).
+    kernel_shape : int or (int, int)
+        Height and width of the kernels, (kh, kw); one number is both.
     batch_size : int, default 1
         Samples for a step.
     num_kernels : int, default 1
@@ -127,7 +127,7 @@ def suggest_learning_rate(
     images = as_numeric_array("input_data", input_data)
     check_dimensions("input_data", images.shape, IMAGES)
     images = images if images.ndim == 4 else images[np.newaxis]
-    size = shape_of_length("kernel_shape", kernel_shape, KERNEL_SHAPE)
+    size = as_kernel_shape(kernel_shape)
     batch_size = integer("batch_size", batch_size, minimum=1)
     num_kernels = integer("num_kernels", num_kernels, minimum=1)
     options = resolve(

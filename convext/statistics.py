@@ -25,13 +25,13 @@ from . import _kernel_gradient, _statistics
 from ._array_files import load_array, load_record
 from ._checks import (
     as_float64,
+    as_kernel_shape,
     as_numeric_array,
     check_finite,
     finite_number,
     integer,
     integer_pair,
     samples_in_blocks,
-    shape_of_length,
 )
 from ._forward import ALGORITHMS
 from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows, patch_rows
@@ -39,7 +39,7 @@ from .config import resolve_num_threads
 from .files import FilePath, atomic_write
 from .least_squares import Matrix, NormalEquations, Solution, check_memory, warn_of_rank
 from .masks import Flags, meet, samples_and_masks, seen, with_hidden
-from .shapes import KERNEL_SHAPE, Convolution, Padding, Pair, edges_of, resolve
+from .shapes import Convolution, Padding, Pair, edges_of, resolve
 from .sharing import Stateful, in_turn
 
 # Winograd's algorithm rounds more.
@@ -61,8 +61,8 @@ class PatchStatistics(Stateful):
         Channels of the input, C.
     num_kernels : int
         Channels of the target, K.
-    kernel_shape : (int, int)
-        Height and width of the kernels, (kh, kw).
+    kernel_shape : int or (int, int)
+        Height and width of the kernels, (kh, kw); one number is both.
     bias : bool, default False
         Whether each kernel has a number that is added to its results.
     stride, padding, dilation
@@ -118,7 +118,7 @@ class PatchStatistics(Stateful):
         self,
         num_channels: int,
         num_kernels: int,
-        kernel_shape: tuple[int, int],
+        kernel_shape: Pair,
         *,
         bias: bool = False,
         stride: Pair = 1,
@@ -143,7 +143,7 @@ class PatchStatistics(Stateful):
         self,
         num_channels: int,
         num_kernels: int,
-        kernel_shape: tuple[int, int],
+        kernel_shape: Pair,
         *,
         bias: bool,
         stride: Pair,
@@ -152,7 +152,7 @@ class PatchStatistics(Stateful):
     ) -> None:
         self.num_channels = integer("num_channels", num_channels, minimum=1)
         self.num_kernels = integer("num_kernels", num_kernels, minimum=1)
-        height, width = shape_of_length("kernel_shape", kernel_shape, KERNEL_SHAPE)
+        height, width = as_kernel_shape(kernel_shape)
         self.kernel_shape = height, width
         if not isinstance(bias, (bool, np.bool_)):
             raise TypeError(f"bias must be True or False, got {bias!r} ({type(bias).__name__})")

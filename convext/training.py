@@ -16,6 +16,7 @@ from . import _training
 from ._checks import (
     RealArray,
     as_dtype,
+    as_kernel_shape,
     as_numeric_array,
     check_dimensions,
     check_finite,
@@ -23,7 +24,6 @@ from ._checks import (
     finite_number,
     integer,
     samples_in_blocks,
-    shape_of_length,
 )
 from .callbacks import Callback, EpochReport, monitored
 from .config import resolve_num_threads
@@ -33,7 +33,7 @@ from .files import FilePath
 from .hooks import Hooks, checked_callbacks
 from .methods import Method, choose_method, samples_of_unit
 from .report import Progress
-from .shapes import KERNEL_SHAPE, KERNELS, Convolution, Padding, Pair, resolve
+from .shapes import KERNELS, Convolution, Padding, Pair, resolve
 from .sharing import Stateful, in_use
 from .stability import largest_stable_rate
 from .statistics import products_of_units
@@ -51,7 +51,7 @@ def train_model(
     input_file: Source,
     target_file: Source,
     num_kernels: int,
-    kernel_shape: tuple[int, int],
+    kernel_shape: Pair,
     learning_rate: float | Callable[[int], float] = 0.1,
     num_epochs: int = 100,
     *,
@@ -81,8 +81,8 @@ def train_model(
         What the convolution should give, likewise.
     num_kernels : int
         How many kernels to train: the channels of the target.
-    kernel_shape : (int, int)
-        Height and width of the kernels, (kh, kw).
+    kernel_shape : int or (int, int)
+        Height and width of the kernels, (kh, kw); one number is both.
     learning_rate : float or callable, default 0.1
         The length of a step, or a function that returns it for an epoch, counted from 0; see
         `convext.schedules`. If the function has a method ``observe``, it is told the loss of each
@@ -151,7 +151,7 @@ def train_model(
     True
     """
     num_kernels = integer("num_kernels", num_kernels, minimum=1)
-    size = shape_of_length("kernel_shape", kernel_shape, KERNEL_SHAPE)
+    size = as_kernel_shape(kernel_shape)
     num_epochs = integer("num_epochs", num_epochs, minimum=1)
     batch_size = integer("batch_size", batch_size, minimum=1)
     seed = None if seed is None else integer("seed", seed, minimum=0)

@@ -601,7 +601,7 @@ def test_apply_says_how_much_was_clipped(succeed):
         (["k.npy", "x.npy", "x.npy"], "x.npy would overwrite x.npy"),
         (["k.npy", "x.npy", "k.npy"], "k.npy would overwrite k.npy"),
         (["x.npy", "k.npy", "y.npy"], "kernels (x.npy) must have the shape (num_kernels, C, kh"),
-        (["k.npy", "flat.npy", "y.npy"], "input_data must have the shape (C, H, W) or (N, C, H"),
+        (["k.npy", "flat.npy", "y.npy"], "input_data (flat.npy) must have the shape (C, H, W)"),
         (["k.npy", "two.npy", "y.npy"], "kernels has 1 channels but input_data has 2"),
         (["k.npy", "tiny.npy", "y.npy"], "do not fit input_data of 2x2"),
         (["three.npy", "grey.png", "y.png"], "kernels has 3 channels but input_data has 1"),
@@ -619,7 +619,7 @@ def test_apply_refuses_what_does_not_fit(arguments, message, fail, folder):
     np.save("nan.npy", np.full((1, 6, 6), np.nan))
     np.save("two.npy", np.ones((2, 6, 6)))
     np.save("tiny.npy", np.ones((1, 2, 2)))
-    np.save("flat.npy", np.ones((6, 6)))
+    np.save("flat.npy", np.ones(6))
     save_image("grey.png", np.ones((1, 6, 6)))
     (folder / "not.png").write_bytes(b"nothing")
     (folder / "text.txt").write_bytes(b"nothing")

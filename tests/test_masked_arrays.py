@@ -169,7 +169,7 @@ def functions():
         for name, value in vars(module).items():
             if name.startswith("_") or not getattr(value, "__module__", "").startswith("convext."):
                 continue
-            if inspect.isfunction(value) and "_checks" not in value.__module__:
+            if inspect.isfunction(value) and "._" not in value.__module__:
                 yield name, value
             elif inspect.isclass(value):
                 for method, function in inspect.getmembers(value, inspect.isfunction):

@@ -285,7 +285,7 @@ def bad_calls():
         "text": (("a", targets, (3, 2)), {}, TypeError, "input_data must hold real numbers"),
         "samples": ((images[1:], targets, (3, 2)), {}, ValueError, "3 samples but target_output"),
         "kernel shape": ((images, targets, (3, 3)), {}, ValueError, "target_output must have the"),
-        "kernel size": ((images, targets, 3), {}, TypeError, "kernel_shape must be"),
+        "kernel size": ((images, targets, 3.0), {}, TypeError, "kernel_shape must be"),
         "too large": ((images, images, (25, 2)), {}, ValueError, "do not fit input_data"),
         "bias": ((images, targets, (3, 2)), {"bias": "yes"}, TypeError, "bias must be True or"),
         "l2": ((images, targets, (3, 2)), {"l2": -0.1}, ValueError, "l2 must be at least 0"),

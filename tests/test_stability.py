@@ -171,7 +171,7 @@ def test_any_rate_is_stable_on_zeros():
         ((np.zeros((5, 5)), (2, 2)), {}, ValueError, "input_data must have the shape"),
         ((np.full((1, 5, 5), np.nan), (2, 2)), {}, ValueError, "input_data contains 25 values"),
         ((np.zeros((1, 5, 5)), (6, 2)), {}, ValueError, "do not fit input_data"),
-        ((np.zeros((1, 5, 5)), 2), {}, TypeError, "kernel_shape must be"),
+        ((np.zeros((1, 5, 5)), "2"), {}, TypeError, "kernel_shape must be"),
         ((np.zeros((1, 5, 5)), (2, 2), 0), {}, ValueError, "batch_size must be at least 1"),
         ((np.zeros((1, 5, 5)), (2, 2)), {"num_kernels": 0}, ValueError, "num_kernels must be"),
     ],

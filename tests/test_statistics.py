@@ -315,7 +315,7 @@ def test_loading_statistics_of_other_shapes_is_an_error(tmp_path):
         ((0, 1, (2, 2)), {}, ValueError, "num_channels must be at least 1, got 0"),
         ((1, 1.0, (2, 2)), {}, TypeError, "num_kernels must be an integer, got 1.0"),
         ((1, 1, (2,)), {}, ValueError, "kernel_shape must be"),
-        ((1, 1, 3), {}, TypeError, "kernel_shape must be"),
+        ((1, 1, None), {}, TypeError, "kernel_shape must be"),
         ((1, 1, (2, 2)), {"bias": 1}, TypeError, "bias must be True or False, got 1"),
         ((1, 1, (2, 2)), {"stride": 0}, ValueError, "stride must be at least 1"),
         ((1, 1, (2, 2)), {"padding": "full"}, ValueError, "padding must be"),

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import warnings
+from threading import get_ident
 from typing import TypedDict
 
 from ._checks import integer
 from ._openmp import _dispatch
 from ._version import __version__
 from .messages import columns, print_line, translate
+from .quota import quota_in_cpus
 
-# More threads than any machine has use for; each one costs memory, and a system that cannot start
-# them would end the process.
+# More threads than any machine has use for; each one costs memory.
 MAX_THREADS = 1024
+
+
+# How many threads each thread of Python was seen to be able to start, itself included; and beyond
+# how many some could not.
+_started: dict[int, int] = {}
+_most_threads = MAX_THREADS
 
 _forked = False
 
@@ -28,6 +37,7 @@ class Config(TypedDict):
     openmp: bool
     compiler: str
     num_threads: int
+    num_threads_from: str
 
 
 def set_num_threads(n: int | None) -> None:
@@ -37,7 +47,7 @@ def set_num_threads(n: int | None) -> None:
     ----------
     n : int or None
         From 1 to 1024; None looks again at ``OMP_NUM_THREADS`` and, where that is not set, at the
-        CPUs that the process may use.
+        CPUs that the process may use, and at the CPU quota of its container.
 
     Raises
     ------
@@ -52,8 +62,12 @@ def set_num_threads(n: int | None) -> None:
     2
     >>> convext.set_num_threads(None)
     """
-    global _num_threads  # noqa: PLW0603
-    _num_threads = _environment_num_threads() if n is None else _checked("n", n)
+    global _num_threads, _source, _most_threads  # noqa: PLW0603
+    if n is None:
+        _num_threads, _source = _environment_num_threads()
+    else:
+        _num_threads, _source = _checked("n", n), "set_num_threads"
+    _most_threads = MAX_THREADS
 
 
 def get_num_threads() -> int:
@@ -63,9 +77,10 @@ def get_num_threads() -> int:
     -------
     int
         What `set_num_threads` set, else the first number in ``OMP_NUM_THREADS``, else the number
-        of CPUs that the process may use, as they were at import. Always 1 in a build without
-        OpenMP, and in a process that was forked from one that had imported convext, where the
-        threads did not come along.
+        of CPUs that the process may use, or the CPU quota of its container where that is less,
+        rounded up, as they were at import. Fewer where the system does not start as many threads,
+        which is warned of once. Always 1 in a build without OpenMP, and in a process that was
+        forked from one that had imported convext, where the threads did not come along.
 
     Examples
     --------
@@ -73,7 +88,9 @@ def get_num_threads() -> int:
     >>> convext.get_num_threads() >= 1
     True
     """
-    return 1 if _forked or not _dispatch.has_openmp() else _num_threads
+    if _forked or not _dispatch.has_openmp():
+        return 1
+    return _startable(_num_threads)
 
 
 def resolve_num_threads(num_threads: int | None) -> int:
@@ -81,7 +98,7 @@ def resolve_num_threads(num_threads: int | None) -> int:
     if num_threads is None:
         return get_num_threads()
     num_threads = _checked("num_threads", num_threads)
-    return 1 if _forked else num_threads
+    return 1 if _forked else _startable(num_threads)
 
 
 def get_config() -> Config:
@@ -92,7 +109,8 @@ def get_config() -> Config:
     dict
         ``version``; ``isa``, the instruction set in use; ``isas_built`` and ``isas_supported``,
         those in this build and, of them, those that this CPU has; ``openmp``; ``compiler``;
-        ``num_threads``.
+        ``num_threads``, and ``num_threads_from``, what says so: "set_num_threads",
+        "OMP_NUM_THREADS", "CPU quota", "CPUs", "what can be started" or "one thread alone".
 
     Examples
     --------
@@ -108,6 +126,7 @@ def get_config() -> Config:
         "openmp": _dispatch.has_openmp(),
         "compiler": _dispatch.compiler(),
         "num_threads": get_num_threads(),
+        "num_threads_from": _source_of(get_num_threads()),
     }
 
 
@@ -135,7 +154,7 @@ def show_config() -> None:
         ),
         "OpenMP": yes if config["openmp"] else no,
         translate("compiler"): config["compiler"],
-        translate("threads"): config["num_threads"],
+        translate("threads"): f"{config['num_threads']} ({config['num_threads_from']})",
         "Python": sys.version.split()[0],
     }
     for name, value in rows.items():
@@ -149,16 +168,51 @@ def _checked(name: str, n: int) -> int:
     return n
 
 
-def _environment_num_threads() -> int:
+def _environment_num_threads() -> tuple[int, str]:
+    """Return a number of threads, and what says so."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if first.isdecimal() and int(first) > 0:
-        return min(int(first), MAX_THREADS)
+        return min(int(first), MAX_THREADS), "OMP_NUM_THREADS"
+    cpus = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    return min(os.cpu_count() or 1, MAX_THREADS)
+        cpus = len(os.sched_getaffinity(0))
+    quota = quota_in_cpus()
+    if quota < cpus:
+        return min(math.ceil(quota), MAX_THREADS), "CPU quota"
+    return min(cpus, MAX_THREADS), "CPUs"
 
 
-_num_threads = _environment_num_threads()
+_num_threads, _source = _environment_num_threads()
+
+
+def _source_of(n: int) -> str:
+    if _forked or not _dispatch.has_openmp():
+        return "one thread alone"
+    return _source if n == _num_threads else "what can be started"
+
+
+def _startable(n: int) -> int:
+    """Return how many of `n` threads can be started, by the thread that asks.
+
+    GNU OpenMP ends the process where it cannot start as many as it is told to. Each thread that
+    calls it has its own ones.
+    """
+    global _most_threads  # noqa: PLW0603
+    if n == 1 or n <= _started.get(get_ident(), 1):
+        return n
+    wanted, n = n, min(n, _most_threads)
+    if n > 1:
+        n = 1 + _dispatch.start_threads(n - 1)
+        _started[get_ident()] = n
+        if n < min(wanted, _most_threads):
+            _most_threads = n
+            warnings.warn(
+                f"the system starts only {n} of {wanted} threads, so convext uses no more; is "
+                f"there a limit of processes (ulimit -u, a container's) or of memory?",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    return n
 
 
 def _after_fork() -> None:

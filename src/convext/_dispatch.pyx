@@ -19,6 +19,42 @@ cdef extern from *:
     """
     const int CONVEXT_OPENMP
 
+cdef extern from *:
+    """
+    #include <pthread.h>
+    #include <stdlib.h>
+    #include <unistd.h>
+
+    static void *wait_for(void *mutex)
+    {
+        pthread_mutex_lock(mutex);
+        pthread_mutex_unlock(mutex);
+        return NULL;
+    }
+
+    /* All are there at a time: none ends before the last one was started. */
+    static int start_and_end_threads(int count)
+    {
+        pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+        pthread_t *thread = malloc(count * sizeof *thread);
+        int started = 0;
+        if (!thread)
+            return 0;
+        pthread_mutex_lock(&mutex);
+        while (started < count && !pthread_create(&thread[started], NULL, wait_for, &mutex))
+            started++;
+        pthread_mutex_unlock(&mutex);
+        for (int i = 0; i < started; i++)
+            pthread_join(thread[i], NULL);
+        free(thread);
+        /* A thread that has ended counts for a moment yet. */
+        if (started < count)
+            usleep(1000);
+        return started;
+    }
+    """
+    int start_and_end_threads(int count) nogil
+
 cdef int isa_in_use = 0
 
 
@@ -54,6 +90,14 @@ def use_isa(str name):
             f"(it has {', '.join(supported_isas())})"
         )
     isa_in_use = built_isas().index(name)
+
+
+def start_threads(int count):
+    """Try to start so many threads, which end at once; return how many that were."""
+    cdef int started
+    with nogil:
+        started = start_and_end_threads(count)
+    return started
 
 
 def has_openmp():

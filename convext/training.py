@@ -326,12 +326,15 @@ def run_epochs(
         )
         hooks.call("on_train_begin", {})
         for epoch in range(first_epoch, num_epochs):
-            hooks.call("on_epoch_begin", epoch, {})
+            if callbacks:
+                hooks.call("on_epoch_begin", epoch, {})
             schedule = run.learning_rate
             report = run.report(epoch + 1, _rate(schedule, epoch), orders())
             if hasattr(schedule, "observe"):
                 schedule.observe(monitored(report, getattr(schedule, "monitor", "loss")))
             progress.epoch(report)
+            if not callbacks:
+                continue
             try:
                 hooks.epoch_end(report)
             except StopTraining:

@@ -362,6 +362,6 @@ def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
 
 def jpeg_tables(file: FilePath) -> list[npt.NDArray[np.float64]]:
     """Return the steps of each table of a JPEG file, that of the luminance first; else none."""
-    with _image_files.opened(file) as image:
+    with _image_files.opened(file, max_pixels=LARGEST_SIZE) as image:
         tables = getattr(image, "quantization", None) if image.format == "JPEG" else None
         return [np.asarray(tables[i], np.float64) for i in sorted(tables)] if tables else []

@@ -61,7 +61,7 @@ class Units(NamedTuple):
 class Block(NamedTuple):
     """Some samples, or some rows of the targets of one, with all pixels that these depend on."""
 
-    images: npt.NDArray[np.float64]  # (n, C, h, w), with the padding; zero where none counts
+    images: npt.NDArray[np.float64]  # (n, C, h, w), with the padding
     targets: npt.NDArray[np.float64]  # (n, K, oh, ow), zero where they do not count
     mask: npt.NDArray[np.bool_] | None  # (n, K or 1, oh, ow), True where they count
 
@@ -73,11 +73,13 @@ def blocks(
     kernel_size: tuple[int, int],
     options: Convolution,
     units: Units | None = None,
+    hide: bool = False,
 ) -> Iterator[Block]:
     """Yield all samples (N, C, H, W) with their targets (N, K, OH, OW), block by block.
 
-    Where the blocks begin depends on the shapes alone. Arrays of float64 that need no padding are
-    not copied. Pages of a memory-mapped file are given back to the system after use.
+    Pixels that no counted window sees are zero where they are not finite, and wherever they are if
+    `hide` says so. Where the blocks begin depends on the shapes alone. Arrays of float64 that need
+    no padding are not copied. Pages of a memory-mapped file are given back to the system after use.
     """
     extent = (kernel_size[0] - 1) * options.dilation[0] + 1
     samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
@@ -92,11 +94,19 @@ def blocks(
                 images, values = units.of_images(images), units.of_targets(values)
             if counts is not None and not counts.all():
                 values = np.where(counts, values, 0.0)
-                inside = options._replace(padding_before=(0, 0), output_shape=part.shape[2:])
-                images = np.where(seen(counts, images.shape[2:], kernel_size, inside), images, 0.0)
+                if hide or not _are_finite(images):
+                    inside = options._replace(padding_before=(0, 0), output_shape=part.shape[2:])
+                    kept = seen(counts, images.shape[2:], kernel_size, inside)
+                    images = np.where(kept, images, 0.0)
             yield Block(images, values, counts)
             for array in (inputs, targets):
                 _give_back_pages(array)
+
+
+def _are_finite(images: npt.NDArray[np.float64]) -> bool:
+    """Return whether all values are finite; perhaps not, if they are near the largest number."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(images.sum()))
 
 
 def patch_rows(

@@ -12,6 +12,7 @@ import os
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -215,17 +216,23 @@ def solve_rows(rows: Matrix, sides: Matrix, ridge: Matrix) -> tuple[Weights, Mat
 
 def check_memory(needed: int, what: str) -> None:
     """Raise MemoryError when more bytes are needed than this machine, or a limit, has."""
-    limits = []
-    with suppress(AttributeError, ValueError, OSError):
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
-        with suppress(ValueError, OSError), open(f"/sys/fs/cgroup/{file}") as stream:
-            limits.append(int(stream.read()))
-    if needed > min(limits, default=needed):
+    if needed > _memory():
         raise MemoryError(
-            f"{what} take {needed} bytes ({needed / 2**30:.1f} GiB), there are {min(limits)}: "
+            f"{what} take {needed} bytes ({needed / 2**30:.1f} GiB), there are {_memory():.0f}: "
             "take smaller kernels"
         )
+
+
+@cache
+def _memory() -> float:
+    """Return how many bytes there are, for this machine or its container."""
+    limits = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(ValueError, OSError), open(f"/sys/fs/cgroup/{file}") as stream:
+            limits.append(int(stream.read()))
+    return min(limits)
 
 
 def add_rows(triangle: Matrix, rows: Matrix) -> Matrix:

@@ -303,7 +303,7 @@ class _Problem:
     def _in_range(self) -> Units:
         """Return units in which the largest values are near 1, if they are far from it now."""
         largest, of_targets = np.zeros(len(self.units.factor)), 0.0
-        for images, targets, _ in self._blocks():
+        for images, targets, _ in self._blocks(hide=True):
             np.maximum(largest, np.abs(images).max(axis=(0, 2, 3)), out=largest)
             of_targets = max(of_targets, float(np.abs(targets).max()))
         factors = _power_of_two(largest)
@@ -367,9 +367,9 @@ class _Problem:
             bias = bias / target_factor + target_offset - kernels.sum(axis=(2, 3)) @ offset
         return Solution(kernels, bias, loss, rank, condition)
 
-    def _blocks(self) -> Iterator[Block]:
+    def _blocks(self, hide: bool = False) -> Iterator[Block]:
         size = self.statistics.kernel_shape
-        return blocks(self.inputs, self.targets, self.mask, size, self.options, self.units)
+        return blocks(self.inputs, self.targets, self.mask, size, self.options, self.units, hide)
 
     def _solve_few(self, ridge: Matrix) -> Solution:
         """Solve with no more rows than unknowns: all of them are kept."""
@@ -424,7 +424,7 @@ class _Problem:
         right, squares = np.zeros_like(weights), np.zeros(len(weights))
         taps = kernels[0].size
         options, threads = self.options, self.num_threads
-        for images, targets, mask in self._blocks():
+        for images, targets, mask in self._blocks(hide=True):
             predicted = conv2d(
                 images,
                 kernels,

@@ -126,7 +126,7 @@ def _judge(
     """Return what is to be said about the channel of which the least is explained."""
     after = parts[0].after
     levels = levels_of(options.after, after)
-    if levels is None and (after.dtype.kind in "iu"):
+    if levels is None and _are_whole_numbers(after):
         levels = 1
     rounding = 0.0 if levels is None else ROUNDING / levels
     jpeg = [
@@ -138,6 +138,12 @@ def _judge(
         gain = math.sqrt(float(np.square(part.kernels).sum(axis=(1, 2, 3)).max()))
         verdicts.append(judge(part, rounding, math.hypot(gain * jpeg[0], jpeg[1])))
     return max(verdicts, key=lambda verdict: verdict.error / max(verdict.yardstick, 1e-300))
+
+
+def _are_whole_numbers(array: Samples) -> bool:
+    """Return whether values are rounded to whole numbers, as the first ones are."""
+    first = array[0, :, :100]
+    return array.dtype.kind in "iu" or bool((first == np.rint(first)).all() and first.any())
 
 
 def _by_coefficients(

@@ -90,16 +90,22 @@ def as_float64(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return cast("npt.NDArray[np.float64]", as_dtype(array, FLOAT64))
 
 
-def check_dimensions(name: str, shape: tuple[int, ...], layouts: dict[int, str]) -> None:
-    """Raise ValueError unless `shape` has a number of dimensions in `layouts`, none of size 0."""
+def check_dimensions(
+    name: str, shape: tuple[int, ...], layouts: dict[int, str], *, empty_batch: bool = False
+) -> None:
+    """Raise ValueError unless `shape` has a number of dimensions in `layouts`, none of size 0.
+
+    With `empty_batch`, N may be 0.
+    """
     if len(shape) not in layouts:
         expected = " or ".join(layouts.values())
         raise ValueError(
             f"{name} must have the shape {expected}, got {len(shape)} dimensions (shape {shape})"
             f"{_what_is_missing(name, len(shape), min(layouts))}"
         )
-    if 0 in shape:
-        axis_name = layouts[len(shape)].strip("()").split(", ")[shape.index(0)]
+    first = 1 if empty_batch and len(shape) == 4 else 0
+    if 0 in shape[first:]:
+        axis_name = layouts[len(shape)].strip("()").split(", ")[shape.index(0, first)]
         raise ValueError(f"{name} is empty: {axis_name} is 0 in its shape {shape}")
 
 
@@ -150,14 +156,23 @@ def as_kernel_shape(value: object, name: str = "kernel_shape") -> tuple[int, int
     return height, width
 
 
-def shape_of_length(name: str, value: object, layouts: dict[int, str]) -> tuple[int, ...]:
-    """Return `value` as a tuple of positive sizes whose length is a key of `layouts`."""
+def shape_of_length(
+    name: str, value: object, layouts: dict[int, str], *, empty_batch: bool = False
+) -> tuple[int, ...]:
+    """Return `value` as a tuple of positive sizes whose length is a key of `layouts`.
+
+    With `empty_batch`, N may be 0.
+    """
     expected = " or ".join(layouts.values())
     if not isinstance(value, (tuple, list, np.ndarray)):
         raise TypeError(f"{name} must be {expected}, got {value!r} ({type(value).__name__})")
     if len(value) not in layouts:
         raise ValueError(f"{name} must be {expected}, got {value!r}")
-    shape = tuple(integer(f"{name}[{i}]", size, minimum=1) for i, size in enumerate(value))
+    of_batch = 0 if empty_batch and len(value) == 4 else None
+    shape = tuple(
+        integer(f"{name}[{i}]", size, minimum=0 if i == of_batch else 1)
+        for i, size in enumerate(value)
+    )
     check_size(name, shape)
     return shape
 

@@ -34,6 +34,10 @@ def mse_loss(predicted: npt.ArrayLike, target: npt.ArrayLike) -> float:
     2.5
     """
     predictions, targets = _same_shape(predicted, target)
+    if predictions.size == 0:
+        raise ValueError(
+            f"predicted and target are empty (shape {predictions.shape}): there is no mean"
+        )
     difference = np.subtract(predictions, targets, dtype=np.float64)
     return float(np.mean(np.square(difference, out=difference)))
 
@@ -49,14 +53,14 @@ def mse_loss_gradient(predicted: npt.ArrayLike, target: npt.ArrayLike) -> RealAr
     Returns
     -------
     numpy.ndarray
-        Of the same shape; float32 when both are, else float64.
+        Of the same shape, empty ones included; float32 when both are, else float64.
 
     Raises
     ------
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If the shapes differ, or the arrays are empty.
+        If the shapes differ.
 
     Examples
     --------
@@ -67,7 +71,7 @@ def mse_loss_gradient(predicted: npt.ArrayLike, target: npt.ArrayLike) -> RealAr
     predictions, targets = _same_shape(predicted, target)
     dtype = common_dtype(predicted=predictions.dtype, target=targets.dtype)
     gradient: RealArray = np.subtract(as_dtype(predictions, dtype), as_dtype(targets, dtype))
-    gradient *= 2 / gradient.size
+    gradient *= 2 / max(1, gradient.size)
     return gradient
 
 
@@ -81,6 +85,4 @@ def _same_shape(
             f"predicted and target must have the same shape, got {predictions.shape} "
             f"and {targets.shape}"
         )
-    if predictions.size == 0:
-        raise ValueError(f"predicted and target are empty (shape {predictions.shape})")
     return predictions, targets

@@ -526,7 +526,7 @@ class Sequential(Sealed, Stateful):
         threads = resolve_num_threads(num_threads)
         given = to_array("x", x)
         single = given.ndim == 3
-        images = self._channels_first("x", given)
+        images = self._channels_first("x", given, empty_batch=True)
         layers = self._layers_for(images.shape[1:])
         result = forward.run(layers, images, self.dtype, threads)
         crop = self._crop(layers)
@@ -773,12 +773,14 @@ class Sequential(Sealed, Stateful):
         pairs = [(layer.kernel, layer.bias) for layer in self.layers]
         return [array for pair in pairs for array in pair if array is not None]
 
-    def _channels_first(self, name: str, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _channels_first(
+        self, name: str, images: npt.NDArray[Any], *, empty_batch: bool = False
+    ) -> npt.NDArray[Any]:
         """Return images as a view (N, C, H, W), checked; build the model where it is not."""
         layouts = IMAGES
         if self.data_format == "channels_last":
             layouts = {3: "(H, W, C)", 4: "(N, H, W, C)"}
-        check_dimensions(name, images.shape, layouts)
+        check_dimensions(name, images.shape, layouts, empty_batch=empty_batch)
         if images.ndim == 3:
             images = images[np.newaxis]
         if self.data_format == "channels_last":

@@ -46,7 +46,7 @@ def conv2d(
     Parameters
     ----------
     input_data : array_like, (C, H, W) or (N, C, H, W)
-        One image, or N of them, of C channels.
+        One image, or N of them (N may be 0), of C channels.
     kernels : array_like, (K, C/groups, kh, kw), or PreparedKernels
         K kernels; they are not flipped (this is cross-correlation). Kernels from
         `prepare_kernels` bring their bias, stride, padding, dilation, groups and algorithm with
@@ -204,7 +204,8 @@ def conv2d_kernel_grad(
     Returns
     -------
     numpy.ndarray, (K, C/groups, kh, kw)
-        Summed over the samples. float32 when both arrays are float32 (or float16), else float64.
+        Summed over the samples: zero where there are none. float32 when both arrays are float32 (or
+        float16), else float64.
 
     Raises
     ------
@@ -383,7 +384,7 @@ def conv2d_backprop(
     """
     images = as_numeric_array("input_data", input_data)
     weights = as_numeric_array("kernels", kernels)
-    check_dimensions("input_data", images.shape, IMAGES)
+    check_dimensions("input_data", images.shape, IMAGES, empty_batch=True)
     check_dimensions("kernels", weights.shape, KERNELS)
     check_channels(images.shape, weights.shape, 1)
     options = resolve(images.shape, weights.shape, stride=1, padding=0, dilation=1, groups=1)

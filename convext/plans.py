@@ -85,7 +85,7 @@ def plan_conv2d(
     if bias_dtype is not None:
         dtypes["bias"] = bias_dtype
     dtype = common_dtype(**dtypes)
-    check_dimensions("input_data", image_shape, IMAGES)
+    check_dimensions("input_data", image_shape, IMAGES, empty_batch=True)
     check_dimensions("kernels", kernel_shape, KERNELS)
     convolution = resolve(
         image_shape,
@@ -116,8 +116,10 @@ def plan_kernel_grad(
     """Check the arguments of `conv2d_kernel_grad`."""
     dtype = common_dtype(input_data=image_dtype, output_grad=grad_dtype)
     dimensions = len(image_shape)
-    check_dimensions("input_data", image_shape, IMAGES)
-    check_dimensions("output_grad", grad_shape, {dimensions: _output_layout(dimensions)})
+    check_dimensions("input_data", image_shape, IMAGES, empty_batch=True)
+    check_dimensions(
+        "output_grad", grad_shape, {dimensions: _output_layout(dimensions)}, empty_batch=True
+    )
     size = as_kernel_shape(kernel_size)
     convolution = resolve(
         image_shape, size, stride=stride, padding=padding, dilation=dilation, groups=groups
@@ -145,10 +147,11 @@ def plan_input_grad(
 ) -> Plan:
     """Check the arguments of `conv2d_input_grad`."""
     dtype = common_dtype(output_grad=grad_dtype, kernels=kernel_dtype)
-    check_dimensions("output_grad", grad_shape, {n: _output_layout(n) for n in IMAGES})
+    layouts = {n: _output_layout(n) for n in IMAGES}
+    check_dimensions("output_grad", grad_shape, layouts, empty_batch=True)
     check_dimensions("kernels", kernel_shape, KERNELS)
     name = "input_shape"
-    shape = shape_of_length(name, input_shape, IMAGES)
+    shape = shape_of_length(name, input_shape, IMAGES, empty_batch=True)
     if len(shape) < len(grad_shape):
         shape = (grad_shape[0], *shape)
     convolution = resolve(

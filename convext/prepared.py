@@ -219,7 +219,7 @@ def prepare_kernels(
         algorithm,
     )
     if input_shape is not None:
-        prepared._prepare_for(shape_of_length("input_shape", input_shape, IMAGES))
+        prepared._prepare_for(shape_of_length("input_shape", input_shape, IMAGES, empty_batch=True))
     return prepared
 
 

@@ -187,6 +187,8 @@ def conv2d(
     cdef Interrupt interrupt
     cdef int status
     check_number("algorithm", algorithm, FFT)
+    if images.n == 0:
+        return
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads, itemsize
     ):
@@ -278,6 +280,8 @@ def keep_kernels(
     cdef Fourier fourier
     cdef Correlation correlation
     check_number("algorithm", algorithm, FFT)
+    if images.n == 0:
+        return
     if plan_forward(
         &plan, &images, &weights, &geometry, result.h, result.w, algorithm, 1, itemsize
     ):

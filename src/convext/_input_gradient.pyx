@@ -275,6 +275,8 @@ def conv2d_input_grad(
     cdef Interrupt interrupt
     cdef int status
     check_number("algorithm", algorithm, FFT)
+    if gradients.n == 0:
+        return
     if plan_input_gradient(
         &plan, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
         itemsize

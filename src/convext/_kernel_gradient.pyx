@@ -507,6 +507,9 @@ def conv2d_kernel_grad(
     cdef Interrupt interrupt
     cdef int status
     check_number("algorithm", algorithm, WINOGRAD)
+    if images.n == 0:
+        memset(result.data, 0, cnp.PyArray_NBYTES(kernel_grad))
+        return
     if plan_kernel_gradient(
         &plan, &images, &gradients, &geometry, result.h, result.w, algorithm, num_threads,
         cnp.PyArray_ITEMSIZE(kernel_grad)

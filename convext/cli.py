@@ -134,7 +134,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    line = " ".join(translate_error(message).split())
+    line = translate_error(" ".join(message.split()))
     with suppress(OSError):  # of a terminal that was closed
         print(printable(f"convext: {line}", sys.stderr), file=sys.stderr)
     return status

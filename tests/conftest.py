@@ -36,13 +36,15 @@ def pytest_cmdline_main(config):
     here = options.usepdb or options.capture == "no" or not folders
     if here or getattr(options, "numprocesses", 0) is not None:
         return
-    import convext
-
+    try:
+        import convext
+    except ImportError as error:
+        raise SystemExit(f"ERROR: {error}") from None
     cpus = convext.get_num_threads()
-    options.numprocesses = min(cpus, MOST_PROCESSES) if cpus > 1 else 0
-    if options.dist == "no":
-        options.dist = "worksteal"
-    os.environ.setdefault("OMP_NUM_THREADS", str(cpus // (options.numprocesses or 1)))
+    if cpus > 1:
+        options.numprocesses = min(cpus, MOST_PROCESSES)
+        options.dist = "worksteal" if options.dist == "no" else options.dist
+        os.environ.setdefault("OMP_NUM_THREADS", str(cpus // options.numprocesses))
 
 
 def pytest_report_header(config):

@@ -96,7 +96,8 @@ def save_strips(
             np.rint(values, out=values)
         pixels[begin : begin + rows.shape[1]] = np.moveaxis(values, 0, -1)
     profile = None if header is None else header.profile
-    if profile is not None and profile[16:20] != (b"GRAY" if shape[0] == 1 else b"RGB "):
+    others = {b"GRAY", b"RGB ", b"CMYK", b"Lab "} - {b"GRAY" if shape[0] == 1 else b"RGB "}
+    if profile is not None and profile[16:20] in others:
         profile = None
     _image_files.write(file, pixels, profile, None if header is None else header.dpi)
     return clipped / pixels.size

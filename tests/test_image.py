@@ -545,6 +545,13 @@ def test_a_profile_for_other_channels_is_left_out(tmp_path):
         np.testing.assert_allclose(image.info["dpi"], (9, 9), atol=0.02)
 
 
+def test_a_profile_of_an_unknown_kind_is_kept(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "like.png", icc_profile=b"of some kind")
+    save_image(tmp_path / "new.png", np.zeros((3, 4, 4)), like=tmp_path / "like.png")
+    with Image.open(tmp_path / "new.png") as image:
+        assert image.info["icc_profile"] == b"of some kind"
+
+
 def test_a_resolution_turns_with_the_image(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -13,7 +13,7 @@ from ._array_files import load_record
 from ._checks import RealArray, finite_number, integer
 from ._steps import LOSSES
 from .errors import StopTraining
-from .files import FilePath
+from .files import FilePath, check_writable
 from .sharing import Stateful, in_one_training
 
 if TYPE_CHECKING:
@@ -363,6 +363,12 @@ class ModelCheckpoint(Stateful):
             self._begun = True
             if initial_value_threshold != math.inf:
                 self.best_loss = finite_number("initial_value_threshold", initial_value_threshold)
+
+    @in_one_training
+    def on_train_begin(self, logs: object = None) -> None:
+        """Find out before the first epoch whether the file can be written."""
+        if "{" not in os.fspath(self.filepath):
+            check_writable(self.filepath)
 
     @in_one_training
     def __call__(self, report: EpochReport) -> None:

@@ -249,10 +249,11 @@ def _cosine_decay(initial_rate: float, num_epochs: int, final_rate: float, epoch
     return final_rate + (initial_rate - final_rate) * (1 + math.cos(math.pi * progress)) / 2
 
 
-_BY_NAME: dict[str, Callable[..., float]] = {
-    "step_decay": _step_decay,
-    "exponential_decay": _exponential_decay,
-    "cosine_decay": _cosine_decay,
+# What a schedule calls, and what makes it.
+_BY_NAME: dict[str, tuple[Callable[..., float], Callable[..., Schedule]]] = {
+    "step_decay": (_step_decay, step_decay),
+    "exponential_decay": (_exponential_decay, exponential_decay),
+    "cosine_decay": (_cosine_decay, cosine_decay),
 }
 
 
@@ -279,7 +280,7 @@ def to_config(learning_rate: float | Schedule) -> Any:
             state = {}
         arguments = [getattr(learning_rate, name) for name in names]
         return {"name": "reduce_on_plateau", "arguments": arguments, "state": state}
-    for name, function in _BY_NAME.items():
+    for name, (function, _) in _BY_NAME.items():
         if isinstance(learning_rate, partial) and learning_rate.func is function:
             return {"name": name, "arguments": list(learning_rate.args)}
     raise TypeError(
@@ -300,6 +301,9 @@ def from_config(config: Any) -> float | Schedule:
         return float(config)
     if config["name"] == "reduce_on_plateau":
         schedule = ReduceOnPlateau(*config["arguments"])
-        vars(schedule).update(config["state"])
+        state = dict(config["state"])
+        if not vars(schedule).keys() >= state.keys() or {*map(type, state.values())} - {int, float}:
+            raise ValueError(f"the state of a reduce_on_plateau cannot be {state}")
+        vars(schedule).update(state)
         return schedule
-    return partial(_BY_NAME[config["name"]], *config["arguments"])
+    return _BY_NAME[config["name"]][1](*config["arguments"])  # which checks them

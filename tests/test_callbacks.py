@@ -368,3 +368,16 @@ def test_a_threshold_may_be_given(tmp_path):
     for value, error in (("low", TypeError), (float("nan"), ValueError)):
         with pytest.raises(error, match="initial_value_threshold must be"):
             ModelCheckpoint(file, initial_value_threshold=value)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_epoch(tmp_path):
+    model = convext.build_model(1, (3, 3), 1)
+    x = np.random.default_rng(0).random((4, 1, 8, 8))
+    before = model.get_weights()
+    history = History()
+    for path, error in ((tmp_path / "no" / "m.npz", FileNotFoundError), ("", FileNotFoundError)):
+        callbacks = [history, ModelCheckpoint(path)]
+        with pytest.raises(error):
+            model.fit(x, x[:, :, 1:-1, 1:-1], epochs=3, callbacks=callbacks, verbose=0)
+    assert history.epoch == []
+    assert all(map(np.array_equal, model.get_weights(), before))

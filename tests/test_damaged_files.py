@@ -168,13 +168,25 @@ def model_file(path):
         ("dtype", "f" + "9" * 5000),
         ("dtype", "O"),
         ("iterations", 10**30),
+        ("learning_rate", {"name": "step_decay", "arguments": ["x", 0.5, 10]}),
+        ("learning_rate", {"name": "cosine_decay", "arguments": [0.1, -3, 0.0]}),
+        (
+            "learning_rate",
+            {"name": "reduce_on_plateau", "arguments": [0.1], "state": {"_rate": "x"}},
+        ),
+        (
+            "learning_rate",
+            {"name": "reduce_on_plateau", "arguments": [0.1], "state": {"patience_": 1}},
+        ),
         ("generator", {"bit_generator": "PCG64", "state": {"state": -1, "inc": 2**200}}),
     ],
 )
-def test_a_model_of_impossible_sizes_is_refused(key, value, tmp_path):
+def test_a_model_of_impossible_settings_is_refused(key, value, tmp_path):
     path = tmp_path / "model.npz"
     config = model_file(path)
-    (config["layers"][0] if key in config["layers"][0] else config)[key] = value
+    for part in (config, config["layers"][0], config["optimizer"]):
+        if key in part:
+            part[key] = value
     with_member(path, "config", json.dumps(config))
     with pytest.raises(ValueError, match=r"model \(.*model.npz\) cannot be read"):
         convext.load_model(path)

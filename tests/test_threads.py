@@ -378,7 +378,7 @@ def test_threads_get_what_one_thread_gets(name, threads, calls, tmp_path, restor
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PLOTS))
 def test_threads_draw_the_same_plots(name, tmp_path):
-    test_threads_get_what_one_thread_gets(name, 16, 10, tmp_path, None)
+    test_threads_get_what_one_thread_gets(name, 16, 3, tmp_path, None)
 
 
 # ---------------------------------------------------------------- one model, several threads

@@ -84,8 +84,9 @@ def common_fraction(
         ]
         if np.any(squares[i] - squares[others] > _clearly(squares[others], len(values))):
             continue  # another one is far nearer
-        # What share of random kernels would be allowed, for any denominator up to this one.
-        chance = np.sum(np.prod(np.minimum(2 * bounds[: i + 1], 1), axis=1))
+        # What share of random kernels would be allowed, for any denominator up to this one. That an
+        # entry is small says nothing.
+        chance = (i + 1) * np.prod(np.minimum(2 * bounds[i][numerators[i] != 0], 1))
         allowed = squares[others] - squares[i] <= _clearly(squares[i], len(values))
         if chance > CHANCE or allowed.any() or not numerators[i].any():
             return None

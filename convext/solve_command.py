@@ -115,24 +115,23 @@ def find_filter(options: argparse.Namespace) -> Filter:
     fitted = _by_coefficients(found, parts[0], whole, options)
     if fitted is not None:
         found, parts[0] = fitted
-    elif not found.warnings:
+    jpeg = [
+        rounding_error(file, image[0]) if is_image(file) else 0.0
+        for file, image in ((options.before, before), (options.after, whole))
+    ]
+    # What JPEG files have lost makes the kernel of their pixels another by more than its errors.
+    if fitted is None and not found.warnings and not any(jpeg):
         found = found._replace(errors=np.concatenate([standard_errors(part) for part in parts]))
-    return found._replace(verdict=_judge(parts, (before, whole), options))
+    return found._replace(verdict=_judge(parts, jpeg, options))
 
 
-def _judge(
-    parts: list[Problem], images: tuple[Samples, Samples], options: argparse.Namespace
-) -> Verdict:
+def _judge(parts: list[Problem], jpeg: list[float], options: argparse.Namespace) -> Verdict:
     """Return what is to be said about the channel of which the least is explained."""
     after = parts[0].after
     levels = levels_of(options.after, after)
     if levels is None and _are_whole_numbers(after):
         levels = 1
     rounding = 0.0 if levels is None else ROUNDING / levels
-    jpeg = [
-        rounding_error(file, image[0]) if is_image(file) else 0.0
-        for file, image in zip((options.before, options.after), images, strict=True)
-    ]
     verdicts = []
     for part in parts:
         gain = math.sqrt(float(np.square(part.kernels).sum(axis=(1, 2, 3)).max()))

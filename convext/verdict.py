@@ -223,8 +223,9 @@ def _trials(part: Problem) -> Iterator[Trial]:
     if not bias:
         with_bias, _ = _solved(before, after, (kh, kw), True, mask)
         yield Trial("bias", with_bias)
-    curve = _error_with_curve(part)
-    if bias or curve < LESS * with_bias:
+    clear = part if mask is not None else part._replace(mask=part.unclipped)
+    curve = _error_with_curve(clear)
+    if curve < LESS * min(_error_of(clear), math.inf if bias else with_bias):
         yield Trial("curve", curve)
     if mask is None and part.unclipped is not None and not part.unclipped.all():
         error, _ = _solved(before, after, (kh, kw), bias, part.unclipped)

@@ -12,6 +12,7 @@ from scipy.ndimage import correlate, gaussian_filter
 
 import convext
 from convext import cli, report, solve_command, verdict
+from convext.fractions import common_fraction
 from convext.image import load_image, save_image
 from convext.kernels_file import load_kernels
 
@@ -627,3 +628,23 @@ def test_a_long_fit_shows_that_it_goes_on(run, monkeypatch):
     assert re.search(
         r"Fitting the coefficients of JPEG files \(--fit pixels is quick\): \d+ \[", out
     )
+
+
+def test_noise_in_the_image_before_makes_no_fraction_wrong():
+    """It makes kernels smaller, by more than their standard errors."""
+    rng = np.random.default_rng(0)
+    image = np.asarray(grey(), float)[:160, :170]
+    found = 0
+    for _ in range(60):
+        kernel = rng.integers(-3, 8, (3, 3)) / rng.integers(1, 30)
+        noise = 10 ** rng.uniform(-3, 1.3, 2)
+        before = image + noise[0] * rng.standard_normal(image.shape)
+        after = correlate(image, kernel) + noise[1] * rng.standard_normal(image.shape)
+        before, after = before[np.newaxis, np.newaxis], after[np.newaxis, np.newaxis]
+        kernels = convext.solve_kernels(before, after, (3, 3)).kernels
+        problem = verdict.Problem(before, after[:, :, 1:-1, 1:-1], None, None, kernels, None)
+        fraction = common_fraction(kernels[0], verdict.standard_errors(problem)[0])
+        if fraction is not None:
+            found += 1
+            np.testing.assert_allclose(fraction.numerators[0] / fraction.denominator, kernel)
+    assert found > 15

@@ -195,13 +195,13 @@ def waiting(text: str) -> Iterator[Callable[[], object]]:
     if not _is_terminal():
         yield lambda: None
         return
-    from tqdm import tqdm
-
-    with tqdm(desc=text, file=sys.stdout, leave=False, bar_format="{desc}: {n} [{elapsed}]") as bar:
+    with _make_bar(None, desc=text, leave=False, form="{desc}: {n} [{elapsed}]") as bar:
         yield bar.update
 
 
-def _make_bar(total: int | None, unit: str = "", /, **options: Any) -> tqdm[Any]:
+def _make_bar(
+    total: int | None, unit: str = "", /, form: str | None = None, **options: Any
+) -> tqdm[Any]:
     from shutil import get_terminal_size
 
     from tqdm import tqdm
@@ -212,7 +212,7 @@ def _make_bar(total: int | None, unit: str = "", /, **options: Any) -> tqdm[Any]
     # bar and for what is said behind it.
     times = " [{elapsed}<{remaining}]" if columns >= 60 else ""
     count = f"{{n_fmt}}/{{total_fmt}} {unit}".strip()
-    form = f"{{l_bar}}{{bar}}| {count}{times}{{postfix}}"
+    form = form or f"{{l_bar}}{{bar}}| {count}{times}{{postfix}}"
     return tqdm(total=total, file=sys.stdout, ncols=columns, nrows=rows, bar_format=form, **options)
 
 

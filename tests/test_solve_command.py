@@ -580,7 +580,7 @@ def test_fractions_are_right_or_left_out(solve):
     """Kernels of whole numbers, and others, under noise of any strength."""
     rng = np.random.default_rng(9)
     found = 0
-    for case in range(40):
+    for case in range(24):
         denominator = int(rng.integers(1, 40))
         numerators = rng.integers(-5, 10, (1, 1, 3, 3))
         image = rng.normal(0, 1, (1, 60, 60))
@@ -597,7 +597,7 @@ def test_fractions_are_right_or_left_out(solve):
             assert f"nearly {'' if factor == 1 else f'1/{factor} × '}[{text}]\n" in out, case
         else:
             assert noise > 0.05 / denominator, case
-    assert 15 < found < 40
+    assert 9 < found < 24
 
 
 @pytest.mark.parametrize("correlated", [False, True])
@@ -607,7 +607,7 @@ def test_standard_errors_are_the_spread_of_the_kernels(bias, correlated):
     image = gaussian_filter(rng.random((1, 1, 82, 82)), (0, 0, 1, 1))
     true = rng.standard_normal((2, 1, 3, 3))
     kernels, errors = [], []
-    for _ in range(60):
+    for _ in range(40):
         noise = rng.standard_normal((1, 2, 80, 80))
         if correlated:
             noise = gaussian_filter(noise, (0, 0, 1.5, 1.5))
@@ -635,7 +635,7 @@ def test_noise_in_the_image_before_makes_no_fraction_wrong():
     rng = np.random.default_rng(0)
     image = np.asarray(grey(), float)[:160, :170]
     found = 0
-    for _ in range(60):
+    for _ in range(30):
         kernel = rng.integers(-3, 8, (3, 3)) / rng.integers(1, 30)
         noise = 10 ** rng.uniform(-3, 1.3, 2)
         before = image + noise[0] * rng.standard_normal(image.shape)
@@ -647,4 +647,4 @@ def test_noise_in_the_image_before_makes_no_fraction_wrong():
         if fraction is not None:
             found += 1
             np.testing.assert_allclose(fraction.numerators[0] / fraction.denominator, kernel)
-    assert found > 15
+    assert found > 7

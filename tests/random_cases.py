@@ -182,13 +182,30 @@ def draw_operation(rng):
         "layouts": tuple(str(name) for name in rng.choice(LAYOUTS, 3)),
         "given_out": bool(rng.random() < 0.2),
         "separable": bool(rng.random() < 0.3),
+        "values": str(rng.choice(["even", "even", "even", "outliers", "halves", "not finite"])),
         **run,
     }
 
 
-def check_operation(operation, algorithm, dtype, isa, given_out, separable, **parameters):
+def with_values(array, values, layout, rng):
+    """Return an array of floats with a few values, or half of the columns, unlike the others."""
+    if values == "even" or array.dtype.kind != "f":
+        return array
+    array = np.array(array)
+    if values == "halves":
+        array[..., : array.shape[-1] // 2] *= 1e-4
+    else:
+        places = rng.random(array.shape) < rng.choice([1 / array.size, 0.001, 0.03])
+        unlike = [np.nan, np.inf, -np.inf] if values == "not finite" else [100, -3e4, 6e4]
+        array[places] = rng.choice(unlike, places.sum())
+    return lay_out(array, layout)
+
+
+def check_operation(operation, algorithm, dtype, isa, given_out, separable, values, **parameters):
     case = Case(**parameters)
+    rng = np.random.default_rng(case.seed)
     x, w, g = case.input_data, case.kernels, case.output_grad
+    x, g = (with_values(x, values, case.layouts[0], rng), with_values(g, values, "c_order", rng))
     if separable:
         w = w[..., :1, :] * w[..., :1]
     if dtype == "float64" and "float64" not in case.dtypes:
@@ -196,7 +213,7 @@ def check_operation(operation, algorithm, dtype, isa, given_out, separable, **pa
     options = {**case.options, "algorithm": algorithm, "num_threads": case.num_threads}
     if operation == "kernel_grad" and (algorithm == "fft" or case.kernel_shape != (3, 3)):
         options["algorithm"] = "auto"
-    with instruction_set(isa):
+    with instruction_set(isa), np.errstate(all="ignore"):
         if operation in ("conv2d", "prepared"):
             expected = reference.conv2d(x, w, case.bias, **case.options, detailed=True)
         elif operation == "kernel_grad":
@@ -223,10 +240,15 @@ def check_operation(operation, algorithm, dtype, isa, given_out, separable, **pa
         else:
             results = [convext.conv2d_input_grad(g, w, case.input_shape, **options)]
     # Of Winograd's and Fourier's ways, all results share the errors.
-    largest = [np.abs(np.asarray(a, float)).max() for a in (x, w, g)]
-    magnitude = max(expected.magnitude.max(), max(largest) ** 2 * math.sqrt(expected.taps))
+    largest = [np.abs(np.asarray(a, float))[np.isfinite(a)].max(initial=0) for a in (x, w, g)]
+    finite = np.isfinite(expected.value)
+    magnitude = max(
+        expected.magnitude[finite].max(initial=0), max(largest) ** 2 * math.sqrt(expected.taps)
+    )
     for result in results:
-        assert_close(result, expected.value, magnitude, result.dtype.name)
+        if options["algorithm"] in ("auto", "direct") or values != "not finite":
+            np.testing.assert_array_equal(np.isfinite(result), finite)
+            assert_close(result[finite], expected.value[finite], magnitude, result.dtype.name)
 
 
 def check_other_image(prepared, kernels, case, num_threads):

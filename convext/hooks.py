@@ -52,6 +52,7 @@ class Hooks:
             name: [callback for callback in self.callbacks if hasattr(callback, name)]
             for name in _CALLED
         }
+        self._ends = [(c, callable(c), hasattr(c, "on_epoch_end")) for c in self.callbacks]
         for callback in self.callbacks:
             if hasattr(callback, "set_params"):
                 callback.set_params(params)
@@ -67,10 +68,10 @@ class Hooks:
 
     def epoch_end(self, report: EpochReport) -> None:
         """Tell each callback of an epoch; StopTraining when one wants no more of them."""
-        for callback in self.callbacks:
-            if callable(callback):
+        for callback, called, told in self._ends:
+            if called:
                 callback(report)
-            if any(callback is other for other in self._with["on_epoch_end"]):
+            if told:
                 self._call(callback, "on_epoch_end", report.epoch - 1, report.logs)
         if self.model is not None and self.model.stop_training:
             raise StopTraining("a callback set stop_training")

@@ -100,12 +100,12 @@ class Progress:
         self._num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self._verbose = verbose
         self._within = within
-        self._language = printable_language()
+        self._language = printable_language() if verbose else None
         self._bar: tqdm[Any] | None = None  # of the epochs
         self._epoch_bar: tqdm[Any] | None = None
         self._epochs = 0  # that have ended
         self._began = time.monotonic()  # the next one
-        self._watcher = Thread(target=self._watch, daemon=True)
+        self._watcher: Thread | None = None
         self._ended = Event()
         self._lock = Lock()  # of the bars
 
@@ -114,6 +114,7 @@ class Progress:
             if self._num_epochs > _MOST_LINES:
                 self._bar = _make_bar(self._num_epochs, translate("epochs"))
             if self._within is not None:
+                self._watcher = Thread(target=self._watch, daemon=True)
                 with suppress(RuntimeError):  # there can be no more threads
                     self._watcher.start()
         return self
@@ -138,7 +139,7 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._ended.set()
-        if self._watcher.is_alive():
+        if self._watcher is not None and self._watcher.is_alive():
             self._watcher.join()
         self._close_epoch_bar()
         if self._bar is not None:

@@ -34,7 +34,7 @@ class Guard:
         begun = False
         try:
             with self.lock:
-                if self._changer is not None and self._changer[0] != get_ident():
+                if self._changer is not None and not self.held():
                     raise _conflict(what, self._changer[1])
                 self._readers.append(what)
                 begun = True
@@ -44,6 +44,11 @@ class Guard:
                 with self.lock:
                     self._readers.remove(what)
 
+    def held(self) -> bool:
+        """Whether this thread changes the object already."""
+        changer = self._changer  # another thread may set it meanwhile
+        return changer is not None and changer[0] == get_ident()
+
     @contextmanager
     def changing(self, what: str, within: bool = False) -> Iterator[None]:
         """Change the object; `within`: also from a callback of what changes it already."""
@@ -51,7 +56,7 @@ class Guard:
         try:
             with self.lock:
                 before = self._changer
-                if before is not None and before[0] == get_ident():
+                if before is not None and self.held():
                     if not within:
                         raise _conflict(what, before[1], "")
                 elif before is not None or self._readers:
@@ -84,12 +89,19 @@ def in_use(owner: Stateful) -> AbstractContextManager[None]:
     return owner._guard.changing(f"a training with this {type(owner).__name__}", within=True)
 
 
-def _holding(hold: Callable[[Any, str], AbstractContextManager[object]]) -> Callable[[F], F]:
-    """Return a decorator of methods, which hold their object while they run."""
+def _holding(
+    hold: Callable[[Any, str], AbstractContextManager[object]], within: bool = False
+) -> Callable[[F], F]:
+    """Return a decorator of methods, which hold their object while they run.
+
+    `within`: they may run where this thread holds it already, and then cost next to nothing.
+    """
 
     def decorate(method: F) -> F:
         @wraps(method)
         def run(self: Stateful, *args: Any, **options: Any) -> Any:
+            if within and self._guard.held():
+                return method(self, *args, **options)
             with hold(self, method.__name__):
                 return method(self, *args, **options)
 
@@ -100,7 +112,7 @@ def _holding(hold: Callable[[Any, str], AbstractContextManager[object]]) -> Call
 
 reading = _holding(lambda owner, name: owner._guard.reading(name))
 changing = _holding(lambda owner, name: owner._guard.changing(name))
-changing_within = _holding(lambda owner, name: owner._guard.changing(name, within=True))
-in_one_training = _holding(lambda owner, _: in_use(owner))
+changing_within = _holding(lambda owner, name: owner._guard.changing(name), within=True)
+in_one_training = _holding(lambda owner, _: in_use(owner), within=True)
 # Threads wait for each other.
 in_turn = _holding(lambda owner, _: owner._guard.lock)

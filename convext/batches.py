@@ -167,10 +167,9 @@ class GivenBatches:
     ) -> None:
         self.pair, self.source, self.generator, self.name = pair, source, generator, names[0]
         self.steps = math.inf
-        self.once = hasattr(source, "__next__")
         if steps is not None:
             self.steps = integer(names[1], steps, minimum=1)
-        elif self.once:
+        elif hasattr(source, "__next__"):
             raise ValueError(
                 f"{names[1]} is missing: {names[0]} is an iterator, which may never end"
             )
@@ -179,7 +178,10 @@ class GivenBatches:
         """Return how many batches an epoch has, about, if that is known."""
         if self.steps < math.inf:
             return int(self.steps)
-        return len(self.source) if hasattr(self.source, "__len__") else None
+        try:
+            return len(self.source)
+        except (NotImplementedError, TypeError):  # a DataLoader whose data set has no length, too
+            return None
 
     def order(self) -> npt.NDArray[np.intp]:
         """Return nothing: batches come in their own order."""
@@ -196,7 +198,7 @@ class GivenBatches:
             samples = self._samples(batch)
             yield Chosen(samples, np.arange(len(samples.inputs)), len(samples.inputs), count)
             count += 1
-        if count == 0 or (count < self.steps and self.once):
+        if count < (1 if self.steps == math.inf else self.steps):
             expected = "at least one" if self.steps == math.inf else self.steps
             raise ValueError(f"{self.name} gave {count} batches, expected {expected} for an epoch")
 

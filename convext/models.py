@@ -372,7 +372,7 @@ class Sequential(Sealed, Stateful):
         initial_epoch : int, default 0
             How many epochs of a training that goes on have been run: it begins with the next.
         steps_per_epoch : int, optional
-            So many batches make an epoch; needed for an iterator.
+            So many batches make an epoch, at most those that there are; needed for an iterator.
         num_threads : int, optional
             Default: `get_num_threads`. The result has the same bits for any number.
         sample_weight : array_like, (N,) or (N, 1, 1), optional

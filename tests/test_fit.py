@@ -213,6 +213,13 @@ class Loader:
         return len(X) // self.size
 
 
+class Unmeasured(Loader):
+    """Has a length in name alone, as a DataLoader of an IterableDataset does."""
+
+    def __len__(self):
+        raise TypeError("object of type 'Stream' has no len()")
+
+
 class Indexed:
     """Gives batches by number, as Keras's Sequence does: an index too large is no error."""
 
@@ -225,6 +232,7 @@ class Indexed:
 
 SOURCES = {
     "loader": Loader,
+    "loader without length": Unmeasured,
     "loader of __array__": lambda: Loader(lambda a: Tensor(a, "__array__")),
     "loader of __dlpack__": lambda: Loader(lambda a: Tensor(a, "__dlpack__")),
     "loader of numpy()": lambda: Loader(lambda a: Tensor(a, "numpy")),
@@ -276,6 +284,20 @@ def test_a_loader_begins_anew_in_each_epoch_and_steps_may_be_fewer():
     history = model.fit(loader, epochs=4, steps_per_epoch=2, verbose=0, **options)
     assert loader.begun == validation.begun == 4
     assert history.val_loss[-1] == model.evaluate(X[:3], Y[:3])
+
+
+@pytest.mark.parametrize("kind", [k for k in SOURCES if k != "iterator"])
+def test_an_epoch_of_fewer_batches_than_asked_for_is_an_error(kind):
+    source, model = SOURCES[kind], compiled()
+    with pytest.raises(ValueError, match="x gave 3 batches, expected 4 for an epoch"):
+        model.fit(source(), steps_per_epoch=4, epochs=2, verbose=0)
+    with pytest.raises(ValueError, match="x gave 3 batches, expected 4 for an epoch"):
+        model.evaluate(source(), steps=4)
+    if kind not in ("list", "tuple", "triples"):
+        message = "validation_data gave 3 batches, expected 4 for an epoch"
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, Y, validation_data=source(), validation_steps=4, verbose=0)
+    model.fit(source(), steps_per_epoch=3, verbose=0)
 
 
 def test_an_endless_validation_takes_so_many_batches():

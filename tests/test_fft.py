@@ -100,6 +100,18 @@ def test_fft_agrees_with_the_definition_on_larger_arrays(isa, name, dtype):
         assert same_bits(one, five)
 
 
+@pytest.mark.parametrize("kernel_size", [1, 2, 3])
+def test_input_gradients_of_windows_that_lie_apart(kernel_size):
+    """Between the pixels of some windows and those of others are some that no window holds."""
+    rng = np.random.default_rng(0)
+    g, w = rng.random((2, 4, 5)), rng.random((2, 3, kernel_size, kernel_size))
+    shape = (3, 23, 30)
+    expected = reference.conv2d_input_grad(g, w, shape, (6, 6)).astype(float)
+    for algorithm in ("fft", "auto"):
+        actual = convext.conv2d_input_grad(g, w, shape, stride=(6, 6), algorithm=algorithm)
+        np.testing.assert_allclose(actual, expected, rtol=1e-13, atol=1e-14)
+
+
 @pytest.mark.parametrize("kernel_size", [31, 101, 257])
 def test_fft_agrees_with_scipy_on_dense_kernels(isa, kernel_size):
     rng = np.random.default_rng(kernel_size)

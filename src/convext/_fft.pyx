@@ -397,8 +397,8 @@ cdef struct Scratch:
 # Pixels are judged by cells, of which each window holds a whole one. The source is cut into rows of
 # cells, which may lie anywhere in these.
 cdef inline Py_ssize_t cell_size(const FourierAxis *axis) noexcept nogil:
-    """Pixels of a cell along an axis, at most."""
-    return (axis.piece // axis.spread + 1) // 2
+    """Pixels of a cell along an axis, at most; one where no pixel need lie under a window."""
+    return max(<Py_ssize_t> 1, (axis.piece // axis.spread + 1) // 2)
 
 
 cdef inline Py_ssize_t num_cells(const Fourier *plan) noexcept nogil:

@@ -27,6 +27,9 @@ def checked_callbacks(callbacks: Iterable[Callback] | None) -> tuple[Callback, .
         raise TypeError("callbacks must be a sequence of callbacks, got one: put it in a list")
     result = tuple(callbacks)
     for callback in result:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise TypeError(f"callbacks must be objects, got the class {name}: make one, {name}()")
         if not (callable(callback) or _methods(callback)):
             raise TypeError(
                 f"callbacks must be callable, got {callback!r}; objects may have methods as in "

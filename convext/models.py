@@ -363,7 +363,8 @@ class Sequential(Sealed, Stateful):
             on_epoch_begin(epoch, logs), on_epoch_end(epoch, logs), on_train_end(logs), with epochs
             counted from 0; they may set ``model.stop_training`` or the optimizer's learning rate.
         validation_split : float, default 0
-            Keep this share of the samples, the last ones, to validate the model after each epoch.
+            Keep this share of the samples, the last ones, to validate the model after each epoch;
+            none with `validation_data`.
         validation_data : (x, y), (x, y, sample_weight) or batches, optional
             Samples to validate the model with; batches as for `x`, but in a list only as part of
             an object or a function.
@@ -420,7 +421,7 @@ class Sequential(Sealed, Stateful):
             x, y, sample_weight, batch_size, steps_per_epoch, "steps_per_epoch", bool(shuffle)
         )
         validation: Source | None = None
-        if validation_split:
+        if validation_split and validation_data is None:
             if not isinstance(batches, ArrayBatches):
                 raise ValueError("validation_split is for arrays: x is batches")
             batches, validation = batches.split(validation_split)

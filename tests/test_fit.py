@@ -63,6 +63,15 @@ def test_gradients_with_weights_of_samples_against_finite_differences(loss, laye
         assert np.linalg.norm(old - new - gradient) < 1e-7 * np.linalg.norm(gradient)
 
 
+def test_validation_data_leave_all_samples_to_train_on():
+    model, twin = compiled(), compiled()
+    options = {"validation_data": (X[:2], Y[:2]), "verbose": 0}
+    given = model.fit(X, Y, 4, 2, validation_split=0.5, **options)
+    expected = twin.fit(X, Y, 4, 2, **options)
+    assert (given.loss, given.val_loss) == (expected.loss, expected.val_loss)
+    assert same(model, twin)
+
+
 def test_weights_follow_their_samples_into_batches_and_validation():
     for options in ({"shuffle": True}, {"shuffle": False}, {"validation_split": 0.3}):
         model, twin = compiled(Adam(0.01), seed=3), compiled(Adam(0.01), seed=3)

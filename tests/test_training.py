@@ -496,6 +496,8 @@ BAD_ARGUMENTS = [
     ({"seed": 1.5}, TypeError, r"seed must be an integer"),
     ({"callbacks": print}, TypeError, r"callbacks must be a sequence"),
     ({"callbacks": [3]}, TypeError, r"callbacks must be callable, got 3"),
+    ({"callbacks": [convext.EarlyStopping]}, TypeError, r"got the class EarlyStopping: make one"),
+    ({"callbacks": [convext.History]}, TypeError, r"callbacks must be objects, .*History\(\)"),
     ({"kernels": np.ones((3, 2, 3, 3))}, ValueError, r"kernels must have the shape \(3, 2, 3, 2\)"),
     ({"kernels": np.ones((3, 2, 3))}, ValueError, r"kernels must have the shape .*3 dimensions"),
     ({"kernels": np.full((3, 2, 3, 2), np.nan)}, ValueError, r"kernels contains 36 values"),

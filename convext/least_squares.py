@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .interruption import interruptible
+
 Matrix = npt.NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float64).eps)
@@ -101,17 +103,19 @@ class NormalEquations:
 
     def __init__(self, products: Matrix, ridge: Matrix, num_rows: int) -> None:
         tolerance = _tolerance(len(products), num_rows)
-        values = np.linalg.eigvalsh(products)
+        values = interruptible(np.linalg.eigvalsh, products)
         self.rank, ratio = _rank(values, tolerance)
 
         system = products + np.diag(ridge)
         diagonal = np.sqrt(np.diag(system))
         self._scale = 1 / np.where(diagonal > 0, diagonal, 1)
-        values, vectors = np.linalg.eigh(system * self._scale * self._scale[:, np.newaxis])
+        values, vectors = interruptible(
+            np.linalg.eigh, system * self._scale * self._scale[:, np.newaxis]
+        )
         full_rank, self.spread = _rank(values, tolerance)
         if full_rank < len(values):
             self._scale = np.ones(len(values))
-            values, vectors = np.linalg.eigh(system)
+            values, vectors = interruptible(np.linalg.eigh, system)
         kept = values > tolerance * max(values[-1], 0)
         self._values, self._vectors = values[kept], vectors[:, kept]
         if self.spread and not np.any(ridge):
@@ -157,12 +161,12 @@ def solve_triangle(
     """
     columns = triangle[:num_unknowns, :num_unknowns]
     right, rest = triangle[:num_unknowns, num_unknowns:], triangle[num_unknowns:, num_unknowns:]
-    left, singular, vectors = np.linalg.svd(columns)
+    left, singular, vectors = interruptible(np.linalg.svd, columns)
     rank, ratio = _rank(singular[::-1], _tolerance(num_unknowns, num_rows))
     if np.any(ridge):
         extended = np.vstack([columns, np.diag(np.sqrt(ridge))])
         sides = np.vstack([right, np.zeros((num_unknowns, right.shape[1]))])
-        values = np.linalg.lstsq(extended, sides, rcond=None)[0]
+        values = interruptible(np.linalg.lstsq, extended, sides, rcond=None)[0]
     else:
         values = vectors[:rank].T @ ((left[:, :rank].T @ right) / singular[:rank, np.newaxis])
     squares = np.sum(rest**2, axis=0) + np.sum((right - columns @ values) ** 2, axis=0)
@@ -193,13 +197,13 @@ def solve_rows(rows: Matrix, sides: Matrix, ridge: Matrix) -> tuple[Weights, Mat
     >>> weights.values.ravel().round(9), weights.rank
     (array([1.2, 1.6]), 1)
     """
-    left, singular, right = np.linalg.svd(rows, full_matrices=False)
+    left, singular, right = interruptible(np.linalg.svd, rows, full_matrices=False)
     rank, ratio = _rank(singular[::-1], _tolerance(rows.shape[1], len(rows)))
     if np.any(ridge):
         # Without its mean, the last unknown follows from the others.
         free = ridge[-1] == 0
         means, of_sides = (a.mean(axis=0) if free else np.zeros(a.shape[1]) for a in (rows, sides))
-        left, singular, right = np.linalg.svd(rows - means, full_matrices=False)
+        left, singular, right = interruptible(np.linalg.svd, rows - means, full_matrices=False)
         with np.errstate(divide="ignore", over="ignore"):
             factors = 1 / (singular + ridge[0] / singular)
         values = right.T @ (factors[:, np.newaxis] * (left.T @ (sides - of_sides)))
@@ -237,7 +241,7 @@ def _memory() -> float:
 
 def add_rows(triangle: Matrix, rows: Matrix) -> Matrix:
     """Return the triangle of [X Y] with more rows, from that without them."""
-    combined: Matrix = np.linalg.qr(np.vstack([triangle, rows]), mode="r")  # type: ignore[assignment]
+    combined: Matrix = interruptible(np.linalg.qr, np.vstack([triangle, rows]), mode="r")
     return combined
 
 

@@ -37,6 +37,7 @@ from ._forward import ALGORITHMS
 from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows, patch_rows
 from .config import resolve_num_threads
 from .files import FilePath, atomic_write
+from .interruption import interruptible
 from .least_squares import Matrix, NormalEquations, Solution, check_memory, warn_of_rank
 from .masks import Flags, meet, samples_and_masks, seen, with_hidden
 from .shapes import Convolution, Padding, Pair, edges_of, resolve
@@ -412,7 +413,7 @@ class PatchStatistics(Stateful):
         0.25
         """
         size = self._size
-        largest = float(np.linalg.eigvalsh(self.products).max())
+        largest = float(interruptible(np.linalg.eigvalsh, self.products).max())
         return size / largest if largest > 0 else math.inf
 
     @in_turn

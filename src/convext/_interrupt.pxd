@@ -7,7 +7,7 @@ cdef struct Interrupt:
 cdef void start_polling(Interrupt *interrupt) noexcept nogil
 
 # Whether the loop must end. Called by the thread that entered the compiled code, between its
-# tasks, it lets Python run signal handlers ten times a second; others only read the answer.
+# tasks, it lets Python run signal handlers twenty times a second; others only read the answer.
 cdef bint interrupted(Interrupt *interrupt, bint may_poll) noexcept nogil
 
 # With the GIL held, after the loop: raise what the handler raised.

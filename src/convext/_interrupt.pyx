@@ -20,7 +20,7 @@ cdef extern from *:
     int QUICK_CLOCK
     int clock_gettime(int clock, timespec *time) nogil
 
-cdef double SECONDS_BETWEEN_POLLS = 0.1
+cdef double SECONDS_BETWEEN_POLLS = 0.05
 
 
 cdef double now() noexcept nogil:

@@ -17,9 +17,11 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 MODULES = Path("src/convext")
 MICROKERNELS = Path("src/microkernels")
+HEADERS = sorted(MICROKERNELS.glob("*.h"))
 
 # name: (compiler flags, bytes in a vector register, number of vector registers)
 X86_64_ISAS = {
@@ -40,6 +42,12 @@ MICROKERNEL_FLAGS = ["-O2", "-ftree-vectorize"]
 
 # Nor do most modules gain anything but size by -O3: all but those with loops over elements.
 WITH_O3 = {"_depthwise", "_gradient_by_dots", "_kernel_gradient", "_vectors_of_pixels"}
+
+# The module in whose library all others lie: see convext/_compiled.py.
+LIBRARY = "_dispatch"
+
+# Compilers that run at a time unless -j says it; each may need half a GB.
+MOST_COMPILERS = 8
 
 # What each compiler wants to hear for OpenMP: (compiler flags, linker flags).
 OPENMP_FLAGS = [
@@ -63,33 +71,36 @@ int main(void)
 
 
 class BuildExtensions(build_ext):
-    """Probes for OpenMP, and compiles the micro-kernels once per type and instruction set."""
+    """Probes for OpenMP, and makes one library of all modules and micro-kernels."""
 
     def build_extensions(self):
-        self.translate()
         if self.compiler.compiler_type == "msvc":
             sys.exit("convext needs GCC or Clang: its micro-kernels use their vector extension.")
-        flags, link_flags = list(C_FLAGS), []
+        (library,) = self.extensions
+        sources = [*self.translate(), str(MICROKERNELS / "dispatch.c")]
+        flags = list(C_FLAGS)
         if "-g" not in os.environ.get("CFLAGS", "").split():
             # Python's own flags have -g; the wheel would be four times as big. Nothing unwinds C.
             flags += ["-g0", "-fno-asynchronous-unwind-tables"]
             if sys.platform.startswith("linux"):
-                link_flags += ["-Wl,--strip-all", "-Wl,-z,noseparate-code"]
+                library.extra_link_args += ["-Wl,--strip-all", "-Wl,-z,noseparate-code"]
         openmp_compile, openmp_link = self.probe_openmp()
-        objects = self.compile_microkernels(flags)
-        for extension in self.extensions:
-            extension.extra_compile_args += flags + openmp_compile
-            if extension.name.removeprefix("convext.") not in WITH_O3:
-                extension.extra_compile_args += MICROKERNEL_FLAGS
-            extension.extra_link_args += openmp_link + link_flags
-            if extension.name == "convext._dispatch":
-                extension.extra_objects += objects
+        library.extra_link_args += openmp_link
+        with ThreadPoolExecutor(self.parallel or min(os.cpu_count() or 1, MOST_COMPILERS)) as pool:
+            # The micro-kernels take longest, so they come first.
+            kernels = [pool.submit(self.compile_microkernel, flags, *kind) for kind in kinds()]
+            others = [
+                pool.submit(self.compile_module, flags + openmp_compile, source)
+                for source in sources
+            ]
+            library.extra_objects = [task.result() for task in kernels + others]
+        library.sources, library.depends = [], library.extra_objects
         super().build_extensions()
 
     def translate(self):
-        """Let Cython make C of the modules."""
-        translated = cythonize(
-            self.extensions,
+        """Let Cython make C of the modules; return the files."""
+        modules = cythonize(
+            [Extension(f"convext.{path.stem}", [str(path)]) for path in modules_in_cython()],
             include_path=["src"],
             build_dir="build",
             compiler_directives={
@@ -102,8 +113,7 @@ class BuildExtensions(build_ext):
                 "binding": False,
             },
         )
-        for extension, in_c in zip(self.extensions, translated, strict=True):
-            extension.sources = in_c.sources
+        return [source for module in modules for source in module.sources]
 
     def probe_openmp(self):
         """Return the compiler and linker flags with which an OpenMP program links, or none."""
@@ -130,48 +140,66 @@ class BuildExtensions(build_ext):
         )
         return [], []
 
-    def compile_microkernels(self, flags):
-        """Compile microkernel.c for each type and instruction set; return the object files."""
+    def compile_microkernel(self, flags, isa, real, itemsize):
+        """Compile microkernel.c for one instruction set and type; return the object file."""
+        isa_flags, vector_bytes, registers = isas()[isa]
+        return self.compile(
+            str(MICROKERNELS / "microkernel.c"),
+            str(Path(self.build_temp, f"{isa}_{real}")),
+            macros=[
+                ("CONVEXT_REAL", real),
+                ("CONVEXT_LANES", str(vector_bytes // itemsize)),
+                ("CONVEXT_REGISTERS", str(registers)),
+                ("CONVEXT_TABLE", f"convext_{isa}_{real}"),
+            ],
+            flags=flags + MICROKERNEL_FLAGS + isa_flags,
+        )
 
-        def compiled(kind):
-            isa, real, itemsize = kind
-            isa_flags, vector_bytes, registers = isas()[isa]
-            return self.compiler.compile(
-                [str(MICROKERNELS / "microkernel.c")],
-                output_dir=str(Path(self.build_temp, f"{isa}_{real}")),
-                macros=[
-                    ("CONVEXT_REAL", real),
-                    ("CONVEXT_LANES", str(vector_bytes // itemsize)),
-                    ("CONVEXT_REGISTERS", str(registers)),
-                    ("CONVEXT_TABLE", f"convext_{isa}_{real}"),
-                ],
-                extra_postargs=flags + MICROKERNEL_FLAGS + isa_flags,
-                depends=[str(path) for path in MICROKERNELS.glob("*.h")],
+    def compile_module(self, flags, source):
+        """Compile what Cython made of a module; return the object file."""
+        names = " ".join(path.stem for path in modules_in_cython() if path.stem != LIBRARY)
+        macros = [
+            ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+            ("CONVEXT_MODULES", f'"{names}"'),
+        ]
+        if IS_X86_64:
+            macros.append(("CONVEXT_X86_64", "1"))
+        if Path(source).stem not in WITH_O3:
+            flags = flags + MICROKERNEL_FLAGS
+        return self.compile(source, self.build_temp, macros, flags)
+
+    def compile(self, source, folder, macros, flags):
+        """Compile a file, unless its object file is newer than all it is made of."""
+        (name,) = self.compiler.object_filenames([source], output_dir=folder)
+        if self.force or newer_group([source, __file__, *map(str, HEADERS)], name):
+            self.compiler.compile(
+                [source],
+                output_dir=folder,
+                macros=macros,
+                include_dirs=[str(MICROKERNELS), np.get_include()],
+                extra_postargs=flags,
             )
-
-        kinds = [(isa, *real) for isa in isas() for real in (("float", 4), ("double", 8))]
-        with ThreadPoolExecutor(self.parallel or 1) as pool:
-            return [name for names in pool.map(compiled, kinds) for name in names]
+        return name
 
 
 def isas():
     return X86_64_ISAS if IS_X86_64 else OTHER_ISAS
 
 
-def extensions():
-    for path in sorted(MODULES.glob("*.pyx")):
-        extension = Extension(
-            f"convext.{path.stem}",
-            [str(path)],
-            include_dirs=[str(MICROKERNELS), np.get_include()],
-            depends=[str(source) for source in MICROKERNELS.glob("*.[ch]")],
-            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-        )
-        if path.stem == "_dispatch":
-            extension.sources.append(str(MICROKERNELS / "dispatch.c"))
-            if IS_X86_64:
-                extension.define_macros.append(("CONVEXT_X86_64", "1"))
-        yield extension
+def kinds():
+    return [(isa, *real) for isa in isas() for real in (("float", 4), ("double", 8))]
+
+
+def modules_in_cython():
+    return sorted(MODULES.glob("*.pyx"))
+
+
+def library():
+    return Extension(
+        f"convext.{LIBRARY}",
+        [str(path) for path in modules_in_cython()],
+        depends=[str(path) for path in (*MODULES.glob("*.pxd"), *MICROKERNELS.glob("*.[ch]"))],
+    )
 
 
 def check_compiler():
@@ -207,4 +235,4 @@ def compiles(compiler, source):
 
 if BUILDS.intersection(sys.argv):
     check_compiler()
-setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildExtensions})
+setup(ext_modules=[library()], cmdclass={"build_ext": BuildExtensions})

@@ -10,6 +10,7 @@ if _PathFinder.find_spec("convext._dispatch", __path__) is None:
 
     _hand_over(__path__)
 
+from . import _compiled as _compiled  # isort: skip  (without it no compiled module is found)
 from . import schedules
 from ._version import __version__
 from .callbacks import EarlyStopping, EpochReport, History, ModelCheckpoint

@@ -10,7 +10,7 @@ from threading import get_ident
 from typing import TypedDict
 
 from ._checks import integer
-from ._openmp import _dispatch
+from ._compiled import _dispatch
 from ._version import __version__
 from .messages import columns, print_line, translate
 from .quota import quota_in_cpus

@@ -17,8 +17,9 @@ SETUP = Path(__file__).parents[1] / "setup.py"
 MODULES = {
     "Cython/Build.py": "cythonize = None",
     "setuptools/__init__.py": "def setup(**_): print('set up')\nclass Extension:\n"
-    "    def __init__(self, *_, **__): self.sources, self.define_macros = [], []",
+    "    def __init__(self, *_, **__): pass",
     "setuptools/command/build_ext.py": "class build_ext: pass",
+    "setuptools/modified.py": "newer_group = None",
 }
 
 

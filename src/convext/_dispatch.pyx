@@ -18,6 +18,10 @@ cdef extern from *:
     #endif
     """
     const int CONVEXT_OPENMP
+    const char *CONVEXT_MODULES
+
+# The other modules in this library.
+MODULES = tuple(CONVEXT_MODULES.decode().split())
 
 cdef extern from *:
     """

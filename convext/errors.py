@@ -8,7 +8,8 @@ from ._checks import RealArray
 class StopTraining(Exception):  # noqa: N818  (a request, not an error)
     """Raised by a callback to end the training after the current epoch.
 
-    `train_model` catches it and returns the kernels as they are then. Threads may share it.
+    The other callbacks are told of that epoch, too; `train_model` returns the kernels as they are
+    then. Threads may share it.
     """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .callbacks import Callback, EpochReport
@@ -45,7 +45,10 @@ def checked_callbacks(callbacks: Iterable[Callback] | None) -> tuple[Callback, .
 
 
 class Hooks:
-    """The callbacks of a training of a model, or of kernels alone."""
+    """The callbacks of a training of a model, or of kernels alone.
+
+    Where one raises StopTraining, the others are called all the same, and `stopped` is True.
+    """
 
     def __init__(
         self, callbacks: Iterable[Callback], model: Sequential | None, **params: object
@@ -55,6 +58,7 @@ class Hooks:
             name: [callback for callback in self.callbacks if hasattr(callback, name)]
             for name in _CALLED
         }
+        self.stopped = False
         self._ends = [(c, callable(c), hasattr(c, "on_epoch_end")) for c in self.callbacks]
         for callback in self.callbacks:
             if hasattr(callback, "set_params"):
@@ -70,18 +74,18 @@ class Hooks:
             self._call(callback, name, *arguments)
 
     def epoch_end(self, report: EpochReport) -> None:
-        """Tell each callback of an epoch; StopTraining when one wants no more of them."""
+        """Tell each callback of an epoch."""
         for callback, called, told in self._ends:
             if called:
-                callback(report)
+                self._run(callback, report)
             if told:
                 self._call(callback, "on_epoch_end", report.epoch - 1, report.logs)
         if self.model is not None and self.model.stop_training:
-            raise StopTraining("a callback set stop_training")
+            self.stopped = True
 
     def _call(self, callback: Any, name: str, *arguments: object) -> None:
         try:
-            getattr(callback, name)(*arguments)
+            self._run(getattr(callback, name), *arguments)
         except AttributeError as error:
             ours = type(error.obj).__module__.partition(".")[0] == __package__
             if not ours or isinstance(error.obj, type(callback)):
@@ -90,6 +94,12 @@ class Hooks:
                 f"{type(callback).__name__}.{name} needs what a {type(error.obj).__name__} of "
                 f"convext does not have: {error}"
             ) from error
+
+    def _run(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            function(*arguments)
+        except StopTraining:
+            self.stopped = True
 
 
 def _methods(callback: object) -> bool:

@@ -28,7 +28,7 @@ from ._checks import (
 from .callbacks import Callback, EpochReport, monitored
 from .config import resolve_num_threads
 from .data import generate_kernels, load_data, paired_samples, random_generator
-from .errors import DivergenceError, StopTraining
+from .errors import DivergenceError
 from .files import FilePath
 from .hooks import Hooks, checked_callbacks
 from .methods import Method, choose_method, samples_of_unit
@@ -326,19 +326,17 @@ def run_epochs(
         )
         hooks.call("on_train_begin", {})
         for epoch in range(first_epoch, num_epochs):
-            if callbacks:
+            if callbacks and not hooks.stopped:
                 hooks.call("on_epoch_begin", epoch, {})
+            if hooks.stopped:
+                break
             schedule = run.learning_rate
             report = run.report(epoch + 1, _rate(schedule, epoch), orders())
             if hasattr(schedule, "observe"):
                 schedule.observe(monitored(report, getattr(schedule, "monitor", "loss")))
             progress.epoch(report)
-            if not callbacks:
-                continue
-            try:
+            if callbacks:
                 hooks.epoch_end(report)
-            except StopTraining:
-                break
         hooks.call("on_train_end", {})
 
 

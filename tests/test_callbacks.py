@@ -51,6 +51,45 @@ def test_history_keeps_every_epoch():
     np.testing.assert_array_equal(history.kernels, np.full((1, 1, 2, 2), 3.0))
 
 
+@pytest.mark.parametrize("of_model", [False, True])
+@pytest.mark.parametrize(
+    ("moment", "epochs"),
+    [("on_train_begin", 0), ("on_epoch_begin", 1), ("on_epoch_end", 2), ("__call__", 2)],
+)
+def test_callbacks_behind_one_that_stops_the_training_see_what_it_saw(moment, epochs, of_model):
+    def stop(_, *arguments):
+        if (
+            moment == "on_train_begin"
+            or arguments[0] == 1
+            or getattr(arguments[0], "epoch", 0) == 2
+        ):
+            raise StopTraining
+
+    class Recorder(History):
+        def on_epoch_begin(self, epoch, logs):
+            seen.append(("begin", epoch))
+
+        def on_epoch_end(self, epoch, logs):
+            seen.append(("end", epoch))
+
+        def on_train_end(self, logs):
+            seen.append("end")
+
+    seen, behind = [], Recorder()
+    callbacks = [type("Stop", (), {moment: stop})(), behind]
+    x, y = np.ones((4, 1, 5, 5)), np.ones((4, 1, 3, 3))
+    if of_model:
+        model = convext.build_model(1, 3, num_channels=1)
+        model.fit(x, y, epochs=5, callbacks=callbacks, verbose=0)
+    else:
+        convext.train_model(x, y, 1, 3, 0.01, 5, callbacks=callbacks, verbose=False)
+    begun = [0, 1][: epochs + (moment == "on_epoch_begin")]
+    assert [epoch for what, epoch in seen[:-1] if what == "begin"] == begun
+    assert [epoch for what, epoch in seen[:-1] if what == "end"] == [0, 1][:epochs]
+    assert seen[-1] == "end"
+    assert behind.epoch == [1, 2][:epochs]
+
+
 def test_history_has_its_own_copy_of_the_kernels():
     history, kernels = History(), np.ones((1, 1, 2, 2))
     history(report(1, 0.5, kernels))
@@ -231,7 +270,7 @@ def test_train_model_can_return_the_best_kernels(method):
         X, Y, 1, (3, 3), Rates(), 8, seed=0, batch_size=6, verbose=False, method=method,
         callbacks=[stop, seen.append],
     )  # fmt: skip
-    assert len(seen) == stop.best_epoch + 1
+    assert len(seen) == stop.best_epoch + 2  # all see the epoch that was one too many
     assert np.array_equal(kernels, seen[stop.best_epoch - 1].kernels)
 
 

@@ -131,9 +131,15 @@ class Conv2D(Sealed, Stateful):
         self.seed = None if seed is None else integer("seed", seed, minimum=0)
         # What is wrong with the padding shows on any image that the kernels fit.
         self.resolve((self.groups, *self.extents))
+        self.padding = _own(self.padding)
         self.kernel = self.bias = None
         self.name, self.trainable = name, trainable
-        self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.input_shape = None
+        if input_shape is not None:
+            self.input_shape = tuple(
+                None if size is None else integer(f"input_shape[{axis}]", size, minimum=1)
+                for axis, size in enumerate(input_shape)
+            )
         if self.input_shape is not None and len(self.input_shape) != 3:
             raise ValueError(
                 f"input_shape must be (C, H, W) or (H, W, C), without the samples, got "
@@ -159,6 +165,8 @@ class Conv2D(Sealed, Stateful):
             return
         if name == "trainable" and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"trainable must be a bool, got {value!r}")
+        if name == "trainable":
+            value = bool(value)
         if name == "name" and not (value is None or isinstance(value, str)):
             raise TypeError(f"name must be text, got {value!r}")
         super().__setattr__(name, value)
@@ -319,6 +327,13 @@ def fitting(
             )
         result.append(np.transpose(array, axes) if variable.ndim == len(axes) else array)
     return result
+
+
+def _own(padding: Any) -> Any:
+    """Return a padding that was checked, of Python's integers in tuples: nobody can change it."""
+    if isinstance(padding, (tuple, list, np.ndarray)):
+        return tuple(_own(part) for part in padding)
+    return padding if isinstance(padding, str) else int(padding)
 
 
 def _uniform(generator: np.random.Generator, shape: Shape, variance: float) -> npt.NDArray[Any]:

@@ -424,6 +424,42 @@ def test_a_file_holds_the_whole_model(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("padding", "kept"),
+    [
+        (1, 1),
+        ([1, 2], (1, 2)),
+        ([[0, 1], [2, 1]], ((0, 1), (2, 1))),
+        ("SAME", "same"),
+    ],
+)
+@pytest.mark.parametrize("kind", [lambda n: n, np.int64, np.uint8])
+def test_layers_keep_pythons_own_numbers(padding, kept, kind, tmp_path):
+    def given(value):
+        if isinstance(value, list):
+            return [given(part) for part in value]
+        return value if isinstance(value, str) else kind(value)
+
+    paddings = [given(padding)]
+    if isinstance(padding, list) and isinstance(padding[0], int):
+        paddings.append(np.array(given(padding)))
+    for value in paddings:
+        layer = Conv2D(
+            kind(2), [kind(3), kind(2)], [kind(1), kind(2)], value, kind(1), kind(1), seed=kind(3),
+            use_bias=kind(1), trainable=np.bool_(False), input_shape=[kind(1), None, kind(9)],
+        )  # fmt: skip
+        if isinstance(value, (list, np.ndarray)):
+            value[0] = "changed later" if isinstance(value, list) else 9
+        model = Sequential([layer], residual=np.bool_(False), seed=kind(1))
+        model.save(tmp_path / "model.npz")
+        loaded = convext.load_model(tmp_path / "model.npz")
+        for one in (layer, loaded.layers[0]):
+            assert (one.padding, one.input_shape) == (kept, (1, None, 9))
+            assert one.trainable is False
+        assert repr(loaded.layers) == repr(model.layers)
+        assert same(loaded, model)
+
+
+@pytest.mark.parametrize(
     "damage",
     [
         lambda c: {},

@@ -797,11 +797,20 @@ class Sequential(Sealed, Stateful):
         targets = self._channels_first(y_name, to_array(y_name, y))
         expected = (len(inputs), *self._layers_for(inputs.shape[1:])[-1].output_shape)
         if targets.shape != expected:
+            last = self.data_format == "channels_last"
+            of_y, of_x = ("N, OH, OW, K", "N, H, W, C") if last else ("N, K, OH, OW", "N, C, H, W")
             raise ValueError(
-                f"{y_name} must have the shape {expected} (N, K, OH, OW) for {x_name} of the shape "
-                f"{inputs.shape} (N, C, H, W), got {targets.shape}"
+                f"{y_name} must have the shape {self._as_given(expected)} ({of_y}) for {x_name} of "
+                f"the shape {self._as_given(inputs.shape)} ({of_x}), got "
+                f"{self._as_given(targets.shape)}"
             )
         return inputs, targets
+
+    def _as_given(self, shape: Shape) -> Shape:
+        """Return a shape (..., C, H, W) as the caller has it."""
+        if self.data_format == "channels_last":
+            return (*shape[:-3], *shape[-2:], shape[-3])
+        return shape
 
     def _source(
         self,
@@ -855,7 +864,7 @@ class Sequential(Sealed, Stateful):
         if input_shape[0] != self._channels:
             raise ValueError(
                 f"the model takes images of {self._channels} channels, got {input_shape[0]} "
-                f"(shape {input_shape})"
+                f"(shape {self._as_given(input_shape)})"
             )
         result, offset, shape = [], 0, input_shape
         for layer in self.layers:

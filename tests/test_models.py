@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import threading
 import tracemalloc
@@ -779,6 +780,22 @@ def test_data_that_do_not_fit_are_named(x, y, options, message):
         x, y = x[:1], y[:1]
     with pytest.raises(ValueError, match=message):
         model.fit(x, y, verbose=0, **options)
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_shapes_are_named_as_they_were_given(data_format):
+    def given(*shape):
+        return (*shape[:-3], *shape[-2:], shape[-3]) if data_format == "channels_last" else shape
+
+    model = make_model([(5, 3, {})], input_channels=4, data_format=data_format)
+    model.compile()
+    x, y = given(2, 4, 9, 8), given(2, 5, 8, 6)
+    expected = rf"shape {re.escape(str(given(2, 5, 7, 6)))}.* shape {re.escape(str(x))}.*, got "
+    with pytest.raises(ValueError, match=expected + re.escape(str(y))):
+        model.fit(np.ones(x), np.ones(y), verbose=0)
+    wrong = given(3, 9, 8)
+    with pytest.raises(ValueError, match=re.escape(f"(shape {wrong})")):
+        model.predict(np.ones(wrong))
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -201,6 +201,8 @@ class GivenBatches:
         if count < (1 if self.steps == math.inf else self.steps):
             expected = "at least one" if self.steps == math.inf else self.steps
             raise ValueError(f"{self.name} gave {count} batches, expected {expected} for an epoch")
+        if hasattr(self.source, "on_epoch_end"):  # where a Sequence of Keras shuffles
+            self.source.on_epoch_end()
 
     def _begin(self) -> Iterator[Any]:
         source = self.source

@@ -345,10 +345,10 @@ class Sequential(Sealed, Stateful):
         x : array_like, (N, C, H, W), or batches
             The images, memory-mapped ones included, in any type of real numbers: converted a batch
             at a time. Or batches, (x, y) or (x, y, sample_weight), of arrays or tensors: an object
-            that gives them anew in each epoch, such as a list or PyTorch's DataLoader; a function
-            that is called at the beginning of each epoch, with the model's random generator if it
-            takes an argument, and returns an iterable; or an iterator, which goes on from epoch to
-            epoch.
+            that gives them anew in each epoch, such as a list, PyTorch's DataLoader or Keras's
+            Sequence; a function that is called at the beginning of each epoch, with the model's
+            random generator if it takes an argument, and returns an iterable; or an iterator, which
+            goes on from epoch to epoch.
         y : array_like, (N, K, OH, OW), optional
             What the model should make of them; not given with batches.
         batch_size : int, default 32

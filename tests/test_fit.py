@@ -309,6 +309,29 @@ def test_an_epoch_of_fewer_batches_than_asked_for_is_an_error(kind):
     model.fit(source(), steps_per_epoch=3, verbose=0)
 
 
+def test_a_sequence_of_keras_may_shuffle_at_the_end_of_an_epoch():
+    class Shuffled(Indexed):
+        def __init__(self):
+            self.order, self.generator = np.arange(len(X)), np.random.default_rng(0)
+
+        def __getitem__(self, i):
+            chosen = self.order[3 * i : 3 * i + 3]
+            return X[chosen], Y[chosen]
+
+        def on_epoch_end(self):
+            self.generator.shuffle(self.order)
+
+    model, twin, source, by_hand = compiled(), compiled(), Shuffled(), Shuffled()
+    validation = Shuffled()
+    losses = model.fit(source, epochs=3, validation_data=validation, verbose=0).loss
+    for loss in losses:
+        assert loss == pytest.approx(np.mean([twin.train_on_batch(*by_hand[i]) for i in range(3)]))
+        by_hand.on_epoch_end()
+    assert same(model, twin)
+    assert np.array_equal(source.order, by_hand.order)
+    assert np.array_equal(validation.order, by_hand.order)
+
+
 def test_an_endless_validation_takes_so_many_batches():
     def endless():
         while True:

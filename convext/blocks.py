@@ -83,6 +83,7 @@ def blocks(
     """
     extent = (kernel_size[0] - 1) * options.dilation[0] + 1
     samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
+    gaps = max(*options.stride, *options.dilation) > 1  # windows may leave out pixels
     for first in range(0, len(inputs), samples):
         some = slice(first, first + samples)
         for top in range(0, targets.shape[2], rows):
@@ -92,12 +93,14 @@ def blocks(
             values = as_float64(part)
             if units is not None and units.changing:
                 images, values = units.of_images(images), units.of_targets(values)
+            some_unseen = gaps
             if counts is not None and not counts.all():
-                values = np.where(counts, values, 0.0)
-                if hide or not _are_finite(images):
-                    inside = options._replace(padding_before=(0, 0), output_shape=part.shape[2:])
-                    kept = seen(counts, images.shape[2:], kernel_size, inside)
-                    images = np.where(kept, images, 0.0)
+                values, some_unseen = np.where(counts, values, 0.0), True
+            if some_unseen and (hide or not _are_finite(images)):
+                inside = options._replace(padding_before=(0, 0), output_shape=part.shape[2:])
+                counted = np.ones((1, 1, *part.shape[2:]), bool) if counts is None else counts
+                kept = seen(counted, images.shape[2:], kernel_size, inside)
+                images = np.where(kept, images, 0.0)
             yield Block(images, values, counts)
             for array in (inputs, targets):
                 _give_back_pages(array)

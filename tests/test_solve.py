@@ -455,3 +455,29 @@ def test_pixels_that_no_counted_window_sees_may_be_anything(options):
     images = np.where(hidden, rng.choice([np.nan, np.inf, -3.4e38], hidden.shape), images)
     solution = solve_kernels(images, targets, (3, 2), mask=mask, **options)
     np.testing.assert_allclose(solution.kernels, kernels, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options", [{"stride": 3}, {"stride": (1, 4)}, {"dilation": (4, 2)}], ids=str
+)
+@pytest.mark.parametrize("shape", [(4, 2, 10, 24), (1, 1, 10, 10)])  # the last: few equations
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e30])
+def test_pixels_between_the_windows_may_be_anything(value, shape, options):
+    images, targets, kernels = exact_data(shape=shape, **options)
+    # Those that have no share in the sum of what the windows cover.
+    ones = np.ones((1, shape[1], 3, 2))
+    covered = reference.conv2d_input_grad(
+        np.ones((len(targets), 1, *targets.shape[2:])), ones, shape, **options
+    )
+    images = np.where(covered == 0, value, images)
+    assert (covered == 0).any()
+    for mask in (None, np.ones(targets.shape, bool)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", np.exceptions.RankWarning)
+            solution = solve_kernels(images, targets, (3, 2), mask=mask, **options)
+        fit = reference.conv2d(np.where(covered == 0, 0, images), solution.kernels, **options)
+        np.testing.assert_allclose(fit.astype(float), targets, atol=1e-12)
+        assert solution.loss < 1e-24
+        statistics = convext.PatchStatistics(shape[1], 3, (3, 2), **options)
+        statistics.update(images, targets, mask)
+        np.testing.assert_allclose(statistics.loss(kernels), 0, atol=1e-14)

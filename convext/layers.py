@@ -163,6 +163,13 @@ class Conv2D(Sealed, Stateful):
                 raise ValueError(f"{name} must be {expected}, got the shape {np.shape(value)}")
             weights[...] = value
             return
+        if name in ("kernel", "bias") and value is not None:
+            value = as_numeric_array(name, value)
+            shape: Shape = (self.filters,)
+            if name == "kernel":
+                shape = (*shape, *value.shape[1:2], *self.kernel_size)
+            if value.shape != shape:
+                raise ValueError(f"{name} must have the shape {shape}, got {value.shape}")
         if name == "trainable" and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"trainable must be a bool, got {value!r}")
         if name == "trainable":

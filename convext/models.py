@@ -160,6 +160,7 @@ class Sequential(Sealed, Stateful):
         self.dtype = DTYPES[computed]
         self._generator = random_generator(seed)
         self._channels: int | None = None
+        self._built_layers: list[Conv2D] = []  # the layers whose weights these are, in this order
         self._weights: RealArray = np.empty(0, self.dtype)
         self.optimizer: optimizers.Optimizer | None = None
         self.loss: Loss = "mse"
@@ -228,7 +229,7 @@ class Sequential(Sealed, Stateful):
             count = layer.filters
         self._weights = np.concatenate([array.ravel() for array in first]).astype(self.dtype)
         self._show_weights(channels)
-        self._channels = channels
+        self._built_layers, self._channels = self.layers.copy(), channels
 
     def _show_weights(self, channels: int) -> None:
         """Let each layer see its part of the weights."""
@@ -760,6 +761,13 @@ class Sequential(Sealed, Stateful):
             return None
         return layer.input_shape[-1 if self.data_format == "channels_last" else 0]
 
+    def _check_layers(self) -> None:
+        if self.layers != self._built_layers:
+            raise ValueError(
+                "layers were added to, taken from or moved in the model after it was built: make a "
+                "new one"
+            )
+
     def _check_built(self) -> None:
         if not self.built and self.layers:
             channels = self._channels_of(self.layers[0])
@@ -769,6 +777,7 @@ class Sequential(Sealed, Stateful):
             raise ValueError(
                 "the model has no weights yet: give input_channels, or call build or fit"
             )
+        self._check_layers()
 
     def _variables(self) -> list[RealArray]:
         pairs = [(layer.kernel, layer.bias) for layer in self.layers]
@@ -866,10 +875,10 @@ class Sequential(Sealed, Stateful):
                 f"the model takes images of {self._channels} channels, got {input_shape[0]} "
                 f"(shape {self._as_given(input_shape)})"
             )
+        self._check_layers()
         result, offset, shape = [], 0, input_shape
         for layer in self.layers:
-            if layer.kernel is None:
-                raise ValueError("layers can only be added before the model is built")
+            assert layer.kernel is not None
             convolution = layer.resolve(shape)
             output = (layer.filters, *convolution.output_shape)
             activation = ACTIVATIONS[layer.activation]
@@ -886,8 +895,6 @@ class Sequential(Sealed, Stateful):
             )
             offset += _count(layer)
             shape = output
-        if offset != self._weights.size:
-            raise ValueError("layers were taken from the model after it was built: make a new one")
         return result
 
     def margins(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:

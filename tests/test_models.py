@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
@@ -780,6 +781,50 @@ def test_data_that_do_not_fit_are_named(x, y, options, message):
         x, y = x[:1], y[:1]
     with pytest.raises(ValueError, match=message):
         model.fit(x, y, verbose=0, **options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        list.reverse,
+        list.pop,
+        list.clear,
+        lambda layers: layers.append(Conv2D(1, 3)),
+        lambda layers: layers.__setitem__(0, copy.copy(layers[0])),
+        lambda layers: layers.__setitem__(
+            0, Sequential([Conv2D(1, 3)], input_channels=1).layers[0]
+        ),
+    ],
+)
+def test_layers_of_a_built_model_stay_where_they_are(change, tmp_path):
+    model = make_model([(1, 3, {}), (1, 3, {})], input_channels=1)
+    model.compile()
+    x, y = np.ones((2, 1, 9, 9)), np.ones((2, 1, 5, 5))
+    model = copy.deepcopy(model)  # knows its own layers
+    model.fit(x, y, verbose=0)
+    change(model.layers)
+    for use in (
+        lambda: model.fit(x, y, verbose=0),
+        lambda: model.predict(x),
+        lambda: model.evaluate(x, y),
+        lambda: model.save(tmp_path / "model.npz"),
+        model.get_weights,
+    ):
+        with pytest.raises(ValueError, match="moved in the model after it was built"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("bias", np.ones(7)), ("bias", 1.0), ("kernel", np.ones((3, 3))), ("kernel", np.ones(4))],
+)
+def test_weights_that_a_layer_is_given_must_fit(name, value):
+    layer = Conv2D(2, (3, 2))
+    with pytest.raises(ValueError, match=f"{name} must have the shape"):
+        setattr(layer, name, value)
+    layer.kernel, layer.bias = np.ones((2, 1, 3, 2)).tolist(), [1, 2]
+    model = Sequential([layer], input_channels=1)
+    assert [w.sum() for w in model.get_weights()] == [12, 3]
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])

@@ -49,6 +49,10 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
         Py_ssize_t step, void *to, Py_ssize_t to_stride)
 
+    ctypedef void interleave_and_square_kernel "convext_interleave_and_square"(
+        Py_ssize_t count, Py_ssize_t num_rows, const void *rows, Py_ssize_t row_stride,
+        Py_ssize_t step, void *to, Py_ssize_t to_stride, void *sums)
+
     ctypedef void pack_kernel "convext_pack"(
         Py_ssize_t num_rows, Py_ssize_t count, const void *source, Py_ssize_t row_stride,
         Py_ssize_t step, void *to, Py_ssize_t to_stride
@@ -167,6 +171,7 @@ cdef extern from "microkernel.h" nogil:
         activation_gradient_kernel *activation_gradient
         activated_residual_kernel *activated_residual
         interleave_kernel *interleave
+        interleave_and_square_kernel *interleave_and_square
         pack_kernel *pack
         unfold_kernel *unfold
         add_squares_kernel *add_squares

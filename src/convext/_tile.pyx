@@ -300,20 +300,20 @@ cdef void lay_side_by_side(
     cdef Py_ssize_t begin = min(num_columns, max(<Py_ssize_t> 0, -left))
     cdef Py_ssize_t end = max(begin, min(num_columns, source.w - left))
     cdef Py_ssize_t y
+    cdef const real *row
     for y in range(top, top + num_rows):
         if 0 <= y < source.h and begin < end:
             clear_pixels(begin, channels, to, width)
-            micro.interleave(
-                end - begin, channels,
-                image + y * source.h_stride + (left + begin) * source.w_stride,
-                source.c_stride, source.w_stride, to + begin * width, width
-            )
-            # While the pixels are in the L1 cache.
-            if squares != NULL:
-                micro.add_squares(
-                    end - begin, channels,
-                    image + y * source.h_stride + (left + begin) * source.w_stride,
-                    source.c_stride, source.w_stride, squares + (y - top) * pitch + begin
+            row = image + y * source.h_stride + (left + begin) * source.w_stride
+            if squares == NULL:
+                micro.interleave(
+                    end - begin, channels, row, source.c_stride, source.w_stride,
+                    to + begin * width, width
+                )
+            else:
+                micro.interleave_and_square(
+                    end - begin, channels, row, source.c_stride, source.w_stride,
+                    to + begin * width, width, squares + (y - top) * pitch + begin
                 )
             clear_pixels(num_columns - end, channels, to + end * width, width)
         else:

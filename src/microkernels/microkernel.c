@@ -416,10 +416,14 @@ static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *con
             to[i * to_stride + r] = result[i * LANES + r];
 }
 
-/* LANES rows, at least as many elements of each, in whole squares: the last one may overlap. */
-static void interleave_squares(ptrdiff_t count, const real *from, ptrdiff_t row_stride, real *to,
-                               ptrdiff_t to_stride)
+/* LANES rows, at least as many elements of each, in whole squares: the last one may overlap. Unless
+ * `sums` is NULL, the elements' squares are added to it, as add_squares would do. */
+static void interleave_whole(ptrdiff_t count, const real *from, ptrdiff_t row_stride, real *to,
+                             ptrdiff_t to_stride, real *sums)
 {
+    vec last = {0};
+    if (sums)
+        last = load(sums + count - LANES);
     for (ptrdiff_t begin = 0; begin < count; begin += LANES) {
         const ptrdiff_t i = MIN(begin, count - LANES);
         const real *row = from + i;
@@ -429,6 +433,13 @@ static void interleave_squares(ptrdiff_t count, const real *from, ptrdiff_t row_
         for (int r = 0; r < LANES; r++, row = step_by(row, row_stride)) {
             square[r] = load_once(row);
             __builtin_prefetch(row + PREFETCH_ELEMENTS);
+        }
+        if (sums) {
+            vec sum = begin + LANES < count ? load(sums + i) : last;
+            UNROLL(16)
+            for (int r = 0; r < LANES; r++)
+                sum += square[r] * square[r];
+            store(sums + i, sum);
         }
         transpose(square);
         UNROLL(16)
@@ -445,7 +456,7 @@ static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *fr
 {
     const real *row[LANES];
     if (num_rows == LANES && count >= LANES) {
-        interleave_squares(count, from, row_stride, to, to_stride);
+        interleave_whole(count, from, row_stride, to, to_stride, NULL);
         return;
     }
     for (int r = 0; r < LANES; r++)
@@ -501,6 +512,22 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
     if (r < num_rows)
         interleave_elements(count, num_rows - r, from + r * row_stride, row_stride, step, to + r,
                             to_stride);
+}
+
+static void interleave_and_square(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
+                                  ptrdiff_t row_stride, ptrdiff_t step, void *to_,
+                                  ptrdiff_t to_stride, void *sums)
+{
+    const real *from = from_;
+    real *to = to_;
+    if (step != 1 || row_stride <= 1 || count < LANES || num_rows % LANES) {
+        interleave(count, num_rows, from, row_stride, step, to, to_stride);
+        /* While the elements are in the L1 cache. */
+        add_squares(count, num_rows, from, row_stride, step, sums);
+        return;
+    }
+    for (ptrdiff_t r = 0; r < num_rows; r += LANES)
+        interleave_whole(count, from + r * row_stride, row_stride, to + r, to_stride, sums);
 }
 
 /* The last vector ends with the last element that is wanted, and nothing beyond it is read. */
@@ -653,6 +680,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .activation_gradient = activation_gradient,
     .activated_residual = activated_residual,
     .interleave = interleave,
+    .interleave_and_square = interleave_and_square,
     .pack = pack,
     .unfold = unfold,
     .add_squares = add_squares,

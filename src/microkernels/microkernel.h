@@ -80,6 +80,11 @@ typedef void convext_interleave(ptrdiff_t count, ptrdiff_t num_rows, const void 
                                 ptrdiff_t row_stride, ptrdiff_t step, void *to,
                                 ptrdiff_t to_stride);
 
+/* The same, and sums[i] += from[r * row_stride + i * step] squared, for every r in order. */
+typedef void convext_interleave_and_square(ptrdiff_t count, ptrdiff_t num_rows, const void *from,
+                                           ptrdiff_t row_stride, ptrdiff_t step, void *to,
+                                           ptrdiff_t to_stride, void *sums);
+
 /* to[r * to_pitch + c] += from[r * from_pitch + c] for every r < num_rows and c < num_columns. */
 typedef void convext_add_rows(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *from,
                               ptrdiff_t from_pitch, void *to, ptrdiff_t to_pitch);
@@ -303,6 +308,7 @@ typedef struct {
     convext_activation_gradient *activation_gradient;
     convext_activated_residual *activated_residual;
     convext_interleave *interleave;
+    convext_interleave_and_square *interleave_and_square;
     convext_pack *pack;
     convext_unfold *unfold;
     convext_add_squares *add_squares;

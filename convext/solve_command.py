@@ -259,6 +259,12 @@ def _show_trial(trial: Trial, error: str, size: tuple[int, ...]) -> None:
         say("with a bias, {error} is left: try --bias", error=error)
     elif trial.name == "clipped":
         say("where nothing was clipped, {error} is left: try --ignore-saturated", error=error)
+    elif trial.name == "both":
+        say(
+            "where nothing was clipped, with a bias, {error} is left: try --bias "
+            "--ignore-saturated",
+            error=error,
+        )
     elif trial.name == "curve":
         say(
             "with a curve of brightness, such as a gamma, behind the kernel, {error} is left: undo "

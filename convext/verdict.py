@@ -92,7 +92,9 @@ class Problem(NamedTuple):
 class Trial(NamedTuple):
     """Another explanation, and the error that it leaves."""
 
-    name: Literal["size", "bias", "shift", "curve", "clipped", "median", "maximum", "minimum"]
+    name: Literal[
+        "size", "bias", "clipped", "both", "shift", "curve", "median", "maximum", "minimum"
+    ]
     error: float
     value: tuple[int, int] | None = None  # the size, or how far AFTER is shifted down and across
 
@@ -125,7 +127,7 @@ def judge(problem: Problem, rounding: float, jpeg: float) -> Verdict:
             "jpeg" if error > FAR * max(rounding, floor) else "rounding", error, known, []
         )
     trials = sorted(
-        (trial for trial in _trials(part) if trial.error < LESS * error),
+        (trial for trial in _trials(part, known) if trial.error < LESS * error),
         key=lambda trial: trial.error,
     )
     if trials:
@@ -197,18 +199,23 @@ def _error_of(problem: Problem) -> float:
 def _solved(
     before: Matrix, after: Matrix, size: tuple[int, int], bias: bool, mask: Mask
 ) -> tuple[float, Matrix]:
-    """Return the error of the best kernels, and these."""
+    """Return the error of the best kernels, and these.
+
+    It is what they would leave of other pixels: with as many unknowns as equations, nothing is left
+    of these.
+    """
     statistics = PatchStatistics(before.shape[1], after.shape[1], size, bias=bias)
     statistics.update(before, after, mask)
-    if not statistics.counts.all():
+    count, unknowns = int(statistics.counts.min()), statistics.num_unknowns
+    if count <= unknowns:
         return math.inf, np.zeros((1, 1, *size))
     systems = statistics._normal_equations(np.zeros(statistics.num_unknowns))
     weights = statistics._solve_systems(systems, statistics.cross_products)
     kernels, offsets = statistics._split(weights)
-    return math.sqrt(statistics.loss(kernels, offsets)), kernels
+    return math.sqrt(statistics.loss(kernels, offsets) * count / (count - unknowns)), kernels
 
 
-def _trials(part: Problem) -> Iterator[Trial]:
+def _trials(part: Problem, known: float) -> Iterator[Trial]:
     """Try what else may have been done."""
     before, after, mask = part.before, part.after, part.mask
     kh, kw = part.kernels.shape[2:]
@@ -220,18 +227,34 @@ def _trials(part: Problem) -> Iterator[Trial]:
         counted = None if mask is None else mask[inside]
         error, _ = _solved(before, after[inside], larger, bias, counted)
         yield Trial("size", error, larger)
-    if not bias:
-        with_bias, _ = _solved(before, after, (kh, kw), True, mask)
-        yield Trial("bias", with_bias)
+    straight = _straight(part)
+    alone = [trial for trial in straight if trial.name != "both"]
+    # Where one of them helps, what is said then tells whether the other does, too.
+    helps = any(trial.error < LESS * _error_of(part) for trial in alone)
+    yield from alone if helps else straight
     clear = part if mask is not None else part._replace(mask=part.unclipped)
     curve = _error_with_curve(clear)
-    if curve < LESS * min(_error_of(clear), math.inf if bias else with_bias):
+    least = min([_error_of(clear), *(trial.error for trial in straight)])
+    # A straight line is a curve, too.
+    if curve < LESS * least and least > FAR * known:
         yield Trial("curve", curve)
-    if mask is None and part.unclipped is not None and not part.unclipped.all():
-        error, _ = _solved(before, after, (kh, kw), bias, part.unclipped)
-        yield Trial("clipped", error)
     yield from _shifted(part)
     yield from _ranked(part)
+
+
+def _straight(part: Problem) -> list[Trial]:
+    """Try a bias, and to leave out what may have been clipped."""
+
+    def error(bias: bool, mask: Mask) -> float:
+        return _solved(part.before, part.after, part.kernels.shape[2:], bias, mask)[0]
+
+    bias = part.bias is not None
+    trials = [] if bias else [Trial("bias", error(True, part.mask))]
+    if part.mask is None and part.unclipped is not None and not part.unclipped.all():
+        trials.append(Trial("clipped", error(bias, part.unclipped)))
+        if not bias:
+            trials.append(Trial("both", error(True, part.unclipped)))
+    return trials
 
 
 def _shifted(part: Problem) -> Iterator[Trial]:
@@ -276,6 +299,8 @@ def _error_with_curve(part: Problem) -> float:
     for k in range(predicted.shape[1]):
         counted = ... if part.mask is None else part.mask[:, k % part.mask.shape[1]]
         values, targets = predicted[:, k][counted].ravel(), part.after[:, k][counted].ravel()
+        if not len(values):
+            continue
         order = np.argsort(values, kind="stable")
         for some in np.array_split(targets[order], min(CURVE_POINTS, max(1, len(order) // 8))):
             # Between the points, the curve is a straight line.
@@ -296,9 +321,14 @@ def _ranked(part: Problem) -> Iterator[Trial]:
     before = part.before[0, :, top : top + side + kh - 1, left : left + side + kw - 1]
     windows = np.lib.stride_tricks.sliding_window_view(before, (kh, kw), axis=(1, 2))
     windows = windows.reshape(*after.shape, kh * kw)
-    yield Trial("median", _distance(np.median(windows, axis=-1), after), (kh, kw))
-    yield Trial("maximum", _distance(windows.max(axis=-1), after), (kh, kw))
-    yield Trial("minimum", _distance(windows.min(axis=-1), after), (kh, kw))
+    # Only what no kernel does as well on this part says something.
+    least, _ = _solved(before[np.newaxis], after[np.newaxis], (kh, kw), True, None)
+    trials = (
+        Trial("median", _distance(np.median(windows, axis=-1), after)),
+        Trial("maximum", _distance(windows.max(axis=-1), after)),
+        Trial("minimum", _distance(windows.min(axis=-1), after)),
+    )
+    yield from (trial for trial in trials if trial.error < LESS * least)
 
 
 def _distance(first: Matrix, second: Matrix) -> float:

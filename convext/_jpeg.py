@@ -89,11 +89,7 @@ def find_kernel(
     as_expected = _fit(_Blocks.cut(expected, after, shape, bias, centre), steps, tick)
     if as_expected is None or as_it_is.log_likelihood > CLEARLY * as_expected.log_likelihood:
         return as_it_is
-    from ._jpeg_latent import improved
-
-    steps_of_both = [steps_before, steps]
-    weights = improved(as_expected.weights, before, after, steps_of_both, shape, centre, tick)
-    return as_expected._replace(weights=weights, errors=None)
+    return as_expected._replace(errors=None)
 
 
 def _cosines() -> Matrix:

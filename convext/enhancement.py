@@ -122,8 +122,9 @@ def enhanced_strips(
     channels, height, width = picture.shape
     height, width = scale * height, scale * width
     seen = 1 if model.layers[-1].filters == 1 else channels
-    # As it would be for an image of any size that the layers fit.
-    sides = model.margins((seen, height, width))
+    # As for an image of any size that the layers fit, which one without its border need not have.
+    extents = np.sum([layer.extents for layer in model.layers], axis=0)
+    sides = model.margins((seen, height + int(extents[0]), width + int(extents[1])))
     if np.min(sides) < 0:
         raise ValueError("the model makes images larger")
     (top, bottom), across = sides

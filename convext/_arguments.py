@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ._checks import finite_number, integer
@@ -62,6 +62,27 @@ def make_parser() -> Parser:
     return parser
 
 
+def with_both_sizes(arguments: Sequence[str]) -> list[str]:
+    """Return arguments in which two numbers follow --kernel-shape, where there was one.
+
+    Only what follows tells whether it was one, which argparse does not look at.
+
+    Examples
+    --------
+    >>> with_both_sizes(["solve", "--kernel-shape", "3", "before.png", "after.png"])
+    ['solve', '--kernel-shape', '3', '3', 'before.png', 'after.png']
+    """
+    option, line = "--kernel-shape", []
+    for text in arguments:
+        line += text.split("=", 1) if text.startswith(f"{option}=") else [text]
+    if option in line:
+        at = line.index(option) + 1
+        numbers = [text.lstrip("+-").isdecimal() for text in line[at : at + 2]]
+        if numbers in ([True], [True, False]):
+            line.insert(at, line[at])
+    return line
+
+
 def _add_command(
     commands: Commands,
     name: str,
@@ -107,8 +128,8 @@ def _add_train(commands: Commands) -> None:
         type=_integer_from(1),
         nargs=2,
         metavar=("H", "W"),
-        help="height and width of the kernels (default: what the sizes of INPUT and TARGET say; "
-        "2 2 without files)",
+        help="height and width of the kernels, or one number for both (default: what the sizes of "
+        "INPUT and TARGET say; 2 2 without files)",
     )
     add(
         "--padding",
@@ -199,7 +220,7 @@ def _add_solve(commands: Commands) -> None:
         nargs=2,
         metavar=("H", "W"),
         required=True,
-        help="height and width of the kernels",
+        help="height and width of the kernels, or one number for both",
     )
     add("--bias", action="store_true", help="the filter may add a number, too")
     add(
@@ -316,9 +337,9 @@ def _add_apply(commands: Commands) -> None:
         "Convolve INPUT with the kernels and write the result to OUTPUT.\n\n"
         "Each is an array, (C, H, W), (N, C, H, W) or, if grey, (H, W), or an image (.png, .jpg, "
         ".tif; INPUT also .bmp, .gif, .webp, .ppm, .pgm and others) with values in [0, 1]. Kernels "
-        "with one channel "
-        "are applied to each channel of a colour image. Arrays are written as .npy; images keep "
-        "the bits, the ICC profile and the resolution of INPUT.",
+        "with one channel are applied to each channel of a colour image. Arrays are written as "
+        ".npy; images keep the bits, the ICC profile and the resolution of INPUT, but no "
+        "transparency.",
         "convext apply kernels.npz photo.png filtered.png --padding same",
     )
     parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
@@ -469,7 +490,8 @@ def _add_enhance(commands: Commands) -> None:
         "apply a network to an image",
         "Apply a model that Sequential.save or train-images wrote to an image. A model of one "
         "channel changes the luminance of a colour image and leaves its chroma. The result is as "
-        "large as the image: where the layers lose pixels, its border is repeated outwards.",
+        "large as the image: where the layers lose pixels, its border is repeated outwards. It "
+        "keeps the bits, the ICC profile and the resolution, but no transparency.",
         "convext enhance model.npz photo.png enhanced.png",
     )
     parser.add_argument("model", metavar="MODEL", help="the file of a model")

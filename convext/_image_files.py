@@ -203,7 +203,8 @@ def read(
     if page is None and count > 1:
         name = os.fspath(file)
         warnings.warn(
-            f"{name} holds {count} images, of which the first was read: see page (--page)",
+            f"{name} holds {count} images, of which the first was read: see page (--page of apply "
+            "and enhance)",
             stacklevel=4,
         )
     return pixels, largest
@@ -281,6 +282,7 @@ def _read_pixels(image: ImageFile) -> tuple[Pixels, int]:
 def _copy(image: ImageFile, mode: str | None = None) -> Pixels:
     """Return the values of an image, converted to a mode, without another copy in between."""
     image.load()
+    image.info.pop("transparency", None)  # is left out, as alpha is; Pillow would warn of some
     width, height = image.size
     pixels: Pixels = np.empty(0)
     step = max(1, _BLOCK // width)

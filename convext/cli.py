@@ -31,6 +31,7 @@ from ._arguments import (
     UsageError,
     make_parser,
     make_schedule,
+    with_both_sizes,
 )
 from ._checks import RealArray
 from ._version import __version__
@@ -116,7 +117,8 @@ def _is_bad_input(error: Exception) -> bool:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        options = make_parser().parse_args(argv)
+        arguments = with_both_sizes(sys.argv[1:] if argv is None else argv)
+        options = make_parser().parse_args(arguments)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     with warnings.catch_warnings():
@@ -143,8 +145,8 @@ def _fail(message: str, status: int) -> int:
 def _describe(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory: {error}"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None)
     if isinstance(error, (*_BAD_INPUT, OSError, ArithmeticError, ImportError)):
         return str(error)
     return f"unexpected {type(error).__name__}: {error}"

@@ -132,7 +132,10 @@ def test_info_prints_the_configuration(succeed, capsys):
         (["train", "--epochs", "1" + "0" * 30], "argument --epochs: it is too large"),
         (["train", "--batch-size", "0"], "argument --batch-size: it must be at least 1, got 0"),
         (["train", "--num-kernels", "0"], "argument --num-kernels: it must be at least 1, got 0"),
-        (["train", "--kernel-shape", "2"], "argument --kernel-shape: expected 2 arguments"),
+        (["train", "--kernel-shape"], "argument --kernel-shape: expected 2 arguments"),
+        (["train", "--out", ""], "error: the name of the file to write is empty"),
+        (["train", "--kernel-shape", "2.5"], "argument --kernel-shape: expected 2 arguments"),
+        (["train", "--kernel-shape", "-2"], "argument --kernel-shape: it must be at least 1"),
         (["train", "--kernel-shape", "2", "0"], "argument --kernel-shape: it must be at least 1"),
         (["train", "--seed", "-1"], "argument --seed: it must be at least 0, got -1"),
         (["train", "--threads", "0"], "argument --threads: it must be at least 1, got 0"),
@@ -201,6 +204,19 @@ def test_train_without_files_takes_sizes_and_seed(succeed):
     assert record["seed"] == 7
     succeed("train", "--padding", "same", "--kernel-shape", 5, 5, "--epochs", 1)
     assert load_kernels("kernels.npz")[0].shape == (2, 3, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(["--kernel-shape", 3], []), (["--kernel-shape=3"], []), ([], ["--kernel-shape", 3]),
+     (["--kernel-shape", 3, "--padding", 0], []), (["--kernel-shape", 3, 3], [])],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["train", "solve"])
+def test_one_number_is_the_shape_of_a_square(command, before, after, data, succeed):
+    if command == "solve" and "--padding" in before:
+        before = [*before[:2], "--l2", 0]
+    succeed(command, *before, *data, *after, "--out", "k.npz")
+    assert load_kernels("k.npz")[0].shape == (1, 1, 3, 3)
 
 
 def test_generate_and_train_is_the_same_as_train(succeed):
@@ -758,7 +774,7 @@ def test_an_output_that_is_full_is_one_line_and_status_1():
         process = convext_process("info", stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err == b"convext: error: [Errno 28] No space left on device\n"
+    assert err == b"convext: error: No space left on device\n"
 
 
 def test_chinese_file_names_are_printed_in_any_encoding(folder):

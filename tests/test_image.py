@@ -123,7 +123,7 @@ def test_alpha_is_dropped_and_the_colours_under_it_kept(mode, expected, tmp_path
     np.testing.assert_array_equal(load_image(tmp_path / "image.png"), planes(expected))
 
 
-@pytest.mark.parametrize("transparent", [{}, {"transparency": 1}])
+@pytest.mark.parametrize("transparent", [{}, {"transparency": 1}, {"transparency": b"\0\x80"}])
 def test_a_palette_is_converted_to_colours(transparent, tmp_path):
     image = Image.frombytes("P", (4, 5), (GREY % 3).tobytes())
     colours = [10, 20, 30, 40, 50, 60, 70, 80, 90]

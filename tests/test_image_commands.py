@@ -120,8 +120,8 @@ def test_the_page_is_chosen_and_others_are_mentioned(capsys):
     assert out.err == ""
     np.testing.assert_allclose(load_image("y.png"), 0.2)
     out = run(capsys, "apply", "blur.npy", "x.tif", "y.png")
-    note = "warning: x.tif holds 3 images, of which the first was read: see page (--page)"
-    assert out.err == f"convext: {note}\n"
+    note = "warning: x.tif holds 3 images, of which the first was read: see page (--page of apply "
+    assert out.err == f"convext: {note}and enhance)\n"
     np.testing.assert_array_equal(load_image("y.png"), 0)
     assert cli.main(["apply", "blur.npy", "x.tif", "y.png", "--page", "3"]) == 2
     assert "page must be below 3" in capsys.readouterr().err

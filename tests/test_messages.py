@@ -251,7 +251,7 @@ def test_help_fits_the_terminal(command, lang, width, monkeypatch, capsys):
         (["train", "--epochs", "1" + "0" * 30], "错误: 参数 --epochs: 过大: 1000"),
         (["train", "--epochs", "2.5"], "错误: 参数 --epochs: 应为整数，实际为 '2.5'（见"),
         (["train", "--quiet=1"], "错误: 参数 --quiet: 多余的值 '1'（见"),
-        (["train", "--kernel-shape", "2"], "错误: 参数 --kernel-shape: 应有 2 个值（见"),
+        (["train", "--kernel-shape"], "错误: 参数 --kernel-shape: 应有 2 个值（见"),
         (["train", "--padding", "full"], "应为 valid、same 或不小于 0 的整数，实际为 'full'"),
         (["train", "--learning-rate", "0"], "应为大于 0 的有限数，实际为 '0'"),
         (["train", "--method", "fast"], "参数 --method: 'fast' 无效（可选: "),

@@ -374,6 +374,7 @@ class _Problem:
     def _solve_few(self, ridge: Matrix) -> Solution:
         """Solve with no more rows than unknowns: all of them are kept."""
         unknowns, kernels = self.statistics.num_unknowns, self.statistics.num_kernels
+        of_bias = unknowns - self.statistics.bias
         own = 1 if self.mask is None else self.mask.shape[1]
         size = int(self._rows().max())
         self.units = self._in_range()
@@ -393,7 +394,11 @@ class _Problem:
             if not np.isfinite(rows).all():
                 self.statistics._check_finite(self.inputs, self.targets, self.mask, self.options)
             chosen = slice(None) if own < kernels else slice(k, k + 1)
-            results.append(solve_rows(rows[:, :unknowns], rows[:, unknowns:][:, chosen], ridge))
+            one = 1.0 if ridge.any() else _one_beside(np.abs(rows[:, :of_bias]).max())
+            rows[:, of_bias:unknowns] = one
+            found, squares = solve_rows(rows[:, :unknowns], rows[:, unknowns:][:, chosen], ridge)
+            found.values[of_bias:] *= one
+            results.append((found, squares))
         return self._collected(results, int(self._rows().sum()))
 
     def _collected(self, results: list[tuple[Weights, Matrix]], size: int) -> Solution:
@@ -464,9 +469,12 @@ class _Problem:
         columns = unknowns + kernels // count
         triangles = np.zeros((count, columns, columns))
         size = self.statistics.kernel_shape
+        of_bias = unknowns - self.statistics.bias
+        squares = np.diagonal(self.statistics.products, axis1=1, axis2=2)[:, :of_bias]
+        one = _one_beside(math.sqrt(float(squares.max()) / int(self.statistics.counts.max())))
         for block in self._blocks():
             for taps, sides, counts in patch_rows(block, size, self.options, DECOMPOSED_ELEMENTS):
-                ones = np.ones((len(taps), int(self.statistics.bias)))
+                ones = np.full((len(taps), int(self.statistics.bias)), one)
                 rows = np.hstack([taps, ones])
                 for k in range(count):
                     own = sides if count == 1 else sides[:, k : k + 1]
@@ -474,7 +482,15 @@ class _Problem:
                     triangles[k] = add_rows(triangles[k], counted * np.hstack([rows, own]))
         num_rows = int(self.statistics.counts.max())
         results = [solve_triangle(triangle, unknowns, ridge, num_rows) for triangle in triangles]
+        for found, _ in results:
+            found.values[of_bias:] *= one
         return self._collected(results, self.statistics._size)
+
+
+def _one_beside(largest: float) -> float:
+    """Return what stands for the 1 of a bias, that it is no rounding error beside the pixels."""
+    exponent = math.frexp(largest)[1]
+    return math.ldexp(1.0, exponent) if largest > 0 and abs(exponent) > 24 else 1.0
 
 
 def _power_of_two(largest: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

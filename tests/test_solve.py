@@ -416,6 +416,30 @@ def test_squares_that_overflow_or_vanish_cost_no_digits(scales, bias, size):
     assert solution.rank == 4 + bias
 
 
+@pytest.mark.parametrize("size", [(3, 8), (20, 21)])  # of which the first gives few equations
+@pytest.mark.parametrize("scale", [2.0**-300, 2.0**-60, 1.0, 2.0**60, 2.0**300])
+def test_a_bias_beside_very_small_or_large_pixels_is_one_unknown_more(scale, size):
+    rng = np.random.default_rng(9)
+    image, target = (
+        rng.standard_normal((1, *size)),
+        rng.standard_normal((2, size[0] - 2, size[1] - 2)),
+    )
+    if size[0] > 3:  # stripes, of which the patches have few dimensions
+        image = np.sin(np.add.outer(*map(np.arange, size)))[np.newaxis]
+    target += 2
+    matrix = patch_matrix(image, 3, bias=True)
+    sides = target.reshape(2, -1).T
+    fit = matrix @ np.linalg.lstsq(matrix, sides, rcond=1e-12)[0]
+    with pytest.warns(np.exceptions.RankWarning):
+        found = solve_kernels(image * scale, target * scale, (3, 3), bias=True)
+    assert found.rank == np.linalg.matrix_rank(matrix)
+    weights = np.column_stack([found.kernels.reshape(2, -1), found.bias / scale])
+    np.testing.assert_allclose(matrix @ weights.T, fit, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(
+        found.loss / scale / scale, np.mean((fit - sides) ** 2), rtol=1e-9, atol=1e-20
+    )
+
+
 def test_a_penalty_is_in_the_units_of_the_data():
     rng = np.random.default_rng(7)
     image, target = rng.random((1, 20, 20)), rng.random((1, 19, 19))

@@ -38,7 +38,7 @@ def mse_loss(predicted: npt.ArrayLike, target: npt.ArrayLike) -> float:
         raise ValueError(
             f"predicted and target are empty (shape {predictions.shape}): there is no mean"
         )
-    difference = np.subtract(predictions, targets, dtype=np.float64)
+    difference = np.asarray(np.subtract(predictions, targets, dtype=np.float64))
     return float(np.mean(np.square(difference, out=difference)))
 
 
@@ -70,7 +70,7 @@ def mse_loss_gradient(predicted: npt.ArrayLike, target: npt.ArrayLike) -> RealAr
     """
     predictions, targets = _same_shape(predicted, target)
     dtype = common_dtype(predicted=predictions.dtype, target=targets.dtype)
-    gradient: RealArray = np.subtract(as_dtype(predictions, dtype), as_dtype(targets, dtype))
+    gradient = np.asarray(np.subtract(as_dtype(predictions, dtype), as_dtype(targets, dtype)))
     gradient *= 2 / max(1, gradient.size)
     return gradient
 

@@ -824,7 +824,7 @@ def test_a_step_against_backprop_lowers_the_loss():
 
 @settings(max_examples=50)
 @given(
-    shape=st.lists(st.integers(1, 6), min_size=3, max_size=4).map(tuple),
+    shape=st.lists(st.integers(1, 6), min_size=0, max_size=4).map(tuple),
     dtypes=st.tuples(*[st.sampled_from(["float32", "float64", "uint8", "float16"])] * 2),
     seed=st.integers(0, 999),
 )
@@ -840,6 +840,14 @@ def test_mse_loss_and_its_gradient(shape, dtypes, seed):
     assert gradient.dtype == (np.float32 if both_single else np.float64)
     expected = 2 * (predicted.astype(float) - target) / predicted.size
     np.testing.assert_allclose(gradient, expected, rtol=1e-6 if both_single else 1e-14)
+
+
+def test_the_mse_loss_of_two_numbers_is_the_square_of_their_difference():
+    for single in (float, np.float32, np.array):
+        assert convext.mse_loss(single(3), single(1)) == 4
+        gradient = convext.mse_loss_gradient(single(3), single(1))
+        assert isinstance(gradient, np.ndarray)
+        assert (gradient.shape, gradient) == ((), 4)
 
 
 def test_mse_loss_is_accurate_in_float64():

@@ -23,7 +23,7 @@ from .operations import conv2d
 from .plotting import plot_solution
 from .report import waiting
 from .solve import solve_kernels, without_border
-from .verdict import Problem, Trial, Verdict, judge, standard_errors
+from .verdict import LARGER, Problem, Trial, Verdict, judge, standard_errors
 
 # The values of at most so many kernels, and of so many channels of each, are printed.
 MOST_SHOWN = 9
@@ -239,8 +239,9 @@ def _show_verdict(found: Filter, levels: int | None) -> None:
     elif verdict.kind == "unexplained" and not verdict.trials:
         say("in flat parts it is {error}: there is more than noise", error=yardstick)
         say(
-            "a larger kernel, a bias, a shift and a curve of brightness do not help: the filter "
-            "may be none that is linear"
+            "a kernel of {size}, a bias, a shift and a curve of brightness do not help: a far "
+            "larger one might, or the filter may be none that is linear",
+            size=_size(tuple(n + LARGER for n in found.kernels.shape[2:])),
         )
     for trial in verdict.trials:
         _show_trial(trial, _with_levels(trial.error, levels), found.kernels.shape[2:])

@@ -495,6 +495,9 @@ def pair(kind):
     if kind == "larger":
         png("after.png", correlate(image, np.full((7, 5), 1 / 35)))
         return size, "try --kernel-shape 7 7\n"
+    if kind == "far larger":
+        grey().filter(filters.GaussianBlur(12)).save("after.png")
+        return size, "a kernel of 7x7, a bias, a shift and a curve of brightness do not help: a far"
     if kind == "nonlinear":
         png("after.png", np.where(np.abs(image - box) > 8, image, box))  # edges stay
         return size, "the filter may be none that is linear\n"
@@ -509,7 +512,16 @@ EXPLAINED = ["noise", "box"]
 UNCLEAR = ["small"]
 UNEXPLAINED = [
     *["median", "erosion", "gamma", "blur and gamma", "shift", "blur and shift", "emboss"],
-    *["clipped", "brighter", "more contrast", "black and white", "one grey", "larger", "nonlinear"],
+    *[
+        "clipped",
+        "brighter",
+        "more contrast",
+        "black and white",
+        "one grey",
+        "larger",
+        "far larger",
+        "nonlinear",
+    ],
 ]
 
 

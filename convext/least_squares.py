@@ -24,6 +24,9 @@ Matrix = npt.NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float64).eps)
 
+# Of unknowns whose pixels differ by more than this, squares of some are rounding errors of others.
+FARTHEST = 2.0**24
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -92,7 +95,7 @@ class NormalEquations:
     -----
     Scaled so, unknowns of different units (a bias and pixels of 16 bits) do not look like an
     ill-conditioned problem. Where G is singular to rounding, the smallest weights are taken,
-    without scaling.
+    without scaling unless the units are so far apart that one would be lost beside another.
 
     Examples
     --------
@@ -113,7 +116,10 @@ class NormalEquations:
             np.linalg.eigh, system * self._scale * self._scale[:, np.newaxis]
         )
         full_rank, self.spread = _rank(values, tolerance)
-        if full_rank < len(values):
+        sizes = diagonal[diagonal > 0]
+        if len(sizes) and sizes.max() > FARTHEST * sizes.min():
+            self.rank = self.rank if np.any(ridge) else full_rank
+        elif full_rank < len(values):
             self._scale = np.ones(len(values))
             values, vectors = interruptible(np.linalg.eigh, system)
         kept = values > tolerance * max(values[-1], 0)

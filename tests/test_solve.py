@@ -430,14 +430,20 @@ def test_a_bias_beside_very_small_or_large_pixels_is_one_unknown_more(scale, siz
     matrix = patch_matrix(image, 3, bias=True)
     sides = target.reshape(2, -1).T
     fit = matrix @ np.linalg.lstsq(matrix, sides, rcond=1e-12)[0]
+    statistics = convext.PatchStatistics(1, 2, (3, 3), bias=True)
+    statistics.update(image * scale, target * scale)
     with pytest.warns(np.exceptions.RankWarning):
-        found = solve_kernels(image * scale, target * scale, (3, 3), bias=True)
-    assert found.rank == np.linalg.matrix_rank(matrix)
-    weights = np.column_stack([found.kernels.reshape(2, -1), found.bias / scale])
-    np.testing.assert_allclose(matrix @ weights.T, fit, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(
-        found.loss / scale / scale, np.mean((fit - sides) ** 2), rtol=1e-9, atol=1e-20
-    )
+        solutions = [
+            solve_kernels(image * scale, target * scale, (3, 3), bias=True),
+            statistics.solve(),
+        ]
+    for found in solutions:
+        assert found.rank == np.linalg.matrix_rank(matrix)
+        weights = np.column_stack([found.kernels.reshape(2, -1), found.bias / scale])
+        np.testing.assert_allclose(matrix @ weights.T, fit, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(
+            found.loss / scale / scale, np.mean((fit - sides) ** 2), rtol=1e-9, atol=1e-20
+        )
 
 
 def test_a_penalty_is_in_the_units_of_the_data():

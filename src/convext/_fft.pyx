@@ -455,6 +455,11 @@ cdef Place place_of(const Fourier *plan, Py_ssize_t tile) noexcept nogil:
     return place
 
 
+# The squares of the pixels of tiles: of all, and of the cell that has the least.
+cdef struct Judgement:
+    double total, least
+
+
 cdef void copy_row(
     const Fourier *plan, const real *row, Py_ssize_t left, Py_ssize_t count, real *to
 ) noexcept nogil:
@@ -512,12 +517,11 @@ cdef FftPixels pixels_of(
     return pixels
 
 
-cdef void transform_pixels(
+cdef Py_ssize_t read_tiles(
     const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane,
-    const Place *places, real *scratch, real *to
+    const Place *places, real *panel, FftPixels *tiles
 ) noexcept nogil:
-    """Transform the pixels of a pair of tiles for a plane."""
-    cdef Scratch layout = arrange(plan)
+    """Find the pixels of a pair of tiles for a plane; return how many columns they have."""
     cdef const FourierAxis *rows = &plan.rows
     cdef const FourierAxis *columns = &plan.columns
     cdef Py_ssize_t lanes = plan.micro.lanes
@@ -528,41 +532,54 @@ cdef void transform_pixels(
         max(places[0].width, places[1].width) + columns.piece - 1, lanes
     ) * lanes
     cdef Py_ssize_t i, num_rows
-    cdef FftPixels tile[2]
     cdef const real *image = <const real *> plan.source.data + (
         sample * plan.source.n_stride + channel * plan.source.c_stride
     )
     for i in range(2):
         num_rows = places[i].height + rows.piece - 1 if places[i].height > 0 else 0
-        tile[i] = pixels_of(
+        tiles[i] = pixels_of(
             plan, image, top + places[i].top, left + places[i].left, num_rows, num_columns,
-            scratch + layout.panel + i * rows.size * columns.size
+            panel + i * rows.size * columns.size
         )
-        if plan.bands != NULL:
-            add_squares(
-                plan, &tile[i], top + places[i].top,
-                scratch + layout.squares + i * rows_of_cells(plan) * columns.size
-            )
-    plan.micro.fft_forward(
-        rows.size, columns.size, tile, num_columns, plan.twiddles, scratch + layout.strip, to
+    return num_columns
+
+
+cdef void transform_pixels(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane,
+    const Place *places, real *scratch, real *to, Judgement *judgement
+) noexcept nogil:
+    """Transform the pixels of a pair of tiles for a plane; add up their squares."""
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t i
+    cdef FftPixels[2] tiles
+    cdef Py_ssize_t num_columns = read_tiles(
+        plan, sample, group, plane, places, scratch + layout.panel, tiles
     )
+    cdef double least = limits_of(plan.itemsize, 0).most
+    judgement.total += plan.micro.fft_forward(
+        plan.rows.size, plan.columns.size, tiles, num_columns, plan.twiddles,
+        scratch + layout.strip, to
+    )
+    if plan.bands == NULL:
+        return
+    # Now they are in the caches.
+    for i in range(2):
+        if places[i].height > 0:
+            least = min(least, bound_cells(plan, &tiles[i], plane, &places[i], least))
+    judgement.least += least
 
 
 cdef void add_squares(
-    const Fourier *plan, const FftPixels *tile, Py_ssize_t top, real *squares
+    const Fourier *plan, const FftPixels *tile, const Cells *cells, real *squares
 ) noexcept nogil:
     """Add the squares of the pixels of a tile, the rows of a cell into one."""
-    cdef Py_ssize_t cell = cell_at(plan, top), first, last = 0
-    while last < tile.rows and cell < num_cells(plan):
-        first = max(<Py_ssize_t> 0, cell_begin(plan, cell) - top)
-        last = min(tile.rows, cell_begin(plan, cell + 1) - top)
-        if last <= first:
-            return
+    cdef Py_ssize_t cell, first
+    for cell in range(cells.first, cells.last):
+        first = cell_begin(plan, cell)
         plan.micro.add_squares(
-            tile.columns, last - first, <const real *> tile.data + first * tile.pitch, tile.pitch,
-            1, squares
+            tile.columns, cell_begin(plan, cell + 1) - first,
+            <const real *> tile.data + (first - cells.top) * tile.pitch, tile.pitch, 1, squares
         )
-        cell += 1
         squares += plan.columns.size
 
 
@@ -571,67 +588,107 @@ cdef inline bint in_pieces(const Fourier *plan) noexcept nogil:
     return plan.rows.pieces * plan.columns.pieces > 1
 
 
-# The squares of the pixels of tiles: of all, and of the cell that has the least.
-cdef struct Judgement:
-    double total, least
+# What is judged of a tile: its first pixel, and the cells and columns of them that it holds.
+cdef struct Cells:
+    Py_ssize_t top, left
+    Py_ssize_t first, last          # rows of cells, entirely
+    Py_ssize_t begin, end           # columns, from the tile's first one on
+    Py_ssize_t width                # of a cell
 
 
-cdef void judge_tile(
-    const Fourier *plan, Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows,
-    Py_ssize_t num_columns, const real *squares, Judgement *judgement
-) noexcept nogil:
-    """Judge a tile; of cells that it does not hold entirely, squares count in the total alone."""
-    cdef Py_ssize_t first_column = max(<Py_ssize_t> 0, -left)
-    cdef Py_ssize_t end = min(num_columns, plan.source.w * plan.columns.spread - left)
-    cdef Py_ssize_t width = min(cell_size(&plan.columns) * plan.columns.spread, end - first_column)
-    cdef Py_ssize_t first = cell_at(plan, top)
-    cdef Py_ssize_t last = min(num_cells(plan), cell_at(plan, top + num_rows - 1) + 1)
-    cdef double most = 0
-    if top + num_rows <= 0 or first >= last:
-        return
-    judgement.total += plan.micro.add_up(
-        last - first, plan.columns.size, squares, plan.columns.size, &most
+cdef Cells cells_of(const Fourier *plan, Py_ssize_t plane, const Place *place) noexcept nogil:
+    cdef const FourierAxis *rows = &plan.rows
+    cdef const FourierAxis *columns = &plan.columns
+    cdef Py_ssize_t bottom
+    cdef Cells cells
+    cells.top = place.top + rows.origin + plane // columns.pieces % rows.pieces * rows.piece
+    cells.left = place.left + columns.origin + plane % columns.pieces * columns.piece
+    bottom = cells.top + place.height + rows.piece - 1
+    cells.begin = max(<Py_ssize_t> 0, -cells.left)
+    cells.end = min(
+        place.width + columns.piece - 1, plan.source.w * columns.spread - cells.left
     )
-    if cell_begin(plan, last) > top + num_rows:
-        last -= 1
-    if cell_begin(plan, first) < top:
-        first += 1
-        squares += plan.columns.size
-    if width > 0:
-        judgement.least = min(judgement.least, plan.micro.least_window(
-            last - first, end - first_column - width + 1, width, squares + first_column,
-            plan.columns.size
-        ))
+    cells.width = min(cell_size(columns) * columns.spread, cells.end - cells.begin)
+    cells.first = cell_at(plan, cells.top)
+    cells.last = 0
+    if bottom > 0:
+        cells.last = min(num_cells(plan), cell_at(plan, bottom - 1) + 1)
+    if cells.first < cells.last and cell_begin(plan, cells.last) > bottom:
+        cells.last -= 1
+    if cells.first < cells.last and cell_begin(plan, cells.first) < cells.top:
+        cells.first += 1
+    return cells
+
+
+cdef double bound_cells(
+    const Fourier *plan, const FftPixels *tile, Py_ssize_t plane, const Place *place, double most
+) noexcept nogil:
+    """At most the squares of each cell that a tile holds, by some of its pixels; or `most`."""
+    cdef Cells cells = cells_of(plan, plane, place)
+    cdef Py_ssize_t count = cells.end - cells.begin
+    if cells.first >= cells.last or cells.width <= 0:
+        return most
+    if (
+        plan.rows.spread > 1 or plan.columns.spread > 1 or cells.width < 4
+        or count < plan.micro.lanes or plan.source.h // num_cells(plan) < 4
+    ):
+        return 0
+    return (cells.width - 2) // 2 * plan.micro.least_pair(
+        count, cells.first, cells.last, plan.source.h, num_cells(plan), cells.top,
+        <const char *> tile.data + cells.begin * <Py_ssize_t> plan.itemsize, tile.pitch
+    )
+
+
+cdef double least_cell(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t first_plane,
+    Py_ssize_t last_plane, const Place *places, real *scratch
+) noexcept nogil:
+    """The least squares of a cell that one of two tiles holds, in all of these planes."""
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t size = rows_of_cells(plan) * plan.columns.size
+    cdef Py_ssize_t plane, i
+    cdef double least = limits_of(plan.itemsize, 0).most
+    cdef real *squares = scratch + layout.squares
+    cdef FftPixels[2] tiles
+    cdef Cells cells
+    memset(squares, 0, 2 * size * sizeof(real))
+    for plane in range(first_plane, last_plane):
+        read_tiles(plan, sample, group, plane, places, scratch + layout.panel, tiles)
+        for i in range(2):
+            cells = cells_of(plan, plane, &places[i])
+            add_squares(plan, &tiles[i], &cells, squares + i * size)
+    for i in range(2):
+        cells = cells_of(plan, first_plane, &places[i])
+        if places[i].height > 0 and cells.first < cells.last and cells.width > 0:
+            least = min(least, plan.micro.least_window(
+                cells.last - cells.first, cells.end - cells.begin - cells.width + 1, cells.width,
+                squares + i * size + cells.begin, plan.columns.size
+            ))
+    return least
 
 
 cdef void judge_pair(
-    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane, Py_ssize_t pair,
-    const Place *places, const real *squares
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t first_plane,
+    Py_ssize_t last_plane, Py_ssize_t pair, const Place *places, const Judgement *judgement,
+    real *scratch
 ) noexcept nogil:
     """Note the bands of two tiles if they must be computed directly."""
     cdef Limits limits = limits_of(
         plan.itemsize, MAX_CONTRAST * plan.rows.size * plan.columns.size
     )
-    cdef Judgement judgement = Judgement(0, limits.most)
-    cdef Py_ssize_t down = plane // plan.columns.pieces % plan.rows.pieces * plan.rows.piece
-    cdef Py_ssize_t right = plane % plan.columns.pieces * plan.columns.piece
+    cdef double total = judgement.total
     cdef Py_ssize_t i
-    cdef bint bad
-    for i in range(2):
-        if places[i].height > 0:
-            judge_tile(
-                plan, plan.rows.origin + places[i].top + down,
-                plan.columns.origin + places[i].left + right,
-                places[i].height + plan.rows.piece - 1, places[i].width + plan.columns.piece - 1,
-                squares + i * rows_of_cells(plan) * plan.columns.size, &judgement
-            )
-    bad = not (
-        judgement.total <= limits.ratio * judgement.least and judgement.total <= limits.most
+    # Few pixels are looked at, and all only where that does not do.
+    cdef bint bad = not total <= limits.most or not (
+        total <= limits.ratio * judgement.least
+        or total <= limits.ratio * least_cell(
+            plan, sample, group, first_plane, last_plane, places, scratch
+        )
     )
     for i in range(2):
         if places[i].height > 0 and (bad or (
-            judgement.total < limits.least and has_small_pixels_under(
-                plan, sample, group, &places[i], limits.least, squares
+            total < limits.least and has_small_pixels_under(
+                plan, sample, group, &places[i], limits.least, scratch
             )
         )):
             mark_band(plan.bands, sample, (2 * pair + i) // plan.columns.tiles)
@@ -639,9 +696,9 @@ cdef void judge_pair(
 
 cdef bint has_small_pixels_under(
     const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, const Place *place, double least,
-    const real *squares
+    const real *scratch
 ) noexcept nogil:
-    """Whether a tile may have squares that vanished; `squares` tell the type."""
+    """Whether a tile may have squares that vanished; `scratch` tells the type."""
     cdef Py_ssize_t top = (plan.rows.origin + place.top) // plan.rows.spread
     cdef Py_ssize_t left = (plan.columns.origin + place.left) // plan.columns.spread
     cdef const real *image = <const real *> plan.source.data + (
@@ -737,6 +794,7 @@ cdef void run_task(
     cdef Py_ssize_t num_pairs = 1, pair = plan.pairs - num_batches(plan) + batch, i, p, unit
     cdef Py_ssize_t pair_stride = plan.block * plan.value_size
     cdef double offset
+    cdef Judgement judgement
     cdef Place[8] places
     if batch < plan.pairs // plan.batch:
         num_pairs = plan.batch
@@ -747,16 +805,16 @@ cdef void run_task(
         for p in range(num_planes):
             if interrupted(interrupt, may_poll):
                 return
-            if plan.bands != NULL and (p == 0 or in_pieces(plan)):
-                memset(scratch + layout.squares, 0, (layout.size - layout.squares) * sizeof(real))
+            if p == 0 or in_pieces(plan):
+                judgement = Judgement(0, 0)
             transform_pixels(
                 plan, sample, group, part.first_plane + p, &places[2 * i], scratch,
-                scratch + layout.values + i * pair_stride + p * plan.value_size
+                scratch + layout.values + i * pair_stride + p * plan.value_size, &judgement
             )
             if plan.bands != NULL and (p + 1 == num_planes or in_pieces(plan)):
                 judge_pair(
-                    plan, sample, group, part.first_plane + p, pair + i, &places[2 * i],
-                    scratch + layout.squares
+                    plan, sample, group, part.first_plane + (p if in_pieces(plan) else 0),
+                    part.first_plane + p + 1, pair + i, &places[2 * i], &judgement, scratch
                 )
     for unit in range(
         first + share * units // part.shares, first + (share + 1) * units // part.shares

@@ -953,7 +953,7 @@ cdef void add_up_squares(
     cdef Py_ssize_t pitch = squares_pitch(plan)
     squares.total += plan.micro.add_up(num_rows, panel_columns(plan), rows, pitch, &squares.most)
     squares.inside += plan.micro.add_up(
-        last - first, end - begin, rows + first * pitch + begin, pitch, &squares.most
+        last - first, end - begin, rows + first * pitch + begin, pitch, NULL
     )
 
 

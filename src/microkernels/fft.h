@@ -228,10 +228,14 @@ static CONVEXT_NO_INLINE void inverse_transform(ptrdiff_t rows, ptrdiff_t size, 
     }
 }
 
-/* The first step of a strip, from the pixels of the two tiles; those below their rows are zero. */
+/* The first step of a strip, from the pixels of the two tiles; those below their rows are zero. Adds
+ * their squares to the vectors from `squares` on, in turns. */
 static CONVEXT_NO_INLINE void first_step(ptrdiff_t size, const convext_fft_pixels tile[2],
-                                         ptrdiff_t column, real *strip, const real *root)
+                                         ptrdiff_t column, real *strip, const real *root,
+                                         vec squares[4])
 {
+    vec sum[4];
+    memcpy(sum, squares, sizeof sum);
     const ptrdiff_t quarter = size / 4;
     const real *re = (const real *)tile[0].data + column;
     const real *im = (const real *)tile[1].data + column;
@@ -242,6 +246,8 @@ static CONVEXT_NO_INLINE void first_step(ptrdiff_t size, const convext_fft_pixel
             const ptrdiff_t row = k + i * quarter;
             x[i].re = row < tile[0].rows ? load(re + row * tile[0].pitch) : (vec){0};
             x[i].im = row < tile[1].rows ? load(im + row * tile[1].pitch) : (vec){0};
+            sum[i] += x[i].re * x[i].re;
+            sum[i] += x[i].im * x[i].im;
         }
         butterfly(0, x);
         store_complex(strip, x[0]);
@@ -249,6 +255,7 @@ static CONVEXT_NO_INLINE void first_step(ptrdiff_t size, const convext_fft_pixel
         for (int i = 1; i < 4; i++)
             store_complex(strip + i * quarter * COMPLEX, twiddle(0, x[i], root + 2 * i - 2));
     }
+    memcpy(squares, sum, sizeof sum);
 }
 
 CONVEXT_INLINE void add_result(real *to, vec result, int accumulate)
@@ -298,14 +305,17 @@ CONVEXT_INLINE void transpose_complex(const real *from, real *to)
     }
 }
 
-static void fft_forward(ptrdiff_t rows, ptrdiff_t columns, const convext_fft_pixels tile[2],
-                        ptrdiff_t num_columns, const void *twiddles_, void *strip_, void *values_)
+static double fft_forward(ptrdiff_t rows, ptrdiff_t columns, const convext_fft_pixels tile[2],
+                          ptrdiff_t num_columns, const void *twiddles_, void *strip_,
+                          void *values_)
 {
+    vec squares[4] = {0};
+    double total = 0;
     const real *twiddles = twiddles_;
     real *strip = strip_, *values = values_;
     for (ptrdiff_t x = 0; x < columns; x += LANES) {
         if (x < num_columns) {
-            first_step(rows, tile, x, strip, roots(twiddles, rows));
+            first_step(rows, tile, x, strip, roots(twiddles, rows), squares);
             transform(rows, rows / 4, strip, twiddles);
         }
         for (ptrdiff_t y = 0; y < rows; y += LANES) {
@@ -318,6 +328,10 @@ static void fft_forward(ptrdiff_t rows, ptrdiff_t columns, const convext_fft_pix
     }
     for (ptrdiff_t y = 0; y < rows; y += LANES)
         transform(columns, columns, values + y * columns * 2, twiddles);
+    squares[0] += squares[1] + squares[2] + squares[3];
+    for (int i = 0; i < LANES; i++)
+        total += squares[0][i];
+    return total;
 }
 
 static void fft_conjugate(ptrdiff_t count, void *values_)

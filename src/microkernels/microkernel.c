@@ -686,6 +686,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .add_squares = add_squares,
     .uneven = uneven,
     .least_window = least_window,
+    .least_pair = least_pair,
     .add_up = add_up,
     .winograd_width = WIDTH,
     .winograd_kernels = winograd_kernels,

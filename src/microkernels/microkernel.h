@@ -123,7 +123,7 @@ typedef int convext_uneven(const convext_tile *tile, const convext_limits *limit
                            ptrdiff_t num_rows, ptrdiff_t num_columns, ptrdiff_t num_tiles,
                            const void *squares, ptrdiff_t pitch, void *scratch);
 
-/* The sum of the squares in some rows; raises *most to the largest. */
+/* The sum of the squares in some rows; raises *most to the largest, unless `most` is NULL. */
 typedef double convext_add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squares,
                               ptrdiff_t pitch, double *most);
 
@@ -131,6 +131,14 @@ typedef double convext_add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const v
  * columns; at most 1e38, or 1e300 of double. */
 typedef double convext_least_window(ptrdiff_t num_rows, ptrdiff_t num_windows, ptrdiff_t width,
                                     const void *squares, ptrdiff_t pitch);
+
+/* A bound for such windows, of pixels that are not squared yet: the least sum of the squares of two
+ * neighbours in four rows of a cell, wherever in it they lie. Cell `first` <= i < `last` begins in row
+ * i * height / cells, at least four rows above the next; `pixels` is row `top`, and has at least `lanes`
+ * elements. A window of as many rows and w columns holds (w - 2) / 2 such sums at least. */
+typedef double convext_least_pair(ptrdiff_t count, ptrdiff_t first, ptrdiff_t last,
+                                  ptrdiff_t height, ptrdiff_t cells, ptrdiff_t top,
+                                  const void *pixels, ptrdiff_t pitch);
 
 /* Winograd's convolution of 3x3 taps, in tiles of 4x4 results, or of 5x5 taps, in tiles of 2x2: 36
  * values of a kernel and of the 6x6 pixels under a tile, their products, summed over the channels,
@@ -220,10 +228,10 @@ typedef struct {
 } convext_fft_pixels;
 
 /* The transform of two tiles: zero below their rows, and from `num_columns` on, which are rounded up
- * to whole vectors. */
-typedef void convext_fft_forward(ptrdiff_t rows, ptrdiff_t columns,
-                                 const convext_fft_pixels tile[2], ptrdiff_t num_columns,
-                                 const void *twiddles, void *strip, void *values);
+ * to whole vectors. Returns the sum of the squares of all pixels. */
+typedef double convext_fft_forward(ptrdiff_t rows, ptrdiff_t columns,
+                                   const convext_fft_pixels tile[2], ptrdiff_t num_columns,
+                                   const void *twiddles, void *strip, void *values);
 
 /* The complex conjugates of `count` values, in place. */
 typedef void convext_fft_conjugate(ptrdiff_t count, void *values);
@@ -314,6 +322,7 @@ typedef struct {
     convext_add_squares *add_squares;
     convext_uneven *uneven;
     convext_least_window *least_window;
+    convext_least_pair *least_pair;
     convext_add_up *add_up;
     int winograd_width; /* kernels that lie side by side */
     convext_winograd_kernels *winograd_kernels;

@@ -6,8 +6,8 @@
 #include "microkernel.h"
 #include "simd.h"
 
-/* Sums of so many vectors of elements are in registers: the chains of additions take turns. */
-enum { SQUARE_VECTORS = 4 };
+/* More than any sum of squares that is within limits. */
+static const double MOST = sizeof(real) == sizeof(float) ? 1e38 : 1e300;
 
 /* A vector of elements, of which the first `count` matter, no others being read at or beyond `end`. */
 CONVEXT_INLINE vec load_elements(ptrdiff_t count, const real *from, ptrdiff_t step, const real *end)
@@ -20,38 +20,7 @@ CONVEXT_INLINE vec load_elements(ptrdiff_t count, const real *from, ptrdiff_t st
     return value;
 }
 
-/* Each element has its rows added in order, however they lie. */
-CONVEXT_INLINE void add_squares_of(const int vectors, ptrdiff_t count, ptrdiff_t num_rows,
-                                   const real *from, ptrdiff_t row_stride, ptrdiff_t step,
-                                   const real *end, real *to)
-{
-    vec sum[SQUARE_VECTORS];
-    ptrdiff_t r = 0;
-    UNROLL(4)
-    for (int v = 0; v < vectors; v++)
-        sum[v] = load_elements(count - v * LANES, to + v * LANES, 1, to + count);
-    if (step == 1)
-        for (; r < num_rows && from + vectors * LANES <= end; r++, from += row_stride)
-            UNROLL(4)
-            for (int v = 0; v < vectors; v++) {
-                const vec value = load_once(from + v * LANES);
-                sum[v] += value * value;
-            }
-    for (; r < num_rows; r++, from += row_stride)
-        UNROLL(4)
-        for (int v = 0; v < vectors; v++) {
-            const vec value =
-                load_elements(count - v * LANES, from + v * LANES * step, step, end);
-            sum[v] += value * value;
-        }
-    UNROLL(4)
-    for (int v = 0; v < vectors; v++, count -= LANES)
-        if (count >= LANES)
-            store(to + v * LANES, sum[v]);
-        else
-            copy_part(count, (const real *)&sum[v], to + v * LANES);
-}
-
+/* Each element has its rows added in order, however they lie. The last vector may overlap. */
 static void add_squares(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
                         ptrdiff_t row_stride, ptrdiff_t step, void *to_)
 {
@@ -59,14 +28,20 @@ static void add_squares(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
     real *to = to_;
     /* Other rows lie behind the elements of a row. */
     const real *end = row_stride >= count ? from + (num_rows - 1) * row_stride + count : from;
-    for (ptrdiff_t i = 0; i < count; i += SQUARE_VECTORS * LANES) {
-        const ptrdiff_t rest = count - i;
-        if (rest > 3 * LANES)
-            add_squares_of(4, rest, num_rows, from + i * step, row_stride, step, end, to + i);
-        else if (rest > LANES)
-            add_squares_of(3, rest, num_rows, from + i * step, row_stride, step, end, to + i);
+    const ptrdiff_t elements = count < LANES ? count : LANES;
+    const vec last = load_elements(elements, to + count - elements, 1, to + count);
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        const ptrdiff_t begin = i + LANES < count ? i : count - elements;
+        const real *row = from + begin * step;
+        vec sum = i + LANES < count ? load(to + begin) : last;
+        for (ptrdiff_t r = 0; r < num_rows; r++, row += row_stride) {
+            const vec value = load_elements(elements, row, step, end);
+            sum += value * value;
+        }
+        if (elements == LANES)
+            store(to + begin, sum);
         else
-            add_squares_of(1, rest, num_rows, from + i * step, row_stride, step, end, to + i);
+            copy_part(elements, (const real *)&sum, to);
     }
 }
 
@@ -101,18 +76,18 @@ CONVEXT_INLINE vec sum_of(const ptrdiff_t count, const real *from, ptrdiff_t str
 }
 
 /* A window is judged by the least of each of its columns, over all windows of a tile and a column:
- * never too well. */
+ * never too well. Or by the rows that all of these windows have, from `shared` on. */
 CONVEXT_INLINE int judge(const convext_tile tile, const convext_limits *limits,
-                         const ptrdiff_t num_rows, ptrdiff_t num_columns, ptrdiff_t num_tiles,
-                         const real *squares, ptrdiff_t pitch, real *scratch)
+                         const ptrdiff_t num_rows, const ptrdiff_t shared, ptrdiff_t num_columns,
+                         ptrdiff_t num_tiles, const real *squares, ptrdiff_t pitch, real *scratch)
 {
     real *columns = scratch, *least = columns + pitch, *windows = least + pitch;
     const ptrdiff_t pixels = num_tiles + tile.width - 1;
     mask bad = (vec){0} != (vec){0}, small = bad;
     for (ptrdiff_t x = 0; x < pixels; x += LANES) {
-        vec window = sum_of(tile.window_height, squares + x, pitch);
+        vec window = sum_of(tile.window_height - shared, squares + shared * pitch + x, pitch);
         UNROLL(3)
-        for (ptrdiff_t y = 1; y < num_rows; y++)
+        for (ptrdiff_t y = 1; y < num_rows && !shared; y++)
             window = smaller(sum_of(tile.window_height, squares + y * pitch + x, pitch), window);
         store(least + x, window);
         store(columns + x, sum_of(tile.height, squares + x, pitch));
@@ -143,45 +118,79 @@ static int uneven(const convext_tile *tile, const convext_limits *limits, ptrdif
     const convext_tile usual = {6, 6, 3, 3, 4};
     if (num_rows == 4 && tile->height == 6 && tile->width == 6 && tile->window_height == 3
         && tile->window_width == 3)
-        return judge(usual, limits, 4, num_columns, num_tiles, squares, pitch, scratch);
-    return judge(*tile, limits, num_rows, num_columns, num_tiles, squares, pitch, scratch);
-}
-
-CONVEXT_INLINE vec larger(vec a, vec b)
-{
-    return -smaller(-a, -b);
+        return judge(usual, limits, 4, 0, num_columns, num_tiles, squares, pitch, scratch);
+    /* Large windows have enough in common as a rule. */
+    ptrdiff_t shared = 2 * num_rows <= tile->window_height ? num_rows - 1 : 0;
+    for (;; shared = 0) {
+        const int verdict = judge(*tile, limits, num_rows, shared, num_columns, num_tiles, squares,
+                                  pitch, scratch);
+        if (verdict != CONVEXT_UNEVEN || !shared)
+            return verdict;
+    }
 }
 
 static double add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squares_,
                      ptrdiff_t pitch, double *most)
 {
+    const real *squares = squares_;
     vec sum = {0}, largest = {0};
     double total = 0;
-    for (ptrdiff_t y = 0; y < num_rows; y++) {
-        const real *row = (const real *)squares_ + y * pitch;
-        ptrdiff_t x = 0;
-        for (; x + LANES <= num_columns; x += LANES) {
-            sum += load(row + x);
-            largest = larger(load(row + x), largest);
+    for (ptrdiff_t y = 0; y < num_rows; y++, squares += pitch)
+        for (ptrdiff_t x = 0; x < num_columns; x += LANES) {
+            vec value = {0};
+            if (x + LANES <= num_columns)
+                value = load_once(squares + x);
+            else
+                copy_part(num_columns - x, squares + x, (real *)&value);
+            sum += value;
+            if (most)
+                largest = -smaller(-value, -largest);
         }
-        for (; x < num_columns; x++) {
-            total += row[x];
-            *most = row[x] > *most ? row[x] : *most;
-        }
-    }
     for (int i = 0; i < LANES; i++) {
         total += sum[i];
-        *most = largest[i] > *most ? largest[i] : *most;
+        if (most && largest[i] > *most)
+            *most = largest[i];
     }
     return total;
+}
+
+/* The last vector of a row ends with it. */
+static double least_pair(ptrdiff_t count, ptrdiff_t first, ptrdiff_t last, ptrdiff_t height,
+                         ptrdiff_t cells, ptrdiff_t top, const void *pixels, ptrdiff_t pitch)
+{
+    const ptrdiff_t step = height / cells / 4 * pitch;
+    vec smallest = splat((real)MOST);
+    double least = MOST;
+    for (ptrdiff_t cell = first; cell < last; cell++) {
+        const real *row = (const real *)pixels + (cell * height / cells - top) * pitch;
+        for (ptrdiff_t x = 0; x < count; x += 2 * LANES) {
+            vec pairs[2]; /* compared first, since one comparison waits for the other */
+            UNROLL(2)
+            for (int v = 0; v < 2; v++) {
+                const ptrdiff_t begin = x + v * LANES;
+                const real *from = row + (begin + LANES <= count ? begin : count - LANES);
+                vec sum = {0};
+                UNROLL(4)
+                for (int i = 0; i < 4; i++) {
+                    const vec value = load_once(from + i * step);
+                    sum += value * value;
+                }
+                pairs[v] = sum + NEIGHBOURS(sum);
+            }
+            smallest = smaller(smaller(pairs[0], pairs[1]), smallest);
+        }
+    }
+    for (int i = 0; i < LANES; i++)
+        least = smallest[i] < least ? smallest[i] : least;
+    return least;
 }
 
 static double least_window(ptrdiff_t num_rows, ptrdiff_t num_windows, ptrdiff_t width,
                            const void *squares_, ptrdiff_t pitch)
 {
     const real *squares = squares_;
-    double least = sizeof(real) == sizeof(float) ? 1e38 : 1e300;
-    vec smallest = splat((real)least);
+    double least = MOST;
+    vec smallest = splat((real)MOST);
     for (ptrdiff_t y = 0; y < num_rows; y++, squares += pitch) {
         for (ptrdiff_t x = 0; x < num_windows && num_windows >= LANES; x += LANES) {
             const ptrdiff_t begin = x + LANES <= num_windows ? x : num_windows - LANES;

@@ -84,9 +84,9 @@ cdef extern from "microkernel.h" nogil:
     ctypedef double least_window_kernel "convext_least_window"(
         Py_ssize_t num_rows, Py_ssize_t num_windows, Py_ssize_t width, const void *squares,
         Py_ssize_t pitch)
-    ctypedef double least_pair_kernel "convext_least_pair"(
-        Py_ssize_t count, Py_ssize_t first, Py_ssize_t last, Py_ssize_t height, Py_ssize_t cells,
-        Py_ssize_t top, const void *pixels, Py_ssize_t pitch)
+    ctypedef double least_group_kernel "convext_least_group"(
+        int four, Py_ssize_t count, Py_ssize_t first, Py_ssize_t last, Py_ssize_t height,
+        Py_ssize_t cells, Py_ssize_t top, const void *pixels, Py_ssize_t pitch)
 
     ctypedef void winograd_kernels_kernel "convext_winograd_kernels"(
         int taps, Py_ssize_t num_channels, Py_ssize_t num_kernels, const void *kernels,
@@ -180,7 +180,7 @@ cdef extern from "microkernel.h" nogil:
         add_squares_kernel *add_squares
         uneven_kernel *uneven
         least_window_kernel *least_window
-        least_pair_kernel *least_pair
+        least_group_kernel *least_group
         add_up_kernel *add_up
         int winograd_width
         winograd_kernels_kernel *winograd_kernels

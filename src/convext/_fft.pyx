@@ -626,6 +626,7 @@ cdef double bound_cells(
     """At most the squares of each cell that a tile holds, by some of its pixels; or `most`."""
     cdef Cells cells = cells_of(plan, plane, place)
     cdef Py_ssize_t count = cells.end - cells.begin
+    cdef bint four
     if cells.first >= cells.last or cells.width <= 0:
         return most
     if (
@@ -633,8 +634,9 @@ cdef double bound_cells(
         or count < plan.micro.lanes or plan.source.h // num_cells(plan) < 4
     ):
         return 0
-    return (cells.width - 2) // 2 * plan.micro.least_pair(
-        count, cells.first, cells.last, plan.source.h, num_cells(plan), cells.top,
+    four = cells.width >= 7 and plan.micro.lanes >= 4
+    return ((cells.width + 1) // 8 if four else (cells.width - 2) // 2) * plan.micro.least_group(
+        four, count, cells.first, cells.last, plan.source.h, num_cells(plan), cells.top,
         <const char *> tile.data + cells.begin * <Py_ssize_t> plan.itemsize, tile.pitch
     )
 

@@ -133,12 +133,13 @@ typedef double convext_least_window(ptrdiff_t num_rows, ptrdiff_t num_windows, p
                                     const void *squares, ptrdiff_t pitch);
 
 /* A bound for such windows, of pixels that are not squared yet: the least sum of the squares of two
- * neighbours in four rows of a cell, wherever in it they lie. Cell `first` <= i < `last` begins in row
- * i * height / cells, at least four rows above the next; `pixels` is row `top`, and has at least `lanes`
- * elements. A window of as many rows and w columns holds (w - 2) / 2 such sums at least. */
-typedef double convext_least_pair(ptrdiff_t count, ptrdiff_t first, ptrdiff_t last,
-                                  ptrdiff_t height, ptrdiff_t cells, ptrdiff_t top,
-                                  const void *pixels, ptrdiff_t pitch);
+ * neighbours in four rows of a cell, or of `four` in two rows, wherever in it they lie. Cell `first` <=
+ * i < `last` begins in row i * height / cells, at least four rows above the next; `pixels` is row `top`,
+ * and has at least `lanes` elements. A window of as many rows and w columns holds (w - 2) / 2 such sums
+ * at least, or (w + 1) / 8 of four, for which `lanes` is four at least. */
+typedef double convext_least_group(int four, ptrdiff_t count, ptrdiff_t first, ptrdiff_t last,
+                                   ptrdiff_t height, ptrdiff_t cells, ptrdiff_t top,
+                                   const void *pixels, ptrdiff_t pitch);
 
 /* Winograd's convolution of 3x3 taps, in tiles of 4x4 results, or of 5x5 taps, in tiles of 2x2: 36
  * values of a kernel and of the 6x6 pixels under a tile, their products, summed over the channels,
@@ -322,7 +323,7 @@ typedef struct {
     convext_add_squares *add_squares;
     convext_uneven *uneven;
     convext_least_window *least_window;
-    convext_least_pair *least_pair;
+    convext_least_group *least_group;
     convext_add_up *add_up;
     int winograd_width; /* kernels that lie side by side */
     convext_winograd_kernels *winograd_kernels;

@@ -88,28 +88,33 @@ CONVEXT_INLINE vec splat(real value)
     __builtin_shuffle(a, b, (__typeof__((vec){0} < (vec){0})){__VA_ARGS__})
 #endif
 
-/* Of each pair of elements of `a` the other one. Every other element of `a` and `b`; the same of `b` from its second element on; and the elements of
+/* Of each pair of elements of `a` the other one; of each four the other pair, if there are so many.
+ * Every other element of `a` and `b`; the same of `b` from its second element on; and the elements of
  * the lower, or upper, halves of `a` and `b` in turns. */
 #if CONVEXT_LANES == 2
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0)
+#define OTHER_PAIRS(a) SHUFFLE(a, a, 0, 1)
 #define EVERY_OTHER(a, b) SHUFFLE(a, b, 0, 2)
 #define EVERY_OTHER_ODD(a, b) SHUFFLE(a, b, 0, 3)
 #define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 2)
 #define ALTERNATE_HIGH(a, b) SHUFFLE(a, b, 1, 3)
 #elif CONVEXT_LANES == 4
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0, 3, 2)
+#define OTHER_PAIRS(a) SHUFFLE(a, a, 2, 3, 0, 1)
 #define EVERY_OTHER(a, b) SHUFFLE(a, b, 0, 2, 4, 6)
 #define EVERY_OTHER_ODD(a, b) SHUFFLE(a, b, 0, 2, 5, 7)
 #define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
 #define ALTERNATE_HIGH(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
 #elif CONVEXT_LANES == 8
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0, 3, 2, 5, 4, 7, 6)
+#define OTHER_PAIRS(a) SHUFFLE(a, a, 2, 3, 0, 1, 6, 7, 4, 5)
 #define EVERY_OTHER(a, b) SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
 #define EVERY_OTHER_ODD(a, b) SHUFFLE(a, b, 0, 2, 4, 6, 9, 11, 13, 15)
 #define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define ALTERNATE_HIGH(a, b) SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #elif CONVEXT_LANES == 16
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)
+#define OTHER_PAIRS(a) SHUFFLE(a, a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
 #define EVERY_OTHER(a, b) \
     SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 #define EVERY_OTHER_ODD(a, b) \

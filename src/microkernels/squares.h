@@ -155,29 +155,31 @@ static double add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squa
 }
 
 /* The last vector of a row ends with it. */
-static double least_pair(ptrdiff_t count, ptrdiff_t first, ptrdiff_t last, ptrdiff_t height,
-                         ptrdiff_t cells, ptrdiff_t top, const void *pixels, ptrdiff_t pitch)
+static double least_group(int four, ptrdiff_t count, ptrdiff_t first, ptrdiff_t last,
+                          ptrdiff_t height, ptrdiff_t cells, ptrdiff_t top, const void *pixels,
+                          ptrdiff_t pitch)
 {
-    const ptrdiff_t step = height / cells / 4 * pitch;
+    const int rows = four ? 2 : 4;
+    const ptrdiff_t step = height / cells / rows * pitch;
     vec smallest = splat((real)MOST);
     double least = MOST;
     for (ptrdiff_t cell = first; cell < last; cell++) {
         const real *row = (const real *)pixels + (cell * height / cells - top) * pitch;
         for (ptrdiff_t x = 0; x < count; x += 2 * LANES) {
-            vec pairs[2]; /* compared first, since one comparison waits for the other */
+            vec groups[2]; /* compared first, since one comparison waits for the other */
             UNROLL(2)
             for (int v = 0; v < 2; v++) {
                 const ptrdiff_t begin = x + v * LANES;
                 const real *from = row + (begin + LANES <= count ? begin : count - LANES);
                 vec sum = {0};
-                UNROLL(4)
-                for (int i = 0; i < 4; i++) {
-                    const vec value = load_once(from + i * step);
+                for (int i = 0; i < rows; i++, from += step) {
+                    const vec value = load_once(from);
                     sum += value * value;
                 }
-                pairs[v] = sum + NEIGHBOURS(sum);
+                sum += NEIGHBOURS(sum);
+                groups[v] = four ? sum + OTHER_PAIRS(sum) : sum;
             }
-            smallest = smaller(smaller(pairs[0], pairs[1]), smallest);
+            smallest = smaller(smaller(groups[0], groups[1]), smallest);
         }
     }
     for (int i = 0; i < LANES; i++)

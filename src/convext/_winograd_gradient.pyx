@@ -242,20 +242,28 @@ cdef void transform_gradients(
 ) noexcept nogil:
     """Transform the output gradients of `count` kernels in the strips first <= strip < last."""
     cdef Py_ssize_t strip, sample, top, left
+    cdef Py_ssize_t num_rows = 0    # of squares that are not added up yet
+    cdef Py_ssize_t most = panel_strips(tiles) * TILE, pitch = squares_pitch(tiles)
     for strip in range(first, last):
         sample = strip // (tiles.tiles_down * tiles.strips_across)
         top = strip % tiles.tiles_down * TILE
         left = strip // tiles.tiles_down % tiles.strips_across * tiles.strip_tiles * TILE
-        if tiles.squares != NULL:
-            memset(squares, 0, TILE * squares_pitch(tiles) * sizeof(real))
+        if tiles.squares != NULL and num_rows == 0:
+            memset(squares, 0, most * pitch * sizeof(real))
         fill_panel(
             tiles,
             <const real *> tiles.source.data
             + (sample * tiles.source.n_stride + kernel * tiles.source.c_stride),
-            count, top, left, TILE, panel, squares if tiles.squares != NULL else NULL
+            count, top, left, TILE, panel,
+            squares + num_rows * pitch if tiles.squares != NULL else NULL
         )
-        if tiles.squares != NULL:
-            add_up_squares(tiles, top, left, TILE, squares, tiles.squares)
+        num_rows += TILE
+        if num_rows == most or strip + 1 == last or (strip + 1) % tiles.tiles_down == 0:
+            if tiles.squares != NULL:
+                add_up_squares(
+                    tiles, top + TILE - num_rows, left, num_rows, squares, tiles.squares
+                )
+            num_rows = 0
         tiles.micro.winograd_gradients(
             tiles.strip_tiles, count, panel, panel_columns(tiles) * WINOGRAD_CHANNELS, values,
             tiles.value_stride

@@ -133,8 +133,8 @@ static double add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squa
                      ptrdiff_t pitch, double *most)
 {
     const real *squares = squares_;
-    vec sum = {0}, largest = {0};
-    double total = 0;
+    vec sum = {0}, least = {0}; /* of the negative squares */
+    real total;
     for (ptrdiff_t y = 0; y < num_rows; y++, squares += pitch)
         for (ptrdiff_t x = 0; x < num_columns; x += LANES) {
             vec value = {0};
@@ -144,13 +144,11 @@ static double add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squa
                 copy_part(num_columns - x, squares + x, (real *)&value);
             sum += value;
             if (most)
-                largest = -smaller(-value, -largest);
+                least = smaller(-value, least);
         }
-    for (int i = 0; i < LANES; i++) {
-        total += sum[i];
-        if (most && largest[i] > *most)
-            *most = largest[i];
-    }
+    for (int i = 0; most && i < LANES; i++)
+        *most = -least[i] > *most ? -least[i] : *most;
+    sum_lanes(1, (real *)&sum, &total);
     return total;
 }
 

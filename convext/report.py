@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event, Lock, Thread
+from functools import cache
+from threading import Event, Lock, RLock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -205,8 +206,6 @@ def _make_bar(
 ) -> tqdm[Any]:
     from shutil import get_terminal_size
 
-    from tqdm import tqdm
-
     # On terminals that claim to have no columns tqdm shows nothing; here they have 80.
     columns, rows = get_terminal_size()
     # Without a rate, and on narrow terminals without times, which would leave little room for the
@@ -214,7 +213,28 @@ def _make_bar(
     times = " [{elapsed}<{remaining}]" if columns >= 60 else ""
     count = f"{{n_fmt}}/{{total_fmt}} {unit}".strip()
     form = form or f"{{l_bar}}{{bar}}| {count}{times}{{postfix}}"
-    return tqdm(total=total, file=sys.stdout, ncols=columns, nrows=rows, bar_format=form, **options)
+    size = {"ncols": columns, "nrows": rows}
+    return _bar_class()(total=total, file=sys.stdout, bar_format=form, **size, **options)
+
+
+@cache
+def _bar_class() -> type[tqdm[Any]]:
+    """Return bars with a lock of their own, which is given back whatever happens.
+
+    tqdm's own is shared by all bars, and by processes. It stays locked where an output that is gone
+    raises an error in `refresh`, or an interruption comes: the next bar would wait for ever.
+    """
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        _lock = RLock()
+        monitor_interval = 0
+
+        def refresh(self, *_: object, **__: object) -> None:
+            with self._lock:
+                super().refresh(nolock=True)
+
+    return Bar
 
 
 def _is_terminal() -> bool:

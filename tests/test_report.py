@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import itertools
 import re
@@ -16,7 +18,7 @@ import convext
 from convext import training
 from convext.callbacks import EpochReport
 from convext.messages import columns, language, say
-from convext.report import Progress, format_epoch, format_loss
+from convext.report import Progress, format_epoch, format_loss, waiting
 
 VARIABLES = ("CONVEXT_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 ENGLISH = "Epoch: 1, average loss: 0.2157, learning rate: 0.1, training time: 1.99 s"
@@ -404,3 +406,29 @@ def test_say_escapes_what_the_output_cannot_hold(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(binary, "ascii", write_through=True))
     say("卷: 1")
     assert binary.getvalue() == b"\\u5377: 1\n"
+
+
+def test_a_bar_whose_output_is_gone_keeps_no_other_waiting(monkeypatch):
+    """Even while the thread that had it is still there."""
+    done, end = threading.Event(), threading.Event()
+
+    def show(output, after=lambda: None):
+        output.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdout", output)
+        with contextlib.suppress(OSError), waiting("Waiting") as tick:
+            tick()
+        done.set()
+        after()
+
+    full = io.StringIO()
+    full.write = lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
+    first = threading.Thread(target=show, args=(full, end.wait), daemon=True)
+    first.start()
+    assert done.wait(10)
+    terminal = io.StringIO()
+    second = threading.Thread(target=show, args=(terminal,), daemon=True)
+    second.start()
+    second.join(10)
+    end.set()
+    assert not second.is_alive()
+    assert "Waiting" in terminal.getvalue()

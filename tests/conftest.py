@@ -50,7 +50,7 @@ def pytest_cmdline_main(config):
 def pytest_report_header(config):
     """Say how long the whole suite takes."""
     slow = ", the slow ones far longer" if config.getoption("--runslow") else ""
-    return f"convext: all tests take about 4 minutes on two CPUs{slow}"
+    return f"convext: all tests take about 2 minutes on two CPUs{slow}"
 
 
 def pytest_configure():

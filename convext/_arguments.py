@@ -179,12 +179,7 @@ def _add_train(commands: Commands) -> None:
         metavar="S",
         help="the seed of all random numbers (default: 0)",
     )
-    add(
-        "--threads",
-        type=_integer_from(1),
-        metavar="T",
-        help="how many threads (default: OMP_NUM_THREADS, or all CPUs)",
-    )
+    _add_threads(parser)
     add(
         "--out",
         default="kernels.npz",
@@ -248,12 +243,7 @@ def _add_solve(commands: Commands) -> None:
         "the pixels, which is quick",
     )
     _add_channels(parser)
-    add(
-        "--threads",
-        type=_integer_from(1),
-        metavar="T",
-        help="how many threads (default: OMP_NUM_THREADS, or all CPUs)",
-    )
+    _add_threads(parser)
     _add_max_pixels(parser)
     add("--out", metavar="FILE", help="the kernels file to write")
     add(
@@ -261,6 +251,15 @@ def _add_solve(commands: Commands) -> None:
         metavar="FILE",
         help="draw before, after, what the kernels make of it, the difference and the kernels: a "
         ".png, .pdf or .svg file",
+    )
+
+
+def _add_threads(parser: Parser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=_integer_from(1),
+        metavar="T",
+        help="how many threads (default: OMP_NUM_THREADS, or all CPUs that it may use)",
     )
 
 
@@ -466,12 +465,7 @@ def _add_train_images(commands: Commands) -> None:
         metavar="S",
         help="the seed of all random numbers (default: 0)",
     )
-    add(
-        "--threads",
-        type=_integer_from(1),
-        metavar="T",
-        help="how many threads (default: OMP_NUM_THREADS, or all CPUs)",
-    )
+    _add_threads(parser)
     add(
         "--out",
         default="model.npz",

@@ -34,8 +34,11 @@ OTHER_ISAS = {"baseline": ([], 16, 32)}
 IS_X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
 
 # A fused multiply-add wherever the instruction set has one; never -ffast-math: NaN and infinity
-# propagate.
-C_FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-Werror=switch"]
+# propagate. What Cython cannot check of a call of a micro-kernel is an error in C.
+C_FLAGS = [
+    *("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno"),
+    *("-Werror=switch", "-Werror=int-conversion"),
+]
 
 # What is to be unrolled they say themselves: -O3 makes them a tenth larger, but not faster.
 MICROKERNEL_FLAGS = ["-O2", "-ftree-vectorize"]

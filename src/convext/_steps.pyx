@@ -194,9 +194,9 @@ cdef class Step:
         self.inputs, self.targets = inputs, targets
         self.order = <const Py_ssize_t *> cnp.PyArray_DATA(order)
         self.count = order.shape[0]
-        self.sample_weights = (
-            NULL if sample_weights is None else <const double *> cnp.PyArray_DATA(sample_weights)
-        )
+        self.sample_weights = NULL
+        if sample_weights is not None:
+            self.sample_weights = <const double *> cnp.PyArray_DATA(sample_weights)
         if segments < self.num_threads:
             for segment in range(segments):
                 self.run_segment(

@@ -36,17 +36,6 @@ enum { AHEAD = 4096 / sizeof(real), ASKS_AHEAD = CONVEXT_REGISTERS >= 32 };
 #define CORRELATE_VECTORS(kernels) \
     MIN(8, (CONVEXT_REGISTERS - 1 - PRODUCT_REGISTERS) / ((kernels) + 1))
 
-/* One pixel vector, `rows` gradient vectors and `rows` rows of sums fit in the registers. */
-#define DOT_TAPS(rows) \
-    MIN(CONVEXT_REGISTERS * 3 / 4 / (rows), \
-        (CONVEXT_REGISTERS - 1 - PRODUCT_REGISTERS - (rows)) / (rows))
-
-#if CONVEXT_REGISTERS >= 32
-enum { MAX_KERNELS = 14, MAX_ROWS = 4 };
-#else
-enum { MAX_KERNELS = 6, MAX_ROWS = 3 };
-#endif
-
 /* The compiler does not see where this leads, and so keeps no pointer for every step of a loop: there
  * are not registers enough. */
 CONVEXT_INLINE const real *step_by(const real *pointer, ptrdiff_t stride)
@@ -631,11 +620,16 @@ static void unfold(ptrdiff_t num_pixels, ptrdiff_t num_pieces, const void *pixel
     FOR_TAPS_1_TO_12(X, r) X(r, 13) X(r, 14) X(r, 15) X(r, 16) X(r, 17) X(r, 18) X(r, 19) \
     X(r, 20) X(r, 21) X(r, 22) X(r, 23) X(r, 24)
 
+/* A dot's sums, rows x taps, leave registers for the vectors of the rows and for one of pixels. */
 #if CONVEXT_REGISTERS >= 32
+enum { MAX_KERNELS = 14, MAX_ROWS = 4 };
+#define MAX_DOT_TAPS {0, 24, 12, 8, 6}
 #define FOR_KERNELS(X) FOR_1_TO_6(X) FOR_7_TO_14(X)
 #define FOR_DOTS(X) \
     FOR_TAPS_1_TO_24(X, 1) FOR_TAPS_1_TO_12(X, 2) FOR_TAPS_1_TO_8(X, 3) FOR_TAPS_1_TO_6(X, 4)
 #else
+enum { MAX_KERNELS = 6, MAX_ROWS = 3 };
+#define MAX_DOT_TAPS {0, 12, 6, 3}
 #define FOR_KERNELS(X) FOR_1_TO_6(X)
 #define FOR_DOTS(X) FOR_TAPS_1_TO_12(X, 1) FOR_TAPS_1_TO_6(X, 2) FOR_TAPS_1_TO_3(X, 3)
 #endif
@@ -657,50 +651,18 @@ FOR_DOTS(DOT_INSTANCE)
 #define SLIDE_ENTRY(rows) [rows] = slide_##rows,
 #define DOT_ENTRY(rows, taps) [rows][taps] = dot_##rows##_##taps,
 
-#if CONVEXT_REGISTERS >= 32
-#define MAX_DOT_TAPS {0, 24, 12, 8, 6}
-#else
-#define MAX_DOT_TAPS {0, 12, 6, 3, 0}
-#endif
-
 const convext_microkernels CONVEXT_TABLE = {
     .lanes = LANES,
     .max_kernels = MAX_KERNELS,
     .correlate_vectors = {FOR_KERNELS(VECTORS_ENTRY)},
     .max_rows = MAX_ROWS,
     .max_dot_taps = MAX_DOT_TAPS,
-    .correlate = {FOR_KERNELS(CORRELATE_ENTRY)},
-    .correlate_rows = correlate_rows,
     .max_slide_rows = CONVEXT_MAX_SLIDE_ROWS,
+    .winograd_width = WIDTH,
+    .correlate = {FOR_KERNELS(CORRELATE_ENTRY)},
     .slide = {FOR_SLIDE_ROWS(SLIDE_ENTRY)},
     .dot = {FOR_DOTS(DOT_ENTRY)},
-    .residual = residual,
-    .add_rows = add_rows,
-    .activate = activate,
-    .activation_gradient = activation_gradient,
-    .activated_residual = activated_residual,
-    .interleave = interleave,
-    .interleave_and_square = interleave_and_square,
-    .pack = pack,
-    .unfold = unfold,
-    .add_squares = add_squares,
-    .uneven = uneven,
-    .least_window = least_window,
-    .least_group = least_group,
-    .add_up = add_up,
-    .winograd_width = WIDTH,
-    .winograd_kernels = winograd_kernels,
-    .winograd_pixels = winograd_pixels,
-    .winograd_products = winograd_products,
-    .winograd_results = winograd_results,
-    .winograd_lines = winograd_lines,
-    .winograd_gradients = winograd_gradients,
-    .winograd_gradient_products = winograd_gradient_products,
-    .winograd_taps = winograd_taps,
-    .depthwise = depthwise,
-    .depthwise_gradient = depthwise_gradient,
-    .fft_forward = fft_forward,
-    .fft_conjugate = fft_conjugate,
-    .fft_products = fft_products,
-    .fft_results = fft_results,
+#define MICROKERNEL(result, name, parameters) .name = name,
+#define MICROKERNELS(result, name, sizes, parameters) /* above, an entry for each size */
+#include "contracts.h"
 };

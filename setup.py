@@ -59,7 +59,7 @@ FOR_SIZE = {
 }
 
 # The module in whose library all others lie: see convext/_compiled.py.
-LIBRARY = "_dispatch"
+LIBRARY = "convext.base._dispatch"
 
 # Compilers that run at a time unless -j says it; each may need half a GB.
 MOST_COMPILERS = 8
@@ -115,7 +115,7 @@ class BuildExtensions(build_ext):
     def translate(self):
         """Let Cython make C of the modules; return the files."""
         modules = cythonize(
-            [Extension(f"convext.{path.stem}", [str(path)]) for path in modules_in_cython()],
+            [Extension(module_of(path), [str(path)]) for path in modules_in_cython()],
             include_path=["src"],
             build_dir="build",
             compiler_directives={
@@ -172,7 +172,7 @@ class BuildExtensions(build_ext):
 
     def compile_module(self, flags, source):
         """Compile what Cython made of a module; return the object file."""
-        names = " ".join(path.stem for path in modules_in_cython() if path.stem != LIBRARY)
+        names = " ".join(sorted({*map(module_of, modules_in_cython())} - {LIBRARY}))
         macros = [
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
             # Quicker exceptions and texts, which matter nowhere here, take 12 KB.
@@ -210,14 +210,19 @@ def kinds():
 
 
 def modules_in_cython():
-    return sorted(MODULES.glob("*.pyx"))
+    return sorted(MODULES.rglob("*.pyx"))
+
+
+def module_of(path):
+    """Return the name of the module that a file is compiled to."""
+    return ".".join(path.relative_to(MODULES.parent).with_suffix("").parts)
 
 
 def library():
     return Extension(
-        f"convext.{LIBRARY}",
+        LIBRARY,
         [str(path) for path in modules_in_cython()],
-        depends=[str(path) for path in (*MODULES.glob("*.pxd"), *MICROKERNELS.glob("*.[ch]"))],
+        depends=[str(path) for path in (*MODULES.rglob("*.pxd"), *MICROKERNELS.glob("*.[ch]"))],
     )
 
 

@@ -280,7 +280,7 @@ def check(parser, arguments):
         parser.error(f"--seconds must be positive, got {arguments.seconds}")
     if not arguments.cases:
         parser.error(f"no shape's name has any of {arguments.shapes}")
-    if arguments.before and not any(arguments.before.glob("convext/_dispatch*")):
+    if arguments.before and not any(arguments.before.glob("convext/**/_dispatch.*[od]")):
         parser.error(f"{arguments.before} has no convext that was built in place")
     if not selected_peers(arguments):
         parser.error(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.machinery import PathFinder as _PathFinder
 from typing import TYPE_CHECKING, Any
 
-if _PathFinder.find_spec("convext._dispatch", __path__) is None:
+if _PathFinder.find_spec("convext.base._dispatch", [f"{__path__[0]}/base"]) is None:
     from ._unbuilt import hand_over as _hand_over
 
     _hand_over(__path__)
@@ -13,21 +13,21 @@ if _PathFinder.find_spec("convext._dispatch", __path__) is None:
 from . import _compiled as _compiled  # isort: skip  (without it no compiled module is found)
 from . import schedules
 from ._version import __version__
-from .callbacks import EarlyStopping, EpochReport, History, ModelCheckpoint
 from .config import get_config, get_num_threads, set_num_threads, show_config
-from .data import generate_kernels, generate_random_data, load_data
 from .errors import DivergenceError, StopTraining
-from .layers import Conv2D
-from .least_squares import Solution
-from .losses import mse_loss, mse_loss_gradient
-from .models import Sequential, build_model, load_model
-from .operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
-from .optimizers import SGD, Adam
-from .prepared import PreparedKernels, prepare_kernels
-from .solve import solve_kernels
-from .stability import suggest_learning_rate
-from .statistics import PatchStatistics
-from .training import train_model
+from .nn.layers import Conv2D
+from .nn.models import Sequential, build_model, load_model
+from .nn.optimizers import SGD, Adam
+from .ops.data import generate_kernels, generate_random_data, load_data
+from .ops.losses import mse_loss, mse_loss_gradient
+from .ops.operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
+from .ops.prepared import PreparedKernels, prepare_kernels
+from .solve.kernels import solve_kernels
+from .solve.least_squares import Solution
+from .solve.statistics import PatchStatistics
+from .train.callbacks import EarlyStopping, EpochReport, History, ModelCheckpoint
+from .train.stability import suggest_learning_rate
+from .train.training import train_model
 
 if TYPE_CHECKING:
     from . import enhancement as enhancement

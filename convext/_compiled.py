@@ -24,7 +24,7 @@ _set_here = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys()
 if _set_here:
     os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
 try:
-    from . import _dispatch
+    from .base import _dispatch
 finally:
     if _set_here:
         del os.environ["GOMP_SPINCOUNT"]
@@ -33,7 +33,7 @@ finally:
 class _Finder:
     """Finds the other compiled modules in the library of `_dispatch`."""
 
-    names = frozenset(f"{__package__}.{name}" for name in _dispatch.MODULES)
+    names = frozenset(_dispatch.MODULES)
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:

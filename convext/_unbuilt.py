@@ -11,6 +11,7 @@ import filecmp
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 
 def hand_over(path: list[str]) -> None:
@@ -32,7 +33,7 @@ def hand_over(path: list[str]) -> None:
     problem = "is not built"
     if installed:
         problem += f", and differs from what is installed in {installed}"
-    elif find_spec("convext._dispatch"):
+    elif find_spec("convext.base._dispatch"):
         return  # found in another way, as by a program that was packed into one file
     raise ImportError(f"convext in {sources} {problem}: run `pip install .` in {root}")
 
@@ -48,5 +49,5 @@ def _installed(sources: str, entries: list[str]) -> str | None:
 
 
 def _same_sources(folder: str, other: str) -> bool:
-    names = [name for name in os.listdir(folder) if name.endswith(".py")]
+    names = [str(file.relative_to(folder)) for file in Path(folder).rglob("*.py")]
     return filecmp.cmpfiles(folder, other, names, shallow=False)[0] == names

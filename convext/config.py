@@ -9,11 +9,11 @@ import warnings
 from threading import get_ident
 from typing import TypedDict
 
-from ._checks import integer
 from ._compiled import _dispatch
+from ._support.checks import integer
+from ._support.messages import columns, print_line, translate
+from ._support.quota import quota_in_cpus
 from ._version import __version__
-from .messages import columns, print_line, translate
-from .quota import quota_in_cpus
 
 # More threads than any machine has use for; each one costs memory.
 MAX_THREADS = 1024

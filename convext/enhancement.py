@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import check_not_masked
-from ._pictures import Picture, as_picture, strips_of
-from .activations import Activation
-from .callbacks import ModelCheckpoint
-from .files import FilePath
-from .image import luminance, psnr, replace_luminance
-from .image_pairs import ImagePairs, PatchBatches
-from .interruption import unused_name
-from .layers import Conv2D
-from .messages import say
-from .models import Loss, Sequential, load_model
-from .optimizers import Adam
+from ._support.checks import check_not_masked
+from ._support.files import FilePath
+from ._support.interruption import unused_name
+from ._support.messages import say
+from .image.images import luminance, psnr, replace_luminance
+from .image.pairs import ImagePairs, PatchBatches
+from .image.pictures import Picture, as_picture, strips_of
+from .nn.activations import Activation
+from .nn.layers import Conv2D
+from .nn.models import Loss, Sequential, load_model
+from .nn.optimizers import Adam
 from .schedules import cosine_decay
+from .train.callbacks import ModelCheckpoint
 
 Image = npt.NDArray[Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._checks import RealArray
+from ._support.checks import RealArray
 
 
 class StopTraining(Exception):  # noqa: N818  (a request, not an error)

@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ._array_files import MOST_CHARACTERS, load_array, load_record
-from ._checks import RealArray, as_dtype, as_numeric_array, check_dimensions, real_dtype
-from .files import FilePath, atomic_write
+from ._support.array_files import MOST_CHARACTERS, load_array, load_record
+from ._support.checks import RealArray, as_dtype, as_numeric_array, check_dimensions, real_dtype
+from ._support.files import FilePath, atomic_write
 
 # What JSON can hold, by name.
 Record: TypeAlias = dict[str, object]

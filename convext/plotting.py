@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_float64, as_numeric_array, check_dimensions, check_not_masked
-from ._pictures import as_floats
-from .files import FilePath, atomic_write
-from .report import format_loss
+from ._support.checks import as_float64, as_numeric_array, check_dimensions, check_not_masked
+from ._support.files import FilePath, atomic_write
+from .image.pictures import as_floats
+from .train.report import format_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

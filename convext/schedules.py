@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-from ._checks import finite_number, integer
-from .callbacks import check_monitor
-from .sharing import Stateful, in_one_training
+from ._support.checks import finite_number, integer
+from ._support.sharing import Stateful, in_one_training
+from .train.callbacks import check_monitor
 
 Schedule: TypeAlias = Callable[[int], float]
 

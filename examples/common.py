@@ -7,7 +7,7 @@ import numpy.typing as npt
 import skimage.data
 
 import convext
-from convext.image import load_images, luminance
+from convext.image.images import load_images, luminance
 
 Array = npt.NDArray[np.float64]
 

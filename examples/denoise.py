@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.restoration import denoise_nl_means
 
 import convext
-from convext.image import extract_patches, psnr
+from convext.image.images import extract_patches, psnr
 
 try:
     import bm3d

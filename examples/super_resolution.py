@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import convext
-from convext.image import extract_patches, psnr
+from convext.image.images import extract_patches, psnr
 
 PATCH, STRIDE = 33, 14
 

@@ -17,8 +17,8 @@ import skimage.data
 from PIL import Image, ImageFilter
 
 import convext
-from convext.fractions import common_fraction
 from convext.plotting import plot_solution
+from convext.solve.fractions import common_fraction
 
 FILTERS = {
     "smooth": ImageFilter.SMOOTH,

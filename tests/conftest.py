@@ -97,7 +97,7 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture
 def isa(request):
     """Switch the process to one instruction set for the length of a test."""
-    from convext import _dispatch
+    from convext.base import _dispatch
 
     before = _dispatch.current_isa()
     _dispatch.use_isa(request.param)

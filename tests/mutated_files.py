@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 import convext
-from convext.data import load_array, load_data
 from convext.kernels_file import load_kernels, save_kernels
+from convext.ops.data import load_array, load_data
 
 # Bytes beyond what the process has at the start; what is read takes some kilobytes.
 MEMORY = 160 << 20

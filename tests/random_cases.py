@@ -18,7 +18,10 @@ import reference
 from strategies import LAYOUTS, Case, lay_out
 
 import convext
-from convext import _dispatch, _steps, _training, blocks, forward
+from convext.base import _dispatch
+from convext.nn import prediction as forward
+from convext.solve import blocks
+from convext.train import _steps, _training
 
 # Sizes of vectors, and how many kernels the micro-kernels take at once.
 VECTORS = (4, 6, 8, 14, 16, 32)

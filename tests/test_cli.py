@@ -14,10 +14,11 @@ import reference
 from array_files import BAD_FILES, npz_bytes
 
 import convext
-from convext import cli, training
-from convext.image import load_image, save_image
+from convext._support.messages import columns
+from convext.cli import main as cli
+from convext.image.images import load_image, save_image
 from convext.kernels_file import load_kernels, save_kernels
-from convext.messages import columns
+from convext.train import training
 
 BLUR = np.array([[[[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]]]) / 16
 
@@ -824,9 +825,9 @@ def test_what_cannot_be_written_is_found_before_the_work(command, data, fail, mo
     def work(*_, **__):
         raise AssertionError("the work was done")
 
-    for name in ("training.train_model", "solve_command.find_filter", "data._write_random"):
+    for name in ("train.training.train_model", "cli.solve.find_filter", "ops.data._write_random"):
         monkeypatch.setattr(f"convext.{name}", work)
-    for name in ("load_kernels", "enhancement.train_on_folders", "models.load_model"):
+    for name in ("load_kernels", "enhancement.train_on_folders", "nn.models.load_model"):
         monkeypatch.setattr(f"convext.{name if '.' in name else 'kernels_file.' + name}", work)
     os.mkdir("taken.png")
     os.symlink("loop.png", "loop.png")

@@ -7,21 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from convext import _dispatch
+from convext.base import _dispatch
 
 SOURCES = Path(__file__).parents[1] / "src/convext"
-NAMES = sorted(path.stem for path in SOURCES.glob("*.pyx"))
+NAMES = sorted(
+    ".".join(path.relative_to(SOURCES.parent).with_suffix("").parts)
+    for path in SOURCES.rglob("*.pyx")
+)
 
 
 def test_the_library_holds_all_modules():
-    assert {"_dispatch", *_dispatch.MODULES} == set(NAMES)
+    assert {"convext.base._dispatch", *_dispatch.MODULES} == set(NAMES)
     for name in NAMES:
-        module = importlib.import_module(f"convext.{name}")
+        module = importlib.import_module(name)
         assert module.__file__ == _dispatch.__file__
-        assert module.__spec__.name == module.__name__ == f"convext.{name}"
+        assert module.__spec__.name == module.__name__ == name
 
 
-@pytest.mark.parametrize("name", ["convext._none", "convext._forward.none", "_forward"])
+@pytest.mark.parametrize("name", ["convext._none", "convext.ways._forward.none", "_forward"])
 def test_other_names_are_not_found(name):
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(name)

@@ -10,7 +10,7 @@ import pytest
 
 import convext
 from convext import config
-from convext.quota import quota_in_cpus
+from convext._support.quota import quota_in_cpus
 
 # What /proc/self/cgroup says, the files below /sys/fs/cgroup, and the quota in CPUs.
 CASES = {

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import convext
-from convext.interruption import interruptible
+from convext._support.interruption import interruptible
 
 LONGEST = 0.3
 

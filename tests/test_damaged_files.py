@@ -16,9 +16,9 @@ import pytest
 from array_files import npy_bytes, npz_bytes, zip_bytes
 
 import convext
-from convext._array_files import MOST_CHARACTERS
-from convext.data import load_array
+from convext._support.array_files import MOST_CHARACTERS
 from convext.kernels_file import load_kernels, save_kernels
+from convext.ops.data import load_array
 
 KERNELS = np.random.default_rng(0).random((2, 1, 3, 3))
 

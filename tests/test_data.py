@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from convext import data, generate_kernels, generate_random_data, load_data
+from convext import generate_kernels, generate_random_data, load_data
+from convext.ops import data
 
 
 def save(path, array):

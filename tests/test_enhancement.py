@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import convext
-from convext import cli, enhancement
-from convext._image_files import is_image
-from convext._pictures import as_picture
+from convext import enhancement
+from convext.cli import main as cli
 from convext.enhancement import enhance, enhanced_strips, enlarge
-from convext.image import (
+from convext.image.files import is_image
+from convext.image.images import (
     extract_patches,
     load_image,
     load_images,
@@ -19,6 +19,7 @@ from convext.image import (
     replace_luminance,
     save_image,
 )
+from convext.image.pictures import as_picture
 
 Image = pytest.importorskip("PIL.Image")
 metrics = pytest.importorskip("skimage.metrics")

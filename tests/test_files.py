@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convext import files
-from convext.files import atomic_write, check_writable
+from convext._support import files
+from convext._support.files import atomic_write, check_writable
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convext.fractions import common_fraction
+from convext.solve.fractions import common_fraction
 
 
 @pytest.mark.parametrize(

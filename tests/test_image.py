@@ -11,9 +11,9 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from convext import _image_files
 from convext.enhancement import enlarge
-from convext.image import load_image, luminance, psnr, replace_luminance, save_image
+from convext.image import files as _image_files
+from convext.image.images import load_image, luminance, psnr, replace_luminance, save_image
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")

@@ -9,8 +9,10 @@ import pytest
 from reference import conv2d as reference_conv2d
 
 import convext
-from convext import _image_files, apply_command, cli
-from convext.image import load_image, save_image
+from convext.cli import apply as apply_command
+from convext.cli import main as cli
+from convext.image import files as _image_files
+from convext.image.images import load_image, save_image
 from convext.kernels_file import load_kernels, save_kernels
 
 Image = pytest.importorskip("PIL.Image")

@@ -18,7 +18,7 @@ MOST = 6.0
 
 CODE = """
 import sys
-from convext.cli import main
+from convext.cli.main import main
 status = main(sys.argv[1:])
 # ru_maxrss would be at least that of the process that started this one.
 with open("/proc/self/status") as lines:

@@ -8,9 +8,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from convext import image_pairs
-from convext.image import extract_patches, load_image, luminance, save_image
-from convext.image_pairs import ImagePairs, PatchBatches
+from convext.image import pairs as image_pairs
+from convext.image.images import extract_patches, load_image, luminance, save_image
+from convext.image.pairs import ImagePairs, PatchBatches
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import convext
-from convext import kernels_file, training
-from convext.cli import main
-from convext.interruption import Stopped, stoppable, unused_name
+from convext import kernels_file
+from convext._support.interruption import Stopped, stoppable, unused_name
+from convext.cli.main import main
 from convext.kernels_file import load_kernels
+from convext.train import training
 
 SAVED = r"convext: interrupted: the kernels of epoch (\d+) of 1000000 are in (\S+)\n"
 NOTHING = "convext: interrupted: no epoch has ended, there is nothing to save\n"
@@ -173,7 +174,7 @@ def test_an_interrupt_between_two_epochs_leaves_kernels_and_losses_that_belong_t
                 raise KeyboardInterrupt
             super().__call__(report)
 
-    monkeypatch.setattr("convext.callbacks.History", History)
+    monkeypatch.setattr("convext.train.callbacks.History", History)
     assert main(["train", "--epochs", "5", "--quiet"]) == 130
     kernels, record = load_kernels("kernels.npz")
     expected, losses = trained(2)
@@ -183,7 +184,7 @@ def test_an_interrupt_between_two_epochs_leaves_kernels_and_losses_that_belong_t
 
 def test_a_training_that_fails_saves_nothing(monkeypatch):
     def fail(*_, callbacks, **__):
-        callbacks[0](convext.callbacks.EpochReport(1, 0.5, 0.1, 1.0, np.ones((1, 1, 2, 2))))
+        callbacks[0](convext.train.callbacks.EpochReport(1, 0.5, 0.1, 1.0, np.ones((1, 1, 2, 2))))
         raise ValueError("it does not fit")
 
     monkeypatch.setattr(training, "train_model", fail)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import convext
-from convext import cli
-from convext.shapes import seems_channels_last
+from convext.cli import main as cli
+from convext.ops.shapes import seems_channels_last
 
 
 @pytest.fixture(autouse=True)

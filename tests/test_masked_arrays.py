@@ -9,7 +9,8 @@ import pytest
 import reference
 
 import convext
-from convext import data, enhancement, image, kernels_file, plotting
+from convext import enhancement, image, kernels_file, plotting
+from convext.ops import data
 
 IMAGES, TARGETS = (2, 1, 7, 8), (2, 3, 5, 6)
 KERNELS = (3, 1, 3, 3)
@@ -167,9 +168,10 @@ def functions():
     """Yield all public functions and methods."""
     for module in (convext, image, plotting, kernels_file, enhancement, data):
         for name, value in vars(module).items():
-            if name.startswith("_") or not getattr(value, "__module__", "").startswith("convext."):
+            where = getattr(value, "__module__", "")
+            if name.startswith("_") or not where.startswith(module.__name__):
                 continue
-            if inspect.isfunction(value) and "._" not in value.__module__:
+            if inspect.isfunction(value):
                 yield name, value
             elif inspect.isclass(value):
                 for method, function in inspect.getmembers(value, inspect.isfunction):

@@ -13,18 +13,32 @@ import numpy as np
 import pytest
 
 import convext
-from convext import _arguments, cli, messages
-from convext._help import wrap
-from convext.messages import columns, counted, printable, say, translate, translate_error
+from convext._support import messages
+from convext._support.messages import columns, counted, printable, say, translate, translate_error
+from convext.cli import arguments as _arguments
+from convext.cli import main as cli
+from convext.cli.help import wrap
 
-SOURCES = sorted(Path(convext.__file__).parent.glob("*.py"))
+PACKAGE = Path(convext.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Errors that only the command line raises; those of the Python API are English, but the most common
 # of them are translated, too, where the command line prints them.
-OF_THE_COMMAND_LINE = ("cli", "apply_command", "_arguments", "solve_command")
+OF_THE_COMMAND_LINE = {
+    PACKAGE / "cli" / f"{name}.py" for name in ("main", "apply", "arguments", "solve")
+}
 
 # Their warnings are shown by the command line.
-WARNING = ("_image_files", "_pictures", "image", "least_squares", "solve_command")
+WARNING = {
+    PACKAGE / f"{name}.py"
+    for name in (
+        "cli/solve",
+        "image/files",
+        "image/images",
+        "image/pictures",
+        "solve/least_squares",
+    )
+}
 
 # One word, one translation.
 TERMS = {
@@ -84,7 +98,7 @@ def calls(*names):
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in names:
-                yield f"{source.name}:{node.lineno}", node
+                yield f"{source.relative_to(PACKAGE)}:{node.lineno}", node
 
 
 def help_texts(parser):
@@ -108,7 +122,7 @@ def texts_of_help():
 def texts_of_code():
     """Every call that names a text, with where it is."""
     for place, call in calls("say", "translate", "counted"):
-        if not place.startswith("messages.py"):
+        if not place.startswith("_support/messages.py"):
             yield place, call
 
 
@@ -127,7 +141,7 @@ def test_every_help_text_has_its_chinese():
 def test_every_message_is_a_constant_that_has_its_chinese():
     known = messages._chinese("messages")
     for place, call in texts_of_code():
-        if place.startswith("_help.py"):  # it translates what the test above looks at
+        if place.startswith("cli/help.py"):  # it translates what the test above looks at
             continue
         name, text = call.func.id, call.args[call.func.id == "counted"]
         assert isinstance(text, ast.Constant), f"{place}: {name} of something not constant"
@@ -167,7 +181,7 @@ def test_no_chinese_is_left_over():
 def test_words_are_printed_by_say_alone():
     """`print_line` is for data, and for what was translated."""
     for place, call in calls("print", "print_line"):
-        if place.startswith("messages.py"):
+        if place.startswith("_support/messages.py"):
             continue
         constant = (template(call.args[0]) or "").replace("Sequential", "").replace("convext", "")
         assert not re.search(r"[A-Za-z]{2}", constant), place
@@ -191,7 +205,7 @@ def test_every_error_and_warning_of_the_command_line_has_its_chinese(chinese):
     count = 0
     for source in SOURCES:
         for kind, text in raised(source):
-            if source.stem in OF_THE_COMMAND_LINE if kind == "raise" else source.stem in WARNING:
+            if source in (OF_THE_COMMAND_LINE if kind == "raise" else WARNING):
                 translated = translate_error(text)
                 assert has_chinese(translated), f"{source.name}: {text}"
                 assert_no_english(translated)

@@ -9,9 +9,9 @@ from test_patch_products import plain_products
 from test_training import plain_training, train
 
 import convext
-from convext import blocks, statistics
-from convext.methods import choose_method, samples_of_unit
-from convext.shapes import resolve
+from convext.ops.shapes import resolve
+from convext.solve import blocks, statistics
+from convext.train.methods import choose_method, samples_of_unit
 
 TEXTBOOK = (100, 3, 28, 28), (2, 3, 2, 2), (27, 27)
 

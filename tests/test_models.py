@@ -250,7 +250,7 @@ def test_the_learning_rate_follows_a_schedule():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_small_layer_is_trained_as_any_other(activation, use_bias, dtype, monkeypatch, isa):
     """Fused steps against those that the rest of this file has checked."""
-    from convext import models
+    from convext.nn import models
 
     def train():
         options = {"activation": activation, "use_bias": use_bias}
@@ -273,7 +273,7 @@ def test_a_small_layer_is_trained_as_any_other(activation, use_bias, dtype, monk
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_textbook_model_is_trained_an_epoch_at_a_time(dtype, monkeypatch, isa):
     """Steps of the general way take eight times as long as the fused ones."""
-    from convext import models
+    from convext.nn import models
 
     def general_step(*arguments):
         raise AssertionError("the general way was taken")
@@ -510,7 +510,7 @@ STACKS = [
 @pytest.mark.parametrize("layers", STACKS, ids=str)
 @pytest.mark.parametrize("strips", [False, True])
 def test_predictions_agree_with_the_definition(layers, strips, monkeypatch):
-    from convext import forward
+    from convext.nn import prediction as forward
 
     if strips:
         monkeypatch.setattr(forward, "MAX_BYTES", 1)

@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 
 import convext
-from convext import (
-    _forward,
-    _input_gradient,
-    _kernel_gradient,
-    _layers,
-    _optimizers,
-    _steps,
-    _training,
-    activations,
-    algorithms,
-    models,
-    optimizers,
-)
+from convext.gradient import _kernel_gradient
+from convext.nn import activations, models, optimizers
+from convext.ops import algorithms
+from convext.train import _layers, _optimizers, _steps, _training
+from convext.ways import _forward, _input_gradient
 
 SOURCES = Path(__file__).parents[1] / "src"
 
@@ -51,12 +43,18 @@ def enumerators(file, first):
         ),
         (
             algorithms.ALGORITHMS,
-            "convext/_geometry.pxd",
+            "convext/base/_geometry.pxd",
             "AUTO",
             "",
             get_args(algorithms.Algorithm),
         ),
-        (optimizers.METHODS, "convext/_optimizers.pxd", "SGD", "", tuple(optimizers._OPTIMIZERS)),
+        (
+            optimizers.METHODS,
+            "convext/train/_optimizers.pxd",
+            "SGD",
+            "",
+            tuple(optimizers._OPTIMIZERS),
+        ),
     ],
 )
 def test_both_sides_have_the_same_names_and_numbers(table, file, first, prefix, names):
@@ -71,11 +69,11 @@ def test_both_sides_have_the_same_names_and_numbers(table, file, first, prefix, 
 def test_losses_and_ways_of_clipping_have_the_same_numbers():
     short = {name: number for name, number in models.LOSSES.items() if "_" not in name}
     long = {name: number for name, number in models.LOSSES.items() if "_" in name}
-    numbers = enumerators("convext/_steps.pyx", "MEAN_SQUARED_ERROR")
+    numbers = enumerators("convext/train/_steps.pyx", "MEAN_SQUARED_ERROR")
     assert long == {name.lower(): number for name, number in numbers.items()}
     assert list(short.items()) == [("mse", 0), ("mae", 1)]
     assert set(get_args(models.Loss)) == set(models.LOSSES)
-    numbers = enumerators("convext/_optimizers.pxd", "NO_CLIPPING")
+    numbers = enumerators("convext/train/_optimizers.pxd", "NO_CLIPPING")
     expected = {"": "NO_CLIPPING", "clipvalue": "BY_VALUE", "clipnorm": "BY_NORM"}
     expected["global_clipnorm"] = "BY_GLOBAL_NORM"
     assert {name: numbers[other] for name, other in expected.items()} == optimizers.CLIPPING

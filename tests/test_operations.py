@@ -23,7 +23,7 @@ from scipy.signal import correlate2d
 from strategies import cases, random_values
 
 import convext
-from convext import _dispatch
+from convext.base import _dispatch
 
 OPERATIONS = ("conv2d", "conv2d_kernel_grad", "conv2d_input_grad")
 FLOATS = ("float32", "float64")
@@ -886,7 +886,7 @@ def test_results_have_the_same_bits_for_any_thread_count(operation, isa, case):
 NAN_IN_FREE_MEMORY = """
     import numpy as np
     import convext
-    from convext import _dispatch
+    from convext.base import _dispatch
 
     CASES = (
         ((1, 3, 30, 69), (1, 3, 10, 10), {"padding": 9}),
@@ -1125,7 +1125,7 @@ AT_THE_EDGE_OF_MEMORY = """
     import ctypes, mmap
     import numpy as np
     import convext
-    from convext import _dispatch
+    from convext.base import _dispatch
 
     PAGE = mmap.PAGESIZE
     mprotect = ctypes.CDLL(None, use_errno=True).mprotect

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import reference
 
-from convext import _statistics
-from convext.shapes import resolve
+from convext.gradient import _statistics
+from convext.ops.shapes import resolve
 
 # Images, kernel size, stride, dilation: large ones go by displacement, small and strided ones by
 # plain products.

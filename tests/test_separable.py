@@ -287,7 +287,7 @@ AT_THE_EDGE_OF_MEMORY = """
     import ctypes, mmap
     import numpy as np
     import convext
-    from convext import _dispatch
+    from convext.base import _dispatch
 
     PAGE = mmap.PAGESIZE
     mprotect = ctypes.CDLL(None, use_errno=True).mprotect

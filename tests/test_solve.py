@@ -12,7 +12,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import gaussian_filter
 
 import convext
-from convext import blocks, solve, solve_kernels
+from convext import solve_kernels
+from convext.solve import blocks
+from convext.solve import kernels as solve
 
 OPTIONS = [
     {},

@@ -11,10 +11,13 @@ import reference
 from scipy.ndimage import correlate, gaussian_filter
 
 import convext
-from convext import cli, report, solve_command, verdict
-from convext.fractions import common_fraction
-from convext.image import load_image, save_image
+from convext.cli import main as cli
+from convext.cli import solve as solve_command
+from convext.image.images import load_image, save_image
 from convext.kernels_file import load_kernels
+from convext.solve import verdict
+from convext.solve.fractions import common_fraction
+from convext.train import report
 
 photographs = pytest.importorskip("skimage.data", reason="they come with scikit-image")
 pillow = pytest.importorskip("PIL.Image")

@@ -20,8 +20,10 @@ def sources(tmp_path):
     """A folder with the package's Python files, and none that are compiled."""
     folder = tmp_path / "sources"
     (folder / "convext").mkdir(parents=True)
-    for file in PACKAGE.glob("*.py"):
-        shutil.copy(file, folder / "convext")
+    for file in PACKAGE.rglob("*.py"):
+        copy = folder / "convext" / file.relative_to(PACKAGE)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(file, copy)
     return folder
 
 
@@ -105,7 +107,7 @@ def test_sources_that_were_never_built_say_so_in_one_line(sources):
 
 
 def test_compiled_modules_that_do_not_load_keep_their_own_error(installed):
-    (module,) = (installed / "convext").glob("_dispatch.*.so")
+    (module,) = (installed / "convext/base").glob("_dispatch.*.so")
     module.write_bytes(b"no library")
     status, _, err = python("-c", "import convext", folder=installed)
     assert status == 1

@@ -9,7 +9,8 @@ import pytest
 from test_training import small_data, train
 
 import convext
-from convext import stability, suggest_learning_rate
+from convext import suggest_learning_rate
+from convext.train import stability
 
 
 def largest_eigenvalue(batch, kernel_shape, num_kernels=1):

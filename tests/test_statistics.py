@@ -11,7 +11,8 @@ import reference
 from array_files import BAD_FILES
 
 import convext
-from convext import PatchStatistics, blocks
+from convext import PatchStatistics
+from convext.solve import blocks
 
 OPTIONS = [
     {},

@@ -12,7 +12,8 @@ import pytest
 import reference
 
 import convext
-from convext import _training, schedules
+from convext import schedules
+from convext.train import _training
 
 TEXTBOOK_LOSSES = {2: 0.09680613394690772, 3: 0.0915034337251447, 10: 0.0902538192605756}
 

@@ -1,0 +1,1 @@
+"""What every room needs: checks of arguments, files, messages, sharing between threads."""

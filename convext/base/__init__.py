@@ -1,0 +1,1 @@
+"""Compiled: instruction sets, memory, tasks and Ctrl-C. Sources: src/convext/base."""

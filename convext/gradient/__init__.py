@@ -1,0 +1,1 @@
+"""Compiled: gradients with respect to kernels. Sources: src/convext/gradient."""

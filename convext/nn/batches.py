@@ -1,0 +1,255 @@
+"""What a model is trained and validated on: the samples of arrays, or batches from anywhere."""
+
+from __future__ import annotations
+
+import array
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import as_float64, as_numeric_array, check_finite, finite_number, integer
+
+Batch: TypeAlias = (
+    tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]
+)
+# Batches: an iterator, an object that gives them anew for each epoch, or a function that does.
+Batches: TypeAlias = Iterable[Batch] | Callable[..., Iterable[Batch]]
+
+_ARRAYS = (np.ndarray, np.generic, str, bytes, bytearray, memoryview, array.array, dict, set)
+_NO_MORE = object()
+_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
+
+
+class Samples(NamedTuple):
+    """Samples of two arrays, and what the loss of each counts."""
+
+    inputs: npt.NDArray[Any]
+    targets: npt.NDArray[Any]
+    weights: npt.NDArray[np.float64] | None
+
+
+class Chosen(NamedTuple):
+    """A batch: which samples to take, and how many a batch has at most."""
+
+    samples: Samples
+    order: npt.NDArray[np.intp]
+    size: int
+    number: int | None = None  # of batches that are given, from 0
+
+
+class Source(Protocol):
+    """Where the batches of an epoch come from."""
+
+    def count(self) -> int | None:
+        """Return how many batches an epoch has, about, if that is known."""
+
+    def order(self) -> npt.NDArray[np.intp]:
+        """Return the order of the samples in the next epoch, if it is known before."""
+
+    def epoch(self, order: npt.NDArray[np.intp]) -> Iterator[Chosen]:
+        """Yield the batches of an epoch."""
+
+
+# Checks a pair of arrays, of those names, against the model.
+Pairing: TypeAlias = Callable[[Any, Any, str, str], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+
+
+def are_batches(x: object, y: object = None) -> bool:
+    """Whether `x` gives batches and is not an array or what can be made into one.
+
+    Examples
+    --------
+    >>> are_batches(np.ones(3), [[1, 2]]), are_batches([[1, 2]], [1])
+    (False, False)
+    >>> are_batches(iter([])), are_batches([(np.ones(3), np.ones(3))])
+    (True, True)
+    """
+    if isinstance(x, _ARRAYS) or any(hasattr(x, name) for name in _PROTOCOLS):
+        return False
+    if isinstance(x, (list, tuple)):
+        return y is None
+    return callable(x) or hasattr(x, "__iter__") or _is_indexed(x)
+
+
+def _is_indexed(x: object) -> bool:
+    return hasattr(x, "__getitem__") and hasattr(x, "__len__")
+
+
+def to_array(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return an array of real numbers, of an array or a tensor of another library."""
+    if not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
+        if hasattr(value, "__dlpack__"):
+            value = np.from_dlpack(value)
+        elif hasattr(value, "numpy"):
+            value = value.numpy()
+    if are_batches(value, y=value):
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+    return as_numeric_array(name, value)
+
+
+def make_samples(pair: Pairing, x: Any, y: Any, weights: Any, names: Sequence[str]) -> Samples:
+    """Return checked arrays and the weights of their samples, all of the given names."""
+    inputs, targets = pair(x, y, names[0], names[1])
+    if weights is None:
+        return Samples(inputs, targets, None)
+    values = to_array(names[2], weights)
+    if values.size != len(inputs) or values.shape[:1] != (len(inputs),):
+        raise ValueError(
+            f"{names[2]} must have the shape ({len(inputs)},), one number for each sample, got "
+            f"{values.shape}"
+        )
+    check_finite(names[2], values)
+    return Samples(inputs, targets, np.ascontiguousarray(as_float64(values.ravel())))
+
+
+class ArrayBatches:
+    """Batches of the samples of two arrays; shuffled where there is a generator."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        batch_size: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        self.samples = samples
+        self.batch_size = min(batch_size, len(samples.inputs))
+        self.generator = generator
+
+    def count(self) -> int | None:
+        """Return how many batches an epoch has."""
+        return -(-len(self.samples.inputs) // self.batch_size)
+
+    def order(self) -> npt.NDArray[np.intp]:
+        """Return the order of the samples in the next epoch."""
+        if self.generator is not None:
+            return self.generator.permutation(len(self.samples.inputs))
+        return np.arange(len(self.samples.inputs))
+
+    def epoch(self, order: npt.NDArray[np.intp]) -> Iterator[Chosen]:
+        """Yield the batches of an epoch."""
+        for first in range(0, len(order), self.batch_size):
+            chosen = order[first : first + self.batch_size]
+            yield Chosen(self.samples, chosen, self.batch_size)
+
+    def split(self, share: float) -> tuple[ArrayBatches, ArrayBatches]:
+        """Set the last samples apart for validation."""
+        share = finite_number("validation_split", share, above=0, below=1)
+        count = len(self.samples.inputs)
+        first = math.floor(count * (1 - share))
+        if first in (0, count):
+            raise ValueError(
+                f"validation_split is {share:g}: of {count} samples that leaves {first} to train "
+                f"on and {count - first} to validate"
+            )
+        inputs, targets, weights = self.samples
+        before, after = slice(first), slice(first, None)
+        training, validation = (
+            Samples(inputs[part], targets[part], None if weights is None else weights[part])
+            for part in (before, after)
+        )
+        return ArrayBatches(training, self.batch_size, self.generator), ArrayBatches(validation, 32)
+
+
+class GivenBatches:
+    """Batches from an iterator, from what gives those of an epoch, or from a function that does."""
+
+    def __init__(
+        self,
+        pair: Pairing,
+        source: Any,
+        steps: int | None,
+        generator: np.random.Generator,
+        names: tuple[str, str] = ("x", "steps_per_epoch"),
+    ) -> None:
+        self.pair, self.source, self.generator, self.name = pair, source, generator, names[0]
+        self.steps = math.inf
+        if steps is not None:
+            self.steps = integer(names[1], steps, minimum=1)
+        elif hasattr(source, "__next__"):
+            raise ValueError(
+                f"{names[1]} is missing: {names[0]} is an iterator, which may never end"
+            )
+
+    def count(self) -> int | None:
+        """Return how many batches an epoch has, about, if that is known."""
+        if self.steps < math.inf:
+            return int(self.steps)
+        try:
+            return len(self.source)
+        except (NotImplementedError, TypeError):  # a DataLoader whose data set has no length, too
+            return None
+
+    def order(self) -> npt.NDArray[np.intp]:
+        """Return nothing: batches come in their own order."""
+        return np.arange(0)
+
+    def epoch(self, _: npt.NDArray[np.intp]) -> Iterator[Chosen]:
+        """Yield the batches of an epoch."""
+        given = self._begin()
+        count = 0
+        while count < self.steps:
+            batch = next(given, _NO_MORE)
+            if batch is _NO_MORE:
+                break
+            samples = self._samples(batch)
+            yield Chosen(samples, np.arange(len(samples.inputs)), len(samples.inputs), count)
+            count += 1
+        if count < (1 if self.steps == math.inf else self.steps):
+            expected = "at least one" if self.steps == math.inf else self.steps
+            raise ValueError(f"{self.name} gave {count} batches, expected {expected} for an epoch")
+        if hasattr(self.source, "on_epoch_end"):  # where a Sequence of Keras shuffles
+            self.source.on_epoch_end()
+
+    def _begin(self) -> Iterator[Any]:
+        source = self.source
+        if callable(source) and not hasattr(type(source), "__iter__"):
+            source = source(self.generator) if _takes_argument(source) else source()
+        if not hasattr(source, "__iter__") and _is_indexed(source):
+            return (source[i] for i in range(len(source)))
+        return iter(source)
+
+    def _samples(self, batch: Any) -> Samples:
+        if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+            raise TypeError(
+                f"a batch of {self.name} must be (x, y) or (x, y, sample_weight), got "
+                f"{type(batch).__name__}"
+            )
+        prefix = "" if self.name == "x" else f"{self.name}: "
+        names = [prefix + name for name in ("x", "y", "sample_weight")]
+        x, y, *weights = batch
+        return make_samples(self.pair, x, y, weights[0] if weights else None, names)
+
+
+def _takes_argument(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        pass
+    return True
+
+
+def where_not_finite(batch: Chosen, dtype: np.dtype[Any], prefix: str = "") -> str | None:
+    """Return which sample of a batch has values that are not finite in a type, if any.
+
+    Examples
+    --------
+    >>> x, y = np.ones((3, 1, 2, 2)), np.ones((3, 1, 1, 1))
+    >>> y[2] = np.nan
+    >>> where_not_finite(Chosen(Samples(x, y, None), np.array([0, 2]), 2), x.dtype)
+    'y[2] contains 1 value that is NaN or infinite'
+    """
+    for name, values in zip(("x", "y"), batch.samples[:2], strict=True):
+        for i in batch.order:
+            with np.errstate(over="ignore"):
+                bad = int(np.count_nonzero(~np.isfinite(values[i].astype(dtype))))
+            if bad:
+                what = "value that is" if bad == 1 else "values that are"
+                of_batch = "" if batch.number is None else f" of batch {batch.number}"
+                return f"{prefix}{name}[{i}]{of_batch} contains {bad} {what} NaN or infinite"
+    return None

@@ -1,0 +1,263 @@
+"""How the weights of a network follow their gradients: SGD and Adam, with Keras's formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import schedules
+from .._support.checks import finite_number
+from .._support.sealed import Sealed
+from .._support.sharing import Stateful
+from ..train._optimizers import CLIPPING, METHODS, Update
+
+LearningRate: TypeAlias = float | Callable[[int], float]
+
+
+class Optimizer(Sealed, Stateful):
+    """What `SGD` and `Adam` have in common; see there."""
+
+    learning_rate: LearningRate
+
+    # Which it is, and how many arrays of state it keeps.
+    _method: int
+    _num_states: int
+
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        clipnorm: float | None,
+        clipvalue: float | None,
+        global_clipnorm: float | None,
+        layer_multipliers: Sequence[float] | None,
+    ) -> None:
+        self.learning_rate = learning_rate
+        limits = {
+            "clipnorm": clipnorm,
+            "clipvalue": clipvalue,
+            "global_clipnorm": global_clipnorm,
+        }
+        self._clipping = {
+            name: finite_number(name, limit, above=0)
+            for name, limit in limits.items()
+            if limit is not None
+        }
+        if len(self._clipping) > 1:
+            raise ValueError(f"only one of {', '.join(limits)} can be given, got {self._clipping}")
+        self.layer_multipliers = None
+        if layer_multipliers is not None:
+            self.layer_multipliers = [
+                finite_number(f"layer_multipliers[{i}]", value, minimum=0)
+                for i, value in enumerate(layer_multipliers)
+            ]
+
+    _settable = ("learning_rate",)
+    _instead = "compile the model with a new one"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "learning_rate" and not callable(value):
+            value = finite_number(name, value, minimum=0)
+        super().__setattr__(name, value)
+
+    def config(self) -> dict[str, Any]:
+        """Return the name and the arguments of which this optimizer can be made again."""
+        return {
+            "name": type(self).__name__,
+            "learning_rate": schedules.to_config(self.learning_rate),
+            **self._clipping,
+            "layer_multipliers": self.layer_multipliers,
+            **self._constants(),
+        }
+
+    def make_update(
+        self,
+        sizes: Sequence[Sequence[int]],
+        dtype: np.dtype[Any],
+        state: Sequence[npt.NDArray[Any]] | None = None,
+    ) -> Update:
+        """Return the update of weights in a flat array: of each layer, variables of these sizes."""
+        multipliers = self.layer_multipliers or [1.0] * len(sizes)
+        if len(multipliers) != len(sizes):
+            raise ValueError(
+                f"layer_multipliers has {len(multipliers)} numbers for {len(sizes)} layers"
+            )
+        pairs = [(size, m) for layer, m in zip(sizes, multipliers, strict=True) for size in layer]
+        end = np.cumsum([size for size, _ in pairs]).astype(np.intp)
+        states: list[npt.NDArray[Any] | None] = [None, None]
+        for i in range(self._num_states):
+            states[i] = np.zeros(end[-1], dtype) if state is None else np.array(state[i], dtype)
+        (name, limit), *_ = [*self._clipping.items(), ("", 0.0)]
+        return Update(
+            self._method,
+            end,
+            np.array([multiplier for _, multiplier in pairs]),
+            states[0],
+            states[1],
+            CLIPPING[name],
+            limit,
+            **self._constants(),
+        )
+
+    def _constants(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum or without.
+
+    With momentum, ``velocity = momentum * velocity - learning_rate * gradient`` and ``weights +=
+    velocity``; with Nesterov's, ``weights += momentum * velocity - learning_rate * gradient``.
+    Threads may share it.
+
+    Parameters
+    ----------
+    learning_rate : float or callable, default 0.01
+        The length of a step, or a function that returns it for an epoch, counted from 0; see
+        `convext.schedules`.
+    momentum : float, default 0
+        The share of the velocity that stays, at least 0 and at most 1.
+    nesterov : bool, default False
+        Whether to look a step ahead.
+    clipnorm, clipvalue, global_clipnorm : float, optional
+        Limits: of the norm of each variable's gradient, of each of its elements, of the norm of
+        all together. At most one of them.
+    layer_multipliers : sequence of float, optional
+        The learning rate of each layer is multiplied by its number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has the wrong type or value.
+
+    Examples
+    --------
+    >>> SGD(0.1, momentum=0.9, nesterov=True)
+    SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
+    """
+
+    _method = METHODS["sgd"]
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        *,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        layer_multipliers: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, layer_multipliers)
+        self.momentum = finite_number("momentum", momentum, minimum=0, maximum=1)
+        self.nesterov = bool(nesterov)
+        self._num_states = 1 if self.momentum > 0 else 0
+        self._seal()
+
+    def _constants(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "nesterov": self.nesterov}
+
+    def __repr__(self) -> str:
+        return _describe(self)
+
+
+class Adam(Optimizer):
+    """Gradient descent by running means of the gradient and of its square.
+
+    Threads may share it.
+
+    Parameters
+    ----------
+    learning_rate : float or callable, default 0.001
+        The length of a step, or a function that returns it for an epoch, counted from 0; see
+        `convext.schedules`.
+    beta_1, beta_2 : float, default 0.9 and 0.999
+        The share of the running means that stays at a step, at least 0 and below 1.
+    epsilon : float, default 1e-7
+        Added to the root of the running mean square. As in Keras, where both have not been
+        corrected for their start at zero yet ("epsilon hat" in the paper).
+    clipnorm, clipvalue, global_clipnorm, layer_multipliers
+        As for `SGD`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has the wrong type or value.
+
+    References
+    ----------
+    D. P. Kingma, J. Ba: Adam: A Method for Stochastic Optimization, ICLR 2015.
+
+    Examples
+    --------
+    >>> Adam(1e-4)
+    Adam(learning_rate=0.0001, beta_1=0.9, beta_2=0.999, epsilon=1e-07)
+    """
+
+    _method = METHODS["adam"]
+    _num_states = 2
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        *,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        layer_multipliers: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, layer_multipliers)
+        self.beta_1 = finite_number("beta_1", beta_1, minimum=0, below=1)
+        self.beta_2 = finite_number("beta_2", beta_2, minimum=0, below=1)
+        self.epsilon = finite_number("epsilon", epsilon, minimum=0)
+        self._seal()
+
+    def _constants(self) -> dict[str, Any]:
+        return {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+    def __repr__(self) -> str:
+        return _describe(self)
+
+
+def get_optimizer(optimizer: object) -> Optimizer:
+    """Return an optimizer, or the one with default arguments that a name stands for.
+
+    Examples
+    --------
+    >>> get_optimizer("sgd")
+    SGD(learning_rate=0.01, momentum=0.0, nesterov=False)
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if isinstance(optimizer, str) and optimizer.lower() in _OPTIMIZERS:
+        return _OPTIMIZERS[optimizer.lower()]()
+    raise ValueError(f"optimizer must be 'sgd', 'adam', an SGD or an Adam, got {optimizer!r}")
+
+
+def from_config(config: dict[str, Any]) -> Optimizer:
+    """Return the optimizer of which `config` is the description."""
+    arguments = dict(config)
+    name = arguments.pop("name")
+    arguments["learning_rate"] = schedules.from_config(arguments["learning_rate"])
+    return _OPTIMIZERS[name.lower()](**arguments)
+
+
+_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "adam": Adam}
+
+
+def _describe(optimizer: Optimizer) -> str:
+    arguments = {
+        "learning_rate": optimizer.learning_rate,
+        **optimizer._constants(),
+        **optimizer._clipping,
+    }
+    if optimizer.layer_multipliers is not None:
+        arguments["layer_multipliers"] = optimizer.layer_multipliers
+    given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return f"{type(optimizer).__name__}({given})"

@@ -1,0 +1,97 @@
+"""The forward pass of a network over images of any size: in strips, so that memory stays bounded.
+
+A strip of the last layer's rows needs some rows of the layer before, these some of the one before
+that, and so on up to the image. Zeros are padded at the borders of the image alone, so that the
+strips fit together as if there were none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._support.checks import RealArray, as_dtype
+from ..train._layers import activate
+from ..train._steps import Layer
+from ..ways import _forward
+
+# What all layers make of a strip, in bytes, where the strips have more rows than the least.
+MAX_BYTES = 32 << 20
+MIN_ROWS = 16
+
+
+class _Part(NamedTuple):
+    """What a layer does for a strip: from input rows first to end (exclusive) to `rows` rows.
+
+    Where these lie in the padding alone, there is no input row.
+    """
+
+    layer: Layer
+    first: int
+    end: int
+    padding_top: int
+    rows: int
+
+
+def run(
+    layers: Sequence[Layer], images: RealArray, dtype: np.dtype[Any], num_threads: int
+) -> RealArray:
+    """Return what the layers make of images (N, C, H, W), which need not be of type `dtype`."""
+    shape = layers[-1].output_shape
+    result: RealArray = np.empty((len(images), *shape), dtype)
+    row_bytes = dtype.itemsize * sum(
+        math.prod(layer.output_shape) // layer.output_shape[1] for layer in layers
+    )
+    rows = min(shape[1], max(MIN_ROWS, MAX_BYTES // row_bytes))
+    samples = max(1, MAX_BYTES // (row_bytes * rows))
+    for first in range(0, len(images), samples):
+        for begin in range(0, shape[1], rows):
+            end = min(begin + rows, shape[1])
+            parts = list(_parts(layers, begin, end))
+            above = parts[0]
+            values = as_dtype(
+                images[first : first + samples, :, above.first : above.end], dtype, contiguous=True
+            )
+            for part in parts:
+                values = _convolve(part, values, num_threads)
+            result[first : first + samples, :, begin:end] = values
+    return result
+
+
+def _parts(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Part]:
+    """Return what each layer has to do so that the last one gives rows begin to end."""
+    parts = []
+    for layer in reversed(layers):
+        (stride, _), (padding, _), (dilation, _), _ = layer.options
+        height = layer.input_shape[1]
+        first = begin * stride - padding
+        last = (end - 1) * stride - padding + (layer.kernels.shape[2] - 1) * dilation + 1
+        part = _Part(
+            layer, min(max(first, 0), height), min(max(last, 0), height), max(-first, 0),
+            end - begin,
+        )  # fmt: skip
+        parts.append(part)
+        begin, end = part.first, part.end
+        if begin == end:  # the layer sees padding alone: nothing has to be done before it
+            break
+    return reversed(parts)
+
+
+def _convolve(part: _Part, values: RealArray, num_threads: int) -> RealArray:
+    layer = part.layer
+    stride, (_, padding_left), dilation, groups = layer.options
+    channels, _, width = layer.output_shape
+    out: RealArray = np.empty((len(values), channels, part.rows, width), values.dtype)
+    if part.first == part.end:
+        out[...] = 0
+    else:
+        padding = (part.padding_top, padding_left)
+        _forward.conv2d(
+            values, layer.kernels, None, out, stride, padding, dilation, groups, num_threads
+        )
+    if layer.bias is not None or layer.activation:
+        activate(out, layer.bias, layer.activation, num_threads)
+    return out

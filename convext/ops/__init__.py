@@ -1,0 +1,1 @@
+"""Convolutions, their gradients, prepared kernels, losses and data."""

@@ -1,0 +1,192 @@
+"""Plans: what an operation does with arrays of given shapes and types.
+
+A plan depends on shapes, types and options alone. It is made, and everything checked, once for each
+set of them and then remembered: for small arrays that takes longer than the operation itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .._support.checks import (
+    as_kernel_shape,
+    check_dimensions,
+    check_size,
+    common_dtype,
+    shape_of_length,
+)
+from .algorithms import Algorithm, resolve_algorithm
+from .shapes import (
+    IMAGES,
+    KERNELS,
+    Convolution,
+    Padding,
+    Pair,
+    Shape,
+    check_channels,
+    check_groups,
+    resolve,
+)
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
+NUM_REMEMBERED = 256
+
+_INTEGERS = frozenset({int})
+
+
+class Plan(NamedTuple):
+    """What an operation does."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    convolution: Convolution
+    algorithm: int = 0
+
+
+def remembering(
+    make: _lru_cache_wrapper[Plan],
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    sizes: object = None,
+    algorithm: object = "auto",
+) -> Callable[..., Plan]:
+    """Return `make`, or what it is without its memory, where that might mix up these options.
+
+    Only plain integers, text and tuples of integers are looked up: others may be equal to these and
+    yet an error (True and 1.0 equal 1), or not hashable.
+    """
+    if (
+        type(stride) is type(dilation) is type(groups) is int
+        and type(padding) in (int, str)
+        and type(algorithm) is str
+        and (sizes is None or (type(sizes) is tuple and _INTEGERS.issuperset(map(type, sizes))))
+    ):
+        return make
+    return make.__wrapped__
+
+
+@lru_cache(NUM_REMEMBERED)
+def plan_conv2d(
+    image_shape: Shape,
+    image_dtype: np.dtype[Any],
+    kernel_shape: Shape,
+    kernel_dtype: np.dtype[Any],
+    bias_dtype: np.dtype[Any] | None,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    algorithm: Algorithm = "auto",
+) -> Plan:
+    """Check the arguments of `conv2d`."""
+    dtypes = {"input_data": image_dtype, "kernels": kernel_dtype}
+    if bias_dtype is not None:
+        dtypes["bias"] = bias_dtype
+    dtype = common_dtype(**dtypes)
+    check_dimensions("input_data", image_shape, IMAGES, empty_batch=True)
+    check_dimensions("kernels", kernel_shape, KERNELS)
+    convolution = resolve(
+        image_shape,
+        kernel_shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    check_channels(image_shape, kernel_shape, convolution.groups)
+    shape = (*image_shape[:-3], kernel_shape[0], *convolution.output_shape)
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
+
+
+@lru_cache(NUM_REMEMBERED)
+def plan_kernel_grad(
+    image_shape: Shape,
+    image_dtype: np.dtype[Any],
+    grad_shape: Shape,
+    grad_dtype: np.dtype[Any],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    algorithm: Algorithm = "auto",
+) -> Plan:
+    """Check the arguments of `conv2d_kernel_grad`."""
+    dtype = common_dtype(input_data=image_dtype, output_grad=grad_dtype)
+    dimensions = len(image_shape)
+    check_dimensions("input_data", image_shape, IMAGES, empty_batch=True)
+    check_dimensions(
+        "output_grad", grad_shape, {dimensions: _output_layout(dimensions)}, empty_batch=True
+    )
+    size = as_kernel_shape(kernel_size)
+    convolution = resolve(
+        image_shape, size, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    channels, num_kernels = image_shape[-3], grad_shape[-3]
+    check_groups(channels, num_kernels, convolution.groups)
+    _check_output_grad(grad_shape, (*image_shape[:-3], num_kernels, *convolution.output_shape))
+    shape = (num_kernels, channels // convolution.groups, *size)
+    method = resolve_algorithm(algorithm, shape, convolution, kernel_gradient=True)
+    return _plan(shape, dtype, convolution, method)
+
+
+@lru_cache(NUM_REMEMBERED)
+def plan_input_grad(
+    grad_shape: Shape,
+    grad_dtype: np.dtype[Any],
+    kernel_shape: Shape,
+    kernel_dtype: np.dtype[Any],
+    input_shape: Shape,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    algorithm: Algorithm = "auto",
+) -> Plan:
+    """Check the arguments of `conv2d_input_grad`."""
+    dtype = common_dtype(output_grad=grad_dtype, kernels=kernel_dtype)
+    layouts = {n: _output_layout(n) for n in IMAGES}
+    check_dimensions("output_grad", grad_shape, layouts, empty_batch=True)
+    check_dimensions("kernels", kernel_shape, KERNELS)
+    name = "input_shape"
+    shape = shape_of_length(name, input_shape, IMAGES, empty_batch=True)
+    if len(shape) < len(grad_shape):
+        shape = (grad_shape[0], *shape)
+    convolution = resolve(
+        shape,
+        kernel_shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        image_name=name,
+    )
+    check_channels(shape, kernel_shape, convolution.groups, name)
+    if len(shape) > len(grad_shape):
+        grad_shape = (1, *grad_shape)
+    _check_output_grad(grad_shape, (*shape[:-3], kernel_shape[0], *convolution.output_shape))
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
+
+
+def _plan(shape: Shape, dtype: np.dtype[Any], convolution: Convolution, algorithm: int) -> Plan:
+    check_size("the result", shape, dtype.itemsize)
+    return Plan(shape, dtype, convolution, algorithm)
+
+
+def _output_layout(dimensions: int) -> str:
+    return IMAGES[dimensions].replace("C, H, W", "K, OH, OW")
+
+
+def _check_output_grad(shape: Shape, expected: Shape) -> None:
+    if shape != expected:
+        raise ValueError(
+            f"output_grad must have the shape {expected} of the convolution's result, got {shape}"
+        )

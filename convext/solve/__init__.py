@@ -1,0 +1,1 @@
+"""Finding the kernels between two arrays: patch statistics and least squares."""

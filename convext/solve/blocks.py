@@ -1,0 +1,214 @@
+"""Cutting pairs of arrays, which may be larger than the memory, into blocks that are not."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import as_float64
+from ..ops.shapes import Convolution
+from .masks import seen
+
+Matrix: TypeAlias = npt.NDArray[np.float64]
+
+# Elements of the images and targets of a block, together: 16 MiB in float64.
+MAX_ELEMENTS = 1 << 21
+
+
+class Units(NamedTuple):
+    """What is subtracted from pixels and targets, and what they are multiplied by then.
+
+    Sums of squares lose digits to a large mean, and overflow or vanish beyond about 1e150 and
+    1e-150. Factors are powers of two, which round nothing.
+    """
+
+    offset: npt.NDArray[np.float64]  # (C,)
+    factor: npt.NDArray[np.float64]  # (C,)
+    target_offset: npt.NDArray[np.float64]  # (K,)
+    target_factor: float
+
+    @classmethod
+    def plain(cls, channels: int, kernels: int) -> Units:
+        """Return those that change nothing."""
+        return cls(np.zeros(channels), np.ones(channels), np.zeros(kernels), 1.0)
+
+    @property
+    def changing(self) -> bool:
+        """Whether they change anything."""
+        return bool(
+            self.offset.any()
+            or self.target_offset.any()
+            or (self.factor != 1).any()
+            or self.target_factor != 1
+        )
+
+    def of_images(self, images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return pixels (N, C, H, W) in these units."""
+        return (images - self.offset[:, np.newaxis, np.newaxis]) * self.factor[
+            :, np.newaxis, np.newaxis
+        ]
+
+    def of_targets(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return targets (N, K, OH, OW) in these units."""
+        return (targets - self.target_offset[:, np.newaxis, np.newaxis]) * self.target_factor
+
+
+class Block(NamedTuple):
+    """Some samples, or some rows of the targets of one, with all pixels that these depend on."""
+
+    images: npt.NDArray[np.float64]  # (n, C, h, w), with the padding
+    targets: npt.NDArray[np.float64]  # (n, K, oh, ow), zero where they do not count
+    mask: npt.NDArray[np.bool_] | None  # (n, K or 1, oh, ow), True where they count
+
+
+def blocks(
+    inputs: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    mask: npt.NDArray[np.bool_] | None,
+    kernel_size: tuple[int, int],
+    options: Convolution,
+    units: Units | None = None,
+    hide: bool = False,
+) -> Iterator[Block]:
+    """Yield all samples (N, C, H, W) with their targets (N, K, OH, OW), block by block.
+
+    Pixels that no counted window sees are zero where they are not finite, and wherever they are if
+    `hide` says so. Where the blocks begin depends on the shapes alone. Arrays of float64 that need
+    no padding are not copied. Pages of a memory-mapped file are given back to the system after use.
+    """
+    extent = (kernel_size[0] - 1) * options.dilation[0] + 1
+    samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
+    gaps = max(*options.stride, *options.dilation) > 1  # windows may leave out pixels
+    for first in range(0, len(inputs), samples):
+        some = slice(first, first + samples)
+        for top in range(0, targets.shape[2], rows):
+            part = targets[some, :, top : top + rows]
+            counts = None if mask is None else mask[some, :, top : top + rows]
+            images = padded_rows(inputs[some], top, part.shape[2:], kernel_size, options)
+            values = as_float64(part)
+            if units is not None and units.changing:
+                images, values = units.of_images(images), units.of_targets(values)
+            some_unseen = gaps
+            if counts is not None and not counts.all():
+                values, some_unseen = np.where(counts, values, 0.0), True
+            if some_unseen and (hide or not _are_finite(images)):
+                inside = options._replace(padding_before=(0, 0), output_shape=part.shape[2:])
+                counted = np.ones((1, 1, *part.shape[2:]), bool) if counts is None else counts
+                kept = seen(counted, images.shape[2:], kernel_size, inside)
+                images = np.where(kept, images, 0.0)
+            yield Block(images, values, counts)
+            for array in (inputs, targets):
+                _give_back_pages(array)
+
+
+def _are_finite(images: npt.NDArray[np.float64]) -> bool:
+    """Return whether all values are finite; perhaps not, if they are near the largest number."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(images.sum()))
+
+
+def patch_rows(
+    block: Block, kernel_size: tuple[int, int], options: Convolution, max_elements: int
+) -> Iterator[tuple[Matrix, Matrix, Matrix]]:
+    """Yield the patches of a block as rows, about `max_elements` at a time.
+
+    With them come their targets (rows, K), and 1 where these count, else 0: (rows, K or 1).
+    """
+    images, targets, mask = block
+    counts = np.broadcast_to(True, targets[:, :1].shape) if mask is None else mask
+    _, kernels, height, width = targets.shape
+    taps = images.shape[1] * math.prod(kernel_size)
+    step = max(1, max_elements // (width * (taps + kernels)))
+    for sample in range(len(images)):
+        for top in range(0, height, step):
+            some = sample, slice(None), slice(top, top + step)
+            sides = targets[some].reshape(kernels, -1).T
+            counted = as_float64(counts[some]).reshape(-1, len(sides)).T
+            shape = len(sides) // width, width
+            yield _patches(images[sample], top, shape, kernel_size, options), sides, counted
+
+
+def _patches(
+    image: Matrix,
+    top: int,
+    output_shape: tuple[int, int],
+    kernel_size: tuple[int, int],
+    options: Convolution,
+) -> Matrix:
+    """Return the patches of some rows of the output, from `top` on: (rows, taps).
+
+    They are copied tap by tap, since the pixels of a tap are contiguous.
+    """
+    (kh, kw), (sh, sw), (down, across) = kernel_size, options.stride, options.dilation
+    height, width = output_shape
+    planes = np.empty((len(image), kh, kw, height, width))
+    for i in range(kh):
+        first = top * sh + i * down
+        rows = slice(first, first + (height - 1) * sh + 1, sh)
+        for j in range(kw):
+            columns = slice(j * across, j * across + (width - 1) * sw + 1, sw)
+            planes[:, i, j] = image[:, rows, columns]
+    return planes.reshape(-1, height * width).T
+
+
+def _block_size(
+    input_shape: tuple[int, ...], target_shape: tuple[int, ...], extent: int, stride: int
+) -> tuple[int, int]:
+    """Return how many samples, and how many rows of their targets, make a block."""
+    of_sample = math.prod(input_shape[1:]) + math.prod(target_shape[1:])
+    if of_sample <= MAX_ELEMENTS:
+        return MAX_ELEMENTS // of_sample, target_shape[2]
+    input_row, target_row = input_shape[1] * input_shape[3], target_shape[1] * target_shape[3]
+    # Rows that two blocks share are read twice, so that there should be more of the others.
+    fitting = (MAX_ELEMENTS - extent * input_row) // (stride * input_row + target_row)
+    count = -(-target_shape[2] // max(extent, fitting))
+    return 1, -(-target_shape[2] // count)
+
+
+def padded_rows(
+    images: npt.NDArray[Any],
+    top: int,
+    output_shape: tuple[int, ...],
+    kernel_size: tuple[int, int],
+    options: Convolution,
+) -> npt.NDArray[np.float64]:
+    """Return what the rows of the output from `top` on depend on, zeros outside included."""
+    needed = [
+        (outputs - 1) * stride + (size - 1) * dilation + 1
+        for outputs, stride, size, dilation in zip(
+            output_shape, options.stride, kernel_size, options.dilation, strict=True
+        )
+    ]
+    starts = top * options.stride[0] - options.padding_before[0], -options.padding_before[1]
+    inside = [
+        slice(max(start, 0), max(min(start + length, size), 0))
+        for start, length, size in zip(starts, needed, images.shape[2:], strict=True)
+    ]
+    part = images[:, :, inside[0], inside[1]]
+    if part.shape[2:] == tuple(needed):
+        return as_float64(part)
+    padded = np.zeros((*images.shape[:2], *needed))
+    rows, columns = (
+        slice(within.start - start, within.start - start + length)
+        for within, start, length in zip(inside, starts, part.shape[2:], strict=True)
+    )
+    padded[:, :, rows, columns] = part
+    return padded
+
+
+def _give_back_pages(array: npt.NDArray[Any]) -> None:
+    """Let the system take a mapped file's pages, which it would else keep while there is room.
+
+    They remain in its cache. Only maps of `numpy.memmap` with mode "r" are known to be shared with
+    the file and never written to; what other maps hold, the process alone may have.
+    """
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    owner: Any = array.base
+    if isinstance(array, np.memmap) and array.mode == "r" and hasattr(owner, "madvise"):
+        owner.madvise(mmap.MADV_DONTNEED)

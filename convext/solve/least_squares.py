@@ -1,0 +1,277 @@
+"""The linear algebra of least squares: the weights with the smallest sum of squared errors.
+
+Let X have a row for each pixel of the target and a column for each tap (the patch matrix), and Y a
+column for each kernel. Nothing here sees X: it is known by G = X^T X, or by the triangle R of its
+QR decomposition.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.interruption import interruptible
+
+Matrix = npt.NDArray[np.float64]
+
+EPSILON = float(np.finfo(np.float64).eps)
+
+# Of unknowns whose pixels differ by more than this, squares of some are rounding errors of others.
+FARTHEST = 2.0**24
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The best kernels, and how well they are determined. Threads may share it.
+
+    Attributes
+    ----------
+    kernels : numpy.ndarray, (num_kernels, C, kh, kw)
+        The kernels with the smallest mean squared error; float64.
+    bias : numpy.ndarray, (num_kernels,), or None
+        What is added to the results of each; None where no bias was asked for.
+    loss : float
+        The mean squared error that is left.
+    rank : int
+        How many numbers of a kernel (and its bias) the data determine. Below their count, the
+        kernels are those of the smallest norm among the best ones.
+    condition : float
+        The condition number of the patch matrix, the ratio of its largest to its smallest singular
+        value: errors of the data may reach the kernels so many times enlarged. Infinite where the
+        rank is not full.
+    centre : (int, int), or None
+        Where the target is as large as the input: which pixel of its window, down and across, an
+        element of the target was taken for. Even kernels have two middles.
+    """
+
+    kernels: Matrix
+    bias: Matrix | None
+    loss: float
+    rank: int
+    condition: float
+    centre: tuple[int, int] | None = None
+
+
+class Weights(NamedTuple):
+    """The solution of one system: a column of `values` for each right-hand side."""
+
+    values: Matrix  # (unknowns, right-hand sides)
+    rank: int
+    condition: float
+
+
+class NormalEquations:
+    """G w = b for a symmetric G without negative eigenvalues, decomposed.
+
+    Parameters
+    ----------
+    products : numpy.ndarray, (unknowns, unknowns)
+        G.
+    ridge : numpy.ndarray, (unknowns,)
+        What is added to the diagonal of G; `rank` and `condition` are those without it.
+    num_rows : int
+        How many rows of X were summed.
+
+    Attributes
+    ----------
+    rank : int
+        The rank of X.
+    condition : float
+        The condition number of X: the square root of that of G.
+    spread : float
+        The ratio of the smallest to the largest eigenvalue of G with its ridge, where the unknowns
+        are scaled so that the diagonal is 1. That much, over the precision of float64, errors may
+        grow.
+
+    Notes
+    -----
+    Scaled so, unknowns of different units (a bias and pixels of 16 bits) do not look like an
+    ill-conditioned problem. Where G is singular to rounding, the smallest weights are taken,
+    without scaling unless the units are so far apart that one would be lost beside another.
+
+    Examples
+    --------
+    >>> equations = NormalEquations(np.array([[2.0, 0.0], [0.0, 0.0]]), np.zeros(2), 2)
+    >>> equations.solve(np.array([[4.0], [0.0]])).ravel(), equations.rank
+    (array([2., 0.]), 1)
+    """
+
+    def __init__(self, products: Matrix, ridge: Matrix, num_rows: int) -> None:
+        tolerance = _tolerance(len(products), num_rows)
+        values = interruptible(np.linalg.eigvalsh, products)
+        self.rank, ratio = _rank(values, tolerance)
+
+        system = products + np.diag(ridge)
+        diagonal = np.sqrt(np.diag(system))
+        self._scale = 1 / np.where(diagonal > 0, diagonal, 1)
+        values, vectors = interruptible(
+            np.linalg.eigh, system * self._scale * self._scale[:, np.newaxis]
+        )
+        full_rank, self.spread = _rank(values, tolerance)
+        sizes = diagonal[diagonal > 0]
+        if len(sizes) and sizes.max() > FARTHEST * sizes.min():
+            self.rank = self.rank if np.any(ridge) else full_rank
+        elif full_rank < len(values):
+            self._scale = np.ones(len(values))
+            values, vectors = interruptible(np.linalg.eigh, system)
+        kept = values > tolerance * max(values[-1], 0)
+        self._values, self._vectors = values[kept], vectors[:, kept]
+        if self.spread and not np.any(ridge):
+            # Unscaled, G may look worse than it is, and its smallest eigenvalue be lost.
+            self.rank, ratio = len(products), max(ratio, tolerance)
+        self.condition = math.sqrt(1 / ratio) if ratio else math.inf
+
+    def solve(self, right: Matrix) -> Matrix:
+        """Return the weights for right-hand sides (unknowns, count)."""
+        scale = self._scale[:, np.newaxis]
+        coordinates = self._vectors.T @ (right * scale) / self._values[:, np.newaxis]
+        weights: Matrix = (self._vectors @ coordinates) * scale
+        return weights
+
+
+def solve_triangle(
+    triangle: Matrix, num_unknowns: int, ridge: Matrix, num_rows: int
+) -> tuple[Weights, Matrix]:
+    """Solve the least-squares problem with the triangle of the QR decomposition of [X Y].
+
+    Parameters
+    ----------
+    triangle : numpy.ndarray, (columns, columns)
+        Upper triangular; `num_unknowns` columns are those of X.
+    num_unknowns : int
+    ridge, num_rows
+        As in `NormalEquations`.
+
+    Returns
+    -------
+    weights : Weights
+        The smallest weights with the smallest sum of squared residuals, plus ridge * weights².
+    squares : numpy.ndarray, (right-hand sides,)
+        The sum of squared residuals of each, without the ridge.
+
+    Examples
+    --------
+    >>> matrix, target = np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])
+    >>> triangle = np.linalg.qr(np.hstack([matrix, target]), mode="r")
+    >>> weights, squares = solve_triangle(triangle, 1, np.zeros(1), 2)
+    >>> round(float(weights.values[0, 0]), 9), round(float(squares[0]), 9)
+    (2.0, 2.0)
+    """
+    columns = triangle[:num_unknowns, :num_unknowns]
+    right, rest = triangle[:num_unknowns, num_unknowns:], triangle[num_unknowns:, num_unknowns:]
+    left, singular, vectors = interruptible(np.linalg.svd, columns)
+    rank, ratio = _rank(singular[::-1], _tolerance(num_unknowns, num_rows))
+    if np.any(ridge):
+        extended = np.vstack([columns, np.diag(np.sqrt(ridge))])
+        sides = np.vstack([right, np.zeros((num_unknowns, right.shape[1]))])
+        values = interruptible(np.linalg.lstsq, extended, sides, rcond=None)[0]
+    else:
+        values = vectors[:rank].T @ ((left[:, :rank].T @ right) / singular[:rank, np.newaxis])
+    squares = np.sum(rest**2, axis=0) + np.sum((right - columns @ values) ** 2, axis=0)
+    return Weights(values, rank, 1 / ratio if ratio else math.inf), squares
+
+
+def solve_rows(rows: Matrix, sides: Matrix, ridge: Matrix) -> tuple[Weights, Matrix]:
+    """Solve the least-squares problem of no more rows than unknowns, by their singular values.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, (rows, unknowns)
+        X.
+    sides : numpy.ndarray, (rows, right-hand sides)
+        Y.
+    ridge : numpy.ndarray, (unknowns,)
+        As in `NormalEquations`: one number, but for a last unknown that costs nothing.
+
+    Returns
+    -------
+    weights : Weights
+    squares : numpy.ndarray, (right-hand sides,)
+        As `solve_triangle` does.
+
+    Examples
+    --------
+    >>> weights, squares = solve_rows(np.array([[3.0, 4.0]]), np.array([[10.0]]), np.zeros(2))
+    >>> weights.values.ravel().round(9), weights.rank
+    (array([1.2, 1.6]), 1)
+    """
+    left, singular, right = interruptible(np.linalg.svd, rows, full_matrices=False)
+    rank, ratio = _rank(singular[::-1], _tolerance(rows.shape[1], len(rows)))
+    if np.any(ridge):
+        # Without its mean, the last unknown follows from the others.
+        free = ridge[-1] == 0
+        means, of_sides = (a.mean(axis=0) if free else np.zeros(a.shape[1]) for a in (rows, sides))
+        left, singular, right = interruptible(np.linalg.svd, rows - means, full_matrices=False)
+        with np.errstate(divide="ignore", over="ignore"):
+            factors = 1 / (singular + ridge[0] / singular)
+        values = right.T @ (factors[:, np.newaxis] * (left.T @ (sides - of_sides)))
+        if free:
+            values[-1] = of_sides - means[:-1] @ values[:-1]
+    else:
+        coordinates = (left[:, :rank].T @ sides) / singular[:rank, np.newaxis]
+        values = right[:rank].T @ coordinates
+    determined = ratio > 0 and rank == rows.shape[1]
+    with np.errstate(over="ignore", under="ignore"):
+        squares: Matrix = np.sum((sides - rows @ values) ** 2, axis=0)
+    return Weights(values, rank, 1 / ratio if determined else math.inf), squares
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Raise MemoryError when more bytes are needed than this machine, or a limit, has."""
+    if needed > _memory():
+        raise MemoryError(
+            f"{what} take {needed} bytes ({needed / 2**30:.1f} GiB), there are {_memory():.0f}: "
+            "take smaller kernels"
+        )
+
+
+@cache
+def _memory() -> float:
+    """Return how many bytes there are, for this machine or its container."""
+    limits = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(ValueError, OSError), open(f"/sys/fs/cgroup/{file}") as stream:
+            limits.append(int(stream.read()))
+    return min(limits)
+
+
+def add_rows(triangle: Matrix, rows: Matrix) -> Matrix:
+    """Return the triangle of [X Y] with more rows, from that without them."""
+    combined: Matrix = interruptible(np.linalg.qr, np.vstack([triangle, rows]), mode="r")
+    return combined
+
+
+def warn_of_rank(rank: int, num_unknowns: int) -> None:
+    """Warn that the kernels are not determined by the data, where they are not."""
+    if rank < num_unknowns:
+        warnings.warn(
+            f"the data determine only {rank} of the {num_unknowns} numbers of a kernel: of all "
+            "kernels that fit equally well, those of the smallest norm are returned",
+            np.exceptions.RankWarning,
+            stacklevel=3,
+        )
+
+
+def _tolerance(num_unknowns: int, num_rows: int) -> float:
+    """Return below which share of the largest, a value may be nothing but rounding errors.
+
+    On flat images, whose errors are the least random, they grow with the square root of the rows.
+    """
+    return EPSILON * (10 * num_unknowns + math.sqrt(num_rows))
+
+
+def _rank(ascending: npt.NDArray[np.floating[Any]], tolerance: float) -> tuple[int, float]:
+    """Return how many values are above zero, and the ratio of the extremes, 0 unless all are."""
+    largest = float(ascending[-1])
+    rank = int(np.count_nonzero(ascending > tolerance * largest)) if largest > 0 else 0
+    return rank, float(ascending[0]) / largest if rank == len(ascending) else 0.0

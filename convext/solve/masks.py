@@ -1,0 +1,114 @@
+"""Which elements of a data set count: masks, and masked arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import as_array
+from ..ops.data import paired_samples
+from ..ops.shapes import Convolution
+
+Flags = npt.NDArray[np.bool_]
+
+
+def without_mask(array: npt.ArrayLike) -> tuple[npt.ArrayLike, Flags | None]:
+    """Return a masked array's values and where it hides them; None for all other arrays."""
+    hidden = getattr(array, "mask", None) if isinstance(array, np.ndarray) else None
+    if hidden is None or not (isinstance(array, np.ma.MaskedArray) and np.any(hidden)):
+        return array, None
+    return np.ma.getdata(array), np.ma.getmaskarray(array)
+
+
+def checked_mask(mask: npt.ArrayLike, target_shape: tuple[int, ...], dimensions: int) -> Flags:
+    """Return a mask for a target (N, K, OH, OW) as (N, K or 1, OH, OW); N may be left out."""
+    array = as_array("mask", mask)
+    if array.dtype != np.bool_:
+        raise TypeError(f"mask must be of bool, True where the target counts, got {array.dtype}")
+    shapes = [target_shape, (target_shape[0], 1, *target_shape[2:])]
+    if dimensions == 3:
+        shapes = [shape[1:] for shape in shapes]
+    if array.shape not in shapes:
+        raise ValueError(
+            f"mask must have the shape {shapes[0]} of target_output, or {shapes[1]} for all "
+            f"kernels alike, got {array.shape}"
+        )
+    return array if dimensions == 4 else array[np.newaxis]
+
+
+def with_hidden(mask: Flags | None, hidden: Flags | None) -> Flags | None:
+    """Return a mask (N, K or 1, OH, OW) without what is hidden, in one of these shapes, too."""
+    if hidden is None:
+        return mask
+    return ~hidden if mask is None else mask & ~hidden
+
+
+def meet(hidden: Flags, kernel_size: tuple[int, int], options: Convolution) -> Flags:
+    """Return which windows meet a pixel that is hidden in any channel: (N, 1, OH, OW)."""
+    flags = _in_any_channel(hidden)
+    for axis in range(2):
+        windows = _none(flags, axis, options.output_shape[axis])
+        for outputs, pixels in _meetings(axis, flags.shape[2 + axis], kernel_size, options):
+            windows[outputs] |= flags[pixels]
+        flags = windows
+    return flags
+
+
+def seen(
+    counts: Flags, size: tuple[int, ...], kernel_size: tuple[int, int], options: Convolution
+) -> Flags:
+    """Return which pixels (N, 1, *size) lie in windows (N, K or 1, OH, OW) that count."""
+    flags = _in_any_channel(counts)
+    for axis in range(2):
+        of_pixels = _none(flags, axis, size[axis])
+        for outputs, pixels in _meetings(axis, size[axis], kernel_size, options):
+            of_pixels[pixels] |= flags[outputs]
+        flags = of_pixels
+    return flags
+
+
+def _in_any_channel(flags: Flags) -> Flags:
+    return np.asarray(flags.any(axis=1))[:, np.newaxis]
+
+
+def _none(flags: Flags, axis: int, size: int) -> Flags:
+    """Return flags that are all down, as many as given but for one axis."""
+    shape = list(flags.shape)
+    shape[2 + axis] = size
+    return np.zeros(shape, np.bool_)
+
+
+def _meetings(
+    axis: int, size: int, kernel_size: tuple[int, int], options: Convolution
+) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Yield, for each tap along an axis, the outputs it makes and the pixels it then meets."""
+    stride, outputs = options.stride[axis], options.output_shape[axis]
+    before = (slice(None),) * (2 + axis)
+    for tap in range(kernel_size[axis]):
+        offset = tap * options.dilation[axis] - options.padding_before[axis]
+        first = max(0, -(offset // stride))
+        end = min(outputs, (size - 1 - offset) // stride + 1)
+        if first < end:
+            start = first * stride + offset
+            met = slice(start, start + (end - first - 1) * stride + 1, stride)
+            yield (*before, slice(first, end)), (*before, met)
+
+
+def samples_and_masks(
+    input_data: npt.ArrayLike, target_output: npt.ArrayLike, mask: npt.ArrayLike | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Flags | None, Flags | None]:
+    """Return pairs of samples, which may be masked arrays, as plain ones (see `paired_samples`).
+
+    With them come the targets that count, (N, K or 1, OH, OW), and the pixels that are hidden,
+    (N, C, H, W); None where all do, or none is.
+    """
+    pixels, hidden = without_mask(input_data)
+    values, missing = without_mask(target_output)
+    inputs, targets = paired_samples(pixels, values)
+    counts = None if mask is None else checked_mask(mask, targets.shape, np.ndim(pixels))
+    if missing is not None:
+        counts = with_hidden(counts, missing.reshape(targets.shape))
+    return inputs, targets, counts, None if hidden is None else hidden.reshape(inputs.shape)

@@ -1,0 +1,1 @@
+"""Training: `train_model`, the loop of every training, callbacks and reports."""

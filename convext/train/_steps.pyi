@@ -1,0 +1,56 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import RealArray
+
+LOSSES: dict[str, int]
+
+class Layer:
+    kernels: RealArray
+    bias: RealArray | None
+    offset: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    options: tuple[Any, ...]
+    activation: int
+    def __init__(
+        self,
+        kernels: RealArray,
+        bias: RealArray | None,
+        offset: int,
+        input_shape: tuple[int, ...],
+        output_shape: tuple[int, ...],
+        options: tuple[Any, ...],
+        activation: int,
+    ) -> None: ...
+
+class Step:
+    gradient: npt.NDArray[np.float64]
+    measures: npt.NDArray[np.float64] | None
+    def __init__(
+        self,
+        layers: list[Layer],
+        num_weights: int,
+        batch_size: int,
+        loss: int,
+        crop: tuple[slice, slice] | None,
+        dtype: np.dtype[Any],
+        num_threads: int,
+        measuring: bool = False,
+    ) -> None: ...
+    def differentiate(
+        self,
+        inputs: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        order: npt.NDArray[np.intp],
+        sample_weights: npt.NDArray[np.float64] | None = None,
+    ) -> float: ...
+    def evaluate(
+        self,
+        inputs: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        order: npt.NDArray[np.intp],
+        sample_weights: npt.NDArray[np.float64] | None = None,
+    ) -> float: ...

@@ -1,0 +1,27 @@
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import RealArray
+from ._optimizers import Update
+
+class Trainer:
+    done: int
+    fused: bool
+    def __init__(
+        self,
+        input_data: RealArray,
+        target_output: RealArray,
+        kernels: RealArray,
+        batch_size: int,
+        stride: tuple[int, int],
+        padding_before: tuple[int, int],
+        dilation: tuple[int, int],
+        num_threads: int,
+        update: Update | None = None,
+        biased: bool = False,
+        activation: int = 0,
+    ) -> None: ...
+    def use_products(self, products: npt.NDArray[np.float64]) -> None: ...
+    def run_epoch(
+        self, order: npt.NDArray[np.intp], learning_rate: float
+    ) -> tuple[float, float]: ...

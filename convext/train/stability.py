@@ -1,0 +1,274 @@
+"""At which learning rates gradient descent is stable on given data.
+
+With a linear layer and the mean squared error, the loss of a batch is quadratic in the kernels.
+Its Hessian is 2 G / n, where G sums the products of every two pixels of each patch and n is the
+number of elements of the target; a step of gradient descent is stable when learning_rate times the
+largest eigenvalue of the Hessian is below 2, and steps on different batches are when that holds for
+each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import (
+    as_float64,
+    as_kernel_shape,
+    as_numeric_array,
+    check_dimensions,
+    check_finite,
+    integer,
+    samples_in_blocks,
+)
+from ..config import get_num_threads
+from ..gradient import _kernel_gradient
+from ..ops.shapes import IMAGES, Convolution, Padding, Pair, Shape, resolve
+from ..solve.statistics import products_of_units
+from ..ways import _forward
+
+# Up to so many taps G is made, and its largest eigenvalue found exactly.
+MAX_TAPS = 512
+
+# The matrices G, and the samples, that are looked at together have at most so many elements.
+MAX_ELEMENTS = 1 << 20
+
+# With more taps, the rate is too low by at most this share, and too high with this probability.
+ACCURACY = 0.02
+FAILURE = 1e-10
+
+
+def suggest_learning_rate(
+    input_data: npt.ArrayLike,
+    kernel_shape: Pair,
+    batch_size: int = 1,
+    *,
+    num_kernels: int = 1,
+    shuffle: bool = False,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+) -> float:
+    """Return the largest learning rate with which `train_model` is stable on given images.
+
+    Up to it, no step leads away from the best kernels; beyond, the steps overshoot further each
+    time and the loss grows without end. Half of it is a good start.
+
+    Parameters
+    ----------
+    input_data : array_like, (C, H, W) or (N, C, H, W)
+        The input data; the targets do not matter.
+    kernel_shape : int or (int, int)
+        Height and width of the kernels, (kh, kw); one number is both.
+    batch_size : int, default 1
+        Samples for a step.
+    num_kernels : int, default 1
+        How many kernels are trained: the loss is the mean over the results of all, so that a
+        gradient is the smaller the more they are.
+    shuffle : bool, default False
+        Whether the batches are of any samples, instead of the same ones in each epoch.
+    stride, padding, dilation
+        Of the convolution; see `conv2d`.
+
+    Returns
+    -------
+    float
+        Infinite when all pixels are zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has the wrong type, does not fit, or contains NaN or infinity.
+
+    See Also
+    --------
+    solve_kernels : The best kernels without any learning rate.
+
+    Notes
+    -----
+    A step on a batch multiplies the distance from the batch's best kernels by I - learning_rate H,
+    where H = 2 G / n is the batch's Hessian; see docs/least-squares.md. While learning_rate times
+    the largest eigenvalue of H is below 2 for each batch, no such matrix makes any vector longer,
+    nor does their product, in any order: the whole training is stable. What is returned is 2 over
+    the largest eigenvalue of all batches.
+
+    - Without `shuffle` the batches are the same in each epoch, and all of them are looked at. With
+      a single batch the limit is sharp: any larger rate diverges. With several, some larger rates
+      may do, since what one batch adds others can take away.
+    - With `shuffle` the batches are not known beforehand. The Hessian of a batch is the mean of
+      its samples', so that its largest eigenvalue is at most the largest of theirs; nor is it more
+      than N / batch_size times that of all N samples (for the last batch of an epoch, which may be
+      smaller, N over its size). The smaller bound is taken: safe for any batch, and as a rule
+      lower than needed.
+    - It is about `train_model`: linear kernels, no bias, the mean squared error, steps without
+      momentum. With momentum b (`SGD`) and one batch the limit is 1 + b times as large, with
+      Nesterov's (1 + b) / (1 + 2 b) times; for steps on different batches with momentum, for Adam,
+      and for layers with a bias or an activation, this says nothing certain.
+
+    Up to 512 taps (C kh kw) the eigenvalues are exact, up to rounding. With more they are bounded
+    from above by Lanczos's method with a random start: the rate is at most 2 % too low, and too
+    high with a probability below 1e-10 for each batch, whatever the data.
+
+    References
+    ----------
+    J. Kuczyński, H. Woźniakowski: Estimating the largest eigenvalue by the power and Lanczos
+    algorithms with a random start, SIAM Journal on Matrix Analysis and Applications 13 (1992).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convext
+    >>> images = np.random.default_rng(0).random((20, 1, 16, 16))
+    >>> round(suggest_learning_rate(images, (3, 3)), 2)
+    0.37
+    """
+    images = as_numeric_array("input_data", input_data)
+    check_dimensions("input_data", images.shape, IMAGES)
+    images = images if images.ndim == 4 else images[np.newaxis]
+    size = as_kernel_shape(kernel_shape)
+    batch_size = integer("batch_size", batch_size, minimum=1)
+    num_kernels = integer("num_kernels", num_kernels, minimum=1)
+    options = resolve(
+        images.shape, size, stride=stride, padding=padding, dilation=dilation, groups=1
+    )
+    check_finite("input_data", images)
+    shape = num_kernels, images.shape[1], *size
+    return largest_stable_rate(images, shape, options, batch_size, bool(shuffle))
+
+
+def largest_stable_rate(
+    inputs: npt.NDArray[Any],
+    kernel_shape: Shape,
+    options: Convolution,
+    batch_size: int,
+    shuffle: bool = False,
+) -> float:
+    """Return what `suggest_learning_rate` does, for kernels (K, C, kh, kw)."""
+    count = len(inputs)
+    batch_size = min(batch_size, count)
+    energies = _energies(inputs) * math.prod(kernel_shape[2:])
+    if not np.isfinite(energies).all():  # squares overflow: no rate is small enough
+        return 0.0
+    if shuffle and batch_size < count:
+        smallest = count % batch_size or batch_size
+        eigenvalue = min(
+            _largest_eigenvalue(inputs, kernel_shape[1:], options, 1, energies),
+            _largest_eigenvalue(inputs, kernel_shape[1:], options, count, energies)
+            * (count / smallest),
+        )
+    else:
+        eigenvalue = _largest_eigenvalue(inputs, kernel_shape[1:], options, batch_size, energies)
+    results = kernel_shape[0] * math.prod(options.output_shape)
+    return results / eigenvalue if eigenvalue > 0 else math.inf
+
+
+def _energies(inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the sum of the squares of each sample."""
+    result = np.empty(len(inputs))
+    with np.errstate(over="ignore"):
+        for begin, block in samples_in_blocks(inputs):
+            squares = np.square(block, dtype=np.float64)
+            result[begin : begin + len(block)] = squares.sum(axis=(1, 2, 3))
+    return result
+
+
+def _largest_eigenvalue(
+    inputs: npt.NDArray[Any],
+    shape: Shape,
+    options: Convolution,
+    batch_size: int,
+    energies: npt.NDArray[np.float64],
+) -> float:
+    """Return the largest eigenvalue of G, divided by the number of samples, of all batches.
+
+    Each pixel is in at most kh kw patches, so that the trace of G, which no eigenvalue exceeds, is
+    at most `energies`. Batches with high ones come first; most others need only be shown to have
+    no larger eigenvalue than those before.
+    """
+    starts = np.arange(0, len(inputs), batch_size)
+    sizes = np.minimum(batch_size, len(inputs) - starts)
+    bounds = np.add.reduceat(energies, starts) / sizes
+    order = np.argsort(-bounds, kind="stable")
+    taps = math.prod(shape)
+    together = 1
+    if batch_size == 1 and taps <= MAX_TAPS:
+        together = max(1, MAX_ELEMENTS // max(taps**2, math.prod(inputs.shape[1:])))
+    largest = 0.0
+    for i in range(0, len(order), together):
+        if bounds[order[i]] <= largest:
+            break
+        if together > 1:
+            batch, size = inputs[order[i : i + together]], 1
+        else:
+            start, size = starts[order[i]], int(sizes[order[i]])
+            batch = inputs[start : start + size]
+        if taps <= MAX_TAPS:
+            kernel_size = shape[1], shape[2]
+            products = products_of_units(batch, kernel_size, options, size, get_num_threads())
+            eigenvalue = _eigenvalue_above(products, largest * size)
+        else:
+            eigenvalue = _bound_by_lanczos(as_float64(batch), shape, options, largest * size)
+        largest = max(largest, eigenvalue / size)
+    return largest
+
+
+def _eigenvalue_above(products: npt.NDArray[np.float64], enough: float) -> float:
+    """Return the largest eigenvalue of matrices, or `enough` where none is larger.
+
+    That none is larger shows in that Cholesky's method succeeds, a tenth of the work.
+    """
+    try:
+        np.linalg.cholesky(enough * (1 + 1e-13) * np.eye(products.shape[1]) - products)
+    except np.linalg.LinAlgError:
+        return float(np.linalg.eigvalsh(products)[:, -1].max())
+    return enough
+
+
+def _bound_by_lanczos(
+    batch: npt.NDArray[np.float64], shape: Shape, options: Convolution, enough: float
+) -> float:
+    """Return an upper bound on the largest eigenvalue of G, or less than `enough` if that is.
+
+    After k steps from a random start, Lanczos's method has found less than 1 - e times the largest
+    eigenvalue of a matrix of n rows with a probability of at most 1.648 sqrt(n) exp(-(2k - 1)
+    sqrt(e)), whatever the matrix. Vectors are kept orthogonal, without which that does not hold.
+    """
+    taps = math.prod(shape)
+    margin = math.log(1.648 * math.sqrt(taps) / FAILURE)
+    steps = min(taps, math.ceil((margin / math.sqrt(ACCURACY) + 1) / 2))
+    basis = np.empty((steps, taps))
+    triangle = np.zeros((steps, steps))
+    vector = np.random.default_rng(taps).standard_normal(taps)
+    vector /= np.linalg.norm(vector)
+    for k in range(1, steps + 1):
+        basis[k - 1] = vector
+        product = _multiply(batch, vector.reshape(1, *shape), options).ravel()
+        triangle[k - 1, k - 1] = vector @ product
+        for _ in range(2):  # the second time takes away what rounding left
+            product -= (basis[:k] @ product) @ basis[:k]
+        length = float(np.linalg.norm(product))
+        # All that the start has a share in was seen.
+        exhausted = k == taps or length <= 1e-12 * triangle.max()
+        if exhausted or k % 20 == 0 or k == steps:
+            found = float(np.linalg.eigvalsh(triangle[:k, :k])[-1])
+            error = 0.0 if exhausted else (margin / (2 * k - 1)) ** 2
+            if exhausted or k == steps or found <= (1 - error) * enough:
+                break
+        vector = product / length
+        triangle[k, k - 1] = triangle[k - 1, k] = length
+    return found / (1 - error) * (1 + 1e-12)
+
+
+def _multiply(
+    batch: npt.NDArray[np.float64], vector: npt.NDArray[np.float64], options: Convolution
+) -> npt.NDArray[np.float64]:
+    """Return G times `vector`."""
+    arguments = (*options[:4], get_num_threads())
+    response = np.empty((len(batch), 1, *options.output_shape))
+    _forward.conv2d(batch, vector, None, response, *arguments)
+    product = np.empty_like(vector)
+    _kernel_gradient.conv2d_kernel_grad(batch, response, product, *arguments)
+    return product

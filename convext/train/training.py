@@ -1,0 +1,402 @@
+"""Training of convolution kernels by gradient descent: the loop over the epochs."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import (
+    RealArray,
+    as_dtype,
+    as_kernel_shape,
+    as_numeric_array,
+    check_dimensions,
+    check_finite,
+    common_dtype,
+    finite_number,
+    integer,
+    samples_in_blocks,
+)
+from .._support.files import FilePath
+from .._support.sharing import Stateful, in_use
+from ..config import resolve_num_threads
+from ..errors import DivergenceError
+from ..ops.data import generate_kernels, load_data, paired_samples, random_generator
+from ..ops.shapes import KERNELS, Convolution, Padding, Pair, resolve
+from ..solve.statistics import products_of_units
+from . import _training
+from .callbacks import Callback, EpochReport, monitored
+from .hooks import Hooks, checked_callbacks
+from .methods import Method, choose_method, samples_of_unit
+from .report import Progress
+from .stability import largest_stable_rate
+
+if TYPE_CHECKING:
+    from ..nn.models import Sequential
+
+Source: TypeAlias = FilePath | npt.ArrayLike
+
+# A loss so many times that of predicting zero, or that of the first predictions, has diverged.
+DIVERGED = 1000.0
+
+
+def train_model(
+    input_file: Source,
+    target_file: Source,
+    num_kernels: int,
+    kernel_shape: Pair,
+    learning_rate: float | Callable[[int], float] = 0.1,
+    num_epochs: int = 100,
+    *,
+    kernels: npt.ArrayLike | None = None,
+    seed: int | None = None,
+    batch_size: int = 1,
+    shuffle: bool = False,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    callbacks: Iterable[Callback] | None = None,
+    method: Method = "auto",
+    verbose: bool = True,
+    num_threads: int | None = None,
+) -> RealArray:
+    """Train convolution kernels by gradient descent on the mean squared error.
+
+    For every epoch and every batch of samples in order: predict, compute the loss and its
+    gradient, and take the step ``kernels -= learning_rate * gradient``.
+
+    Parameters
+    ----------
+    input_file : path or array_like, (N, C, H, W)
+        The input data: a .npy file, a .npz file with one array, or the array itself. An array may
+        also be a single sample, (C, H, W).
+    target_file : path or array_like, (N, num_kernels, OH, OW)
+        What the convolution should give, likewise.
+    num_kernels : int
+        How many kernels to train: the channels of the target.
+    kernel_shape : int or (int, int)
+        Height and width of the kernels, (kh, kw); one number is both.
+    learning_rate : float or callable, default 0.1
+        The length of a step, or a function that returns it for an epoch, counted from 0; see
+        `convext.schedules`. If the function has a method ``observe``, it is told the loss of each
+        epoch; if it has ``reset``, that is called before the first.
+    num_epochs : int, default 100
+        How often to go through the data.
+    kernels : array_like, (num_kernels, C, kh, kw), optional
+        The kernels to start from (they are copied). Default: `generate_kernels`.
+    seed : int, optional
+        Makes the first kernels and the shuffling repeatable. By default seeds are drawn from
+        NumPy's global generator, which ``numpy.random.seed`` makes repeatable.
+    batch_size : int, default 1
+        Samples for a step. The last batch of an epoch may be smaller.
+    shuffle : bool, default False
+        Take the samples in a new random order in every epoch.
+    stride, padding, dilation
+        Of the convolution; see `conv2d`.
+    callbacks : iterable of callables, optional
+        Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`. Objects
+        may instead have methods as in Keras: on_train_begin(logs), on_epoch_begin(epoch, logs),
+        on_epoch_end(epoch, logs), on_train_end(logs), with epochs counted from 0.
+    method : "auto", "direct" or "statistics", default "auto"
+        Where losses and gradients come from. "direct" computes them from the pixels in every epoch.
+        "statistics" does so in the first one, and sums the products of every two pixels of the
+        patches: from these follow the same losses, up to rounding, for any kernels. Where a loss
+        has fallen so far that it would lose digits so, it is computed from the pixels again. "auto"
+        takes what promises to be faster for the shapes, batches and epochs, if the sums need no
+        more than 64 MiB. The reports of the epochs say what was taken.
+    verbose : bool, default True
+        Print a line for each epoch; on a terminal, a progress bar when there are many.
+    num_threads : int, optional
+        Default: `get_num_threads`. The result has the same bits for any number.
+
+    Returns
+    -------
+    numpy.ndarray, (num_kernels, C, kh, kw)
+        The trained kernels: float32 when all arrays given are float32 (or float16), else float64.
+
+    Raises
+    ------
+    DivergenceError
+        The loss became infinite or NaN, or more than 1000 times what predicting zero gives. It
+        says which learning rate would be stable; see `suggest_learning_rate`.
+    TypeError, ValueError
+        An argument does not fit, or the data contain NaN or infinity.
+    OSError
+        A file cannot be read.
+
+    Notes
+    -----
+    The loss that is reported for an epoch is the mean over the predictions made on the way, with
+    the kernels as they were then.
+
+    Examples
+    --------
+    Learn a filter from an image before and after:
+
+    >>> import numpy as np
+    >>> import convext
+    >>> rng = np.random.default_rng(0)
+    >>> before = rng.random((20, 1, 16, 16))
+    >>> blur = np.array([[[[1, 2, 1], [2, 4, 2], [1, 2, 1]]]]) / 16
+    >>> after = convext.conv2d(before, blur)
+    >>> learned = convext.train_model(before, after, 1, (3, 3), 0.3, 500, seed=0, verbose=False)
+    >>> bool(np.abs(learned - blur).max() < 1e-3)
+    True
+    """
+    num_kernels = integer("num_kernels", num_kernels, minimum=1)
+    size = as_kernel_shape(kernel_shape)
+    num_epochs = integer("num_epochs", num_epochs, minimum=1)
+    batch_size = integer("batch_size", batch_size, minimum=1)
+    seed = None if seed is None else integer("seed", seed, minimum=0)
+    callbacks = checked_callbacks(callbacks)
+    if not callable(learning_rate):
+        learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
+    threads = resolve_num_threads(num_threads)
+
+    inputs, targets = _load(input_file, target_file)
+    names = _name("input_data", input_file), _name("target_output", target_file)
+    options = resolve(
+        inputs.shape, size, stride=stride, padding=padding, dilation=dilation, groups=1
+    )
+    expected = (len(inputs), num_kernels, *options.output_shape)
+    if targets.shape != expected:
+        raise ValueError(
+            f"{names[1]} must have the shape {expected} for {num_kernels} kernels of "
+            f"{size[0]}x{size[1]} on {names[0]} of shape {inputs.shape}, got {targets.shape}"
+        )
+    check_finite(names[0], inputs)
+    check_finite(names[1], targets)
+    start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
+
+    dtypes = {"input_data": inputs.dtype, "target_output": targets.dtype}
+    if kernels is not None:
+        dtypes["kernels"] = start.dtype
+    dtype = common_dtype(**dtypes)
+    trained = np.array(start, dtype, order="C")
+    images = as_dtype(inputs, dtype, contiguous=True)
+    trainer = _training.Trainer(
+        images,
+        as_dtype(targets, dtype, contiguous=True),
+        trained,
+        batch_size,
+        options.stride,
+        options.padding_before,
+        options.dilation,
+        threads,
+    )
+    unit = samples_of_unit(len(inputs), batch_size, shuffle)
+    chosen = choose_method(
+        method,
+        inputs.shape,
+        trained.shape,
+        options.output_shape,
+        unit=unit,
+        num_epochs=num_epochs,
+    )
+    run = _Run(
+        trainer, trained, images, targets, options, learning_rate, batch_size, bool(shuffle),
+        chosen, unit, threads,
+    )  # fmt: skip
+    orders = _orders(len(inputs), shuffle, seed)
+    run_epochs(run, num_epochs, orders, callbacks, verbose)
+    return trained
+
+
+class _Run:
+    """A training under way: takes an epoch at a time, and notices when the loss diverges."""
+
+    def __init__(
+        self,
+        trainer: _training.Trainer,
+        kernels: RealArray,
+        inputs: RealArray,
+        targets: npt.NDArray[Any],
+        options: Convolution,
+        learning_rate: float | Callable[[int], float],
+        batch_size: int,
+        shuffle: bool,
+        method: str,
+        unit: int,
+        num_threads: int,
+    ) -> None:
+        self.trainer = trainer
+        self.kernels = kernels
+        self.inputs, self.options = inputs, options
+        self.learning_rate = learning_rate
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.num_threads = num_threads
+        self.loss_of_zero = _mean_square(targets)
+        self.first_loss: float | None = None
+        self.method, self.unit = method, unit
+        # The kernels at the start of this epoch and of the one before.
+        self.before = self.earlier = kernels.copy()
+
+    def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> tuple[float, float]:
+        """Run an epoch; return its average loss and how many seconds it took."""
+        self.earlier, self.before = self.before, self.kernels.copy()
+        started = time.perf_counter()
+        if number == 1 and self.method == "statistics":
+            size = self.kernels.shape[2:]
+            self.trainer.use_products(
+                products_of_units(self.inputs, size, self.options, self.unit, self.num_threads)
+            )
+        loss, first_loss = self.trainer.run_epoch(order, rate)
+        seconds = time.perf_counter() - started
+        if self.first_loss is None:
+            self.first_loss = first_loss
+        # Comparisons with NaN are False.
+        if not loss <= DIVERGED * max(self.loss_of_zero, self.first_loss):
+            last_good = self.before if math.isfinite(first_loss) else self.earlier
+            raise self._divergence(number, rate, loss, last_good)
+        return loss, seconds
+
+    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
+        """Run an epoch; return what there is to say about it."""
+        loss, seconds = self.epoch(number, rate, order)
+        return EpochReport(
+            number, loss, rate, seconds, self.kernels.copy(), self.method, weights=self.kernels
+        )
+
+    def progress(self) -> tuple[int, int | None]:
+        """Return how many samples of the epoch are done, and how many there are."""
+        return self.trainer.done, len(self.inputs)
+
+    def _divergence(
+        self, number: int, rate: float, loss: float, kernels: RealArray
+    ) -> DivergenceError:
+        stable = largest_stable_rate(
+            self.inputs, self.kernels.shape, self.options, self.batch_size, self.shuffle
+        )
+        return DivergenceError(
+            f"the loss is {loss:.3g} in epoch {number}, with learning_rate {rate:g}: gradient "
+            f"descent diverged. On this data a learning_rate up to {stable:.3g} is stable.",
+            kernels=kernels,
+            epoch=number,
+            loss=loss,
+            learning_rate=rate,
+            stable_learning_rate=stable,
+        )
+
+
+class Run(Protocol):
+    """A training under way, for `run_epochs`."""
+
+    @property
+    def learning_rate(self) -> float | Callable[[int], float]:
+        """The learning rate, or what gives that of an epoch; a callback may set another."""
+
+    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
+        """Run the epoch of that number (from 1), taking the samples in that order."""
+
+    def progress(self) -> tuple[int, int | None]:
+        """Return how many samples, or batches, of the epoch are done, and how many there are.
+
+        Another thread asks while the epoch runs.
+        """
+
+
+def run_epochs(
+    run: Run,
+    num_epochs: int,
+    orders: Callable[[], npt.NDArray[np.intp]],
+    callbacks: Sequence[Callback],
+    verbose: bool,
+    first_epoch: int = 0,
+    model: Sequential | None = None,
+) -> None:
+    """Run the epochs from `first_epoch` (from 0) to `num_epochs`: the loop of every training."""
+    schedule: Any = run.learning_rate
+    parts: tuple[Any, ...] = (schedule, *callbacks)
+    with ExitStack() as stack:
+        for part in parts:
+            if isinstance(part, Stateful):
+                stack.enter_context(in_use(part))
+        hooks = Hooks(callbacks, model, epochs=num_epochs, verbose=verbose)
+        if hasattr(schedule, "reset") and first_epoch == 0:
+            schedule.reset()
+        progress = stack.enter_context(
+            Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
+        )
+        hooks.call("on_train_begin", {})
+        for epoch in range(first_epoch, num_epochs):
+            if callbacks and not hooks.stopped:
+                hooks.call("on_epoch_begin", epoch, {})
+            if hooks.stopped:
+                break
+            schedule = run.learning_rate
+            report = run.report(epoch + 1, _rate(schedule, epoch), orders())
+            if hasattr(schedule, "observe"):
+                schedule.observe(monitored(report, getattr(schedule, "monitor", "loss")))
+            progress.epoch(report)
+            if callbacks:
+                hooks.epoch_end(report)
+        hooks.call("on_train_end", {})
+
+
+def _mean_square(array: npt.NDArray[Any]) -> float:
+    total = sum(
+        float(np.sum(np.square(block, dtype=np.float64))) for _, block in samples_in_blocks(array)
+    )
+    return total / array.size
+
+
+def _is_path(source: Source) -> TypeGuard[FilePath]:
+    return isinstance(source, (str, os.PathLike))
+
+
+def _name(name: str, source: Source) -> str:
+    return f"{name} ({os.fspath(source)})" if _is_path(source) else name
+
+
+def _load(input_file: Source, target_file: Source) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return input and target as four-dimensional arrays with the same number of samples."""
+    if _is_path(input_file) and _is_path(target_file):
+        return load_data(input_file, target_file)
+    if _is_path(input_file) or _is_path(target_file):
+        raise TypeError(
+            "input_file and target_file must be two paths or two arrays, "
+            f"got {type(input_file).__name__} and {type(target_file).__name__}"
+        )
+    return paired_samples(cast("npt.ArrayLike", input_file), cast("npt.ArrayLike", target_file))
+
+
+def _first_kernels(
+    kernels: npt.ArrayLike | None, shape: tuple[int, int, int, int], seed: int | None
+) -> npt.NDArray[Any]:
+    if kernels is None:
+        return generate_kernels(shape[0], shape[2:], shape[1], seed=seed)
+    given = as_numeric_array("kernels", kernels)
+    check_dimensions("kernels", given.shape, KERNELS)
+    if given.shape != shape:
+        raise ValueError(f"kernels must have the shape {shape}, got {given.shape}")
+    check_finite("kernels", given)
+    return given
+
+
+def _orders(
+    num_samples: int, shuffle: bool, seed: int | None
+) -> Callable[[], npt.NDArray[np.intp]]:
+    """Return a function that gives the order of the samples, epoch after epoch."""
+    if not shuffle:
+        in_order = np.arange(num_samples)
+        return lambda: in_order
+    # A stream of its own, so that the order does not depend on how the kernels were made.
+    generator = (
+        random_generator(None) if seed is None else np.random.default_rng([seed, num_samples])
+    )
+    return lambda: generator.permutation(num_samples)
+
+
+def _rate(learning_rate: float | Callable[[int], float], epoch: int) -> float:
+    if callable(learning_rate):
+        return finite_number(f"learning_rate({epoch})", learning_rate(epoch), minimum=0)
+    if type(learning_rate) is float:  # it was checked
+        return learning_rate
+    return finite_number("learning_rate", learning_rate, minimum=0)

@@ -1,0 +1,1 @@
+"""Compiled: the ways of convolving. Sources: src/convext/ways."""

@@ -1,0 +1,539 @@
+"""Winograd's kernel gradient: 36 products for a tile of 4x4 output gradients instead of 144.
+
+Pixels and output gradients are transformed; for each of the 36 values a matrix of kernels by tiles
+meets one of tiles by channels, and the sums are transformed to the nine taps: docs/winograd.md.
+Vectors hold kernels, then channels, never pixels, so that narrow images leave no lane empty.
+
+The sums of a block of tiles are transformed in the arrays' own type, and added in float64 to those
+of the other blocks, in an order that depends on the shapes alone.
+"""
+
+from cython.parallel cimport prange
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from convext.ways._bands cimport has_small_pixels, limits_of
+from convext.base._dispatch cimport WINOGRAD_CHANNELS, Limits, microkernels
+from convext.base._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
+from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
+from convext.gradient._segments cimport add_segments
+from convext.base._tasks cimport (
+    ENOUGH_TASKS, Shares, divide_up, share_out, take_task, threads_for
+)
+from convext.ways._winograd cimport (
+    Squares, Winograd, add_up_squares, cut_into_blocks, fill_panel, first_strip, panel_columns,
+    panel_strips, squares_pitch, squares_size, transform_block
+)
+
+cdef enum:
+    TILE = 4            # output gradients of a tile along an axis
+    TAPS = 3
+    AREA = TAPS * TAPS
+    OVERLAP = TAPS - 1
+    VALUES = 36         # of a transformed tile
+
+# Of a block of tiles, the transformed output gradients of a unit of kernels should stay in the L2
+# cache; the transformed pixels are read from beyond it for each unit. Large blocks are good, since
+# the sums of each are transformed.
+cdef Py_ssize_t MAX_UNIT_BYTES = 1024 * 1024
+cdef Py_ssize_t MAX_BLOCK_BYTES = 8 * 1024 * 1024
+cdef Py_ssize_t MIN_TILES = 16
+
+# With more channels the pixels of a few tiles do not fit.
+cdef Py_ssize_t MAX_CHANNELS = 2048
+
+# On smaller maps the direct way sums so few products at a time that Winograd's errors are more than
+# three times as large.
+cdef Py_ssize_t MIN_MAP = 8
+
+# The partial gradients of all segments together.
+cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
+
+# For AUTO: not all taps meet the pixels near the edges, so that these may have so many times the
+# squares of the others; and no pixel may have more than this share of them.
+cdef double MAX_OUTSIDE = 16
+cdef double MAX_SHARE = 0.25
+
+NO_MEMORY = "not enough memory for the scratch space of Winograd's kernel gradient"
+
+
+# ---------------------------------------------------------------- the plan
+
+
+cdef bint plan_kernel_gradient(
+    WinogradGradient *plan, const Array4 *images, const Array4 *output_grad,
+    const Geometry *geometry, Py_ssize_t kernel_h, Py_ssize_t kernel_w, int algorithm,
+    int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef Py_ssize_t unit_bytes = VALUES * WINOGRAD_CHANNELS * <Py_ssize_t> itemsize
+    cdef Py_ssize_t channels = images.c // geometry.groups
+    cdef Py_ssize_t kernels = output_grad.c // geometry.groups
+    cdef Py_ssize_t most
+    if algorithm != WINOGRAD and not (
+        algorithm == AUTO
+        and kernel_h == TAPS and kernel_w == TAPS
+        and geometry.stride_h == 1 and geometry.stride_w == 1
+        and geometry.dilation_h == 1 and geometry.dilation_w == 1
+    ):
+        return False
+    most = min(MAX_UNIT_BYTES // unit_bytes, max(
+        MIN_TILES, MAX_BLOCK_BYTES // (unit_bytes * divide_up(channels, WINOGRAD_CHANNELS))
+    ))
+    describe_tiles(&plan.pixels, images, channels, output_grad, itemsize, most)
+    describe_tiles(&plan.gradients, output_grad, kernels, output_grad, itemsize, most)
+    if algorithm == AUTO and not is_faster(&plan.pixels, kernels):
+        return False
+    plan.pixels.top = -geometry.padding_top
+    plan.pixels.left = -geometry.padding_left
+    plan.gradients.top = plan.gradients.left = 0
+    plan.groups = geometry.groups
+    plan.group_units = divide_up(kernels, WINOGRAD_CHANNELS)
+    plan.channels = channels
+    plan.first_channel = 0
+    plan.size = output_grad.c * channels * AREA
+    plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, itemsize)
+    cut_into_tasks(plan, num_threads)
+    plan.is_checked = algorithm == AUTO
+    plan.pixels.all_blocks = plan.pixels.channel_blocks
+    set_inside(&plan.pixels, OVERLAP, output_grad.h, OVERLAP, output_grad.w)
+    set_inside(
+        &plan.gradients, geometry.padding_top, images.h - OVERLAP + geometry.padding_top,
+        geometry.padding_left, images.w - OVERLAP + geometry.padding_left
+    )
+    return True
+
+
+cdef void set_inside(
+    Winograd *tiles, Py_ssize_t top, Py_ssize_t bottom, Py_ssize_t left, Py_ssize_t right
+) noexcept nogil:
+    """Say which pixels, or output gradients, meet all taps: rows and columns of the tile grid."""
+    tiles.inside_top = top
+    tiles.inside_bottom = bottom
+    tiles.inside_left = left
+    tiles.inside_right = right
+    tiles.squares_stride = tiles.num_blocks
+
+
+cdef inline double time_of_tile(double kernels, double channels) noexcept nogil:
+    """The time that a tile takes, in multiplications of the direct way: docs/winograd.md."""
+    return 38 * channels * kernels + 400 * channels + 320 * kernels
+
+
+cdef bint is_faster(const Winograd *tiles, Py_ssize_t kernels) noexcept nogil:
+    """Whether the direct way takes longer, by a tenth at least, since it rounds less.
+
+    Times were fitted to some hundred sizes on three instruction sets and both types.
+    """
+    cdef double count = <double> tiles.num_strips * tiles.strip_tiles
+    # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
+    cdef double whole_channels = divide_up(tiles.channels, 16) * 16
+    cdef double whole_kernels = divide_up(kernels, 16) * 16
+    cdef double winograd = (
+        count * time_of_tile(whole_kernels, whole_channels)
+        + 340 * tiles.num_blocks * whole_channels * whole_kernels   # transforming the sums
+    )
+    cdef double direct = (
+        <double> AREA * tiles.source.n * tiles.out_h * tiles.out_w * tiles.channels * kernels
+    )
+    return (
+        tiles.channels <= MAX_CHANNELS and min(tiles.out_h, tiles.out_w) >= MIN_MAP
+        and 1.1 * winograd < direct
+    )
+
+
+cdef void cut_into_tasks(WinogradGradient *plan, int num_threads) noexcept nogil:
+    """Cut the work into tasks: segments by the sizes alone, since their sums are added up."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t units = plan.groups * plan.group_units
+    cdef Py_ssize_t blocks = tiles.channel_blocks if plan.groups == 1 else 1
+    plan.in_one_go = tiles.num_blocks == 1
+    plan.segments = max(1, min(
+        min(tiles.num_blocks, divide_up(ENOUGH_TASKS, units)),
+        MAX_SUM_BYTES // (plan.size * <Py_ssize_t> sizeof(double))
+    ))
+    plan.num_threads = threads_for(
+        <double> plan.size * tiles.source.n * tiles.out_h * tiles.out_w,
+        units * blocks * plan.segments, num_threads
+    )
+    share_out_segment(plan, divide_up(plan.num_threads, plan.segments))
+
+
+cdef void share_out_segment(WinogradGradient *plan, Py_ssize_t num_threads) noexcept nogil:
+    """Cut a segment into tasks for so many threads.
+
+    Pixels are transformed anew for each part of the kernels, and output gradients for each part of
+    the channels: to share them takes longer (docs/measurements.md).
+    """
+    cdef Py_ssize_t units = plan.groups * plan.group_units
+    cdef Py_ssize_t blocks = plan.pixels.channel_blocks if plan.groups == 1 else 1
+    cdef Py_ssize_t channel_parts, kernel_parts
+    cdef double time, least = -1
+    for channel_parts in range(1, min(blocks, num_threads) + 1):
+        kernel_parts = min(units, divide_up(num_threads, channel_parts))
+        time = divide_up(channel_parts * kernel_parts, num_threads) * time_of_tile(
+            divide_up(units, kernel_parts) * WINOGRAD_CHANNELS,
+            divide_up(blocks, channel_parts) * WINOGRAD_CHANNELS
+        )
+        if least < 0 or time < least:
+            least = time
+            plan.kernel_parts = kernel_parts
+            plan.channel_parts = channel_parts
+
+
+cdef void describe_tiles(
+    Winograd *tiles, const Array4 *source, Py_ssize_t channels, const Array4 *output_grad,
+    size_t itemsize, Py_ssize_t most
+) noexcept nogil:
+    """Describe the tiles of `source` under those of the output gradients."""
+    tiles.micro = microkernels(itemsize)
+    tiles.itemsize = itemsize
+    tiles.bands = NULL
+    tiles.squares = NULL
+    tiles.source = source[0]
+    tiles.channels = tiles.source_channels = channels
+    tiles.parts_down = tiles.parts_across = 1
+    tiles.source_stride = tiles.result_stride = 1
+    tiles.taps = TAPS
+    tiles.tile = TILE
+    tiles.points = TILE + OVERLAP
+    tiles.channel_blocks = divide_up(channels, WINOGRAD_CHANNELS)
+    tiles.out_h = output_grad.h
+    tiles.out_w = output_grad.w
+    tiles.source.n = output_grad.n
+    cut_into_blocks(tiles, most)
+
+
+# ---------------------------------------------------------------- tasks
+
+# The scratch memory of a thread: the transformed pixels of a block of tiles, the transformed output
+# gradients of a unit of kernels, and then panels or, later, the sums and what becomes of them.
+cdef struct Scratch:
+    Py_ssize_t pixels       # [channel_blocks][VALUES][tiles][WINOGRAD_CHANNELS]
+    Py_ssize_t gradients    # [VALUES][tiles][WINOGRAD_CHANNELS]
+    Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
+    Py_ssize_t sums         # [VALUES][kernels][WINOGRAD_CHANNELS], at the panel's place
+    Py_ssize_t taps         # [AREA][kernels][WINOGRAD_CHANNELS]
+    Py_ssize_t rows         # [kernels][WINOGRAD_CHANNELS][AREA]
+    Py_ssize_t squares      # of a panel
+    Py_ssize_t size
+
+
+cdef Scratch arrange(const WinogradGradient *plan) noexcept nogil:
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t taps = WINOGRAD_CHANNELS * WINOGRAD_CHANNELS * AREA
+    cdef Py_ssize_t panel = (
+        (panel_strips(tiles) * TILE + OVERLAP) * panel_columns(tiles) * WINOGRAD_CHANNELS
+    )
+    cdef Scratch layout
+    layout.pixels = 0
+    layout.gradients = tiles.channel_blocks * tiles.value_size
+    layout.panel = layout.sums = layout.gradients + tiles.value_size
+    layout.taps = layout.sums + VALUES * plan.sum_stride
+    layout.rows = layout.taps + taps
+    layout.squares = aligned_size(max(layout.rows + taps, layout.panel + panel), tiles.itemsize)
+    layout.size = layout.squares + squares_size(tiles)
+    return layout
+
+
+cdef void transform_gradients(
+    const Winograd *tiles, Py_ssize_t first, Py_ssize_t last, Py_ssize_t kernel, Py_ssize_t count,
+    real *panel, real *squares, real *values
+) noexcept nogil:
+    """Transform the output gradients of `count` kernels in the strips first <= strip < last."""
+    cdef Py_ssize_t strip, sample, top, left
+    cdef Py_ssize_t num_rows = 0    # of squares that are not added up yet
+    cdef Py_ssize_t most = panel_strips(tiles) * TILE, pitch = squares_pitch(tiles)
+    for strip in range(first, last):
+        sample = strip // (tiles.tiles_down * tiles.strips_across)
+        top = strip % tiles.tiles_down * TILE
+        left = strip // tiles.tiles_down % tiles.strips_across * tiles.strip_tiles * TILE
+        if tiles.squares != NULL and num_rows == 0:
+            memset(squares, 0, most * pitch * sizeof(real))
+        fill_panel(
+            tiles,
+            <const real *> tiles.source.data
+            + (sample * tiles.source.n_stride + kernel * tiles.source.c_stride),
+            count, top, left, TILE, panel,
+            squares + num_rows * pitch if tiles.squares != NULL else NULL
+        )
+        num_rows += TILE
+        if num_rows == most or strip + 1 == last or (strip + 1) % tiles.tiles_down == 0:
+            if tiles.squares != NULL:
+                add_up_squares(
+                    tiles, top + TILE - num_rows, left, num_rows, squares, tiles.squares
+                )
+            num_rows = 0
+        tiles.micro.winograd_gradients(
+            tiles.strip_tiles, count, panel, panel_columns(tiles) * WINOGRAD_CHANNELS, values,
+            tiles.value_stride
+        )
+        values += tiles.strip_tiles * WINOGRAD_CHANNELS
+
+
+cdef inline Py_ssize_t first_block(
+    const WinogradGradient *plan, Py_ssize_t segment
+) noexcept nogil:
+    return segment * plan.pixels.num_blocks // plan.segments
+
+
+# Where the gradients of some strips go: to `kernel_grad` or, unless that is NULL, to the sums of a
+# segment, which the first block of a segment begins.
+cdef struct Target:
+    void *kernel_grad
+    double *sums
+    bint begin
+
+
+cdef Target target_of(
+    const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t block, void *kernel_grad,
+    double *sums
+) noexcept nogil:
+    cdef Target target
+    target.kernel_grad = kernel_grad if sums == NULL else NULL
+    target.sums = NULL if sums == NULL else sums + segment * plan.size
+    target.begin = block == first_block(plan, segment)
+    return target
+
+
+cdef void finish(
+    const WinogradGradient *plan, Py_ssize_t kernel, Py_ssize_t kernels, Py_ssize_t channel,
+    Py_ssize_t channels, const Scratch *layout, real *scratch, const Target *target
+) noexcept nogil:
+    """Transform sums to taps, and store or add them."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Py_ssize_t first = (kernel * plan.channels + plan.first_channel + channel) * AREA
+    cdef Py_ssize_t count = kernels * WINOGRAD_CHANNELS
+    cdef real *row = scratch + layout.rows
+    cdef Py_ssize_t i
+    tiles.micro.winograd_taps(
+        kernels, channels, scratch + layout.sums, plan.sum_stride, scratch + layout.taps, count
+    )
+    tiles.micro.interleave(count, AREA, scratch + layout.taps, count, 1, row, AREA)
+    for _ in range(kernels):
+        if target.sums == NULL:
+            memcpy(
+                <real *> target.kernel_grad + first, row, channels * AREA * sizeof(real)
+            )
+        elif target.begin:
+            for i in range(channels * AREA):
+                target.sums[first + i] = row[i]
+        else:
+            for i in range(channels * AREA):
+                target.sums[first + i] += row[i]
+        first += plan.channels * AREA
+        row += WINOGRAD_CHANNELS * AREA
+
+
+cdef void add_unit(
+    const WinogradGradient *plan, Py_ssize_t block, Py_ssize_t unit, const Scratch *layout,
+    real *scratch, const Target *target
+) noexcept nogil:
+    """Add up a block of tiles, of transformed pixels, for a unit of kernels."""
+    cdef const Winograd *tiles = &plan.pixels
+    cdef Winograd gradients = plan.gradients
+    cdef Py_ssize_t kernel = unit % plan.group_units * WINOGRAD_CHANNELS
+    cdef Py_ssize_t kernels = min(WINOGRAD_CHANNELS, plan.gradients.channels - kernel)
+    cdef Py_ssize_t first = first_strip(tiles, block), last = first_strip(tiles, block + 1)
+    cdef Py_ssize_t b, channels
+    kernel += unit // plan.group_units * plan.gradients.channels
+    # Tasks of other channels meet the same output gradients.
+    if plan.is_checked and plan.first_channel == 0:
+        gradients.squares = plan.gradient_squares + unit * tiles.num_blocks + block
+    transform_gradients(
+        &gradients, first, last, kernel, kernels, scratch + layout.panel,
+        scratch + layout.squares, scratch + layout.gradients
+    )
+    for b in range(tiles.channel_blocks):
+        channels = min(WINOGRAD_CHANNELS, tiles.channels - b * WINOGRAD_CHANNELS)
+        tiles.micro.winograd_gradient_products(
+            (last - first) * tiles.strip_tiles, kernels, channels, scratch + layout.gradients,
+            scratch + layout.pixels + b * tiles.value_size, tiles.value_stride,
+            scratch + layout.sums, plan.sum_stride
+        )
+        finish(plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, target)
+
+
+cdef void run_task(
+    const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t first_unit, Py_ssize_t last_unit,
+    real *scratch, real *kernel_grad, double *sums, Interrupt *interrupt, bint may_poll
+) noexcept nogil:
+    """Add up a segment of the tiles for some units of kernels."""
+    cdef Winograd tiles = plan.pixels
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t block, unit
+    cdef Target target
+    for block in range(first_block(plan, segment), first_block(plan, segment + 1)):
+        target = target_of(plan, segment, block, kernel_grad, sums)
+        for unit in range(first_unit, last_unit):
+            if interrupted(interrupt, may_poll):
+                return
+            if unit == first_unit or unit % plan.group_units == 0:
+                # Tasks of other kernels meet the same pixels.
+                tiles.squares = NULL
+                if plan.is_checked and unit % plan.group_units == 0:
+                    tiles.squares = plan.pixel_squares + (
+                        plan.first_channel // WINOGRAD_CHANNELS * tiles.num_blocks + block
+                    )
+                transform_block(
+                    &tiles, unit // plan.group_units, first_strip(&tiles, block),
+                    first_strip(&tiles, block + 1), scratch + layout.panel, <real *> NULL,
+                    scratch + layout.squares, scratch + layout.pixels
+                )
+            add_unit(plan, block, unit, &layout, scratch, &target)
+
+
+cdef WinogradGradient part_of_channels(
+    const WinogradGradient *plan, Py_ssize_t part
+) noexcept nogil:
+    """The plan for some of the channels; the last part is the largest."""
+    cdef WinogradGradient plan_of_part = plan[0]
+    cdef Winograd *tiles = &plan_of_part.pixels
+    cdef Py_ssize_t first = part * plan.pixels.channel_blocks // plan.channel_parts
+    cdef Py_ssize_t last = (part + 1) * plan.pixels.channel_blocks // plan.channel_parts
+    if plan.channel_parts == 1:
+        return plan_of_part
+    plan_of_part.first_channel = first * WINOGRAD_CHANNELS
+    tiles.channel_blocks = last - first
+    tiles.channels = min(last * WINOGRAD_CHANNELS, plan.channels) - plan_of_part.first_channel
+    tiles.source_channels = tiles.channels
+    tiles.source.data = <char *> tiles.source.data + (
+        plan_of_part.first_channel * tiles.source.c_stride * <Py_ssize_t> tiles.itemsize
+    )
+    return plan_of_part
+
+
+cdef void run_tasks(
+    const WinogradGradient *plan, real *scratch, real *kernel_grad, double *sums,
+    Interrupt *interrupt
+) noexcept nogil:
+    cdef Py_ssize_t units = plan.groups * plan.group_units
+    cdef Py_ssize_t parts = plan.kernel_parts * plan.channel_parts
+    cdef Py_ssize_t size = scratch_size(plan), task, thread, part
+    cdef WinogradGradient plan_of_part
+    cdef Shares shares
+    share_out(&shares, plan.segments * parts, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        task = take_task(&shares, thread)
+        while task >= 0:
+            plan_of_part = part_of_channels(plan, task % plan.channel_parts)
+            part = task % parts // plan.channel_parts
+            run_task(
+                &plan_of_part, task // parts, part * units // plan.kernel_parts,
+                (part + 1) * units // plan.kernel_parts, scratch + thread * size, kernel_grad,
+                sums, interrupt, thread == 0
+            )
+            task = take_task(&shares, thread)
+
+
+cdef Py_ssize_t scratch_size(const WinogradGradient *plan) noexcept nogil:
+    """Elements of the scratch memory of a thread."""
+    cdef WinogradGradient largest = part_of_channels(plan, plan.channel_parts - 1)
+    return arrange(&largest).size
+
+
+cdef int run(
+    const WinogradGradient *plan, real *kernel_grad, Interrupt *interrupt
+) noexcept nogil:
+    """Compute the gradient. -1 when memory runs out."""
+    cdef real *scratch = <real *> aligned_alloc(
+        plan.num_threads * scratch_size(plan), plan.pixels.itemsize
+    )
+    cdef double *sums = NULL
+    if scratch == NULL:
+        return -1
+    if not plan.in_one_go:
+        sums = <double *> aligned_alloc(plan.segments * plan.size, sizeof(double))
+        if sums == NULL:
+            aligned_free(scratch)
+            return -1
+    run_tasks(plan, scratch, kernel_grad, sums, interrupt)
+    if sums != NULL:
+        add_segments(sums, plan.segments, plan.size, kernel_grad, plan.num_threads)
+    aligned_free(sums)
+    aligned_free(scratch)
+    return 0
+
+
+cdef bint are_even(
+    const Winograd *tiles, const Squares *squares, Py_ssize_t first_channel, Py_ssize_t channels
+) noexcept nogil:
+    """Whether each tap meets enough of the squares of some channels, given those of each block."""
+    cdef Limits limits = limits_of(tiles.itemsize, MAX_OUTSIDE)
+    cdef const Array4 *source = &tiles.source
+    cdef Squares all = Squares(0, 0, 0)
+    cdef Py_ssize_t i, n, first = first_channel * source.c_stride
+    for i in range(tiles.num_blocks):
+        all.total += squares[i].total
+        all.inside += squares[i].inside
+        all.most = max(all.most, squares[i].most)
+    if not (
+        all.total <= limits.ratio * all.inside and all.total <= limits.most
+        and all.most <= MAX_SHARE * all.inside
+    ):
+        return False
+    if all.total >= limits.least:
+        return True
+    for n in range(source.n):
+        if tiles.itemsize == sizeof(float) and has_small_pixels(
+            source, <const float *> source.data + n * source.n_stride + first, channels,
+            0, source.h, 0, source.w, limits.least
+        ):
+            return False
+        if tiles.itemsize == sizeof(double) and has_small_pixels(
+            source, <const double *> source.data + n * source.n_stride + first, channels,
+            0, source.h, 0, source.w, limits.least
+        ):
+            return False
+    return True
+
+
+cdef bint is_safe(const WinogradGradient *plan) noexcept nogil:
+    """Whether the sums are as exact as those of the direct way, by the squares."""
+    cdef Py_ssize_t blocks = plan.pixels.num_blocks, kernels = plan.gradients.channels
+    cdef Py_ssize_t g, b, first
+    for g in range(plan.groups):
+        for b in range(plan.pixels.channel_blocks):
+            first = b * WINOGRAD_CHANNELS
+            if not are_even(
+                &plan.pixels,
+                plan.pixel_squares + (g * plan.pixels.channel_blocks + b) * blocks,
+                g * plan.channels + first, min(WINOGRAD_CHANNELS, plan.channels - first)
+            ):
+                return False
+        for b in range(plan.group_units):
+            first = b * WINOGRAD_CHANNELS
+            if not are_even(
+                &plan.gradients,
+                plan.gradient_squares + (g * plan.group_units + b) * blocks,
+                g * kernels + first, min(WINOGRAD_CHANNELS, kernels - first)
+            ):
+                return False
+    return True
+
+
+cdef int differentiate_by_winograd(WinogradGradient *plan, void *kernel_grad) except -1:
+    cdef Py_ssize_t pixels = plan.groups * plan.pixels.channel_blocks * plan.pixels.num_blocks
+    cdef Py_ssize_t gradients = plan.groups * plan.group_units * plan.pixels.num_blocks
+    cdef Interrupt interrupt
+    cdef int status
+    cdef bint safe
+    plan.pixel_squares = <Squares *> calloc(pixels + gradients, sizeof(Squares))
+    if plan.pixel_squares == NULL:
+        raise MemoryError(NO_MEMORY)
+    plan.gradient_squares = plan.pixel_squares + pixels
+    with nogil:
+        start_polling(&interrupt)
+        if plan.pixels.itemsize == sizeof(float):
+            status = run[float](plan, <float *> kernel_grad, &interrupt)
+        else:
+            status = run[double](plan, <double *> kernel_grad, &interrupt)
+        safe = not plan.is_checked or is_safe(plan)
+        free(plan.pixel_squares)
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return safe

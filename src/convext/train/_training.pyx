@@ -1,0 +1,407 @@
+"""Training by gradient descent: an epoch in compiled code, without Python between the samples."""
+
+cimport numpy as cnp
+from cython.parallel cimport prange
+from libc.math cimport isfinite
+from libc.string cimport memset
+
+from convext.ways._correlation cimport (
+    Correlation, all_weights, pack_weights, run_correlation
+)
+from convext.base._dispatch cimport TANH
+from convext.ways._forward cimport free_forward, init_forward
+from convext.base._geometry cimport Array4, Geometry, check_number, describe, geometry_of, real
+from convext.gradient._gradient_by_dots cimport DotsScratch, add_dots, arrange_dots
+from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.gradient._kernel_gradient cimport (
+    KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
+)
+from convext.train._optimizers cimport Update
+from convext.train._quadratic cimport (
+    Quadratic, expand, expand_from, free_quadratic, init_quadratic
+)
+from convext.base._scratch cimport aligned_alloc, aligned_free
+from convext.base._tasks cimport MIN_PRODUCTS_TO_SHARE
+from convext.ways._tile cimport Tile, Tiling, lay_out, tile_at
+from convext.ways._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
+
+# The predictions of so many bytes are kept at a time; a larger batch is taken in several parts.
+MAX_PREDICTION_BYTES = 16 * 1024 * 1024
+
+# Below so many elements a second thread costs more than it brings.
+cdef Py_ssize_t MIN_RESIDUALS_PER_THREAD = 50000
+
+
+cdef inline bint one_tile(const Tiling *tiling, Py_ssize_t channels) noexcept nogil:
+    """Whether a sample is a single tile, with all channels laid out together."""
+    return tiling.tiles_down == 1 and tiling.tiles_across == 1 and tiling.block == channels
+
+
+cdef class Trainer:
+    """Gradient descent on the mean squared error between conv2d(input, kernels) and target.
+
+    The arrays are four-dimensional, C-contiguous, of one type, aligned; the sizes fit. `kernels`
+    is updated in place. Packed kernels and scratch memory are kept from step to step.
+
+    With an `update` the prediction is activation(conv2d(input, kernels) + bias), and `update` says
+    how the weights follow the gradient; the bias, where there is one, lies behind the kernels in
+    memory. Only a `fused` trainer can do that.
+    """
+
+    cdef cnp.ndarray input_data, target_output, kernels
+    cdef Array4 images, targets, weights
+    cdef Py_ssize_t batch_size
+    cdef Py_ssize_t part            # samples taken together
+    cdef Py_ssize_t plane           # elements of one channel of a prediction
+    cdef int num_threads
+    cdef bint single, ready
+    cdef readonly Py_ssize_t done   # samples of the epoch that were gone through
+    cdef readonly bint fused        # each sample is taken in one go, by one thread
+    cdef DotsScratch layout         # of its memory, whichever way the gradient itself would go
+    cdef void *scratch              # layout.end elements, or NULL
+    cdef Update update              # or None: gradient descent
+    cdef bint biased
+    cdef int activation
+    cdef Correlation forward
+    cdef KernelGradient gradient
+    cdef void *packed               # the kernels, for the forward convolution
+    cdef void *predictions          # [part][K][OH][OW], turned into the loss's gradient in place
+    cdef double *squares            # [part][K], sums of squared residuals
+    cdef void *kernel_grad          # [K][C][kh][kw], the gradient of a part
+    cdef double *total              # the same of a batch
+    cdef double *half_gradient      # the same of a unit, see Quadratic
+    cdef cnp.ndarray products
+    cdef bint by_sample             # whether a unit is a sample, else a batch
+    cdef Quadratic quadratic
+    cdef bint expanding             # whether `quadratic` is in use
+
+    def __cinit__(
+        self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
+        Py_ssize_t batch_size, tuple stride, tuple padding_before, tuple dilation,
+        int num_threads, Update update=None, bint biased=False, int activation=0
+    ):
+        cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
+        cdef Py_ssize_t most = MAX_PREDICTION_BYTES     # a global of Python, which tests replace
+        cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
+        check_number("activation", activation, TANH)
+        self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
+        self.images = describe(input_data)
+        self.targets = describe(target_output)
+        self.weights = describe(kernels)
+        self.batch_size = batch_size
+        self.num_threads = num_threads
+        self.update, self.biased, self.activation = update, biased, activation
+        self.single = itemsize == sizeof(float)
+        self.plane = self.targets.h * self.targets.w
+        self.part = max(1, min(
+            min(batch_size, self.images.n), most // (self.targets.c * self.plane * itemsize)
+        ))
+        self.ready = self.allocate(&geometry, itemsize) == 0
+        if not self.ready:
+            raise MemoryError("not enough memory for training")
+
+    cdef int allocate(self, const Geometry *geometry, size_t itemsize) noexcept:
+        if init_forward(
+            &self.forward, &self.images, &self.weights, self.part, geometry,
+            self.targets.h, self.targets.w, self.num_threads, itemsize
+        ) == -1:
+            return -1
+        if init_kernel_gradient(
+            &self.gradient, &self.images, &self.targets, self.part, self.weights.h,
+            self.weights.w, geometry, self.num_threads, itemsize
+        ) == -1:
+            free_forward(&self.forward)
+            return -1
+        # This must not depend on the number of threads: the order of the sums differs.
+        self.fused = (
+            <double> self.gradient.size * self.plane * self.part < MIN_PRODUCTS_TO_SHARE
+            and self.forward.num_chunks == 1
+            and not self.forward.by_kernels and not self.gradient.by_channels
+            and self.gradient.kernel_chunks == 1 and self.gradient.channel_chunks == 1
+            and one_tile(&self.forward.tiling, self.images.c)
+            and one_tile(&self.gradient.tiling, self.images.c)
+        )
+        if self.fused:
+            self.layout = arrange_dots(&self.gradient, self.weights.n)
+            self.scratch = aligned_alloc(self.layout.end, itemsize)
+        self.packed = aligned_alloc(all_weights(&self.forward), itemsize)
+        self.forward.packed = self.packed
+        self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
+        self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
+        self.kernel_grad = aligned_alloc(self.gradient.size, itemsize)
+        # Behind the gradient, that of the bias.
+        self.total = <double *> aligned_alloc(
+            self.gradient.size + self.weights.n, sizeof(double)
+        )
+        self.half_gradient = <double *> aligned_alloc(self.gradient.size, sizeof(double))
+        if (
+            self.packed == NULL or self.predictions == NULL or self.squares == NULL
+            or self.kernel_grad == NULL or self.total == NULL or self.half_gradient == NULL
+            or self.fused and self.scratch == NULL
+        ):
+            self.release()
+            return -1
+        return 0
+
+    cdef void release(self) noexcept:
+        free_forward(&self.forward)
+        free_kernel_gradient(&self.gradient)
+        aligned_free(self.scratch)
+        aligned_free(self.packed)
+        aligned_free(self.predictions)
+        aligned_free(self.squares)
+        aligned_free(self.kernel_grad)
+        aligned_free(self.total)
+        aligned_free(self.half_gradient)
+        if self.expanding:
+            free_quadratic(&self.quadratic)
+
+    def __dealloc__(self):
+        if self.ready:
+            self.release()
+
+    def use_products(self, cnp.ndarray products):
+        """Compute losses from sums over the pixels, where that is accurate.
+
+        `products` holds, for each sample or for each batch of the samples in order, the sums over
+        all patches of the products of every two pixels (c, i, j) of a patch: (samples or batches,
+        C * kh * kw, C * kh * kw), float64 and C-contiguous.
+        """
+        cdef Py_ssize_t units = cnp.PyArray_DIM(products, 0)
+        if not self.expanding:
+            self.products = products
+            self.by_sample = units == self.images.n
+            self.expanding = init_quadratic(
+                &self.quadratic, <double *> cnp.PyArray_DATA(products), units, self.weights.n,
+                cnp.PyArray_DIM(products, 1)
+            ) == 0
+        if not self.expanding:
+            raise MemoryError("not enough memory for training")
+
+    def run_epoch(self, cnp.ndarray order, double learning_rate):
+        """Take a step for every batch of the samples in `order`, which is of intp and contiguous.
+
+        Returns the mean loss of the predictions made on the way and the loss of the first batch.
+        Ends before the update, with a loss that is not finite, where a batch's loss is not.
+        """
+        cdef const Py_ssize_t *samples = <const Py_ssize_t *> cnp.PyArray_DATA(order)
+        cdef Py_ssize_t num_samples = cnp.PyArray_DIM(order, 0)
+        cdef double[2] losses = [0, 0]
+        cdef Interrupt interrupt
+        cdef int status
+        self.done = 0
+        if self.update is not None:
+            self.update.learning_rate = learning_rate
+        with nogil:
+            start_polling(&interrupt)
+            if self.single:
+                status = descend[float](
+                    self, samples, num_samples, learning_rate, losses, &interrupt,
+                    <float *> self.weights.data
+                )
+            else:
+                status = descend[double](
+                    self, samples, num_samples, learning_rate, losses, &interrupt,
+                    <double *> self.weights.data
+                )
+        finish_polling(&interrupt)
+        if status == -1:
+            raise MemoryError("not enough memory for training")
+        return losses[0], losses[1]
+
+
+cdef int descend(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t num_samples, double learning_rate,
+    double *losses, Interrupt *interrupt, real *kernels
+) noexcept nogil:
+    cdef Py_ssize_t first = 0, count, i
+    cdef double squares = 0, batch_squares
+    cdef double elements = <double> trainer.targets.c * trainer.plane
+    while first < num_samples:
+        count = min(trainer.batch_size, num_samples - first)
+        if differentiate_batch(
+            trainer, order, first, count, &batch_squares, interrupt, kernels
+        ) == -1:
+            return -1
+        if interrupt.raised:
+            return 0
+        if first == 0:
+            losses[1] = batch_squares / (count * elements)
+        squares += batch_squares
+        if not isfinite(batch_squares):
+            break
+        if trainer.update is None:
+            for i in range(trainer.gradient.size):
+                kernels[i] -= <real> (learning_rate * trainer.total[i])
+        else:
+            trainer.update.apply(kernels, trainer.total)
+        first += count
+        trainer.done = first
+    losses[0] = squares / (num_samples * elements)
+    return 0
+
+
+cdef int differentiate_batch(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t count, double *squares,
+    Interrupt *interrupt, real *kernels
+) noexcept nogil:
+    """Leave the gradient of a batch's loss in trainer.total."""
+    cdef Py_ssize_t i
+    cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
+    squares[0] = 0
+    memset(trainer.total, 0, (trainer.gradient.size + trainer.weights.n) * sizeof(double))
+    if not trainer.expanding:
+        return differentiate_samples(
+            trainer, order + first, count, scale, trainer.total, squares, interrupt, kernels
+        )
+    if not trainer.by_sample:
+        return expand_unit(
+            trainer, first // trainer.batch_size, order + first, count, scale, squares, interrupt,
+            kernels
+        )
+    for i in range(first, first + count):
+        if interrupted(interrupt, True):
+            return 0
+        if expand_unit(
+            trainer, order[i], order + i, 1, scale, squares, interrupt, kernels
+        ) == -1:
+            return -1
+    return 0
+
+
+cdef int expand_unit(
+    Trainer trainer, Py_ssize_t unit, const Py_ssize_t *samples, Py_ssize_t count, double scale,
+    double *squares, Interrupt *interrupt, const real *kernels
+) noexcept nogil:
+    """Add the gradient of a sample, or batch, to trainer.total, if possible without reading it."""
+    cdef double *half = trainer.half_gradient
+    cdef double of_unit = expand(&trainer.quadratic, unit, kernels, half)
+    cdef Py_ssize_t i
+    if of_unit != of_unit:
+        of_unit = 0
+        memset(half, 0, trainer.gradient.size * sizeof(double))
+        if differentiate_samples(
+            trainer, samples, count, 1, half, &of_unit, interrupt, kernels
+        ) == -1:
+            return -1
+        if interrupt.raised:
+            return 0
+        expand_from(&trainer.quadratic, unit, kernels, half, of_unit)
+    for i in range(trainer.gradient.size):
+        trainer.total[i] += scale * half[i]
+    squares[0] += of_unit
+    return 0
+
+
+cdef int differentiate_samples(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, double *total,
+    double *squares, Interrupt *interrupt, const real *kernels
+) noexcept nogil:
+    """Add the squared residuals of samples, and their gradient times scale / 2, from the pixels."""
+    cdef Py_ssize_t first = 0, part, i
+    cdef real *predictions = <real *> trainer.predictions
+    cdef real *kernel_grad = <real *> trainer.kernel_grad
+    cdef Array4 out = trainer.targets
+    out.data = predictions
+    pack_weights(&trainer.forward, <real *> trainer.packed)
+    if trainer.fused:
+        for i in range(count):
+            if interrupted(interrupt, True):
+                return 0
+            squares[0] += differentiate_sample(
+                trainer, order[i], scale, <real *> trainer.scratch, total
+            )
+            trainer.done += 1
+        return 0
+    while first < count and not interrupted(interrupt, True):
+        part = min(trainer.part, count - first)
+        run_correlation(
+            &trainer.forward, <const real *> trainer.images.data, order + first, part,
+            <const real *> NULL, &out, interrupt
+        )
+        squares[0] += subtract_targets(trainer, order + first, part, scale, predictions)
+        run_kernel_gradient(
+            &trainer.gradient, <const real *> trainer.images.data, order + first, part,
+            predictions, kernel_grad, interrupt
+        )
+        for i in range(trainer.gradient.size):
+            total[i] += kernel_grad[i]
+        first += part
+        trainer.done += part
+    return 0
+
+
+cdef double differentiate_sample(
+    Trainer trainer, Py_ssize_t sample, double scale, real *scratch, double *total
+) noexcept nogil:
+    """Add the gradient of one sample to `total`, all in one tile that stays in the caches.
+
+    The pixels are laid out once; the predictions become the output gradients where they are, as
+    the kernel gradient by dots has them.
+    """
+    cdef const Correlation *forward = &trainer.forward
+    cdef const Tiling *tiling = &trainer.gradient.tiling
+    cdef Py_ssize_t row_size = trainer.gradient.row_size
+    cdef Runs runs
+    cdef Tile tile = tile_at(tiling, 0, forward.micro.lanes)
+    cdef real *rows = scratch + trainer.layout.rows
+    cdef const real *target = <const real *> trainer.targets.data + (
+        sample * trainer.targets.n_stride
+    )
+    cdef const real *pixels
+    cdef const Py_ssize_t *offset
+    cdef real *row
+    cdef double squares = 0
+    cdef Py_ssize_t k, used = tile.height * tiling.pitch, size = trainer.gradient.size
+    pixels = lay_out(
+        tiling, &tile, &trainer.images, sample, 0, trainer.images.c, scratch,
+        forward.micro.lanes, &offset
+    )
+    runs = one_run(&tile, row_size)
+    sum_vectors_of_pixels(
+        forward, &runs, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows
+    )
+    for k in range(trainer.weights.n):
+        row = rows + k * row_size
+        if trainer.update is None:
+            squares += forward.micro.residual(
+                tile.height, tile.width, row, tiling.pitch, target, tile.width, scale
+            )
+        else:
+            squares += forward.micro.activated_residual(
+                tile.height, tile.width, row, tiling.pitch, target, tile.width, scale,
+                (<const real *> trainer.weights.data)[size + k] if trainer.biased else 0,
+                trainer.activation, trainer.total + size + k
+            )
+        memset(row + used, 0, (row_size - used) * sizeof(real))
+        target += trainer.plane
+    add_dots(
+        &trainer.gradient, &tile, trainer.weights.n, trainer.images.c * tiling.taps, rows, pixels,
+        offset, scratch + trainer.layout.spare, total
+    )
+    return squares
+
+
+cdef double subtract_targets(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, real *predictions
+) noexcept nogil:
+    """Turn predictions into the gradient of the loss; return the sum of squared residuals."""
+    cdef const real *targets = <const real *> trainer.targets.data
+    cdef Py_ssize_t channels = trainer.targets.c
+    cdef Py_ssize_t plane = trainer.plane
+    cdef Py_ssize_t planes = count * channels
+    cdef double squares = 0
+    cdef Py_ssize_t i
+    cdef int threads = <int> max(
+        1, min(<Py_ssize_t> trainer.num_threads, planes * plane // MIN_RESIDUALS_PER_THREAD)
+    )
+    for i in prange(planes, num_threads=threads, use_threads_if=threads > 1):
+        trainer.squares[i] = trainer.forward.micro.residual(
+            1, plane, predictions + i * plane, plane,
+            targets + order[i // channels] * trainer.targets.n_stride
+            + i % channels * trainer.targets.c_stride,
+            plane, scale
+        )
+    for i in range(planes):
+        squares += trainer.squares[i]
+    return squares

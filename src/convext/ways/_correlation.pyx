@@ -1,0 +1,491 @@
+"""Correlation of images with weights: tasks over tiles.
+
+A tile is computed with vectors of pixels or with vectors of kernels, whichever leaves fewer of
+their elements unused.
+"""
+
+from cython.parallel cimport prange
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from convext.base._dispatch cimport BLOCK, Microkernels, microkernels
+from convext.base._geometry cimport Array4, real
+from convext.base._interrupt cimport Interrupt, interrupted
+from convext.base._prefetch cimport Rows, fetch_soon
+from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext.base._tasks cimport (
+    MIN_PRODUCTS_TO_SHARE, Shares, divide_up, share_out, take_task, threads_for
+)
+from convext.ways._tile cimport (
+    Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, reach, row_size, tile_at
+)
+from convext.ways._vectors_of_kernels cimport (
+    finish_vectors_of_kernels, kernels_scratch_size, sum_vectors_of_kernels
+)
+from convext.ways._vectors_of_pixels cimport (
+    Runs, finish_vectors_of_pixels, pixels_scratch_size, runs_of_tile, slide_vectors_of_pixels,
+    sum_vectors_of_pixels
+)
+
+# The sums of a tile for all kernels should stay in a small L2 cache, a block's weights in L1.
+cdef Py_ssize_t MAX_SUM_BYTES = 256 * 1024
+cdef Py_ssize_t MAX_TILE_PIXELS = 4096
+cdef Py_ssize_t MIN_TILE_PIXELS = 256
+cdef Py_ssize_t MAX_WEIGHT_BYTES = 16 * 1024
+
+# With a few tasks for each thread none waits long for the last one: tiles, unless they get so small
+# that the weights are read too often, or else chunks of the kernels.
+cdef Py_ssize_t TASKS_PER_THREAD = 2
+cdef Py_ssize_t TILES_TO_SHARE = 4
+cdef Py_ssize_t MIN_PIXELS_TO_SHARE = 196
+
+# Images of more channels are laid out even where they could be read in place, if they are larger.
+cdef Py_ssize_t MAX_STREAMS = 32
+cdef Py_ssize_t MAX_STREAM_BYTES = 4 * 1024 * 1024
+
+# Results computed with vectors of kernels must be brought into rows, which takes as long as so many
+# products of each.
+cdef Py_ssize_t PRODUCTS_PER_RESULT = 24
+
+# Pixels laid out for each column of a kernel take as long as so many. More copies crowd the L1
+# cache.
+cdef Py_ssize_t PRODUCTS_PER_COPY = 10
+cdef Py_ssize_t MAX_COPIES = 3
+
+
+cdef Py_ssize_t pitch_of(const Axis *columns, Py_ssize_t out_w) noexcept nogil:
+    """From one row of a tile to the next, gaps included."""
+    return out_w if columns.apart else out_w + columns.extent // columns.stride
+
+
+cdef void choose_vectors(
+    Correlation *correlation, const Axis *rows, Axis *columns, Py_ssize_t out_h, Py_ssize_t out_w
+) noexcept nogil:
+    """Choose between vectors of pixels, gaps between rows included or not, and of kernels.
+
+    What counts is which vectors are fullest. All are given in products.
+    """
+    cdef Py_ssize_t lanes = correlation.micro.lanes
+    cdef Py_ssize_t kernels = correlation.kernels
+    cdef Py_ssize_t width = divide_up(kernels, lanes) * lanes
+    cdef double products = <double> correlation.channels * rows.num_taps * columns.num_taps
+    cdef double results = <double> out_h * out_w
+    cdef double copies = (
+        <double> correlation.channels * columns.num_taps * reach(rows, out_h) * out_w
+    )
+    cdef double with_gaps, without_gaps, by_kernels
+    columns.apart = False
+    with_gaps = kernels * products * (
+        divide_up((out_h - 1) * pitch_of(columns, out_w) + out_w, lanes) * lanes
+    )
+    without_gaps = with_gaps
+    if columns.stride == 1 and columns.num_taps <= MAX_COPIES:
+        without_gaps = PRODUCTS_PER_COPY * copies + kernels * products * (
+            divide_up(out_h * out_w, lanes) * lanes
+        )
+    by_kernels = width * results * (products + PRODUCTS_PER_RESULT)
+    correlation.by_kernels = by_kernels < min(with_gaps, without_gaps)
+    columns.apart = not correlation.by_kernels and without_gaps < with_gaps
+
+
+cdef int worth_sliding(
+    const Correlation *correlation, const Axis *rows, const Axis *columns, Py_ssize_t out_w
+) noexcept nogil:
+    """Whether to slide a single kernel over several rows at once, and which way its taps go."""
+    cdef Py_ssize_t lanes = correlation.micro.lanes
+    cdef Py_ssize_t last = rows.num_taps - 1, t
+    cdef bint down = True, up = True
+    if (
+        correlation.kernels > 1 or correlation.by_kernels or rows.stride > 1 or last == 0
+        or rows.num_taps * columns.num_taps > BLOCK
+        # Half-empty vectors at the end of each row can cost more than is won.
+        or 10 * divide_up(out_w, lanes) * lanes > 17 * pitch_of(columns, out_w)
+    ):
+        return 0
+    for t in range(rows.num_taps):
+        down = down and rows.distance[t] == t
+        up = up and rows.distance[t] == last - t
+    return 1 if down else -1 if up else 0
+
+
+cdef bint worth_staying(const Correlation *correlation) noexcept nogil:
+    """Whether to read the pixels where they lie.
+
+    Many channels are many streams, more than the hardware fetches ahead from beyond the caches.
+    """
+    cdef const Array4 *source = &correlation.source
+    return correlation.channels <= MAX_STREAMS or (
+        source.c * source.h * source.w * <Py_ssize_t> correlation.itemsize <= MAX_STREAM_BYTES
+    )
+
+
+cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t run) noexcept nogil:
+    """Cut the kernels into blocks that the micro-kernels compute at once, of `run` pixels."""
+    cdef const Microkernels *micro = correlation.micro
+    cdef Py_ssize_t most = micro.max_kernels, lanes = 1
+    cdef Py_ssize_t vectors, fewer
+    if correlation.by_kernels:
+        lanes = micro.lanes
+        vectors = divide_up(correlation.kernels, lanes)
+        most = micro.correlate_vectors[min(<Py_ssize_t> micro.max_kernels, run)]
+        for fewer in range(most - 1, 1, -1):    # if these leave less of the last block empty
+            if divide_up(vectors, fewer) * fewer < divide_up(vectors, most) * most:
+                most = fewer
+        most *= lanes
+    correlation.num_blocks = divide_up(correlation.kernels, most)
+    correlation.width = divide_up(divide_up(correlation.kernels, correlation.num_blocks), lanes)
+    correlation.width *= lanes
+    correlation.num_blocks = divide_up(correlation.kernels, correlation.width)
+
+
+cdef int init_correlation(
+    Correlation *correlation, const Array4 *source, Py_ssize_t num_samples,
+    Axis rows, Axis columns, Py_ssize_t groups, Py_ssize_t num_kernels,
+    Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef const Microkernels *micro = microkernels(itemsize)
+    cdef Py_ssize_t max_pixels, max_block, tasks, pitch
+    cdef double products
+    correlation.micro = micro
+    correlation.itemsize = itemsize
+    correlation.source = source[0]
+    correlation.groups = groups
+    correlation.channels = source.c // groups
+    correlation.kernels = num_kernels // groups
+    correlation.packed = NULL
+    correlation.weight_offset = NULL
+    correlation.scratch = NULL
+    choose_vectors(correlation, &rows, &columns, out_h, out_w)
+    correlation.slide = worth_sliding(correlation, &rows, &columns, out_w)
+    # Rows that follow each other are one.
+    cut_into_blocks(correlation, out_w if columns.extent > 0 else out_h * out_w)
+    correlation.num_chunks = min(correlation.num_blocks, divide_up(
+        correlation.kernels * MIN_TILE_PIXELS * <Py_ssize_t> itemsize, MAX_SUM_BYTES
+    ))
+
+    max_pixels = min(MAX_TILE_PIXELS, MAX_SUM_BYTES // (
+        blocks_of_chunk(correlation) * correlation.width * <Py_ssize_t> itemsize
+    ))
+    products = (
+        <double> num_kernels * correlation.channels * rows.num_taps * columns.num_taps
+        * out_h * out_w
+    )
+    if products >= MIN_PRODUCTS_TO_SHARE:
+        pitch = pitch_of(&columns, out_w)
+        max_pixels = min(max_pixels, pitch * max(
+            divide_up(out_h, TILES_TO_SHARE), divide_up(MIN_PIXELS_TO_SHARE, out_w)
+        ))
+    max_block = max(1, MAX_WEIGHT_BYTES // (
+        correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
+    ))
+    if correlation.by_kernels:      # whose weights are not read more often than from L2
+        max_block = max(max_block, BLOCK // (rows.num_taps * columns.num_taps))
+    if init_tiling(
+        &correlation.tiling, rows, columns, source, correlation.channels, out_h, out_w,
+        max_pixels, max_block, worth_staying(correlation), itemsize
+    ) == -1:
+        return -1
+
+    tasks = groups * correlation.tiling.tiles_down * correlation.tiling.tiles_across
+    # The pixels are laid out anew for each chunk, so there are no more than the threads need. The
+    # results do not depend on it.
+    correlation.num_threads = threads_for(
+        products * num_samples, tasks * num_samples * correlation.num_blocks, num_threads
+    )
+    if correlation.num_threads > 1:
+        correlation.num_chunks = min(correlation.num_blocks, max(correlation.num_chunks, divide_up(
+            TASKS_PER_THREAD * correlation.num_threads, tasks * num_samples
+        )))
+    correlation.tasks_per_sample = tasks * correlation.num_chunks
+    return allocate(correlation)
+
+
+# The scratch memory: the pixels of a block of channels; their weights for a block of kernels; the
+# sums.
+cdef inline Py_ssize_t weights_start(const Correlation *correlation) noexcept nogil:
+    return aligned_size(
+        packed_size(&correlation.tiling, correlation.micro.lanes), correlation.itemsize
+    )
+
+
+cdef inline Py_ssize_t sums_start(const Correlation *correlation) noexcept nogil:
+    return weights_start(correlation) + aligned_size(
+        correlation.tiling.block * correlation.tiling.taps * correlation.width,
+        correlation.itemsize
+    )
+
+
+cdef int allocate(Correlation *correlation) noexcept nogil:
+    cdef const Tiling *tiling = &correlation.tiling
+    cdef Py_ssize_t lanes = correlation.micro.lanes
+    cdef Py_ssize_t taps = tiling.block * tiling.taps
+    cdef Py_ssize_t t
+    correlation.row_size = row_size(tiling, lanes)
+    correlation.results_pitch = tiling.pitch
+    if correlation.slide != 0:
+        correlation.results_pitch = divide_up(tiling.tile_w, lanes) * lanes
+        correlation.row_size = tiling.tile_h * correlation.results_pitch
+    correlation.scratch_size = aligned_size(
+        sums_start(correlation) + (
+            kernels_scratch_size(correlation) if correlation.by_kernels
+            else pixels_scratch_size(correlation)
+        ),
+        correlation.itemsize
+    )
+    correlation.weight_offset = <Py_ssize_t *> malloc(taps * sizeof(Py_ssize_t))
+    correlation.scratch = aligned_alloc(
+        correlation.scratch_size * correlation.num_threads, correlation.itemsize
+    )
+    if correlation.weight_offset == NULL or correlation.scratch == NULL:
+        free_correlation(correlation)
+        return -1
+    for t in range(taps):
+        correlation.weight_offset[t] = t * correlation.width
+    return 0
+
+
+cdef void free_correlation(Correlation *correlation) noexcept nogil:
+    free_tiling(&correlation.tiling)
+    free(correlation.weight_offset)
+    aligned_free(correlation.scratch)
+
+
+cdef bint worth_packing(const Correlation *correlation, Py_ssize_t num_samples) noexcept nogil:
+    return num_samples * correlation.tasks_per_sample > (
+        correlation.num_chunks * correlation.groups
+    )
+
+
+cdef Py_ssize_t consecutive_weights(
+    const Correlation *correlation, Py_ssize_t channel_stride
+) noexcept nogil:
+    """How many weights of a kernel, in the order (channel, tap), lie one after the other."""
+    cdef const Tiling *tiling = &correlation.tiling
+    cdef const Weights *weights = &correlation.weights
+    cdef Py_ssize_t i, j, distance
+    for i in range(tiling.rows.num_taps):
+        for j in range(tiling.columns.num_taps):
+            distance = (
+                (weights.rows[i] - weights.rows[0]) * weights.kernels.h_stride
+                + (weights.columns[j] - weights.columns[0]) * weights.kernels.w_stride
+            )
+            if distance != i * tiling.columns.num_taps + j:
+                return 1
+    if channel_stride == tiling.taps:
+        return correlation.channels * tiling.taps
+    return tiling.taps
+
+
+cdef Py_ssize_t first_weight(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t kernel, Py_ssize_t channel
+) noexcept nogil:
+    """Where, in the kernels as they were given, the weights of a kernel of a group begin."""
+    cdef const Array4 *kernels = &correlation.weights.kernels
+    if correlation.weights.swapped:
+        return (
+            (group * correlation.channels + channel) * kernels.n_stride + kernel * kernels.c_stride
+        )
+    return (group * correlation.kernels + kernel) * kernels.n_stride + channel * kernels.c_stride
+
+
+cdef void pack_block(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
+    Py_ssize_t channels, real *packed
+) noexcept nogil:
+    cdef const Weights *weights = &correlation.weights
+    cdef const Array4 *kernels = &weights.kernels
+    cdef Py_ssize_t kernel_stride = kernels.c_stride if weights.swapped else kernels.n_stride
+    cdef Py_ssize_t channel_stride = kernels.n_stride if weights.swapped else kernels.c_stride
+    cdef Py_ssize_t num_columns = correlation.tiling.columns.num_taps
+    cdef Py_ssize_t taps = correlation.tiling.taps
+    cdef Py_ssize_t begin = first_kernel(correlation, block)
+    cdef Py_ssize_t count = first_kernel(correlation, block + 1) - begin
+    cdef Py_ssize_t t = 0, tap, run, step = 1
+    cdef const real *first
+    if count < correlation.width:
+        memset(packed, 0, channels * taps * correlation.width * sizeof(real))
+    run = min(channels * taps, consecutive_weights(correlation, channel_stride))
+    if taps == 1:
+        run, step = channels, channel_stride
+    first = <const real *> kernels.data + first_weight(correlation, group, begin, channel)
+    while t < channels * taps:
+        tap = t % taps
+        # Too far from this channel's for the hardware to know.
+        if weights.swapped and tap == 0 and t + 2 * taps < channels * taps:
+            fetch_soon(
+                <const char *> (first + (t // taps + 2) * channel_stride),
+                count * taps * <Py_ssize_t> sizeof(real)
+            )
+        correlation.micro.interleave(
+            run, count,
+            first + t // taps * channel_stride
+            + weights.rows[tap // num_columns] * kernels.h_stride
+            + weights.columns[tap % num_columns] * kernels.w_stride,
+            kernel_stride, step, packed + t * correlation.width, correlation.width
+        )
+        t += run
+
+
+cdef void pack_weights(const Correlation *correlation, real *packed) noexcept nogil:
+    cdef Py_ssize_t size = correlation.channels * correlation.tiling.taps * correlation.width
+    cdef Py_ssize_t blocks = correlation.groups * correlation.num_blocks
+    cdef Py_ssize_t i
+    # As in run_correlation: a region of one thread takes its time, too.
+    if correlation.num_threads == 1:
+        for i in range(blocks):
+            pack_indexed_block(correlation, i, packed + i * size)
+        return
+    for i in prange(blocks, schedule="static", num_threads=correlation.num_threads):
+        pack_indexed_block(correlation, i, packed + i * size)
+
+
+cdef inline void pack_indexed_block(
+    const Correlation *correlation, Py_ssize_t index, real *packed
+) noexcept nogil:
+    pack_block(
+        correlation, index // correlation.num_blocks, index % correlation.num_blocks, 0,
+        correlation.channels, packed
+    )
+
+
+cdef const real *weights_of_block(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
+    Py_ssize_t channels, real *scratch
+) noexcept nogil:
+    cdef Py_ssize_t index = (
+        (group * correlation.num_blocks + block) * correlation.channels + channel
+    )
+    if correlation.packed != NULL:
+        return <const real *> correlation.packed + (
+            index * correlation.tiling.taps * correlation.width
+        )
+    pack_block(correlation, group, block, channel, channels, scratch)
+    return scratch
+
+
+cdef Rows rows_of_block(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
+    Py_ssize_t channels
+) noexcept nogil:
+    cdef const Array4 *kernels = &correlation.weights.kernels
+    cdef Py_ssize_t itemsize = correlation.itemsize, taps = correlation.tiling.taps
+    cdef Py_ssize_t kernel = first_kernel(correlation, block)
+    cdef Py_ssize_t count = first_kernel(correlation, block + 1) - kernel
+    cdef Rows rows
+    if correlation.packed != NULL:
+        rows.first = <const char *> correlation.packed + itemsize * taps * correlation.width * (
+            (group * correlation.num_blocks + block) * correlation.channels + channel
+        )
+        rows.count = channels * taps
+        rows.size = rows.stride = correlation.width * itemsize
+        return rows
+    rows.first = <const char *> kernels.data + (
+        itemsize * first_weight(correlation, group, kernel, channel)
+    )
+    rows.stride = kernels.n_stride * itemsize
+    rows.count, rows.size = count, channels * taps * itemsize
+    if correlation.weights.swapped:
+        rows.count, rows.size = channels, count * taps * itemsize
+    if kernels.c_stride != taps:        # unusual: not worth asking for
+        rows.count = 0
+    return rows
+
+
+cdef void run_task(
+    const Correlation *correlation, const real *source, const Py_ssize_t *order, Py_ssize_t task,
+    const real *bias, const Array4 *out, Py_ssize_t thread, Interrupt *interrupt
+) noexcept nogil:
+    """Compute one tile of a sample for one chunk of kernels.
+
+    For each block of channels the pixels are laid out once (L2); for each block of kernels the
+    weights (L1) meet all of them, and their sums (L2) go on from the channels before.
+    """
+    cdef const Tiling *tiling = &correlation.tiling
+    cdef const Microkernels *micro = correlation.micro
+    cdef real *scratch = <real *> correlation.scratch + thread * correlation.scratch_size
+    cdef Py_ssize_t out_sample = task // correlation.tasks_per_sample
+    cdef Py_ssize_t sample = order[out_sample] if order != NULL else out_sample
+    cdef Py_ssize_t index = task % correlation.tasks_per_sample
+    cdef Py_ssize_t chunk = index % correlation.num_chunks
+    cdef Py_ssize_t num_tiles = tiling.tiles_down * tiling.tiles_across
+    cdef Py_ssize_t group = index // correlation.num_chunks // num_tiles
+    # Pixels that are broadcast are read one by one, else in whole vectors.
+    cdef Tile tile = tile_at(
+        tiling, index // correlation.num_chunks % num_tiles,
+        1 if correlation.by_kernels else micro.lanes
+    )
+    cdef Py_ssize_t first_block = chunk * correlation.num_blocks // correlation.num_chunks
+    cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
+    cdef real *weights = scratch + weights_start(correlation)
+    cdef real *sums = scratch + sums_start(correlation)
+    cdef Py_ssize_t kernel = group * correlation.kernels + first_kernel(correlation, first_block)
+    cdef Runs runs = runs_of_tile(correlation, &tile, bias, out)
+    cdef Array4 images = correlation.source
+    cdef const real *pixels
+    cdef const Py_ssize_t *offset
+    cdef Py_ssize_t c, channels
+    if runs.in_place:
+        sums = <real *> out.data + (
+            out_sample * out.n_stride + kernel * out.c_stride + tile.top * out.h_stride + tile.left
+        )
+    images.data = <void *> source
+    if correlation.slide != 0:
+        tile.num_pixels = (tile.height - 1) * tiling.pitch + (
+            divide_up(tile.width, micro.lanes) * micro.lanes
+        )
+
+    c = 0
+    while c < correlation.channels:
+        if interrupted(interrupt, thread == 0):
+            return
+        channels = min(tiling.block, correlation.channels - c)
+        pixels = lay_out(
+            tiling, &tile, &images, sample, group * correlation.channels + c, channels, scratch,
+            micro.lanes, &offset
+        )
+        if correlation.by_kernels:
+            sum_vectors_of_kernels(
+                correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
+                weights, sums
+            )
+        elif correlation.slide != 0:
+            slide_vectors_of_pixels(
+                correlation, &runs, group, c, channels, pixels, offset, weights, sums
+            )
+        else:
+            sum_vectors_of_pixels(
+                correlation, &runs, group, first_block, last_block, c, channels, pixels, offset,
+                weights, sums
+            )
+        c += channels
+
+    if correlation.by_kernels:
+        finish_vectors_of_kernels(
+            correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
+        )
+    elif not runs.in_place:
+        finish_vectors_of_pixels(
+            correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
+        )
+
+
+cdef void run_correlation(
+    const Correlation *correlation, const real *source, const Py_ssize_t *order,
+    Py_ssize_t num_samples, const real *bias, const Array4 *out, Interrupt *interrupt
+) noexcept nogil:
+    cdef Py_ssize_t task, thread
+    cdef Py_ssize_t tasks = num_samples * correlation.tasks_per_sample
+    cdef Shares shares
+    # OpenMP takes as long for one thread as for several: longer than a small correlation.
+    if correlation.num_threads == 1:
+        for task in range(tasks):
+            run_task(correlation, source, order, task, bias, out, 0, interrupt)
+        return
+    share_out(&shares, tasks, correlation.num_threads)
+    for thread in prange(
+        correlation.num_threads, num_threads=correlation.num_threads, schedule="static"
+    ):
+        task = take_task(&shares, thread)
+        while task >= 0:
+            run_task(correlation, source, order, task, bias, out, thread, interrupt)
+            task = take_task(&shares, thread)

@@ -1,0 +1,432 @@
+"""Depthwise convolutions: as many groups as channels, and little to compute for each pixel.
+
+The pixels under a band of results are laid out with zeros around them, a few channels at a time so
+that they stay in the L1 cache, and met by the kernels there. Columns that lie a stride apart are
+laid out side by side.
+"""
+
+from cython.parallel cimport prange
+from libc.string cimport memset
+
+from convext.base._dispatch cimport microkernels
+from convext.base._geometry cimport Array4, Geometry, real
+from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+
+# Sums of more products should be added up in blocks, as others do.
+cdef enum:
+    MAX_TAPS = 64
+
+# The pixels of a few channels should stay in L1, together with results and gradients.
+cdef Py_ssize_t MAX_BYTES = 16 * 1024
+cdef Py_ssize_t MAX_PLANES = 8
+
+# The rows of pixels under two bands are laid out for both.
+cdef Py_ssize_t MIN_BAND_EXTENTS = 4
+
+# Of wide rows and of taps far apart there is more to lay out than stays in any cache.
+cdef Py_ssize_t MAX_PLANE_BYTES = 1024 * 1024
+
+NO_MEMORY = "not enough memory for the scratch space of a depthwise convolution"
+
+
+# ---------------------------------------------------------------- the plan
+
+
+cdef bint plan_depthwise(
+    Depthwise *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
+    const Array4 *out, int num_threads, size_t itemsize
+) noexcept nogil:
+    if out.w_stride != 1:
+        return False
+    return finish_plan(
+        plan, images, kernels.n, kernels.h, kernels.w, geometry, out.h, out.w, num_threads,
+        itemsize
+    )
+
+
+cdef bint plan_depthwise_input_gradient(
+    Depthwise *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    const Array4 *input_grad, int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef Geometry options = geometry[0]
+    if (
+        geometry.stride_h > 1 or geometry.stride_w > 1 or kernels.c > 1
+        or input_grad.w_stride != 1
+    ):
+        return False
+    options.padding_top = (kernels.h - 1) * geometry.dilation_h - geometry.padding_top
+    options.padding_left = (kernels.w - 1) * geometry.dilation_w - geometry.padding_left
+    # As many output gradients as groups: each channel has one kernel only.
+    if not finish_plan(
+        plan, output_grad, kernels.n, kernels.h, kernels.w, &options, input_grad.h, input_grad.w,
+        num_threads, itemsize
+    ):
+        return False
+    plan.turned = True
+    return True
+
+
+cdef bint plan_depthwise_kernel_gradient(
+    Depthwise *plan, const Array4 *images, const Array4 *output_grad, const Geometry *geometry,
+    Py_ssize_t kernel_h, Py_ssize_t kernel_w, int num_threads, size_t itemsize
+) noexcept nogil:
+    if not finish_plan(
+        plan, images, output_grad.c, kernel_h, kernel_w, geometry, output_grad.h, output_grad.w,
+        num_threads, itemsize
+    ):
+        return False
+    plan.num_threads = <int> min(<Py_ssize_t> plan.num_threads, plan.blocks)
+    return True
+
+
+cdef bint finish_plan(
+    Depthwise *plan, const Array4 *source, Py_ssize_t num_kernels, Py_ssize_t taps_h,
+    Py_ssize_t taps_w, const Geometry *geometry, Py_ssize_t out_h, Py_ssize_t out_w,
+    int num_threads, size_t itemsize
+) noexcept nogil:
+    if (
+        geometry.groups == 1 or source.c != geometry.groups
+        or taps_h * taps_w == 1 or taps_h * taps_w > MAX_TAPS
+    ):
+        return False
+    plan.micro = microkernels(itemsize)
+    plan.itemsize = itemsize
+    plan.source = source[0]
+    plan.multiplier = num_kernels // geometry.groups
+    plan.taps_h = taps_h
+    plan.taps_w = taps_w
+    plan.turned = False
+    plan.top = -geometry.padding_top
+    plan.left = -geometry.padding_left
+    plan.stride_h = geometry.stride_h
+    plan.stride_w = geometry.stride_w
+    plan.dilation_h = geometry.dilation_h
+    plan.dilation_w = geometry.dilation_w
+    plan.out_h = out_h
+    plan.out_w = out_w
+    cut_into_tasks(plan)
+    if plan.plane_size * <Py_ssize_t> itemsize > MAX_PLANE_BYTES:
+        return False
+    plan.num_threads = threads_for(
+        <double> source.n * num_kernels * out_h * out_w * taps_h * taps_w,
+        source.n * plan.blocks * plan.bands, num_threads
+    )
+    return True
+
+
+cdef inline Py_ssize_t rows_under(const Depthwise *plan, Py_ssize_t rows) noexcept nogil:
+    """So many rows of pixels lie under rows of results."""
+    return (rows - 1) * plan.stride_h + (plan.taps_h - 1) * plan.dilation_h + 1
+
+
+cdef void cut_into_tasks(Depthwise *plan) noexcept nogil:
+    cdef Py_ssize_t row_bytes, extent = rows_under(plan, 1)
+    plan.segment = plan.out_w + (plan.taps_w - 1) * plan.dilation_w // plan.stride_w
+    plan.pitch = plan.stride_w * plan.segment
+    row_bytes = plan.pitch * <Py_ssize_t> plan.itemsize
+    plan.band_h = min(plan.out_h, max(
+        divide_up(MIN_BAND_EXTENTS * extent, plan.stride_h),
+        (MAX_BYTES // row_bytes - extent) // plan.stride_h + 1
+    ))
+    plan.bands = divide_up(plan.out_h, plan.band_h)
+    plan.band_h = divide_up(plan.out_h, plan.bands)
+    plan.bands = divide_up(plan.out_h, plan.band_h)
+    # The last vector may reach beyond the last row.
+    plan.plane_size = aligned_size(
+        rows_under(plan, plan.band_h) * plan.pitch + plan.micro.lanes, plan.itemsize
+    )
+    plan.planes = max(1, min(
+        MAX_PLANES, MAX_BYTES // (plan.plane_size * <Py_ssize_t> plan.itemsize)
+    ))
+    plan.blocks = divide_up(plan.source.c, plan.planes)
+    plan.gradient_pitch = divide_up(plan.out_w, plan.micro.lanes) * plan.micro.lanes
+
+
+# ---------------------------------------------------------------- pixels
+
+
+cdef inline Py_ssize_t first_inside(Py_ssize_t first, Py_ssize_t stride) noexcept nogil:
+    """How many of the positions first, first + stride, ... are negative."""
+    return divide_up(-first, stride) if first < 0 else 0
+
+
+cdef void find_columns(const Depthwise *plan, Py_ssize_t *offset) noexcept nogil:
+    """Find where the columns of taps lie in a row."""
+    cdef Py_ssize_t j, distance
+    for j in range(plan.taps_w):
+        distance = j * plan.dilation_w
+        offset[j] = distance % plan.stride_w * plan.segment + distance // plan.stride_w
+
+
+cdef void fill_plane(
+    const Depthwise *plan, const real *image, Py_ssize_t first, Py_ssize_t num_rows, real *plane
+) noexcept nogil:
+    """Lay out the pixels under some rows of results, where zeros are to the left and right."""
+    cdef Py_ssize_t top = plan.top + first * plan.stride_h
+    cdef Py_ssize_t rows = rows_under(plan, num_rows)
+    cdef Py_ssize_t begin = min(rows, max(<Py_ssize_t> 0, -top))
+    cdef Py_ssize_t end = max(begin, min(rows, plan.source.h - top))
+    cdef Py_ssize_t phase, column, left, right
+    memset(plane, 0, begin * plan.pitch * sizeof(real))
+    memset(plane + end * plan.pitch, 0, (rows - end) * plan.pitch * sizeof(real))
+    for phase in range(plan.stride_w):
+        column = plan.left + phase
+        left = first_inside(column, plan.stride_w)
+        right = min(plan.segment, divide_up(
+            max(<Py_ssize_t> 0, plan.source.w - column), plan.stride_w
+        ))
+        if end > begin and right > left:
+            plan.micro.pack(
+                end - begin, right - left,
+                image + (top + begin) * plan.source.h_stride
+                + (column + left * plan.stride_w) * plan.source.w_stride,
+                plan.source.h_stride, plan.stride_w * plan.source.w_stride,
+                plane + begin * plan.pitch + phase * plan.segment + left, plan.pitch
+            )
+
+
+cdef void fill_planes(
+    const Depthwise *plan, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels,
+    Py_ssize_t first, Py_ssize_t num_rows, real *planes
+) noexcept nogil:
+    cdef const real *image = <const real *> plan.source.data + (
+        sample * plan.source.n_stride + channel * plan.source.c_stride
+    )
+    cdef Py_ssize_t i
+    for i in range(channels):
+        fill_plane(
+            plan, image + i * plan.source.c_stride, first, num_rows, planes + i * plan.plane_size
+        )
+
+
+# ---------------------------------------------------------------- the convolution
+
+
+cdef void copy_taps(
+    const Depthwise *plan, const Array4 *kernels, Py_ssize_t kernel, real *weights
+) noexcept nogil:
+    cdef const real *first = <const real *> kernels.data + kernel * kernels.n_stride
+    cdef Py_ssize_t h_stride = kernels.h_stride, w_stride = kernels.w_stride
+    cdef Py_ssize_t i, j
+    if plan.turned:
+        first += (plan.taps_h - 1) * h_stride + (plan.taps_w - 1) * w_stride
+        h_stride, w_stride = -h_stride, -w_stride
+    for i in range(plan.taps_h):
+        for j in range(plan.taps_w):
+            weights[i * plan.taps_w + j] = first[i * h_stride + j * w_stride]
+
+
+cdef void convolve_task(
+    const Depthwise *plan, const Array4 *kernels, const real *bias, const Array4 *out,
+    Py_ssize_t task, real *planes
+) noexcept nogil:
+    """Compute a band of results of some channels of a sample."""
+    cdef Py_ssize_t first = task % plan.bands * plan.band_h
+    cdef Py_ssize_t channel = task // plan.bands % plan.blocks * plan.planes
+    cdef Py_ssize_t sample = task // plan.bands // plan.blocks
+    cdef Py_ssize_t num_rows = min(plan.band_h, plan.out_h - first)
+    cdef Py_ssize_t channels = min(plan.planes, plan.source.c - channel)
+    cdef Py_ssize_t i, kernel = channel * plan.multiplier
+    cdef Py_ssize_t[MAX_TAPS] offset
+    cdef real[MAX_TAPS] weights
+    cdef real *results = <real *> out.data + (
+        sample * out.n_stride + kernel * out.c_stride + first * out.h_stride
+    )
+    find_columns(plan, offset)
+    fill_planes(plan, sample, channel, channels, first, num_rows, planes)
+    for i in range(channels * plan.multiplier):
+        copy_taps(plan, kernels, kernel + i, weights)
+        plan.micro.depthwise(
+            plan.taps_h, plan.taps_w, weights, bias[kernel + i] if bias != NULL else 0.,
+            planes + i // plan.multiplier * plan.plane_size, plan.stride_h * plan.pitch,
+            plan.dilation_h * plan.pitch, offset, num_rows, plan.out_w,
+            results + i * out.c_stride, out.h_stride
+        )
+
+
+cdef int convolve(
+    const Depthwise *plan, const Array4 *kernels, const real *bias, const Array4 *out,
+    Interrupt *interrupt
+) noexcept nogil:
+    cdef Py_ssize_t tasks = plan.source.n * plan.blocks * plan.bands
+    cdef Py_ssize_t size = plan.planes * plan.plane_size
+    cdef Py_ssize_t task, thread
+    cdef Shares shares
+    cdef real *planes = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
+    if planes == NULL:
+        return -1
+    memset(planes, 0, plan.num_threads * size * sizeof(real))
+    if plan.num_threads == 1:   # a parallel region of one thread takes its time, too
+        for task in range(tasks):
+            if interrupted(interrupt, True):
+                break
+            convolve_task(plan, kernels, bias, out, task, planes)
+    else:
+        share_out(&shares, tasks, plan.num_threads)
+        for thread in prange(
+            plan.num_threads, num_threads=plan.num_threads, schedule="static"
+        ):
+            task = take_task(&shares, thread)
+            while task >= 0:
+                if not interrupted(interrupt, thread == 0):
+                    convolve_task(plan, kernels, bias, out, task, planes + thread * size)
+                task = take_task(&shares, thread)
+    aligned_free(planes)
+    return 0
+
+
+cdef int convolve_depthwise(
+    const Depthwise *plan, const Array4 *kernels, const void *bias, const Array4 *out
+) except -1:
+    cdef Interrupt interrupt
+    cdef int status
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = convolve[float](plan, kernels, <const float *> bias, out, &interrupt)
+        else:
+            status = convolve[double](plan, kernels, <const double *> bias, out, &interrupt)
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0
+
+
+# ---------------------------------------------------------------- the kernel gradient
+
+# The scratch memory of a thread: the pixels, the output gradients of a band, and the sums so far.
+cdef struct Scratch:
+    void *planes
+    void *gradient
+    double *sums
+
+
+cdef void fill_gradient(
+    const Depthwise *plan, const Array4 *output_grad, Py_ssize_t sample, Py_ssize_t kernel,
+    Py_ssize_t first, Py_ssize_t num_rows, real *gradient
+) noexcept nogil:
+    plan.micro.pack(
+        num_rows, plan.out_w,
+        <const real *> output_grad.data + (
+            sample * output_grad.n_stride + kernel * output_grad.c_stride
+            + first * output_grad.h_stride
+        ),
+        output_grad.h_stride, output_grad.w_stride, gradient, plan.gradient_pitch
+    )
+
+
+cdef void add_band(
+    const Depthwise *plan, const Array4 *output_grad, Py_ssize_t sample, Py_ssize_t channel,
+    Py_ssize_t channels, Py_ssize_t first, const Scratch *scratch, real *planes
+) noexcept nogil:
+    """Add a band of a sample to the sums of some channels' kernels."""
+    cdef Py_ssize_t num_rows = min(plan.band_h, plan.out_h - first)
+    cdef Py_ssize_t taps = plan.taps_h * plan.taps_w
+    cdef real *gradient = <real *> scratch.gradient
+    cdef Py_ssize_t[MAX_TAPS] offset
+    cdef real[MAX_TAPS] sums
+    cdef Py_ssize_t i, t
+    find_columns(plan, offset)
+    fill_planes(plan, sample, channel, channels, first, num_rows, planes)
+    for i in range(channels * plan.multiplier):
+        fill_gradient(
+            plan, output_grad, sample, channel * plan.multiplier + i, first, num_rows, gradient
+        )
+        plan.micro.depthwise_gradient(
+            plan.taps_h, plan.taps_w, gradient, plan.gradient_pitch,
+            planes + i // plan.multiplier * plan.plane_size, plan.stride_h * plan.pitch,
+            plan.dilation_h * plan.pitch, offset, num_rows, plan.out_w, sums
+        )
+        for t in range(taps):
+            scratch.sums[i * taps + t] += sums[t]
+
+
+cdef void differentiate_block(
+    const Depthwise *plan, const Array4 *output_grad, Py_ssize_t block, const Scratch *scratch,
+    real *kernel_grad, Interrupt *interrupt, bint may_poll
+) noexcept nogil:
+    """Compute the gradient with respect to the kernels of some channels."""
+    cdef Py_ssize_t channel = block * plan.planes
+    cdef Py_ssize_t channels = min(plan.planes, plan.source.c - channel)
+    cdef Py_ssize_t entries = plan.multiplier * plan.taps_h * plan.taps_w
+    cdef Py_ssize_t sample, band, i
+    memset(scratch.sums, 0, channels * entries * sizeof(double))
+    for sample in range(plan.source.n):
+        if interrupted(interrupt, may_poll):
+            return
+        for band in range(plan.bands):
+            add_band(
+                plan, output_grad, sample, channel, channels, band * plan.band_h, scratch,
+                <real *> scratch.planes
+            )
+    for i in range(channels * entries):
+        kernel_grad[channel * entries + i] = <real> scratch.sums[i]
+
+
+cdef int differentiate(
+    const Depthwise *plan, const Array4 *output_grad, real *kernel_grad, Interrupt *interrupt
+) noexcept nogil:
+    cdef Py_ssize_t planes = plan.planes * plan.plane_size
+    cdef Py_ssize_t gradient = aligned_size(
+        plan.band_h * plan.gradient_pitch, plan.itemsize
+    )
+    cdef Py_ssize_t sums = aligned_size(
+        plan.planes * plan.multiplier * plan.taps_h * plan.taps_w, sizeof(double)
+    )
+    cdef Py_ssize_t block, thread
+    cdef Shares shares
+    cdef Scratch scratch, own
+    scratch.planes = aligned_alloc(plan.num_threads * (planes + gradient), plan.itemsize)
+    scratch.sums = <double *> aligned_alloc(plan.num_threads * sums, sizeof(double))
+    if scratch.planes == NULL or scratch.sums == NULL:
+        aligned_free(scratch.planes)
+        aligned_free(scratch.sums)
+        return -1
+    memset(scratch.planes, 0, plan.num_threads * (planes + gradient) * sizeof(real))
+    share_out(&shares, plan.blocks, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        own = scratch_of(plan, &scratch, planes, gradient, sums, thread)
+        block = take_task(&shares, thread)
+        while block >= 0:
+            differentiate_block(
+                plan, output_grad, block, &own, kernel_grad, interrupt, thread == 0
+            )
+            block = take_task(&shares, thread)
+    aligned_free(scratch.planes)
+    aligned_free(scratch.sums)
+    return 0
+
+
+cdef inline Scratch scratch_of(
+    const Depthwise *plan, const Scratch *all, Py_ssize_t planes, Py_ssize_t gradient,
+    Py_ssize_t sums, Py_ssize_t thread
+) noexcept nogil:
+    cdef Scratch scratch
+    scratch.planes = <char *> all.planes + (
+        thread * (planes + gradient) * <Py_ssize_t> plan.itemsize
+    )
+    scratch.gradient = <char *> scratch.planes + planes * <Py_ssize_t> plan.itemsize
+    scratch.sums = all.sums + thread * sums
+    return scratch
+
+
+cdef int differentiate_depthwise(
+    const Depthwise *plan, const Array4 *output_grad, void *kernel_grad
+) except -1:
+    cdef Interrupt interrupt
+    cdef int status
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = differentiate[float](plan, output_grad, <float *> kernel_grad, &interrupt)
+        else:
+            status = differentiate[double](plan, output_grad, <double *> kernel_grad, &interrupt)
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0

@@ -1,0 +1,1053 @@
+"""Convolution by the fast Fourier transform, in tiles that overlap: for large kernels.
+
+Two tiles are transformed at a time, as real and imaginary parts; see docs/fft.md.
+"""
+
+cimport numpy as cnp
+from cython.parallel cimport parallel, prange, threadid
+from libc.string cimport memcpy, memset
+
+from convext.ways._bands cimport (
+    Bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band, most_of_kernels
+)
+from convext.base._dispatch cimport FftPixels, Limits, microkernels
+from convext.base._geometry cimport AUTO, FFT, Array4, Geometry, real
+from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
+from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+
+cdef extern from "<math.h>":
+    long double cosl(long double x) nogil
+    long double sinl(long double x) nogil
+    long double acosl(long double x) nogil
+
+cdef enum:
+    NUM_SIZES = 10
+    MAX_SIZE = 512
+    MAX_PIECE = MAX_SIZE // 2   # pixels under a piece of a kernel along an axis
+    NUM_TWIDDLES = 6 * MAX_SIZE
+    COLUMNS = 16                # results of a row of a tile are a multiple of this: whole vectors
+
+# What the model of the time believes of the machine: the sizes of its caches, and a start of a few
+# microseconds.
+cdef double L2_BYTES = 1024 * 1024
+cdef double L3_BYTES = 16 * 1024 * 1024
+cdef double START = 200000
+
+# For AUTO, kernels of fewer taps are not looked at, nor what takes a few starts the direct way: to
+# choose takes its time, too.
+cdef Py_ssize_t MIN_TAPS = 16
+cdef Py_ssize_t MIN_STARTS = 4
+
+# Transformed pixels of a thread, and transformed kernels of all.
+cdef Py_ssize_t MAX_VALUE_BYTES = 12 * 1024 * 1024
+cdef Py_ssize_t MAX_BATCH_BYTES = 1024 * 1024
+cdef Py_ssize_t MAX_KERNEL_BYTES = 16 * 1024 * 1024
+
+# Each thread transforms all kernels for itself, unless they take more: as in _winograd.pyx.
+cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = 2 * 1024 * 1024
+
+# Transformed kernels beyond this are too much memory to keep.
+cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
+
+# With a few tasks for each thread none waits long for the last one.
+cdef Py_ssize_t TASKS_PER_THREAD = 3
+
+# For AUTO, the mean square of the pixels of two tiles is at most so many times the squares of each
+# cell: errors are in proportion to its root. A window holds a whole cell.
+cdef double MAX_CONTRAST = 8
+
+NO_MEMORY = "not enough memory for the scratch space of the Fourier transforms"
+
+
+# ---------------------------------------------------------------- roots of unity
+
+cdef float twiddles_of_float[NUM_TWIDDLES]
+cdef double twiddles_of_double[NUM_TWIDDLES]
+
+
+cdef void fill_twiddles(Py_ssize_t size) noexcept:
+    """Fill in the roots of unity for `size` rows, twice as many, and so on."""
+    cdef long double pi = acosl(-1), angle
+    cdef Py_ssize_t t, k, power
+    while size <= MAX_SIZE:
+        t = 9 * (size // 2 - 2)
+        for k in range(size // 4):
+            for power in range(1, 4):
+                angle = -2 * pi * (k * power) / size
+                twiddles_of_double[t] = <double> cosl(angle)
+                twiddles_of_double[t + 1] = <double> sinl(angle)
+                twiddles_of_float[t] = <float> twiddles_of_double[t]
+                twiddles_of_float[t + 1] = <float> twiddles_of_double[t + 1]
+                t += 2
+        size *= 2
+
+
+fill_twiddles(4)
+fill_twiddles(12)
+
+
+# ---------------------------------------------------------------- the plan
+
+
+cdef FourierAxis axis_of(
+    Py_ssize_t taps, Py_ssize_t dilation, Py_ssize_t origin, Py_ssize_t spread, Py_ssize_t step,
+    Py_ssize_t out
+) noexcept nogil:
+    cdef FourierAxis axis
+    axis.taps = taps
+    axis.dilation = dilation
+    axis.extent = (taps - 1) * dilation + 1
+    axis.pieces = divide_up(axis.extent, MAX_PIECE)
+    axis.piece = divide_up(axis.extent, axis.pieces)
+    axis.origin = origin
+    axis.spread = spread
+    axis.step = step
+    axis.out = (out - 1) * step + 1
+    axis.size = axis.results = axis.tiles = 0
+    return axis
+
+
+cdef bint plan_fft_forward(
+    Fourier *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil:
+    if not may_be_worthwhile(kernels, geometry, algorithm):
+        return False
+    plan.kernels = kernels.n // geometry.groups
+    plan.channels = kernels.c
+    plan.swapped = False
+    plan.rows = axis_of(
+        kernels.h, geometry.dilation_h, -geometry.padding_top, 1, geometry.stride_h, out_h
+    )
+    plan.columns = axis_of(
+        kernels.w, geometry.dilation_w, -geometry.padding_left, 1, geometry.stride_w, out_w
+    )
+    return finish_plan(plan, images, geometry, algorithm, num_threads, itemsize)
+
+
+cdef bint plan_fft_input_gradient(
+    Fourier *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil:
+    if not may_be_worthwhile(kernels, geometry, algorithm):
+        return False
+    plan.kernels = kernels.c
+    plan.channels = kernels.n // geometry.groups
+    plan.swapped = True
+    plan.rows = axis_of(
+        kernels.h, geometry.dilation_h,
+        geometry.padding_top - (kernels.h - 1) * geometry.dilation_h, geometry.stride_h, 1, in_h
+    )
+    plan.columns = axis_of(
+        kernels.w, geometry.dilation_w,
+        geometry.padding_left - (kernels.w - 1) * geometry.dilation_w, geometry.stride_w, 1, in_w
+    )
+    return finish_plan(plan, output_grad, geometry, algorithm, num_threads, itemsize)
+
+
+cdef inline bint may_be_worthwhile(
+    const Array4 *kernels, const Geometry *geometry, int algorithm
+) noexcept nogil:
+    # What dilated kernels see of a cell is not known.
+    return algorithm == FFT or (
+        algorithm == AUTO and kernels.h * kernels.w >= MIN_TAPS
+        and geometry.dilation_h == 1 and geometry.dilation_w == 1
+    )
+
+
+cdef bint finish_plan(
+    Fourier *plan, const Array4 *source, const Geometry *geometry, int algorithm, int num_threads,
+    size_t itemsize
+) noexcept nogil:
+    cdef double products
+    plan.micro = microkernels(itemsize)
+    plan.itemsize = itemsize
+    plan.twiddles = (
+        <const void *> twiddles_of_float if itemsize == sizeof(float)
+        else <const void *> twiddles_of_double
+    )
+    plan.source = source[0]
+    plan.groups = geometry.groups
+    plan.planes = plan.channels * plan.rows.pieces * plan.columns.pieces
+    # What the direct way takes: strides leave out results, or pixels.
+    products = (
+        <double> source.n * plan.groups * plan.kernels * plan.channels
+        * plan.rows.taps * plan.columns.taps * plan.rows.out * plan.columns.out
+        / geometry.stride_h / geometry.stride_w
+    )
+    if algorithm == AUTO and products < MIN_STARTS * START:
+        return False
+    # Each window must hold a pixel.
+    if algorithm == AUTO and min(
+        plan.rows.piece // plan.rows.spread, plan.columns.piece // plan.columns.spread
+    ) == 0:
+        return False
+    choose_sizes(plan)
+    if algorithm == AUTO and plan.time >= products:
+        return False
+    plan.bands = NULL
+    plan.unfit = NULL
+    plan.num_threads = threads_for(
+        products, plan.source.n * plan.groups * plan.kernels * plan.pairs, num_threads
+    )
+    return True
+
+
+# The pixels of a tile along an axis may be so many; in the time of a transform, they count as so
+# many radix-2 steps.
+cdef Py_ssize_t *SIZES = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+cdef double *LEVELS = [4, 5, 5.8, 6, 6.6, 7, 8, 8, 8.6, 9]
+
+
+cdef bint cut_axis(FourierAxis *axis, Py_ssize_t size, Py_ssize_t multiple) noexcept nogil:
+    """Cut an axis into tiles of `size` pixels; False where these are too small."""
+    cdef Py_ssize_t results = size - axis.piece + 1
+    if results < 1:
+        return False
+    if results > multiple:
+        results = results // multiple * multiple
+    axis.size = size
+    axis.tiles = divide_up(axis.out, results)
+    axis.results = min(results, divide_up(divide_up(axis.out, axis.tiles), multiple) * multiple)
+    return True
+
+
+cdef void choose_sizes(Fourier *plan) noexcept nogil:
+    """Cut the output into the tiles that take the least time, see `time_of`."""
+    cdef FourierAxis rows, columns
+    cdef double time
+    cdef Py_ssize_t i, j
+    plan.time = -1
+    for i in range(NUM_SIZES):
+        if not cut_axis(&plan.rows, SIZES[i], 1):
+            continue
+        for j in range(NUM_SIZES):
+            if not cut_axis(&plan.columns, SIZES[j], COLUMNS):
+                continue
+            cut_planes(plan)
+            time = time_of(plan, LEVELS[i] + LEVELS[j])
+            if plan.time < 0 or time < plan.time:
+                plan.time, rows, columns = time, plan.rows, plan.columns
+    plan.rows = rows
+    plan.columns = columns
+    cut_planes(plan)
+
+
+cdef inline void cut_planes(Fourier *plan) noexcept nogil:
+    cdef Py_ssize_t bytes
+    plan.value_size = apart(2 * plan.rows.size * plan.columns.size, plan.itemsize)
+    bytes = plan.value_size * <Py_ssize_t> plan.itemsize
+    plan.block = min(plan.planes, max(<Py_ssize_t> 1, MAX_VALUE_BYTES // bytes))
+    plan.pairs = divide_up(plan.rows.tiles * plan.columns.tiles, 2)
+    # Where kernels come from far away, they are fetched for several pairs.
+    plan.batch = 1
+    if plan.planes * plan.kernels * bytes > L2_BYTES / 2:
+        while plan.batch < 4 and 2 * plan.batch <= plan.pairs and (
+            2 * plan.batch * plan.block * bytes <= MAX_BATCH_BYTES
+        ):
+            plan.batch *= 2
+
+
+cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
+    """A stride of at least `count`, a power of two, that spreads over the sets of the caches."""
+    return count + aligned_size(1, itemsize)
+
+
+cdef double time_of(const Fourier *plan, double levels) noexcept nogil:
+    """How long the plan takes, in multiplications of the direct way; a tenth is added.
+
+    Fitted to measurements: docs/fft.md.
+    """
+    cdef double area = plan.rows.size * plan.columns.size
+    # Two threads are not to wait for an odd one.
+    cdef Py_ssize_t odd = plan.source.n * plan.groups * plan.pairs % 2
+    cdef double pairs = plan.source.n * <double> plan.pairs + 0.5 * odd / plan.groups
+    cdef double plane_bytes = plan.value_size * plan.itemsize
+    cdef double kernel_bytes = plane_bytes * plan.planes * plan.kernels
+    cdef double forward = 42 + 1.8 * levels
+    cdef double back = 44 + 0.3 * levels
+    cdef double kernel = 3.2 * levels
+    cdef double product = 8.7
+    if plane_bytes > L2_BYTES:
+        forward *= 1.4
+        back *= 1.4
+    # The kernels come from further away.
+    if kernel_bytes * plan.groups > L3_BYTES:
+        kernel += 30
+    if kernel_bytes > L3_BYTES / 2:
+        product = 17
+    return 1.1 * (START + area * plan.groups * (
+        (pairs * forward + plan.kernels * kernel) * plan.planes
+        + pairs * plan.kernels * (
+            (plan.planes - 1) * product + divide_up(plan.planes, plan.block) * back
+        )
+    ))
+
+
+# ---------------------------------------------------------------- kernels
+
+
+cdef inline Py_ssize_t num_units(const Fourier *plan) noexcept nogil:
+    """A unit is a kernel: of all groups."""
+    return plan.groups * plan.kernels
+
+
+cdef void spread_taps(
+    const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *panel
+) noexcept nogil:
+    """Write the taps of a piece of a kernel, for a channel, into `panel`.
+
+    They are divided by what the transforms there and back multiply results by.
+    """
+    cdef const FourierAxis *rows = &plan.rows
+    cdef const FourierAxis *columns = &plan.columns
+    cdef Py_ssize_t channel = plane // (rows.pieces * columns.pieces)
+    cdef Py_ssize_t top = plane // columns.pieces % rows.pieces * rows.piece
+    cdef Py_ssize_t left = plane % columns.pieces * columns.piece
+    cdef Py_ssize_t group = unit // plan.kernels, kernel = unit % plan.kernels
+    cdef Py_ssize_t i, j, y, x
+    cdef real scale = <real> 1 / (rows.size * columns.size)
+    cdef const real *taps = <const real *> kernels.data
+    if plan.swapped:
+        taps += (group * plan.channels + channel) * kernels.n_stride + kernel * kernels.c_stride
+    else:
+        taps += unit * kernels.n_stride + channel * kernels.c_stride
+    cdef double squares = 0
+    cdef real tap
+    memset(panel, 0, rows.piece * columns.size * sizeof(real))
+    for i in range(rows.taps):
+        y = (rows.taps - 1 - i if plan.swapped else i) * rows.dilation - top
+        if not 0 <= y < rows.piece:
+            continue
+        for j in range(columns.taps):
+            x = (columns.taps - 1 - j if plan.swapped else j) * columns.dilation - left
+            if 0 <= x < columns.piece:
+                tap = taps[i * kernels.h_stride + j * kernels.w_stride]
+                squares += <double> tap * tap
+                panel[y * columns.size + x] = scale * tap
+    if not squares <= most_of_kernels(plan.itemsize):
+        plan.unfit[0] = True
+
+
+cdef void transform_kernel(
+    const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *scratch,
+    real *to
+) noexcept nogil:
+    """Transform a piece of a kernel for a channel; the conjugate, since this is a correlation."""
+    cdef Scratch layout = arrange(plan)
+    cdef FftPixels tile[2]
+    spread_taps(plan, kernels, unit, plane, scratch + layout.panel)
+    tile[0].data = scratch + layout.panel
+    tile[0].pitch = tile[0].columns = plan.columns.size
+    tile[0].rows = plan.rows.piece
+    tile[1] = tile[0]
+    tile[1].rows = 0
+    plan.micro.fft_forward(
+        plan.rows.size, plan.columns.size, tile, plan.columns.piece, plan.twiddles,
+        scratch + layout.strip, to
+    )
+    plan.micro.fft_conjugate(plan.rows.size * plan.columns.size, to)
+
+
+cdef void transform_all_kernels(
+    const Fourier *plan, const Array4 *kernels, real *scratch, real *to
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(num_units(plan) * plan.planes):
+        transform_kernel(
+            plan, kernels, i // plan.planes, i % plan.planes, scratch, to + i * plan.value_size
+        )
+
+
+cdef int transform_kernels(
+    const Fourier *plan, const Array4 *kernels, Py_ssize_t first_unit, Py_ssize_t num_units,
+    Py_ssize_t first_plane, Py_ssize_t num_planes, real *to, Interrupt *interrupt
+) noexcept nogil:
+    """Transform some units for some planes."""
+    cdef Py_ssize_t size = arrange(plan).values     # of panel and strip
+    cdef Py_ssize_t i
+    cdef int threads = <int> min(<Py_ssize_t> plan.num_threads, num_units * num_planes)
+    cdef real *scratch = <real *> aligned_alloc(threads * size, plan.itemsize)
+    if scratch == NULL:
+        return -1
+    with parallel(num_threads=threads, use_threads_if=threads > 1):
+        for i in prange(num_units * num_planes, schedule="static"):
+            if not interrupted(interrupt, threadid() == 0):
+                transform_kernel(
+                    plan, kernels, first_unit + i // num_planes, first_plane + i % num_planes,
+                    scratch + threadid() * size, to + i * plan.value_size
+                )
+    aligned_free(scratch)
+    return 0
+
+
+# ---------------------------------------------------------------- tasks
+
+# The scratch memory of a thread.
+cdef struct Scratch:
+    Py_ssize_t strip        # a strip of a tile
+    Py_ssize_t panel        # pixels of two tiles, where they cannot be read from the image; results
+    Py_ssize_t values       # [batch][block] transformed pixels
+    Py_ssize_t sums         # [batch] of products
+    Py_ssize_t squares      # [2][rows of cells][columns] sums down the columns of a cell
+    Py_ssize_t size
+
+
+# Pixels are judged by cells, of which each window holds a whole one. The source is cut into rows of
+# cells, which may lie anywhere in these.
+cdef inline Py_ssize_t cell_size(const FourierAxis *axis) noexcept nogil:
+    """Pixels of a cell along an axis, at most; one where no pixel need lie under a window."""
+    return max(<Py_ssize_t> 1, (axis.piece // axis.spread + 1) // 2)
+
+
+cdef inline Py_ssize_t num_cells(const Fourier *plan) noexcept nogil:
+    """Rows of cells of the source."""
+    return divide_up(plan.source.h, cell_size(&plan.rows))
+
+
+cdef inline Py_ssize_t cell_begin(const Fourier *plan, Py_ssize_t cell) noexcept nogil:
+    """The first row of a row of cells, of the spread source."""
+    return cell * plan.source.h // num_cells(plan) * plan.rows.spread
+
+
+cdef inline Py_ssize_t cell_at(const Fourier *plan, Py_ssize_t row) noexcept nogil:
+    """The row of cells that holds a row of the spread source, or the next one."""
+    cdef Py_ssize_t count = num_cells(plan)
+    cdef Py_ssize_t pixel = divide_up(max(<Py_ssize_t> 0, row), plan.rows.spread)
+    return min(count, ((pixel + 1) * count - 1) // plan.source.h)
+
+
+cdef inline Py_ssize_t rows_of_cells(const Fourier *plan) noexcept nogil:
+    """How many there are in a tile, at most."""
+    cdef Py_ssize_t height = plan.source.h // num_cells(plan)
+    return plan.rows.size // (max(<Py_ssize_t> 1, height) * plan.rows.spread) + 2
+
+
+cdef Scratch arrange(const Fourier *plan) noexcept nogil:
+    cdef Scratch layout
+    cdef Py_ssize_t squares = 2 * rows_of_cells(plan) * plan.columns.size
+    layout.strip = 0
+    layout.panel = 2 * plan.rows.size * plan.micro.lanes
+    layout.values = layout.panel + 2 * plan.rows.size * plan.columns.size
+    layout.sums = layout.values + plan.batch * plan.block * plan.value_size
+    layout.squares = layout.sums + plan.batch * plan.value_size
+    layout.size = layout.squares + (
+        aligned_size(squares, plan.itemsize) if plan.bands != NULL else 0
+    )
+    return layout
+
+
+# Where the results of a tile lie.
+cdef struct Place:
+    Py_ssize_t top, left, height, width
+
+
+cdef Place place_of(const Fourier *plan, Py_ssize_t tile) noexcept nogil:
+    """The place of a tile; none (no height) for the missing one of the last pair."""
+    cdef Place place
+    place.top = tile // plan.columns.tiles * plan.rows.results
+    place.left = tile % plan.columns.tiles * plan.columns.results
+    place.height = max(<Py_ssize_t> 0, min(plan.rows.results, plan.rows.out - place.top))
+    place.width = min(plan.columns.results, plan.columns.out - place.left)
+    if place.height == 0:
+        place.width = 0
+    return place
+
+
+# The squares of the pixels of tiles: of all, and of the cell that has the least.
+cdef struct Judgement:
+    double total, least
+
+
+cdef void copy_row(
+    const Fourier *plan, const real *row, Py_ssize_t left, Py_ssize_t count, real *to
+) noexcept nogil:
+    """Copy `count` pixels of a row of the source from `left` on, zeros outside and between."""
+    cdef Py_ssize_t spread = plan.columns.spread, stride = plan.source.w_stride
+    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, -left)
+    cdef Py_ssize_t end = min(count, (plan.source.w - 1) * spread + 1 - left)
+    cdef Py_ssize_t x
+    if spread > 1 or begin >= end:
+        memset(to, 0, count * sizeof(real))
+        if spread > 1 and begin < end:
+            for x in range(
+                divide_up(left + begin, spread), divide_up(left + end, spread)
+            ):
+                to[x * spread - left] = row[x * stride]
+        return
+    memset(to, 0, begin * sizeof(real))
+    memset(to + end, 0, (count - end) * sizeof(real))
+    if stride == 1:
+        memcpy(to + begin, row + left + begin, (end - begin) * sizeof(real))
+    else:
+        for x in range(begin, end):
+            to[x] = row[(left + x) * stride]
+
+
+cdef FftPixels pixels_of(
+    const Fourier *plan, const real *channel, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, Py_ssize_t num_columns, real *panel
+) noexcept nogil:
+    """Pixels of a channel, from the image where they all lie in it, else copied to `panel`."""
+    cdef const Array4 *source = &plan.source
+    cdef FftPixels pixels
+    cdef Py_ssize_t y, row
+    pixels.rows = num_rows
+    pixels.columns = num_columns
+    if (
+        plan.rows.spread == 1 and plan.columns.spread == 1 and source.w_stride == 1
+        and top >= 0 and top + num_rows <= source.h
+        and left >= 0 and left + num_columns <= source.w
+    ):
+        pixels.data = <void *> (channel + top * source.h_stride + left)
+        pixels.pitch = source.h_stride
+        return pixels
+    pixels.data = panel
+    pixels.pitch = plan.columns.size
+    for y in range(num_rows):
+        row = top + y
+        if 0 <= row <= (source.h - 1) * plan.rows.spread and row % plan.rows.spread == 0:
+            copy_row(
+                plan, channel + row // plan.rows.spread * source.h_stride, left, num_columns, panel
+            )
+        else:
+            memset(panel, 0, num_columns * sizeof(real))
+        panel += plan.columns.size
+    return pixels
+
+
+cdef Py_ssize_t read_tiles(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane,
+    const Place *places, real *panel, FftPixels *tiles
+) noexcept nogil:
+    """Find the pixels of a pair of tiles for a plane; return how many columns they have."""
+    cdef const FourierAxis *rows = &plan.rows
+    cdef const FourierAxis *columns = &plan.columns
+    cdef Py_ssize_t lanes = plan.micro.lanes
+    cdef Py_ssize_t channel = group * plan.channels + plane // (rows.pieces * columns.pieces)
+    cdef Py_ssize_t top = rows.origin + plane // columns.pieces % rows.pieces * rows.piece
+    cdef Py_ssize_t left = columns.origin + plane % columns.pieces * columns.piece
+    cdef Py_ssize_t num_columns = divide_up(
+        max(places[0].width, places[1].width) + columns.piece - 1, lanes
+    ) * lanes
+    cdef Py_ssize_t i, num_rows
+    cdef const real *image = <const real *> plan.source.data + (
+        sample * plan.source.n_stride + channel * plan.source.c_stride
+    )
+    for i in range(2):
+        num_rows = places[i].height + rows.piece - 1 if places[i].height > 0 else 0
+        tiles[i] = pixels_of(
+            plan, image, top + places[i].top, left + places[i].left, num_rows, num_columns,
+            panel + i * rows.size * columns.size
+        )
+    return num_columns
+
+
+cdef void transform_pixels(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane,
+    const Place *places, real *scratch, real *to, Judgement *judgement
+) noexcept nogil:
+    """Transform the pixels of a pair of tiles for a plane; add up their squares."""
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t i
+    cdef FftPixels[2] tiles
+    cdef Py_ssize_t num_columns = read_tiles(
+        plan, sample, group, plane, places, scratch + layout.panel, tiles
+    )
+    cdef double least = limits_of(plan.itemsize, 0).most
+    judgement.total += plan.micro.fft_forward(
+        plan.rows.size, plan.columns.size, tiles, num_columns, plan.twiddles,
+        scratch + layout.strip, to
+    )
+    if plan.bands == NULL:
+        return
+    # Now they are in the caches.
+    for i in range(2):
+        if places[i].height > 0:
+            least = min(least, bound_cells(plan, &tiles[i], plane, &places[i], least))
+    judgement.least += least
+
+
+cdef void add_squares(
+    const Fourier *plan, const FftPixels *tile, const Cells *cells, real *squares
+) noexcept nogil:
+    """Add the squares of the pixels of a tile, the rows of a cell into one."""
+    cdef Py_ssize_t cell, first
+    for cell in range(cells.first, cells.last):
+        first = cell_begin(plan, cell)
+        plan.micro.add_squares(
+            tile.columns, cell_begin(plan, cell + 1) - first,
+            <const real *> tile.data + (first - cells.top) * tile.pitch, tile.pitch, 1, squares
+        )
+        squares += plan.columns.size
+
+
+cdef inline bint in_pieces(const Fourier *plan) noexcept nogil:
+    """Whether planes are pieces of kernels: each is judged for itself."""
+    return plan.rows.pieces * plan.columns.pieces > 1
+
+
+# What is judged of a tile: its first pixel, and the cells and columns of them that it holds.
+cdef struct Cells:
+    Py_ssize_t top, left
+    Py_ssize_t first, last          # rows of cells, entirely
+    Py_ssize_t begin, end           # columns, from the tile's first one on
+    Py_ssize_t width                # of a cell
+
+
+cdef Cells cells_of(const Fourier *plan, Py_ssize_t plane, const Place *place) noexcept nogil:
+    cdef const FourierAxis *rows = &plan.rows
+    cdef const FourierAxis *columns = &plan.columns
+    cdef Py_ssize_t bottom
+    cdef Cells cells
+    cells.top = place.top + rows.origin + plane // columns.pieces % rows.pieces * rows.piece
+    cells.left = place.left + columns.origin + plane % columns.pieces * columns.piece
+    bottom = cells.top + place.height + rows.piece - 1
+    cells.begin = max(<Py_ssize_t> 0, -cells.left)
+    cells.end = min(
+        place.width + columns.piece - 1, plan.source.w * columns.spread - cells.left
+    )
+    cells.width = min(cell_size(columns) * columns.spread, cells.end - cells.begin)
+    cells.first = cell_at(plan, cells.top)
+    cells.last = 0
+    if bottom > 0:
+        cells.last = min(num_cells(plan), cell_at(plan, bottom - 1) + 1)
+    if cells.first < cells.last and cell_begin(plan, cells.last) > bottom:
+        cells.last -= 1
+    if cells.first < cells.last and cell_begin(plan, cells.first) < cells.top:
+        cells.first += 1
+    return cells
+
+
+cdef double bound_cells(
+    const Fourier *plan, const FftPixels *tile, Py_ssize_t plane, const Place *place, double most
+) noexcept nogil:
+    """At most the squares of each cell that a tile holds, by some of its pixels; or `most`."""
+    cdef Cells cells = cells_of(plan, plane, place)
+    cdef Py_ssize_t count = cells.end - cells.begin
+    cdef bint four
+    if cells.first >= cells.last or cells.width <= 0:
+        return most
+    if (
+        plan.rows.spread > 1 or plan.columns.spread > 1 or cells.width < 4
+        or count < plan.micro.lanes or plan.source.h // num_cells(plan) < 4
+    ):
+        return 0
+    four = cells.width >= 7 and plan.micro.lanes >= 4
+    return ((cells.width + 1) // 8 if four else (cells.width - 2) // 2) * plan.micro.least_group(
+        four, count, cells.first, cells.last, plan.source.h, num_cells(plan), cells.top,
+        <const char *> tile.data + cells.begin * <Py_ssize_t> plan.itemsize, tile.pitch
+    )
+
+
+cdef double least_cell(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t first_plane,
+    Py_ssize_t last_plane, const Place *places, real *scratch
+) noexcept nogil:
+    """The least squares of a cell that one of two tiles holds, in all of these planes."""
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t size = rows_of_cells(plan) * plan.columns.size
+    cdef Py_ssize_t plane, i
+    cdef double least = limits_of(plan.itemsize, 0).most
+    cdef real *squares = scratch + layout.squares
+    cdef FftPixels[2] tiles
+    cdef Cells cells
+    memset(squares, 0, 2 * size * sizeof(real))
+    for plane in range(first_plane, last_plane):
+        read_tiles(plan, sample, group, plane, places, scratch + layout.panel, tiles)
+        for i in range(2):
+            cells = cells_of(plan, plane, &places[i])
+            add_squares(plan, &tiles[i], &cells, squares + i * size)
+    for i in range(2):
+        cells = cells_of(plan, first_plane, &places[i])
+        if places[i].height > 0 and cells.first < cells.last and cells.width > 0:
+            least = min(least, plan.micro.least_window(
+                cells.last - cells.first, cells.end - cells.begin - cells.width + 1, cells.width,
+                squares + i * size + cells.begin, plan.columns.size
+            ))
+    return least
+
+
+cdef void judge_pair(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t first_plane,
+    Py_ssize_t last_plane, Py_ssize_t pair, const Place *places, const Judgement *judgement,
+    real *scratch
+) noexcept nogil:
+    """Note the bands of two tiles if they must be computed directly."""
+    cdef Limits limits = limits_of(
+        plan.itemsize, MAX_CONTRAST * plan.rows.size * plan.columns.size
+    )
+    cdef double total = judgement.total
+    cdef Py_ssize_t i
+    # Few pixels are looked at, and all only where that does not do.
+    cdef bint bad = not total <= limits.most or not (
+        total <= limits.ratio * judgement.least
+        or total <= limits.ratio * least_cell(
+            plan, sample, group, first_plane, last_plane, places, scratch
+        )
+    )
+    for i in range(2):
+        if places[i].height > 0 and (bad or (
+            total < limits.least and has_small_pixels_under(
+                plan, sample, group, &places[i], limits.least, scratch
+            )
+        )):
+            mark_band(plan.bands, sample, (2 * pair + i) // plan.columns.tiles)
+
+
+cdef bint has_small_pixels_under(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, const Place *place, double least,
+    const real *scratch
+) noexcept nogil:
+    """Whether a tile may have squares that vanished; `scratch` tells the type."""
+    cdef Py_ssize_t top = (plan.rows.origin + place.top) // plan.rows.spread
+    cdef Py_ssize_t left = (plan.columns.origin + place.left) // plan.columns.spread
+    cdef const real *image = <const real *> plan.source.data + (
+        sample * plan.source.n_stride + group * plan.channels * plan.source.c_stride
+    )
+    return has_small_pixels(
+        &plan.source, image, plan.channels, top, top + place.height + plan.rows.extent,
+        left, left + plan.columns.size + plan.columns.extent, least
+    )
+
+
+cdef void keep_wanted(
+    const Fourier *plan, const Place *place, const FftPixels *results, const Array4 *out,
+    real *to, bint accumulate
+) noexcept nogil:
+    """Copy the results of a tile that are wanted to `to`, where result (0, 0) lies."""
+    cdef Py_ssize_t y, x, step = plan.columns.step
+    cdef Py_ssize_t first = divide_up(place.left, step)
+    cdef Py_ssize_t last = divide_up(place.left + place.width, step)
+    cdef const real *row = <const real *> results.data
+    cdef real *to_row
+    for y in range(place.top, place.top + place.height):
+        if y % plan.rows.step == 0:
+            to_row = to + y // plan.rows.step * out.h_stride
+            if accumulate:
+                for x in range(first, last):
+                    to_row[x * out.w_stride] += row[x * step - place.left]
+            else:
+                for x in range(first, last):
+                    to_row[x * out.w_stride] = row[x * step - place.left]
+        row += results.pitch
+
+
+cdef void finish_pair(
+    const Fourier *plan, const Place *places, const Array4 *out, real *to, double bias,
+    bint accumulate, const real *sums, real *scratch
+) noexcept nogil:
+    """Transform the sums of a pair of tiles to results; `to` is where result (0, 0) lies."""
+    cdef Scratch layout = arrange(plan)
+    cdef bint all_wanted = plan.rows.step == 1 and plan.columns.step == 1 and out.w_stride == 1
+    cdef FftPixels tile[2]
+    cdef Py_ssize_t i
+    for i in range(2):
+        tile[i].rows = places[i].height
+        tile[i].columns = places[i].width
+        if all_wanted:
+            tile[i].data = to + places[i].top * out.h_stride + places[i].left
+            tile[i].pitch = out.h_stride
+        else:
+            tile[i].data = scratch + layout.panel + i * plan.rows.size * plan.columns.size
+            tile[i].pitch = plan.columns.size
+    plan.micro.fft_results(
+        plan.rows.size, plan.columns.size, sums, bias, plan.twiddles,
+        scratch + layout.strip, tile, accumulate and all_wanted
+    )
+    if not all_wanted:
+        for i in range(2):
+            keep_wanted(plan, &places[i], &tile[i], out, to, accumulate)
+
+
+# A part of the work that is done at once: some units for some planes, whose transformed kernels
+# are there, `unit_size` elements from one unit to the next.
+cdef struct Part:
+    Py_ssize_t first_unit, last_unit
+    Py_ssize_t first_plane, last_plane
+    Py_ssize_t unit_size
+    Py_ssize_t shares               # of the kernels of a group, computed by tasks of their own
+
+
+cdef inline Py_ssize_t num_batches(const Fourier *plan) noexcept nogil:
+    """Whole batches of pairs, and each pair of the rest."""
+    return plan.pairs // plan.batch + plan.pairs % plan.batch
+
+
+cdef void run_task(
+    const Fourier *plan, const Part *part, Py_ssize_t task, const real *transformed,
+    const real *bias, const Array4 *out, real *scratch, Interrupt *interrupt, bint may_poll
+) noexcept nogil:
+    """Compute a batch of pairs of tiles of a sample for a share of the kernels of a group.
+
+    `transformed` are the kernels of the part.
+    """
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t first_group = part.first_unit // plan.kernels
+    cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
+    cdef Py_ssize_t share = task % part.shares
+    cdef Py_ssize_t group = first_group + task // part.shares % groups
+    cdef Py_ssize_t batch = task // part.shares // groups % num_batches(plan)
+    cdef Py_ssize_t sample = task // part.shares // groups // num_batches(plan)
+    cdef Py_ssize_t first = max(part.first_unit, group * plan.kernels)
+    cdef Py_ssize_t units = min(part.last_unit, (group + 1) * plan.kernels) - first
+    cdef Py_ssize_t num_planes = part.last_plane - part.first_plane
+    cdef Py_ssize_t num_pairs = 1, pair = plan.pairs - num_batches(plan) + batch, i, p, unit
+    cdef Py_ssize_t pair_stride = plan.block * plan.value_size
+    cdef double offset
+    cdef Judgement judgement
+    cdef Place[8] places
+    if batch < plan.pairs // plan.batch:
+        num_pairs = plan.batch
+        pair = batch * plan.batch
+    for i in range(2 * num_pairs):
+        places[i] = place_of(plan, 2 * pair + i)
+    for i in range(num_pairs):
+        for p in range(num_planes):
+            if interrupted(interrupt, may_poll):
+                return
+            if p == 0 or in_pieces(plan):
+                judgement = Judgement(0, 0)
+            transform_pixels(
+                plan, sample, group, part.first_plane + p, &places[2 * i], scratch,
+                scratch + layout.values + i * pair_stride + p * plan.value_size, &judgement
+            )
+            if plan.bands != NULL and (p + 1 == num_planes or in_pieces(plan)):
+                judge_pair(
+                    plan, sample, group, part.first_plane + (p if in_pieces(plan) else 0),
+                    part.first_plane + p + 1, pair + i, &places[2 * i], &judgement, scratch
+                )
+    for unit in range(
+        first + share * units // part.shares, first + (share + 1) * units // part.shares
+    ):
+        if interrupted(interrupt, may_poll):
+            return
+        plan.micro.fft_products(
+            plan.rows.size, plan.columns.size, num_pairs, num_planes, scratch + layout.values,
+            pair_stride, plan.value_size,
+            transformed + (unit - part.first_unit) * part.unit_size, plan.value_size,
+            plan.twiddles, scratch + layout.sums, plan.value_size
+        )
+        offset = 0
+        if bias != NULL and part.first_plane == 0:
+            offset = bias[unit]
+        for i in range(num_pairs):
+            finish_pair(
+                plan, &places[2 * i], out,
+                <real *> out.data + sample * out.n_stride + unit * out.c_stride,
+                offset, part.first_plane > 0, scratch + layout.sums + i * plan.value_size, scratch
+            )
+
+
+# ---------------------------------------------------------------- runs
+
+
+cdef Py_ssize_t num_shares(
+    const Fourier *plan, Py_ssize_t units, Py_ssize_t groups
+) noexcept nogil:
+    """How many tasks share the kernels of a group; each transforms the pixels anew."""
+    cdef Py_ssize_t tasks = plan.source.n * num_batches(plan) * groups
+    if plan.num_threads == 1:
+        return 1
+    return min(
+        min(plan.kernels, units), divide_up(TASKS_PER_THREAD * plan.num_threads, tasks)
+    )
+
+
+cdef inline Py_ssize_t size_of_all_kernels(const Fourier *plan) noexcept nogil:
+    """Elements of the transformed kernels."""
+    return num_units(plan) * plan.planes * plan.value_size
+
+
+cdef bint have_own_kernels(const Fourier *plan) noexcept nogil:
+    """Whether each thread transforms all kernels for itself: where it meets all, and they fit."""
+    cdef Py_ssize_t bytes = size_of_all_kernels(plan) * <Py_ssize_t> plan.itemsize
+    return (
+        plan.groups == 1 and num_shares(plan, plan.kernels, 1) == 1
+        and plan.planes <= plan.block and bytes <= MAX_OWN_KERNEL_BYTES
+    )
+
+
+cdef int run_part(
+    const Fourier *plan, const Array4 *kernels, Part *part, const real *transformed,
+    const real *bias, const Array4 *out, Interrupt *interrupt
+) noexcept nogil:
+    """Compute a part; `transformed` are its kernels, or NULL where each thread has its own."""
+    cdef Py_ssize_t first_group = part.first_unit // plan.kernels
+    cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
+    cdef Py_ssize_t tasks = plan.source.n * num_batches(plan) * groups
+    cdef Py_ssize_t task, thread, size = arrange(plan).size
+    cdef Py_ssize_t stride = size + (size_of_all_kernels(plan) if transformed == NULL else 0)
+    cdef Shares shares
+    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * stride, plan.itemsize)
+    cdef real *own
+    cdef const real *ready
+    if scratch == NULL:
+        return -1
+    part.shares = num_shares(plan, part.last_unit - part.first_unit, groups)
+    share_out(&shares, tasks * part.shares, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        own = scratch + thread * stride
+        ready = transformed
+        task = take_task(&shares, thread)
+        if ready == NULL and task >= 0:
+            transform_all_kernels(plan, kernels, own, own + size)
+            ready = own + size
+        while task >= 0:
+            run_task(plan, part, task, ready, bias, out, own, interrupt, thread == 0)
+            task = take_task(&shares, thread)
+    aligned_free(scratch)
+    return 0
+
+
+cdef int run_kept(
+    const Fourier *plan, const real *transformed, const real *bias, const Array4 *out,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Compute `out` with all kernels transformed. -1 when memory runs out."""
+    cdef Part part
+    cdef int status = 0
+    part.first_unit = 0
+    part.last_unit = num_units(plan)
+    part.unit_size = plan.planes * plan.value_size
+    part.first_plane = 0
+    while part.first_plane < plan.planes and status == 0:
+        part.last_plane = min(plan.planes, part.first_plane + plan.block)
+        status = run_part(
+            plan, NULL, &part, transformed + part.first_plane * plan.value_size, bias, out,
+            interrupt
+        )
+        part.first_plane = part.last_plane
+    return status
+
+
+cdef int run(
+    const Fourier *plan, const Array4 *kernels, const real *bias, const Array4 *out,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Compute `out`, transforming so many kernels at a time as fit. -1 when memory runs out."""
+    cdef Py_ssize_t bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
+    cdef Py_ssize_t units = min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
+    cdef real *transformed = NULL
+    cdef Part part
+    cdef int status = 0
+    if not have_own_kernels(plan):
+        transformed = <real *> aligned_alloc(
+            units * plan.block * plan.value_size, plan.itemsize
+        )
+        if transformed == NULL:
+            return -1
+    part.first_plane = 0
+    while part.first_plane < plan.planes and status == 0:
+        part.last_plane = min(plan.planes, part.first_plane + plan.block)
+        part.unit_size = (part.last_plane - part.first_plane) * plan.value_size
+        part.first_unit = 0
+        while part.first_unit < num_units(plan) and status == 0:
+            part.last_unit = min(num_units(plan), part.first_unit + units)
+            if transformed != NULL:
+                status = transform_kernels(
+                    plan, kernels, part.first_unit, part.last_unit - part.first_unit,
+                    part.first_plane, part.last_plane - part.first_plane, transformed, interrupt
+                )
+            if status == 0:
+                status = run_part(plan, kernels, &part, transformed, bias, out, interrupt)
+            part.first_unit = part.last_unit
+        part.first_plane = part.last_plane
+    aligned_free(transformed)
+    return status
+
+
+cdef int convolve(
+    const Fourier *plan, const Array4 *kernels, const real *transformed, const real *bias,
+    const Array4 *out, Interrupt *interrupt
+) noexcept nogil:
+    if transformed != NULL:
+        return run_kept(plan, transformed, bias, out, interrupt)
+    return run(plan, kernels, bias, out, interrupt)
+
+
+cdef int note_bands(Fourier *plan, Bands *bands) except -1:
+    """Let tiles that are not safe be noted in `bands`, unless that is NULL."""
+    cdef Py_ssize_t i
+    plan.bands = bands
+    if bands == NULL:
+        return 0
+    if init_bands(bands, plan.source.n, plan.rows.tiles) == -1:
+        raise MemoryError(NO_MEMORY)
+    for i in range(plan.rows.tiles + 1):
+        bands.row[i] = divide_up(
+            min(i * plan.rows.results, plan.rows.out), plan.rows.step
+        )
+    return 0
+
+
+cdef int convolve_by_fft(
+    Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
+    Bands *bands
+) except -1:
+    # Must live as long as it is read.
+    cdef cnp.ndarray memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
+    cdef void *transformed = NULL if memory is None else cnp.PyArray_DATA(memory)
+    cdef Interrupt interrupt
+    cdef int status
+    cdef char unfit = False
+    if transformed != NULL:
+        unfit = (<char *> transformed)[cnp.PyArray_SIZE(memory) - 1]
+    plan.unfit = &unfit
+    note_bands(plan, bands)
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = convolve[float](
+                plan, kernels, <float *> transformed, <const float *> bias, out, &interrupt
+            )
+        else:
+            status = convolve[double](
+                plan, kernels, <double *> transformed, <const double *> bias, out, &interrupt
+            )
+        if unfit and bands != NULL:
+            mark_all(bands)
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0
+
+
+# ---------------------------------------------------------------- kept kernels
+
+
+cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept):
+    cdef Py_ssize_t units = num_units(plan)
+    cdef Py_ssize_t size = units * plan.planes * plan.value_size * <Py_ssize_t> plan.itemsize
+    cdef tuple key = (
+        "fft", plan.itemsize, plan.micro.lanes, plan.rows.size, plan.columns.size
+    )
+    cdef cnp.ndarray memory = kept.get(key)
+    cdef Interrupt interrupt
+    cdef int status
+    if memory is not None or size > MAX_KEPT_BYTES:
+        return memory
+    # And whether they are unfit.
+    memory = aligned_array(size + 1)
+    cdef void *to = cnp.PyArray_DATA(memory)
+    plan.unfit = <char *> to + size
+    plan.unfit[0] = False
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = transform_kernels(
+                plan, kernels, 0, units, 0, plan.planes, <float *> to, &interrupt
+            )
+        else:
+            status = transform_kernels(
+                plan, kernels, 0, units, 0, plan.planes, <double *> to, &interrupt
+            )
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    # Another thread may have transformed them meanwhile.
+    return kept.setdefault(key, memory)

@@ -1,0 +1,413 @@
+"""Convolution with separable kernels in two passes: down the columns, then along the rows.
+
+A strip of a few rows is taken through both before the next, so that what lies between them stays in
+the caches. Kernels of one row or one column need one pass.
+"""
+
+cimport numpy as cnp
+import numpy as np
+from cython.parallel cimport prange
+from libc.math cimport fabs
+from libc.string cimport memcpy, memset
+
+from convext.base._dispatch cimport BLOCK, microkernels
+from convext.base._geometry cimport AUTO, Array4, Geometry, real
+from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
+from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+
+cdef enum:
+    STRIP = 4           # rows that are computed at once, at most
+
+# A row of a block should stay in the L1 cache, a strip and a copy of its pixels in the L2 cache.
+cdef Py_ssize_t MAX_ROW_BYTES = 16384
+cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
+
+# A pass along the rows takes twice the time of one down the columns, since its loads cross cache
+# lines. Laying out pixels and writing results takes less time than in the direct way, by the time
+# of so many products; but first the factors are to be found.
+cdef Py_ssize_t ROW_FACTOR = 2
+cdef Py_ssize_t SAVED_BY_ONE_PASS = 6
+cdef Py_ssize_t SAVED_BY_TWO_PASSES = 8
+cdef Py_ssize_t START = 150000
+
+# Results of a kernel that are worth a task.
+cdef Py_ssize_t MIN_PLANE = 256
+
+# Beyond this Fourier transforms take less time.
+cdef Py_ssize_t MAX_PRODUCTS = 130
+
+NO_MEMORY = "not enough memory for the scratch space of the separable convolution"
+
+
+# ---------------------------------------------------------------- the plan
+
+
+cdef bint plan_separable(
+    Separable *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil:
+    if (
+        algorithm != AUTO or kernels.c > 1
+        or geometry.stride_h > 1 or geometry.stride_w > 1
+        or geometry.dilation_h > 1 or geometry.dilation_w > 1
+        or not is_faster(kernels.h, kernels.w, images.n * kernels.n * out_h * out_w)
+        or out_h * out_w < MIN_PLANE
+    ):
+        return False
+    plan.micro = microkernels(itemsize)
+    if out_w < plan.micro.lanes:
+        return False
+    plan.itemsize = itemsize
+    plan.source = images[0]
+    plan.kernels = kernels.n
+    plan.group_kernels = kernels.n // geometry.groups
+    plan.taps_h = kernels.h
+    plan.taps_w = kernels.w
+    plan.top = -geometry.padding_top
+    plan.left = -geometry.padding_left
+    plan.out_h = out_h
+    plan.out_w = out_w
+    cut_into_blocks(plan)
+    plan.num_threads = threads_for(
+        <double> images.n * plan.kernels * out_h * out_w * (kernels.h + kernels.w),
+        images.n * plan.kernels * plan.blocks_down * plan.blocks_across, num_threads
+    )
+    return True
+
+
+cdef bint plan_separable_input_gradient(
+    Separable *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize,
+    Array4 *turned
+) noexcept nogil:
+    cdef Geometry options = geometry[0]
+    if kernels.n > geometry.groups:
+        return False
+    options.padding_top = kernels.h - 1 - geometry.padding_top
+    options.padding_left = kernels.w - 1 - geometry.padding_left
+    turned[0] = kernels[0]
+    # The address of the last tap, in elements of any type.
+    turned.data = <char *> kernels.data + <Py_ssize_t> itemsize * (
+        (kernels.h - 1) * kernels.h_stride + (kernels.w - 1) * kernels.w_stride
+    )
+    turned.h_stride = -kernels.h_stride
+    turned.w_stride = -kernels.w_stride
+    return plan_separable(
+        plan, output_grad, turned, &options, in_h, in_w, algorithm, num_threads, itemsize
+    )
+
+
+cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w, Py_ssize_t results) noexcept nogil:
+    """Whether the passes take less time than the direct way, or Fourier transforms, in products."""
+    cdef Py_ssize_t products = 0, saved = SAVED_BY_ONE_PASS
+    if taps_h > 1:
+        products += taps_h
+    if taps_w > 1:
+        products += ROW_FACTOR * taps_w
+    if taps_h > 1 and taps_w > 1:
+        saved = taps_h * taps_w + SAVED_BY_TWO_PASSES - products
+    return 0 < products <= MAX_PRODUCTS and saved * results > START
+
+
+cdef void cut_into_blocks(Separable *plan) noexcept nogil:
+    cdef Py_ssize_t row = MAX_ROW_BYTES // <Py_ssize_t> plan.itemsize
+    cdef Py_ssize_t most
+    plan.blocks_across = divide_up(plan.out_w, row)
+    plan.block_w = divide_up(plan.out_w, plan.blocks_across)    # at most: see first_of_block
+    most = MAX_PANEL_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
+    most = max(most, max(<Py_ssize_t> 16, plan.taps_h))
+    # A single row needs no pixels of others, which are best copied right before they are used.
+    if plan.taps_h == 1:
+        most = STRIP
+    plan.blocks_down = divide_up(plan.out_h, most)
+    # Whole strips.
+    plan.block_h = divide_up(divide_up(plan.out_h, plan.blocks_down), STRIP) * STRIP
+    plan.blocks_down = divide_up(plan.out_h, plan.block_h)
+
+
+# ---------------------------------------------------------------- factors
+
+
+cdef bint find_factors(
+    const real *taps, Py_ssize_t h_stride, Py_ssize_t w_stride, Py_ssize_t taps_h,
+    Py_ssize_t taps_w, real *u, real *v
+) noexcept nogil:
+    """Whether every tap is u[i] * v[j], but for four units of its last place.
+
+    u is the column of the largest tap, v its row, divided by the tap; a single row is v itself.
+    """
+    cdef double unit = 2.**-23 if real is float else 2.**-52
+    cdef double most = 0, tap
+    cdef Py_ssize_t i, j, row = 0, column = 0
+    for i in range(taps_h):
+        for j in range(taps_w):
+            tap = fabs(taps[i * h_stride + j * w_stride])
+            if tap > most:
+                most, row, column = tap, i, j
+    for i in range(taps_h):
+        u[i] = taps[i * h_stride + column * w_stride]
+    for j in range(taps_w):
+        v[j] = taps[row * h_stride + j * w_stride]
+        if taps_h > 1 and most > 0:
+            v[j] /= u[row]
+    if taps_h == 1:
+        u[0] = 1
+    for i in range(taps_h):
+        for j in range(taps_w):
+            tap = taps[i * h_stride + j * w_stride]
+            # Written so that kernels with NaN or infinity are not separable.
+            if not fabs(tap - <double> u[i] * v[j]) <= 4 * unit * fabs(tap):
+                return False
+    return True
+
+
+cdef bint find_all_factors(
+    const Separable *plan, const Array4 *kernels, real *factors
+) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(plan.kernels):
+        if not find_factors(
+            <const real *> kernels.data + k * kernels.n_stride, kernels.h_stride, kernels.w_stride,
+            plan.taps_h, plan.taps_w, factors, factors + plan.taps_h
+        ):
+            return False
+        factors += plan.taps_h + plan.taps_w
+    return True
+
+
+cdef object factors_of(const Separable *plan, const Array4 *kernels, dict kept):
+    cdef tuple key = ("factors", plan.itemsize)
+    cdef Py_ssize_t size = plan.kernels * (plan.taps_h + plan.taps_w)
+    cdef bint found
+    cdef object factors = None
+    if kept is not None and key in kept:
+        return kept[key]
+    cdef cnp.ndarray memory = np.empty(size * plan.itemsize, np.uint8)
+    if plan.itemsize == sizeof(float):
+        found = find_all_factors(plan, kernels, <float *> cnp.PyArray_DATA(memory))
+    else:
+        found = find_all_factors(plan, kernels, <double *> cnp.PyArray_DATA(memory))
+    if found:
+        factors = memory
+    return factors if kept is None else kept.setdefault(key, factors)
+
+
+# ---------------------------------------------------------------- blocks
+
+# The scratch memory of a thread: a copy of the pixels under a block; a strip between the passes; a
+# row of results.
+cdef struct Scratch:
+    Py_ssize_t panel
+    Py_ssize_t between
+    Py_ssize_t row
+    Py_ssize_t size
+
+
+cdef inline Py_ssize_t first_of_block(const Separable *plan, Py_ssize_t block) noexcept nogil:
+    """The first column of a block: all are about as wide, and none is narrower than a vector."""
+    return block * plan.out_w // plan.blocks_across
+
+
+cdef inline Py_ssize_t panel_pitch(const Separable *plan) noexcept nogil:
+    # An odd number of cache lines: rows that are a power of two apart would share a few sets.
+    cdef Py_ssize_t line = aligned_size(1, plan.itemsize)
+    return (divide_up(plan.block_w + plan.taps_w - 1, line) | 1) * line
+
+
+cdef Scratch arrange(const Separable *plan) noexcept nogil:
+    cdef Scratch layout
+    layout.panel = 0
+    layout.between = (plan.block_h + plan.taps_h) * panel_pitch(plan)
+    layout.row = layout.between + STRIP * panel_pitch(plan)
+    layout.size = layout.row + aligned_size(plan.block_w, plan.itemsize)
+    return layout
+
+
+cdef void copy_pixels(
+    const Separable *plan, const real *channel, Py_ssize_t top, Py_ssize_t num_rows,
+    Py_ssize_t left, Py_ssize_t num_columns, real *panel
+) noexcept nogil:
+    """Copy pixels of a channel to `panel`, zeros outside."""
+    cdef const Array4 *source = &plan.source
+    cdef Py_ssize_t begin = min(num_columns, max(<Py_ssize_t> 0, -left))
+    cdef Py_ssize_t end = max(begin, min(num_columns, source.w - left))
+    cdef Py_ssize_t y, x
+    cdef const real *row
+    for y in range(top, top + num_rows):
+        if 0 <= y < source.h:
+            row = channel + y * source.h_stride + left * source.w_stride
+            memset(panel, 0, begin * sizeof(real))
+            if source.w_stride == 1:
+                memcpy(panel + begin, row + begin, (end - begin) * sizeof(real))
+            else:
+                for x in range(begin, end):
+                    panel[x] = row[x * source.w_stride]
+            memset(panel + end, 0, (num_columns - end) * sizeof(real))
+        else:
+            memset(panel, 0, num_columns * sizeof(real))
+        panel += panel_pitch(plan)
+
+
+cdef inline void down_the_columns(
+    const Separable *plan, Py_ssize_t num_rows, Py_ssize_t num_columns, const real *u,
+    const real *pixels, Py_ssize_t pitch, real *to, Py_ssize_t to_pitch
+) noexcept nogil:
+    """The sums of `num_rows` rows. The last vector ends with the last column."""
+    cdef Py_ssize_t lanes = plan.micro.lanes
+    cdef Py_ssize_t whole = num_columns // lanes * lanes
+    cdef Py_ssize_t most = min(min(<Py_ssize_t> STRIP, plan.taps_h), plan.micro.max_slide_rows)
+    cdef Py_ssize_t offset = 0, r = 0, count
+    while r < num_rows:
+        count = min(most, num_rows - r)
+        plan.micro.slide[count](
+            plan.taps_h, 1, whole, u, pixels + r * pitch, pitch, &offset, to + r * to_pitch,
+            to_pitch, False
+        )
+        if whole < num_columns:
+            plan.micro.slide[count](
+                plan.taps_h, 1, lanes, u, pixels + r * pitch + num_columns - lanes, pitch, &offset,
+                to + r * to_pitch + num_columns - lanes, to_pitch, False
+            )
+        r += count
+
+
+cdef inline void along_the_row(
+    const Separable *plan, Py_ssize_t num_columns, const real *v, const real *pixels,
+    const Py_ssize_t *tap, real *to
+) noexcept nogil:
+    """The sums of a row. The last vector ends with the last column."""
+    cdef Py_ssize_t lanes = plan.micro.lanes
+    cdef Py_ssize_t whole = num_columns // lanes * lanes
+    plan.micro.correlate[1](plan.taps_w, whole, v, tap, pixels, tap, to, 0, False)
+    if whole < num_columns:
+        plan.micro.correlate[1](
+            plan.taps_w, lanes, v, tap, pixels + num_columns - lanes, tap,
+            to + num_columns - lanes, 0, False
+        )
+
+
+cdef inline void add_bias(
+    const real *row, Py_ssize_t num_columns, real bias, real *to
+) noexcept nogil:
+    cdef Py_ssize_t x
+    for x in range(num_columns):
+        to[x] = row[x] + bias
+
+
+cdef void compute_strip(
+    const Separable *plan, const real *factors, Py_ssize_t num_rows, Py_ssize_t num_columns,
+    const real *pixels, Py_ssize_t pitch, const Py_ssize_t *tap, const real *bias, real *to,
+    Py_ssize_t to_pitch, real *scratch
+) noexcept nogil:
+    cdef Scratch layout = arrange(plan)
+    cdef const real *v = factors + plan.taps_h
+    cdef real *row = scratch + layout.row
+    if plan.taps_h > 1:
+        if plan.taps_w == 1 and bias == NULL:
+            down_the_columns(plan, num_rows, num_columns, factors, pixels, pitch, to, to_pitch)
+            return
+        down_the_columns(
+            plan, num_rows, num_columns + plan.taps_w - 1, factors, pixels, pitch,
+            scratch + layout.between, panel_pitch(plan)
+        )
+        pixels = scratch + layout.between
+        pitch = panel_pitch(plan)
+    for _ in range(num_rows):
+        if plan.taps_w == 1:
+            row = <real *> pixels
+        else:
+            along_the_row(plan, num_columns, v, pixels, tap, to if bias == NULL else row)
+        if bias != NULL:
+            add_bias(row, num_columns, bias[0], to)
+        pixels += pitch
+        to += to_pitch
+
+
+cdef void compute_block(
+    const Separable *plan, const real *factors, Py_ssize_t task, const Py_ssize_t *tap,
+    const real *bias, const Array4 *out, real *scratch
+) noexcept nogil:
+    cdef const Array4 *source = &plan.source
+    cdef Py_ssize_t blocks = plan.blocks_down * plan.blocks_across
+    cdef Py_ssize_t sample = task // blocks // plan.kernels
+    cdef Py_ssize_t kernel = task // blocks % plan.kernels
+    cdef Py_ssize_t top = task % blocks // plan.blocks_across * plan.block_h
+    cdef Py_ssize_t left = first_of_block(plan, task % plan.blocks_across)
+    cdef Py_ssize_t num_rows = min(plan.block_h, plan.out_h - top)
+    cdef Py_ssize_t num_columns = first_of_block(plan, task % plan.blocks_across + 1) - left
+    cdef Py_ssize_t first_row = top + plan.top, first_column = left + plan.left
+    cdef Py_ssize_t pitch = source.h_stride, r = 0
+    cdef const real *pixels = <const real *> source.data + (
+        sample * source.n_stride + kernel // plan.group_kernels * source.c_stride
+    )
+    cdef real *to = <real *> out.data + (
+        sample * out.n_stride + kernel * out.c_stride + top * out.h_stride + left
+    )
+    if (
+        source.w_stride == 1
+        and first_row >= 0 and first_row + num_rows + plan.taps_h - 1 <= source.h
+        and first_column >= 0 and first_column + num_columns + plan.taps_w - 1 <= source.w
+    ):
+        pixels += first_row * source.h_stride + first_column
+    else:
+        copy_pixels(
+            plan, pixels, first_row, num_rows + plan.taps_h - 1, first_column,
+            num_columns + plan.taps_w - 1, scratch
+        )
+        pixels = scratch
+        pitch = panel_pitch(plan)
+    factors += kernel * (plan.taps_h + plan.taps_w)
+    if bias != NULL:
+        bias += kernel
+    while r < num_rows:
+        compute_strip(
+            plan, factors, min(<Py_ssize_t> STRIP, num_rows - r), num_columns,
+            pixels + r * pitch, pitch, tap, bias, to + r * out.h_stride, out.h_stride, scratch
+        )
+        r += STRIP
+
+
+cdef int run(
+    const Separable *plan, const real *factors, const real *bias, const Array4 *out,
+    Interrupt *interrupt
+) noexcept nogil:
+    cdef Py_ssize_t tasks = plan.source.n * plan.kernels * plan.blocks_down * plan.blocks_across
+    cdef Py_ssize_t size = arrange(plan).size, task, thread, i
+    cdef Shares shares
+    cdef Py_ssize_t tap[BLOCK]
+    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
+    if scratch == NULL:
+        return -1
+    for i in range(plan.taps_w):
+        tap[i] = i
+    share_out(&shares, tasks, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        task = take_task(&shares, thread)
+        while task >= 0:
+            if not interrupted(interrupt, thread == 0):
+                compute_block(plan, factors, task, tap, bias, out, scratch + thread * size)
+            task = take_task(&shares, thread)
+    aligned_free(scratch)
+    return 0
+
+
+cdef int convolve_separably(
+    const Separable *plan, object factors, const void *bias, const Array4 *out
+) except -1:
+    cdef void *data = cnp.PyArray_DATA(<cnp.ndarray> factors)
+    cdef Interrupt interrupt
+    cdef int status
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = run[float](plan, <float *> data, <const float *> bias, out, &interrupt)
+        else:
+            status = run[double](plan, <double *> data, <const double *> bias, out, &interrupt)
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0

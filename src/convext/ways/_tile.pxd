@@ -1,0 +1,103 @@
+# Tiles: how a convolution is cut into pieces that fit the caches, and how the pixels under a piece
+# are laid out for the micro-kernels.
+#
+# A tile is a rectangle of output pixels, numbered through row by row with `pitch` pixels to a row:
+# pixel (r, c) is number r * pitch + c. The source pixels are laid out with the same pitch, in
+# planes, so that for tap t of channel c they start at offset[c * taps + t] and run on by one for
+# each output pixel, across the rows. Between the last column of the tile and the pitch are a few
+# pixels that mean nothing; whatever is computed for them is dropped.
+
+from convext.base._dispatch cimport Microkernels
+from convext.base._geometry cimport Array4, real
+
+# The taps of a kernel along one axis (rows or columns).
+cdef struct Axis:
+    Py_ssize_t num_taps
+    Py_ssize_t stride       # source pixels from one output to the next
+    Py_ssize_t origin       # source position of the lowest tap for output 0
+    Py_ssize_t *distance    # [num_taps] source position of each tap above the origin
+    Py_ssize_t extent       # the largest distance
+    Py_ssize_t num_planes
+    Py_ssize_t *start       # [num_planes] source position of each plane above the origin
+    Py_ssize_t *plane       # [num_taps] the plane that holds the tap's pixels
+    Py_ssize_t *shift       # [num_taps] where in the plane they start
+    Py_ssize_t reach        # the largest shift
+    bint apart              # each tap has a plane of its own: nothing reaches beyond the tile
+
+cdef struct Tiling:
+    const Microkernels *micro
+    Axis rows, columns
+    Py_ssize_t out_h, out_w             # output pixels in all
+    Py_ssize_t tile_h, tile_w           # output pixels of a whole tile
+    Py_ssize_t tiles_down, tiles_across
+    Py_ssize_t pitch
+    Py_ssize_t plane_size               # pixels of one plane
+    Py_ssize_t channel_size             # pixels of all planes of a channel
+    Py_ssize_t taps                     # taps of a channel
+    Py_ssize_t block                    # channels that are laid out together
+    bint contiguous                     # the source may be read where it lies
+    Py_ssize_t channel_stride           # then: from one channel to the next
+    Py_ssize_t *offset_packed           # [block * taps] in a packed tile
+    Py_ssize_t *offset_in_place         # [block * taps] in the source itself
+
+# One tile of the output.
+cdef struct Tile:
+    Py_ssize_t top, left, height, width
+    Py_ssize_t num_pixels               # from its first to its last, whole vectors
+
+# Describe the axis of a kernel of `size` taps, `dilation` apart, over an image padded by
+# `padding` before its start. -1 when memory runs out.
+cdef int init_axis(
+    Axis *axis, Py_ssize_t size, Py_ssize_t stride, Py_ssize_t padding, Py_ssize_t dilation
+) noexcept nogil
+
+# The same for the taps at the given source positions, not sorted.
+cdef int init_axis_at(
+    Axis *axis, Py_ssize_t num_taps, Py_ssize_t stride, const Py_ssize_t *position
+) noexcept nogil
+
+# Cut the output into tiles of at most about `max_pixels`, which are read where they lie if they may
+# be read `in_place` and lie as they must (the axes become the tiling's own, freed with it, also on
+# failure). -1 when memory runs out.
+cdef int init_tiling(
+    Tiling *tiling, Axis rows, Axis columns, const Array4 *source, Py_ssize_t channels,
+    Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t max_pixels, Py_ssize_t max_block,
+    bint in_place, size_t itemsize
+) noexcept nogil
+
+cdef void free_tiling(Tiling *tiling) noexcept nogil
+
+cdef Tile tile_at(const Tiling *tiling, Py_ssize_t index, int lanes) noexcept nogil
+
+# Elements that a packed block of channels, and one row of results, need.
+cdef Py_ssize_t packed_size(const Tiling *tiling, int lanes) noexcept nogil
+cdef Py_ssize_t row_size(const Tiling *tiling, int lanes) noexcept nogil
+
+# Make `channels` channels from `channel` on of sample `n` readable for a tile: returns where, and
+# sets `offset` to the offsets to use there. Packs them into `scratch`, with the padding, unless
+# they can be read where they lie.
+cdef const real *lay_out(
+    const Tiling *tiling, const Tile *tile, const Array4 *source, Py_ssize_t n,
+    Py_ssize_t channel, Py_ssize_t channels, real *scratch, int lanes, const Py_ssize_t **offset
+) noexcept nogil
+
+# Copy the pixels in the rows first_row, first_row + row_stride, ..., and in columns likewise, one
+# row right after the other; outside of the image are zeros.
+cdef void pack_rectangle(
+    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t first_row,
+    Py_ssize_t row_stride, Py_ssize_t num_rows, Py_ssize_t first_column, Py_ssize_t column_stride,
+    Py_ssize_t num_columns, real *to
+) noexcept nogil
+
+# Pixels of a row, or rows, under so many outputs.
+cdef inline Py_ssize_t reach(const Axis *axis, Py_ssize_t length) noexcept nogil:
+    return (length - 1) * axis.stride + axis.extent + 1
+
+# Lay out the pixels of a rectangle, row by row, with `channels` channels from `image` on side by
+# side in `width` elements; outside of the image are zeros. Unless `squares` is NULL, add to it
+# those of the pixels, summed over the channels; its rows lie `pitch` elements apart.
+cdef void lay_side_by_side(
+    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
+    Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
+    Py_ssize_t width, real *squares, Py_ssize_t pitch
+) noexcept nogil

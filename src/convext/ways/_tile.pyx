@@ -1,0 +1,321 @@
+"""Cutting a convolution into tiles, and laying out the pixels under a tile."""
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from convext.base._dispatch cimport Microkernels, microkernels
+from convext.base._geometry cimport Array4, real
+from convext.base._tasks cimport divide_up
+
+# Wider rows are cut, so that the rows under a tile stay in the caches.
+cdef Py_ssize_t MAX_PACKED_WIDTH = 1024
+cdef Py_ssize_t MAX_WIDTH_IN_PLACE = 4096
+
+# A packed block of channels should stay in half of a small L2 cache.
+cdef Py_ssize_t MAX_PACKED_BYTES = 192 * 1024
+
+
+cdef int init_axis(
+    Axis *axis, Py_ssize_t size, Py_ssize_t stride, Py_ssize_t padding, Py_ssize_t dilation
+) noexcept nogil:
+    cdef Py_ssize_t *position = <Py_ssize_t *> malloc(size * sizeof(Py_ssize_t))
+    cdef Py_ssize_t t
+    cdef int status
+    if position == NULL:
+        axis.distance = NULL
+        return -1
+    for t in range(size):
+        position[t] = t * dilation - padding
+    status = init_axis_at(axis, size, stride, position)
+    free(position)
+    return status
+
+
+cdef int init_axis_at(
+    Axis *axis, Py_ssize_t num_taps, Py_ssize_t stride, const Py_ssize_t *position
+) noexcept nogil:
+    cdef Py_ssize_t t
+    axis.num_taps = num_taps
+    axis.stride = stride
+    axis.apart = False
+    # One block of memory holds the four arrays.
+    axis.distance = <Py_ssize_t *> malloc(4 * num_taps * sizeof(Py_ssize_t))
+    if axis.distance == NULL:
+        return -1
+    axis.start = axis.distance + num_taps
+    axis.plane = axis.start + num_taps
+    axis.shift = axis.plane + num_taps
+    axis.origin = position[0]
+    for t in range(1, num_taps):
+        axis.origin = min(axis.origin, position[t])
+    axis.extent = 0
+    for t in range(num_taps):
+        axis.distance[t] = position[t] - axis.origin
+        axis.extent = max(axis.extent, axis.distance[t])
+    return 0
+
+
+cdef void assign_planes(Axis *axis, Py_ssize_t tile_length) noexcept nogil:
+    """Decide which planes hold the pixels of a tile that is `tile_length` outputs long.
+
+    Taps that lie whole strides apart share a plane, which then reaches beyond the tile. Where the
+    taps lie so far apart that this costs more than a plane for each tap, each gets its own.
+    """
+    cdef Py_ssize_t t, p, phase
+    axis.num_planes = 0
+    axis.reach = 0
+    for t in range(axis.num_taps):
+        phase = axis.distance[t] % axis.stride
+        p = 0
+        while p < axis.num_planes and axis.start[p] != phase:
+            p += 1
+        if p == axis.num_planes:
+            axis.start[p] = phase
+            axis.num_planes += 1
+        axis.plane[t] = p
+        axis.shift[t] = axis.distance[t] // axis.stride
+        axis.reach = max(axis.reach, axis.shift[t])
+
+    if axis.apart or (
+        axis.num_planes * (tile_length + axis.reach) > axis.num_taps * tile_length
+    ):
+        axis.num_planes = axis.num_taps
+        axis.reach = 0
+        for t in range(axis.num_taps):
+            axis.start[t] = axis.distance[t]
+            axis.plane[t] = t
+            axis.shift[t] = 0
+
+
+cdef int init_tiling(
+    Tiling *tiling, Axis rows, Axis columns, const Array4 *source, Py_ssize_t channels,
+    Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t max_pixels, Py_ssize_t max_block,
+    bint in_place, size_t itemsize
+) noexcept nogil:
+    cdef Py_ssize_t fitting
+    tiling.micro = microkernels(itemsize)
+    tiling.rows = rows
+    tiling.columns = columns
+    tiling.offset_packed = NULL
+    tiling.out_h = out_h
+    tiling.out_w = out_w
+    # Rows that follow each other without a gap, under whole strides of one, need not be packed.
+    tiling.contiguous = (
+        in_place and not columns.apart
+        and rows.stride == 1 and columns.stride == 1 and columns.origin == 0
+        and source.w_stride == 1 and source.h_stride == out_w + columns.extent == source.w
+        and source.c_stride >= 0 and source.n_stride >= 0 and out_w <= MAX_WIDTH_IN_PLACE
+        # Where taps lie further apart than the output is wide, packing only what they meet is less.
+        and columns.extent <= (columns.num_taps - 1) * out_w
+    )
+    tiling.tiles_across = 1 if tiling.contiguous else divide_up(out_w, MAX_PACKED_WIDTH)
+    tiling.tile_w = divide_up(out_w, tiling.tiles_across)
+    assign_planes(&tiling.columns, tiling.tile_w)
+    tiling.pitch = source.w if tiling.contiguous else tiling.tile_w + tiling.columns.reach
+
+    tiling.tile_h = min(out_h, max(1, max_pixels // tiling.pitch))
+    tiling.tiles_down = divide_up(out_h, tiling.tile_h)
+    tiling.tile_h = divide_up(out_h, tiling.tiles_down)
+    assign_planes(&tiling.rows, tiling.tile_h)
+    tiling.plane_size = (tiling.tile_h + tiling.rows.reach) * tiling.pitch
+    tiling.channel_size = tiling.rows.num_planes * tiling.columns.num_planes * tiling.plane_size
+    tiling.taps = rows.num_taps * columns.num_taps
+
+    fitting = MAX_PACKED_BYTES // (tiling.channel_size * <Py_ssize_t> itemsize)
+    tiling.block = max(1, min(channels, min(max_block, fitting)))
+    tiling.block = divide_up(channels, divide_up(channels, tiling.block))
+
+    tiling.channel_stride = source.c_stride
+    return init_offsets(tiling)
+
+
+cdef int init_offsets(Tiling *tiling) noexcept nogil:
+    cdef Axis *rows = &tiling.rows
+    cdef Axis *columns = &tiling.columns
+    cdef Py_ssize_t c, i, j, t = 0
+    tiling.offset_packed = <Py_ssize_t *> malloc(
+        2 * tiling.block * tiling.taps * sizeof(Py_ssize_t)
+    )
+    if tiling.offset_packed == NULL:
+        free_tiling(tiling)
+        return -1
+    tiling.offset_in_place = tiling.offset_packed + tiling.block * tiling.taps
+    for c in range(tiling.block):
+        for i in range(rows.num_taps):
+            for j in range(columns.num_taps):
+                tiling.offset_packed[t] = (
+                    c * tiling.channel_size
+                    + (rows.plane[i] * columns.num_planes + columns.plane[j]) * tiling.plane_size
+                    + rows.shift[i] * tiling.pitch + columns.shift[j]
+                )
+                tiling.offset_in_place[t] = (
+                    c * tiling.channel_stride
+                    + rows.distance[i] * tiling.pitch + columns.distance[j]
+                )
+                t += 1
+    return 0
+
+
+cdef void free_tiling(Tiling *tiling) noexcept nogil:
+    free(tiling.rows.distance)
+    free(tiling.columns.distance)
+    free(tiling.offset_packed)
+
+
+cdef Tile tile_at(const Tiling *tiling, Py_ssize_t index, int lanes) noexcept nogil:
+    cdef Tile tile
+    tile.top = (index // tiling.tiles_across) * tiling.tile_h
+    tile.left = (index % tiling.tiles_across) * tiling.tile_w
+    tile.height = min(tiling.tile_h, tiling.out_h - tile.top)
+    tile.width = min(tiling.tile_w, tiling.out_w - tile.left)
+    tile.num_pixels = (tile.height - 1) * tiling.pitch + tile.width
+    tile.num_pixels = divide_up(tile.num_pixels, lanes) * lanes
+    return tile
+
+
+cdef Py_ssize_t packed_size(const Tiling *tiling, int lanes) noexcept nogil:
+    # The last vector of the last tap may reach beyond the last plane.
+    return tiling.block * tiling.channel_size + lanes
+
+
+cdef Py_ssize_t row_size(const Tiling *tiling, int lanes) noexcept nogil:
+    return divide_up(tiling.tile_h * tiling.pitch, lanes) * lanes
+
+
+cdef inline bint readable_in_place(
+    const Tiling *tiling, const Tile *tile, const Array4 *source, Py_ssize_t n,
+    Py_ssize_t channel, Py_ssize_t channels
+) noexcept nogil:
+    """Whether every pixel of the tile, and of its last vectors, lies inside the source's memory."""
+    cdef Py_ssize_t top = tile.top + tiling.rows.origin
+    cdef Py_ssize_t end = (
+        n * source.n_stride + (channel + channels - 1) * source.c_stride
+        + (top + tiling.rows.extent) * tiling.pitch + tiling.columns.extent + tile.num_pixels
+    )
+    if not tiling.contiguous or top < 0 or top + tile.height + tiling.rows.extent > source.h:
+        return False
+    return end <= (
+        (source.n - 1) * source.n_stride + (source.c - 1) * source.c_stride
+        + (source.h - 1) * source.h_stride + source.w
+    )
+
+
+cdef inline Py_ssize_t first_inside(Py_ssize_t first, Py_ssize_t stride) noexcept nogil:
+    """How many of the positions first, first + stride, ... are negative."""
+    return divide_up(-first, stride) if first < 0 else 0
+
+
+cdef inline Py_ssize_t last_inside(
+    Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size
+) noexcept nogil:
+    """How many of them are less than `size`."""
+    return divide_up(size - first, stride) if first < size else 0
+
+
+cdef void pack_rectangle(
+    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t first_row,
+    Py_ssize_t row_stride, Py_ssize_t num_rows, Py_ssize_t first_column, Py_ssize_t column_stride,
+    Py_ssize_t num_columns, real *to
+) noexcept nogil:
+    cdef Py_ssize_t top = min(num_rows, first_inside(first_row, row_stride))
+    cdef Py_ssize_t bottom = max(top, min(num_rows, last_inside(first_row, row_stride, source.h)))
+    cdef Py_ssize_t left = min(num_columns, first_inside(first_column, column_stride))
+    cdef Py_ssize_t right = max(
+        left, min(num_columns, last_inside(first_column, column_stride, source.w))
+    )
+    cdef Py_ssize_t r, c
+    memset(to, 0, top * num_columns * sizeof(real))
+    if bottom > top and right > left:
+        micro.pack(
+            bottom - top, right - left,
+            image + (first_row + top * row_stride) * source.h_stride
+            + (first_column + left * column_stride) * source.w_stride,
+            row_stride * source.h_stride, column_stride * source.w_stride,
+            to + top * num_columns + left, num_columns
+        )
+    for r in range(top, bottom):
+        for c in range(left):
+            to[r * num_columns + c] = 0
+        for c in range(right, num_columns):
+            to[r * num_columns + c] = 0
+    memset(to + bottom * num_columns, 0, (num_rows - bottom) * num_columns * sizeof(real))
+
+
+cdef inline void pack_plane(
+    const Tiling *tiling, const Tile *tile, const Array4 *source, const real *channel,
+    Py_ssize_t row_plane, Py_ssize_t column_plane, real *to
+) noexcept nogil:
+    cdef const Axis *rows = &tiling.rows
+    cdef const Axis *columns = &tiling.columns
+    pack_rectangle(
+        tiling.micro, source, channel,
+        tile.top * rows.stride + rows.origin + rows.start[row_plane], rows.stride,
+        tile.height + rows.reach,
+        tile.left * columns.stride + columns.origin + columns.start[column_plane], columns.stride,
+        tiling.pitch, to
+    )
+
+
+cdef const real *lay_out(
+    const Tiling *tiling, const Tile *tile, const Array4 *source, Py_ssize_t n,
+    Py_ssize_t channel, Py_ssize_t channels, real *scratch, int lanes, const Py_ssize_t **offset
+) noexcept nogil:
+    cdef const real *image = (
+        <const real *> source.data + n * source.n_stride + channel * source.c_stride
+    )
+    cdef Py_ssize_t i, j
+    cdef real *to = scratch
+    if readable_in_place(tiling, tile, source, n, channel, channels):
+        offset[0] = tiling.offset_in_place
+        return image + (tile.top + tiling.rows.origin) * tiling.pitch
+
+    offset[0] = tiling.offset_packed
+    for _ in range(channels):
+        for i in range(tiling.rows.num_planes):
+            for j in range(tiling.columns.num_planes):
+                pack_plane(tiling, tile, source, image, i, j, to)
+                to += tiling.plane_size
+        image += source.c_stride
+    memset(to, 0, lanes * sizeof(real))
+    return scratch
+
+
+cdef void clear_pixels(
+    Py_ssize_t num_pixels, Py_ssize_t channels, real *to, Py_ssize_t width
+) noexcept nogil:
+    """Set some channels of neighbouring pixels to zero; what lies beside them stays."""
+    cdef Py_ssize_t i
+    if channels == width:
+        memset(to, 0, num_pixels * width * sizeof(real))
+        return
+    for i in range(num_pixels):
+        memset(to + i * width, 0, channels * sizeof(real))
+
+
+cdef void lay_side_by_side(
+    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
+    Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
+    Py_ssize_t width, real *squares, Py_ssize_t pitch
+) noexcept nogil:
+    cdef Py_ssize_t begin = min(num_columns, max(<Py_ssize_t> 0, -left))
+    cdef Py_ssize_t end = max(begin, min(num_columns, source.w - left))
+    cdef Py_ssize_t y
+    cdef const real *row
+    for y in range(top, top + num_rows):
+        if 0 <= y < source.h and begin < end:
+            clear_pixels(begin, channels, to, width)
+            row = image + y * source.h_stride + (left + begin) * source.w_stride
+            if squares == NULL:
+                micro.interleave(
+                    end - begin, channels, row, source.c_stride, source.w_stride,
+                    to + begin * width, width
+                )
+            else:
+                micro.interleave_and_square(
+                    end - begin, channels, row, source.c_stride, source.w_stride,
+                    to + begin * width, width, squares + (y - top) * pitch + begin
+                )
+            clear_pixels(num_columns - end, channels, to + end * width, width)
+        else:
+            clear_pixels(num_columns, channels, to, width)
+        to += num_columns * width

@@ -1,0 +1,223 @@
+"""A tile computed with vectors of kernels: each pixel is met by the weights of several kernels.
+
+No pixel between the rows of the tile is computed, and the last vector of a row is not half empty:
+narrow images, which have few pixels but many kernels, keep the registers full.
+"""
+
+from libc.string cimport memset
+
+from convext.ways._correlation cimport (
+    Correlation, blocks_of_chunk, first_kernel, rows_of_block, weights_of_block
+)
+from convext.base._geometry cimport Array4, real
+from convext.base._prefetch cimport Rows, fetch_part
+from convext.base._scratch cimport aligned_size
+from convext.base._tasks cimport divide_up
+from convext.ways._tile cimport Axis, Tile
+from convext.ways._vectors_of_pixels cimport store_tile
+
+
+cdef inline Py_ssize_t sums_stride(const Correlation *correlation) noexcept nogil:
+    """Elements from the sums of one pixel to those of the next."""
+    return blocks_of_chunk(correlation) * correlation.width
+
+
+# The scratch memory: the sums, pixel by pixel; some kernels of them row by row; for each row of the
+# tile, which taps were selected: how many, their offsets, and those of their weights.
+cdef inline Py_ssize_t rows_start(const Correlation *correlation) noexcept nogil:
+    return correlation.tiling.tile_h * correlation.tiling.tile_w * sums_stride(correlation)
+
+
+cdef inline Py_ssize_t offsets_start(const Correlation *correlation) noexcept nogil:
+    return aligned_size(
+        rows_start(correlation) + correlation.micro.lanes * correlation.row_size,
+        correlation.itemsize
+    )
+
+
+cdef inline Py_ssize_t selection_size(const Correlation *correlation) noexcept nogil:
+    return 1 + 2 * correlation.tiling.block * correlation.tiling.taps
+
+
+cdef Py_ssize_t kernels_scratch_size(const Correlation *correlation) noexcept nogil:
+    return offsets_start(correlation) + (
+        correlation.tiling.tile_h * selection_size(correlation)
+        * <Py_ssize_t> (sizeof(Py_ssize_t) // correlation.itemsize)
+    )
+
+
+cdef void select_taps(
+    const Correlation *correlation, Py_ssize_t row, Py_ssize_t num_taps, const Py_ssize_t *offset,
+    Py_ssize_t *selected
+) noexcept nogil:
+    """Select the taps that do not lie above or below the image for an output row.
+
+    Their number, their offsets and those of their weights go to `selected`: these not, if all are.
+    """
+    cdef const Axis *rows = &correlation.tiling.rows
+    cdef Py_ssize_t columns = correlation.tiling.columns.num_taps
+    cdef Py_ssize_t top = row * rows.stride + rows.origin
+    cdef Py_ssize_t *to = selected + 1
+    cdef Py_ssize_t t = 0, i, j, y, count = 0
+    selected[0] = num_taps
+    if top >= 0 and top + rows.extent < correlation.source.h:
+        return
+    while t < num_taps:
+        for i in range(rows.num_taps):
+            y = top + rows.distance[i]
+            if 0 <= y < correlation.source.h:
+                for j in range(t, t + columns):
+                    to[count] = offset[j]
+                    to[num_taps + count] = correlation.weight_offset[j]
+                    count += 1
+            t += columns
+    selected[0] = count
+
+
+cdef inline Py_ssize_t parts_of_row(
+    const Correlation *correlation, Py_ssize_t num_pixels
+) noexcept nogil:
+    """The pixels of a row are taken in so many parts."""
+    return divide_up(num_pixels, correlation.micro.max_kernels)
+
+
+cdef void sum_row(
+    const Correlation *correlation, Py_ssize_t num_pixels, Py_ssize_t num_taps,
+    const real *weights, const Py_ssize_t *weight_offset, const real *pixels,
+    const Py_ssize_t *offset, real *sums, bint accumulate, const Rows *wanted, Py_ssize_t row,
+    Py_ssize_t num_rows
+) noexcept nogil:
+    """Add the products of a block of kernels to the sums of neighbouring pixels.
+
+    Meanwhile, what is `wanted` next is fetched: this row's share of it.
+    """
+    cdef Py_ssize_t stride = sums_stride(correlation)
+    cdef Py_ssize_t parts = parts_of_row(correlation, num_pixels)
+    cdef Py_ssize_t i, begin, end
+    if num_taps == 0 and not accumulate:
+        for i in range(num_pixels):
+            memset(sums + i * stride, 0, correlation.width * sizeof(real))
+        return
+    for i in range(parts):
+        begin = i * num_pixels // parts
+        end = (i + 1) * num_pixels // parts
+        fetch_part(wanted, row * parts + i, num_rows * parts)
+        # The micro-kernel's weights are our pixels, and the other way round.
+        correlation.micro.correlate[end - begin](
+            num_taps, correlation.width, pixels + begin, offset, weights, weight_offset,
+            sums + begin * stride, stride, accumulate
+        )
+
+
+cdef inline bint rows_follow(const Correlation *correlation, const Tile *tile) noexcept nogil:
+    """Whether the rows of a tile are one."""
+    return tile.height == 1 or tile.width == correlation.tiling.pitch
+
+
+cdef void sum_block(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t num_taps, const real *weights,
+    const real *pixels, const Py_ssize_t *offset, real *sums, bint accumulate,
+    const Py_ssize_t *selected, const Rows *wanted
+) noexcept nogil:
+    """Add the products of a block of kernels to the sums of all pixels of a tile."""
+    cdef Py_ssize_t size = selection_size(correlation)
+    cdef Py_ssize_t r
+    if rows_follow(correlation, tile):
+        sum_row(
+            correlation, tile.height * tile.width, num_taps, weights, correlation.weight_offset,
+            pixels, offset, sums, accumulate, wanted, 0, 1
+        )
+        return
+    for r in range(tile.height):
+        if selected[0] == num_taps:
+            sum_row(
+                correlation, tile.width, num_taps, weights, correlation.weight_offset, pixels,
+                offset, sums, accumulate, wanted, r, tile.height
+            )
+        else:
+            sum_row(
+                correlation, tile.width, selected[0], weights, selected + 1 + num_taps, pixels,
+                selected + 1, sums, accumulate, wanted, r, tile.height
+            )
+        pixels += correlation.tiling.pitch
+        sums += tile.width * sums_stride(correlation)
+        selected += size
+
+
+cdef Rows next_weights(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t first_block, Py_ssize_t block,
+    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels
+) noexcept nogil:
+    """What is read after a block: the next one, or the first one of the next channels."""
+    cdef Rows none
+    none.count = 0
+    # A single tap is read in order, as the hardware expects.
+    if correlation.tiling.taps == 1:
+        return none
+    if block + 1 < last_block:
+        return rows_of_block(correlation, group, block + 1, channel, channels)
+    channel += channels
+    if channel == correlation.channels:
+        return none
+    return rows_of_block(
+        correlation, group, first_block, channel, min(channels, correlation.channels - channel)
+    )
+
+
+cdef void sum_vectors_of_kernels(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
+    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels, const real *pixels,
+    const Py_ssize_t *offset, real *weights, real *sums
+) noexcept nogil:
+    cdef Py_ssize_t num_taps = channels * correlation.tiling.taps
+    cdef Py_ssize_t *selected = <Py_ssize_t *> (sums + offsets_start(correlation))
+    cdef Py_ssize_t b, r
+    cdef Rows wanted
+    if not rows_follow(correlation, tile):
+        for r in range(tile.height):
+            select_taps(
+                correlation, tile.top + r, num_taps, offset,
+                selected + r * selection_size(correlation)
+            )
+    for b in range(first_block, last_block):
+        wanted = next_weights(
+            correlation, group, first_block, b, last_block, channel, channels
+        )
+        sum_block(
+            correlation, tile, num_taps,
+            weights_of_block(correlation, group, b, channel, channels, weights),
+            pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected,
+            &wanted
+        )
+
+
+cdef void finish_vectors_of_kernels(
+    const Correlation *correlation, const Tile *tile, Py_ssize_t group, Py_ssize_t first_block,
+    Py_ssize_t last_block, real *sums, const real *bias, const Array4 *out, Py_ssize_t out_sample
+) noexcept nogil:
+    cdef Py_ssize_t lanes = correlation.micro.lanes
+    cdef Py_ssize_t first = first_kernel(correlation, first_block)
+    cdef Py_ssize_t kernels = first_kernel(correlation, last_block) - first
+    cdef Py_ssize_t kernel = group * correlation.kernels + first
+    cdef Py_ssize_t pixels = tile.height * tile.width
+    cdef real *rows = sums + rows_start(correlation)
+    cdef Py_ssize_t i, k, count
+    # Straight to their place, where the rows follow each other there and fill a vector.
+    if bias == NULL and out.w_stride == 1 and out.h_stride == tile.width and pixels >= lanes:
+        correlation.micro.interleave(
+            kernels, pixels, sums, sums_stride(correlation), 1,
+            <real *> out.data + (
+                out_sample * out.n_stride + kernel * out.c_stride + tile.top * out.h_stride
+            ),
+            out.c_stride
+        )
+        return
+    for i in range(divide_up(kernels, lanes)):
+        k = i * lanes
+        count = min(lanes, kernels - k)
+        correlation.micro.interleave(
+            count, pixels, sums + k, sums_stride(correlation), 1, rows, correlation.row_size
+        )
+        store_tile(
+            correlation, tile, tile.width, rows, kernel + k, count, bias, out, out_sample
+        )

@@ -1,0 +1,132 @@
+# Winograd's convolution: a correlation with 3x3 taps, one pixel apart, in tiles of 4x4 results, or
+# with 5x5 taps in tiles of 2x2. Other kernels are cut into parts of 3x3 taps: each meets the
+# channels shifted, as if these were channels of their own. With a stride of two, the even and odd
+# rows and columns of the source are four images, or phases, each of which meets its own taps, in
+# tiles of 4x4 results: 3x3 taps are 2x2, 2x1, 1x2 and 1x1 ones. For the input gradient, these are
+# phases of the output.
+#
+#   out[n, k, y, x] = bias[k] + sum over c, i, j of
+#       taps[k, c, i, j] * source[n, c, stride * (top + y) + i, stride * (left + x) + j]
+#
+# where the source is zero outside. The taps are the kernels' own or, for the input gradient, turned
+# around, with kernels and channels in each other's place.
+#
+# Kernels are transformed in units of `width` kernels, whose memory does not depend on the images:
+# it can be filled once and used many times.
+
+from convext.ways._bands cimport Bands
+from convext.base._dispatch cimport Microkernels
+from convext.base._geometry cimport Array4, Geometry, real
+
+# The squares of some channels: of all their pixels, of those that meet all taps, and at the pixel
+# that has most.
+cdef struct Squares:
+    double total, inside, most
+
+cdef struct Winograd:
+    const Microkernels *micro
+    size_t itemsize
+    Array4 source                   # sizes and strides; the data may differ from run to run
+    Py_ssize_t groups
+    Py_ssize_t source_channels      # of a group,
+    Py_ssize_t channels             # and as many for each part of a kernel
+    Py_ssize_t parts_down, parts_across
+    Py_ssize_t products             # of the direct way, for one result
+    double time                     # for AUTO: in such products
+    Py_ssize_t kernels              # of a group
+    Py_ssize_t out_h, out_w         # of the first phase
+    Py_ssize_t source_stride        # of the convolution; 1 for the input gradient,
+    Py_ssize_t result_stride        # of which this is the stride, else 1
+    Py_ssize_t top, left            # where the first result of the tile grid meets the source
+    Py_ssize_t first_row, first_column      # the tap of the first phase that would meet it there
+    bint swapped                    # for the input gradient
+    Py_ssize_t taps                 # of a kernel, or a part of it, along an axis
+    Py_ssize_t window_h, window_w   # taps of a kernel
+    Py_ssize_t result_h, result_w   # the whole output, of all phases
+    Bands *bands                    # for AUTO, where tiles that are not safe are noted; or NULL
+    Squares *squares                # for the kernel gradient, of a block of strips: or NULL
+    Py_ssize_t squares_stride       # from a block of channels to the next
+    Py_ssize_t all_blocks           # of channels, of a group
+    Py_ssize_t inside_top, inside_bottom, inside_left, inside_right     # of the tile grid
+    Py_ssize_t tile                 # results of a tile and phase along an axis
+    Py_ssize_t points               # values of a tile along an axis, of all phases
+    Py_ssize_t kernel_points        # of a kernel, likewise
+
+    Py_ssize_t tiles_down
+    Py_ssize_t strips_across        # a row of tiles is cut into so many strips
+    Py_ssize_t strip_tiles          # tiles of a strip
+    Py_ssize_t short_strips         # the last strips of a sample have tiles of a row less
+    Py_ssize_t narrow_tiles         # the last tiles of a strip have a column less
+    Py_ssize_t num_strips           # of all samples: by sample, place across, place down
+    Py_ssize_t num_blocks           # strips are computed in so many blocks
+    Py_ssize_t block_strips         # strips of a block, at most
+
+    Py_ssize_t channel_blocks       # of WINOGRAD_CHANNELS channels
+    Py_ssize_t width                # kernels of a unit
+    Py_ssize_t group_units          # units of a group
+    Py_ssize_t piece_stride         # elements from a value to the next: of kernels
+    Py_ssize_t piece_size           # transformed kernels of a unit for a block of channels
+    Py_ssize_t value_stride         # of pixels
+    Py_ssize_t value_size           # transformed pixels of a block of channels
+    Py_ssize_t sum_stride           # of sums
+    int num_threads
+
+# Plan the forward convolution, or the gradient with respect to the input. False, with nothing
+# planned, where another way is to be taken: by the algorithm that was asked for, which applies, or,
+# for AUTO, because that takes less time, which depends on sizes alone.
+cdef bint plan_forward(
+    Winograd *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil
+cdef bint plan_input_gradient(
+    Winograd *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil
+
+# Compute `out`, and note in `bands`, unless they are NULL, what is to be computed directly. `bias`
+# may be NULL; transformed kernels are looked up in `kept`, unless that is None, and left there for
+# the next call.
+cdef int convolve_by_winograd(
+    Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
+    Bands *bands
+) except -1
+
+# The memory of transformed kernels in `kept`, which are transformed where they are not there; None
+# where that would be too much memory, or take longer to read than transforming them.
+cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
+
+# What the kernel gradient needs of it, too. Of a plan, its source, channels, strides, `top`,
+# `left`, `taps`, `tile`, `points` and the output's size must be set.
+
+# Cut the output into strips of a row of tiles, and these into blocks of at most so many tiles.
+cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil
+
+# The first strip of a block.
+cdef inline Py_ssize_t first_strip(const Winograd *plan, Py_ssize_t block) noexcept nogil:
+    return block * plan.num_strips // plan.num_blocks
+
+# Columns of a panel, and so many strips, one below the other, are laid out together.
+cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil
+cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil
+
+# Elements of a row of `squares` and of the memory for them; and add up those of some rows.
+cdef Py_ssize_t squares_pitch(const Winograd *plan) noexcept nogil
+cdef Py_ssize_t squares_size(const Winograd *plan) noexcept nogil
+cdef void add_up_squares(
+    const Winograd *plan, Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows,
+    const real *rows, Squares *squares
+) noexcept nogil
+
+# Lay out pixels of some channels, channel by channel side by side, zeros outside. Unless `squares`
+# is NULL, add theirs.
+cdef void fill_panel(
+    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, real *panel, real *squares
+) noexcept nogil
+
+# Transform the pixels of the strips first <= strip < last; `lines` is scratch memory for phases,
+# `squares` for the check of the tiles, unless `plan.bands` and `plan.squares` are NULL.
+cdef void transform_block(
+    const Winograd *plan, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, real *panel,
+    real *lines, real *squares, real *values
+) noexcept nogil

@@ -1,0 +1,1671 @@
+"""Winograd's convolutions F(4x4, 3x3) and F(2x2, 5x5): 36 products in place of 144 and of 100.
+
+Other kernels of up to 9x9 taps are cut into parts of 3x3: a channel meets each of them shifted, as
+if there were so many channels.
+
+With a stride of two, 4x4 results take 81 products in place of 144, or 121 in place of 400: the even
+and the odd rows and columns of an image are four images, or phases, that meet their own taps.
+
+Pixels and kernels are transformed, for each of the 36 values a matrix of tiles by channels meets
+one of channels by kernels, and the sums are transformed to results; see docs/winograd.md. Vectors
+hold channels, then kernels, never pixels, so that narrow images leave no lane empty.
+"""
+
+cimport numpy as cnp
+from cython.parallel cimport parallel, prange, threadid
+from libc.string cimport memcpy, memset
+
+from convext.ways._bands cimport (
+    Bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band, most_of_kernels
+)
+from convext.base._dispatch cimport (
+    EVEN, SMALL, WINOGRAD_CHANNELS, WINOGRAD_PIXELS, WINOGRAD_RESULTS, WINOGRAD_TAPS,
+    Limits, TileOfSquares, microkernels
+)
+from convext.ways._fft cimport Fourier, plan_fft_forward, plan_fft_input_gradient
+from convext.base._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
+from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._prefetch cimport fetch
+from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, apart
+from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+from convext.ways._tile cimport lay_side_by_side
+
+cdef enum:
+    POINTS = 6                  # pixels of a tile along an axis
+    VALUES = POINTS * POINTS    # of a tile of a phase, at most
+    AT_INFINITY = 1             # of these points: it counts in the last result of a tile only
+    AT_A = 2                    # all taps count in the value at this one
+    PHASE_TILE = 4              # results of a tile of a phase along an axis
+
+# The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
+# kernels in the L3 cache.
+cdef Py_ssize_t MAX_BLOCK_BYTES = 640 * 1024
+cdef Py_ssize_t MAX_KERNEL_BYTES = 8 * 1024 * 1024
+
+# Each thread transforms all kernels for itself, unless they take more than its share of the L3
+# cache: to transform them takes less time than to read what others have transformed, and much less
+# than to write what others have read (docs/measurements.md).
+cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = 4 * 1024 * 1024
+
+# So many of them at a time, for which the pixels are transformed anew.
+cdef Py_ssize_t MAX_PART_BYTES = 2 * 1024 * 1024
+
+# Kernels are fetched for each block, which has at least so many tiles for them.
+cdef Py_ssize_t MIN_TILES = 14
+
+# Where all tiles make one block, kernels are transformed where they are used and need not be
+# fetched: then it is better that the pixels take the L3 cache.
+cdef Py_ssize_t MAX_SINGLE_BLOCK_BYTES = 5 * 1024 * 1024
+
+# The pixels of a single block are transformed by each thread, which must be worth it.
+cdef Py_ssize_t MIN_UNITS_PER_THREAD = 4
+
+# Pixels of so many strips are laid out together as stay in the L2 cache.
+cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
+
+# With more channels neither pixels nor kernels fit.
+cdef Py_ssize_t MAX_CHANNELS = 2048
+
+# Transformed kernels take four times the memory, which is too much of it to keep beyond this.
+cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
+
+# With fewer than MIN_TILES, 3x3 kernels of more bytes are transformed in less time than it takes to
+# read them transformed.
+cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
+
+# For AUTO, the squares of the pixels under a tile add up to at most so many times those under each
+# window: its errors are in proportion to their root. With parts errors are larger.
+cdef double MAX_CONTRAST = 128
+cdef double MAX_CONTRAST_OF_PARTS = 32
+
+NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
+
+# Taps of a part of a kernel along an axis, and of the largest kernels that are cut into parts.
+cdef Py_ssize_t PART = 3
+cdef Py_ssize_t MAX_TAPS = 9
+
+# The direct way sums up fewer products with much smaller errors. More channels, those of all parts,
+# do not fit the L2 cache for as many tiles as it takes.
+cdef Py_ssize_t MIN_PRODUCTS_OF_PARTS = 81
+cdef Py_ssize_t MAX_CHANNELS_OF_PARTS = 576
+
+
+# ---------------------------------------------------------------- the plan
+
+
+cdef bint plan_forward(
+    Winograd *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef Fourier fourier
+    if not may_apply(kernels, geometry, algorithm):
+        return False
+    plan.swapped = False
+    plan.groups = geometry.groups
+    plan.kernels = kernels.n // geometry.groups
+    plan.source_channels = kernels.c
+    plan.out_h = plan.result_h = out_h
+    plan.out_w = plan.result_w = out_w
+    cut_into_parts(plan, kernels, geometry.stride_h)
+    if algorithm == AUTO and not is_faster(plan, images):
+        return False
+    if algorithm == AUTO and num_parts(plan) > 1 and plan_fft_forward(
+        &fourier, images, kernels, geometry, out_h, out_w, AUTO, 1, itemsize
+    ) and fourier.time < plan.time:
+        return False
+    plan.top = -divide_up(geometry.padding_top, plan.source_stride)
+    plan.left = -divide_up(geometry.padding_left, plan.source_stride)
+    plan.first_row = geometry.padding_top + plan.source_stride * plan.top
+    plan.first_column = geometry.padding_left + plan.source_stride * plan.left
+    finish_plan(plan, images, num_threads, itemsize)
+    return True
+
+
+cdef bint plan_input_gradient(
+    Winograd *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
+    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
+) noexcept nogil:
+    cdef Fourier fourier
+    if not may_apply(kernels, geometry, algorithm):
+        return False
+    plan.swapped = True
+    plan.groups = geometry.groups
+    plan.kernels = kernels.c
+    plan.source_channels = kernels.n // geometry.groups
+    plan.out_h = divide_up(in_h, geometry.stride_h)
+    plan.out_w = divide_up(in_w, geometry.stride_w)
+    plan.result_h = in_h
+    plan.result_w = in_w
+    cut_into_parts(plan, kernels, geometry.stride_h)
+    if algorithm == AUTO and not is_faster(plan, output_grad):
+        return False
+    if algorithm == AUTO and num_parts(plan) > 1 and plan_fft_input_gradient(
+        &fourier, output_grad, kernels, geometry, in_h, in_w, AUTO, 1, itemsize
+    ) and fourier.time < plan.time:
+        return False
+    plan.top = lowest_gradient(plan, kernels.h, geometry.padding_top)
+    plan.left = lowest_gradient(plan, kernels.w, geometry.padding_left)
+    plan.first_row = geometry.padding_top - plan.result_stride * plan.top
+    plan.first_column = geometry.padding_left - plan.result_stride * plan.left
+    finish_plan(plan, output_grad, num_threads, itemsize)
+    return True
+
+
+cdef inline Py_ssize_t lowest_gradient(
+    const Winograd *plan, Py_ssize_t taps, Py_ssize_t padding
+) noexcept nogil:
+    """The first output gradient, along an axis, that reaches the first pixels of the input."""
+    cdef Py_ssize_t before = taps - 1 - padding
+    if before < 0:
+        return divide_up(-before, plan.result_stride)
+    return -(before // plan.result_stride)
+
+
+cdef bint may_apply(
+    const Array4 *kernels, const Geometry *geometry, int algorithm
+) noexcept nogil:
+    if algorithm != AUTO:
+        return algorithm == WINOGRAD
+    if geometry.dilation_h > 1 or geometry.dilation_w > 1:
+        return False
+    if has_points(kernels):
+        return geometry.stride_h <= 2 and geometry.stride_w == geometry.stride_h
+    return (
+        PART <= min(kernels.h, kernels.w) and max(kernels.h, kernels.w) <= MAX_TAPS
+        and geometry.stride_h == geometry.stride_w == 1
+    )
+
+
+cdef inline bint has_points(const Array4 *kernels) noexcept nogil:
+    """Whether kernels are transformed as they are, not in parts."""
+    return kernels.h == kernels.w and (kernels.h == 3 or kernels.h == 5)
+
+
+cdef void cut_into_parts(Winograd *plan, const Array4 *kernels, Py_ssize_t stride) noexcept nogil:
+    plan.parts_down = plan.parts_across = 1
+    if has_points(kernels):
+        count_values(plan, kernels.h, stride)
+    else:
+        plan.parts_down = divide_up(kernels.h, PART)
+        plan.parts_across = divide_up(kernels.w, PART)
+        count_values(plan, PART, stride)
+    plan.channels = plan.source_channels * plan.parts_down * plan.parts_across
+    plan.products = plan.source_channels * kernels.h * kernels.w
+    plan.window_h = kernels.h
+    plan.window_w = kernels.w
+
+
+cdef inline Py_ssize_t num_parts(const Winograd *plan) noexcept nogil:
+    """A kernel is cut into so many parts."""
+    return plan.parts_down * plan.parts_across
+
+
+cdef inline Py_ssize_t stride_of(const Winograd *plan) noexcept nogil:
+    """The stride of the convolution."""
+    return plan.source_stride * plan.result_stride
+
+
+cdef inline Py_ssize_t num_phases(const Winograd *plan) noexcept nogil:
+    return stride_of(plan) * stride_of(plan)
+
+
+cdef inline Py_ssize_t num_result_phases(const Winograd *plan) noexcept nogil:
+    return plan.result_stride * plan.result_stride
+
+
+cdef inline Py_ssize_t points_of(Py_ssize_t taps) noexcept nogil:
+    """Values of a tile of a phase along an axis."""
+    return taps + PHASE_TILE - 1
+
+
+cdef inline Py_ssize_t kernel_points_of(Py_ssize_t taps) noexcept nogil:
+    """Values of a kernel along an axis of a phase: one tap has the same at all points."""
+    return 1 if taps == 1 else points_of(taps)
+
+
+cdef void count_values(Winograd *plan, Py_ssize_t taps, Py_ssize_t stride) noexcept nogil:
+    cdef Py_ssize_t most = divide_up(taps, stride)
+    plan.source_stride = 1 if plan.swapped else stride
+    plan.result_stride = stride if plan.swapped else 1
+    plan.taps = taps
+    if stride == 1:
+        plan.tile = POINTS + 1 - taps
+        plan.points = plan.kernel_points = POINTS
+    else:
+        plan.tile = PHASE_TILE
+        plan.points = points_of(most) + points_of(taps - most)
+        plan.kernel_points = kernel_points_of(most) + kernel_points_of(taps - most)
+
+
+cdef inline Py_ssize_t overlap(const Winograd *plan) noexcept nogil:
+    """So many pixels of a tile along an axis are the next tile's, too."""
+    return divide_up(plan.taps, stride_of(plan)) - 1
+
+
+cdef inline double direct_products(
+    const Winograd *plan, Py_ssize_t num_samples
+) noexcept nogil:
+    """Multiplications of the direct way, for one group."""
+    return <double> plan.products * num_samples * plan.out_h * plan.out_w * plan.kernels
+
+
+cdef double time_of(const Winograd *plan, const Array4 *source) noexcept nogil:
+    """How long the plan takes, in multiplications of the direct way, for one group.
+
+    Fitted to some hundred sizes of both types: docs/winograd.md.
+    """
+    cdef double tiles = (
+        <double> source.n * divide_up(plan.out_h, plan.tile) * divide_up(plan.out_w, plan.tile)
+    )
+    # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
+    cdef double channels = divide_up(plan.channels, 16) * 16
+    cdef double kernels = divide_up(plan.kernels, 16) * 16
+    if stride_of(plan) > 1:
+        return plan.points * plan.points * tiles * (
+            1.2 * plan.channels * kernels + 14 * channels + 12.5 * kernels
+        ) + 11 * plan.kernel_points * plan.kernel_points * plan.channels * kernels
+    if num_parts(plan) > 1:
+        return (
+            39 * tiles * plan.channels * kernels
+            + 430 * tiles * channels + 430 * tiles * kernels + 300 * plan.channels * kernels
+        )
+    # Transforming the pixels, the sums and the kernels. With 25 taps the direct way comes closer to
+    # the peak, so that products are worth more of its multiplications.
+    return (
+        (27 if plan.taps == 3 else 38) * tiles * plan.channels * kernels
+        + 320 * tiles * channels + 240 * tiles * kernels
+        + (160 if plan.taps == 3 else 300) * plan.channels * kernels
+    )
+
+
+cdef bint is_faster(Winograd *plan, const Array4 *source) noexcept nogil:
+    """Whether the direct way takes longer, by a tenth at least, since it rounds less."""
+    cdef double direct = direct_products(plan, source.n)
+    plan.time = 1.1 * time_of(plan, source)
+    if stride_of(plan) > 1:
+        # What there is to gain is so little that all else counts, too.
+        direct += (
+            16. * source.n * source.h * source.w * plan.channels
+            + 17. * source.n * plan.out_h * plan.out_w * num_result_phases(plan) * plan.kernels
+            + 43. * plan.products * plan.kernels
+        )
+    if not (plan.channels <= MAX_CHANNELS and plan.time < direct):
+        return False
+    if num_parts(plan) > 1 and (
+        plan.products < MIN_PRODUCTS_OF_PARTS or plan.channels > MAX_CHANNELS_OF_PARTS
+    ):
+        return False
+    plan.time *= plan.groups
+    return True
+
+
+cdef void finish_plan(
+    Winograd *plan, const Array4 *source, int num_threads, size_t itemsize
+) noexcept nogil:
+    plan.micro = microkernels(itemsize)
+    plan.itemsize = itemsize
+    plan.bands = NULL
+    plan.squares = NULL
+    plan.source = source[0]
+    plan.num_threads = threads_for(
+        direct_products(plan, source.n) * plan.groups, num_threads, num_threads
+    )
+    cut_kernels(plan)
+    cut_tiles(plan)
+    plan.num_threads = <int> min(<Py_ssize_t> plan.num_threads, plan.num_blocks * num_units(plan))
+
+
+cdef void cut_kernels(Winograd *plan) noexcept nogil:
+    plan.channel_blocks = divide_up(plan.channels, WINOGRAD_CHANNELS)
+    plan.width = plan.micro.winograd_width
+    plan.group_units = divide_up(plan.kernels, plan.width)
+    plan.piece_stride = apart(WINOGRAD_CHANNELS * plan.width, plan.itemsize)
+    plan.piece_size = plan.kernel_points * plan.kernel_points * plan.piece_stride
+
+
+cdef void cut_tiles(Winograd *plan) noexcept nogil:
+    """Cut the output into strips of a row of tiles, and these into blocks."""
+    cdef Py_ssize_t tiles_across = divide_up(plan.out_w, plan.tile)
+    cdef Py_ssize_t tile_bytes = (
+        plan.points * plan.points * plan.channel_blocks * WINOGRAD_CHANNELS
+        * <Py_ssize_t> plan.itemsize
+    )
+    cdef Py_ssize_t most = max(MIN_TILES, MAX_BLOCK_BYTES // tile_bytes)
+    cdef Py_ssize_t tiles
+    plan.tiles_down = divide_up(plan.out_h, plan.tile)
+    tiles = plan.source.n * plan.tiles_down * tiles_across
+    if (
+        tiles <= MAX_SINGLE_BLOCK_BYTES // tile_bytes
+        and num_units(plan) >= MIN_UNITS_PER_THREAD * plan.num_threads
+    ):
+        most = max(most, tiles)
+    cut_into_blocks(plan, most)
+    share_out_blocks(plan)
+    if num_phases(plan) == 1:
+        plan.short_strips = smaller_tiles(plan, plan.out_h)
+        plan.narrow_tiles = smaller_tiles(plan, plan.out_w)
+    tiles = plan.block_strips * plan.strip_tiles
+    plan.sum_stride = apart(tiles * plan.width, plan.itemsize)
+
+
+cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil:
+    cdef Py_ssize_t tiles_across = divide_up(plan.out_w, plan.tile)
+    plan.tiles_down = divide_up(plan.out_h, plan.tile)
+    plan.strips_across = divide_up(tiles_across, most)
+    plan.strip_tiles = divide_up(tiles_across, plan.strips_across)
+    plan.num_strips = plan.source.n * plan.strips_across * plan.tiles_down
+    set_blocks(plan, divide_up(plan.num_strips, most // plan.strip_tiles))
+    plan.short_strips = plan.narrow_tiles = 0
+
+
+cdef void set_blocks(Winograd *plan, Py_ssize_t count) noexcept nogil:
+    plan.num_blocks = count
+    plan.block_strips = divide_up(plan.num_strips, count)
+    plan.value_stride = apart(
+        plan.block_strips * plan.strip_tiles * WINOGRAD_CHANNELS, plan.itemsize
+    )
+    plan.value_size = plan.points * plan.points * plan.value_stride
+
+
+cdef void share_out_blocks(Winograd *plan) noexcept nogil:
+    """Cut a few more blocks, so that all threads get as many of them."""
+    cdef Py_ssize_t count = divide_up(plan.num_blocks, plan.num_threads) * plan.num_threads
+    if plan.num_blocks > 1 and plan.num_strips // count * plan.strip_tiles >= MIN_TILES:
+        set_blocks(plan, count)
+
+
+cdef Py_ssize_t smaller_tiles(const Winograd *plan, Py_ssize_t size) noexcept nogil:
+    """How many tiles along an axis have a result less, where they do not divide its size.
+
+    These need not be computed at infinity. Among many tiles, which may be cut into strips, that is
+    little gain.
+    """
+    cdef Py_ssize_t tiles = divide_up(size, plan.tile)
+    return 0 if tiles > MIN_TILES else min(tiles, tiles * plan.tile - size)
+
+
+cdef inline bint is_short(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """Whether the tiles of a strip have a row less."""
+    return strip % plan.tiles_down >= plan.tiles_down - plan.short_strips
+
+
+cdef inline Py_ssize_t strip_row(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """The first row of results of a strip."""
+    cdef Py_ssize_t down = strip % plan.tiles_down
+    return down * plan.tile - max(
+        <Py_ssize_t> 0, down - (plan.tiles_down - plan.short_strips)
+    )
+
+
+cdef inline Py_ssize_t wide_tiles(const Winograd *plan) noexcept nogil:
+    """The tiles of a strip that are not narrow."""
+    return plan.strip_tiles - plan.narrow_tiles
+
+
+cdef inline Py_ssize_t tall_strips(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """The strips before this one that are not short."""
+    cdef Py_ssize_t tall = plan.tiles_down - plan.short_strips
+    return strip // plan.tiles_down * tall + min(strip % plan.tiles_down, tall)
+
+
+# In a block come first the narrow tiles of its tall strips, then the wide ones of these, the wide
+# ones of its short strips, and the narrow ones of these: so each value has its tiles side by side.
+cdef struct Range:
+    Py_ssize_t first, last
+
+cdef struct Block:
+    Py_ssize_t first, last      # strips
+    Range all, tall, wide       # its tiles, those of tall strips, and those that are not narrow
+
+
+cdef Block describe_block(
+    const Winograd *plan, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t tall = tall_strips(plan, last) - tall_strips(plan, first)
+    cdef Block block
+    block.first = first
+    block.last = last
+    block.all.first = block.tall.first = 0
+    block.all.last = (last - first) * plan.strip_tiles
+    block.tall.last = tall * plan.strip_tiles
+    block.wide.first = tall * plan.narrow_tiles
+    block.wide.last = block.wide.first + (last - first) * wide_tiles(plan)
+    return block
+
+
+cdef inline Range tiles_of_value(
+    const Block *block, Py_ssize_t row, Py_ssize_t column
+) noexcept nogil:
+    """The tiles of a block that have the value at these points."""
+    cdef Range tiles = block.all
+    if row == AT_INFINITY:
+        tiles.last = block.tall.last
+    if column == AT_INFINITY:
+        tiles.first = block.wide.first
+        tiles.last = min(tiles.last, block.wide.last)
+    return tiles
+
+
+# Where the tiles of a strip begin in a block.
+cdef struct Place:
+    Py_ssize_t wide, narrow
+
+
+cdef Place place_strip(
+    const Winograd *plan, const Block *block, Py_ssize_t strip
+) noexcept nogil:
+    cdef Py_ssize_t tall = tall_strips(plan, strip) - tall_strips(plan, block.first)
+    cdef Py_ssize_t others = strip - block.first - tall
+    cdef Place place
+    if is_short(plan, strip):
+        place.wide = block.tall.last + others * wide_tiles(plan)
+        place.narrow = block.wide.last + others * plan.narrow_tiles
+    else:
+        place.wide = block.wide.first + tall * wide_tiles(plan)
+        place.narrow = tall * plan.narrow_tiles
+    return place
+
+
+cdef inline Py_ssize_t num_units(const Winograd *plan) noexcept nogil:
+    return plan.groups * plan.group_units
+
+
+cdef inline Py_ssize_t unit_size(const Winograd *plan) noexcept nogil:
+    """Elements of the transformed kernels of a unit."""
+    return plan.channel_blocks * plan.piece_size
+
+
+# ---------------------------------------------------------------- phases
+
+# What a phase has along an axis: so many taps, a stride apart, from the first one on, which meets
+# the pixel `shift` of a tile.
+cdef struct AxisPhase:
+    Py_ssize_t taps, first, shift
+
+cdef struct Phase:
+    AxisPhase rows, columns
+    Py_ssize_t first_value, first_kernel_value      # of those of all phases
+
+
+cdef AxisPhase describe_axis(
+    const Winograd *plan, Py_ssize_t first, Py_ssize_t phase
+) noexcept nogil:
+    """Describe a phase along an axis, given the tap of the first phase that meets pixel 0."""
+    cdef Py_ssize_t step = -stride_of(plan) if plan.swapped else stride_of(plan)
+    cdef AxisPhase axis
+    axis.first = first + phase
+    axis.shift = 0
+    while not 0 <= axis.first < plan.taps:
+        axis.first += step
+        axis.shift += 1
+    axis.taps = 0
+    while 0 <= axis.first + axis.taps * step < plan.taps:
+        axis.taps += 1
+    return axis
+
+
+cdef Phase describe_phase(const Winograd *plan, Py_ssize_t index) noexcept nogil:
+    cdef Py_ssize_t row = index // stride_of(plan), column = index % stride_of(plan)
+    cdef Py_ssize_t rest
+    cdef Phase phase
+    phase.rows = describe_axis(plan, plan.first_row, row)
+    phase.columns = describe_axis(plan, plan.first_column, column)
+    phase.first_value = phase.first_kernel_value = 0
+    if row == 1:
+        rest = plan.taps - phase.rows.taps
+        phase.first_value += points_of(rest) * plan.points
+        phase.first_kernel_value += kernel_points_of(rest) * plan.kernel_points
+    if column == 1:
+        rest = plan.taps - phase.columns.taps
+        phase.first_value += points_of(phase.rows.taps) * points_of(rest)
+        phase.first_kernel_value += kernel_points_of(phase.rows.taps) * kernel_points_of(rest)
+    return phase
+
+
+# ---------------------------------------------------------------- kernels
+
+
+cdef inline Py_ssize_t kernels_of(const Winograd *plan, Py_ssize_t unit) noexcept nogil:
+    return min(plan.width, plan.kernels - unit % plan.group_units * plan.width)
+
+
+cdef inline Py_ssize_t channels_of(const Winograd *plan, Py_ssize_t channel_block) noexcept nogil:
+    return min(WINOGRAD_CHANNELS, plan.channels - channel_block * WINOGRAD_CHANNELS)
+
+
+cdef Py_ssize_t first_tap(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel
+) noexcept nogil:
+    """Where the first kernel of a unit begins, for a channel of the source."""
+    cdef Py_ssize_t group = unit // plan.group_units
+    cdef Py_ssize_t kernel = unit % plan.group_units * plan.width
+    if plan.swapped:
+        channel += group * plan.source_channels
+        return channel * kernels.n_stride + kernel * kernels.c_stride
+    kernel += group * plan.kernels
+    return kernel * kernels.n_stride + channel * kernels.c_stride
+
+
+cdef void lay_out_taps(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
+    real *taps
+) noexcept nogil:
+    """Lay out the kernels of a unit for a block of channels: [channels][taps][taps][width].
+
+    In lanes beyond the last kernel are left-overs, whose sums are dropped.
+    """
+    cdef Py_ssize_t channel = channel_block * WINOGRAD_CHANNELS
+    cdef Py_ssize_t channels = channels_of(plan, channel_block)
+    cdef Py_ssize_t area = plan.taps * plan.taps
+    cdef Py_ssize_t kernel_stride = kernels.c_stride if plan.swapped else kernels.n_stride
+    cdef Py_ssize_t channel_stride = kernels.n_stride if plan.swapped else kernels.c_stride
+    cdef Py_ssize_t c, i, j, run = 1
+    cdef const real *first
+    if num_parts(plan) > 1:
+        for c in range(channels):
+            lay_out_part(plan, kernels, unit, channel + c, taps + c * area * plan.width)
+        return
+    first = <const real *> kernels.data + first_tap(plan, kernels, unit, channel)
+    if kernels.w_stride == 1 and kernels.h_stride == plan.taps:
+        run = channels * area if channel_stride == area else area
+    c = 0
+    while c < channels:
+        for i in range(plan.taps if run == 1 else 1):
+            for j in range(plan.taps if run == 1 else 1):
+                plan.micro.interleave(
+                    run, kernels_of(plan, unit),
+                    first + c * channel_stride + i * kernels.h_stride + j * kernels.w_stride,
+                    kernel_stride, 1, taps + (c * area + i * plan.taps + j) * plan.width, plan.width
+                )
+        c += max(<Py_ssize_t> 1, run // area)
+
+
+cdef void lay_out_part(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel, real *taps
+) noexcept nogil:
+    """Lay out the taps of a part, zeros where it reaches beyond the kernel."""
+    cdef Py_ssize_t part = channel // plan.source_channels
+    cdef Py_ssize_t top = part // plan.parts_across * PART
+    cdef Py_ssize_t left = part % plan.parts_across * PART
+    cdef Py_ssize_t kernel_stride = kernels.c_stride if plan.swapped else kernels.n_stride
+    cdef Py_ssize_t i, j
+    cdef const real *first = <const real *> kernels.data + first_tap(
+        plan, kernels, unit, channel % plan.source_channels
+    )
+    if plan.swapped:        # the kernel is turned around, and so are its parts
+        top, left = kernels.h - PART - top, kernels.w - PART - left
+    for i in range(top, top + PART):
+        for j in range(left, left + PART):
+            if 0 <= i < kernels.h and 0 <= j < kernels.w:
+                plan.micro.interleave(
+                    1, kernels_of(plan, unit), first + i * kernels.h_stride + j * kernels.w_stride,
+                    kernel_stride, 1, taps, plan.width
+                )
+            else:
+                memset(taps, 0, plan.width * sizeof(real))
+            taps += plan.width
+
+
+cdef inline Py_ssize_t taps_size(const Winograd *plan) noexcept nogil:
+    """Elements of what lay_out_taps writes."""
+    return aligned_size(WINOGRAD_CHANNELS * plan.taps * plan.taps * plan.width, plan.itemsize)
+
+
+cdef inline Py_ssize_t taps_scratch(const Winograd *plan) noexcept nogil:
+    """Elements of the scratch memory of transform_piece."""
+    cdef Py_ssize_t lines = WINOGRAD_CHANNELS * POINTS * divide_up(plan.taps, 2) * plan.width
+    return taps_size(plan) + (aligned_size(lines, plan.itemsize) if num_phases(plan) > 1 else 0)
+
+
+cdef void transform_taps_of_phase(
+    const Winograd *plan, const Phase *phase, const real *taps, Py_ssize_t channels,
+    Py_ssize_t kernels, real *lines, real *to
+) noexcept nogil:
+    """Transform the taps of a phase, the columns and then the rows; `lines` is scratch memory."""
+    cdef Py_ssize_t step = -plan.width if plan.swapped else plan.width
+    cdef Py_ssize_t area = plan.taps * plan.taps * plan.width
+    cdef Py_ssize_t across = phase.columns.taps * plan.width
+    cdef Py_ssize_t points = kernel_points_of(phase.rows.taps)
+    cdef Py_ssize_t i
+    step *= stride_of(plan)
+    taps += (phase.rows.first * plan.taps + phase.columns.first) * plan.width
+    for i in range(phase.columns.taps):
+        plan.micro.winograd_lines(
+            WINOGRAD_TAPS, <int> phase.rows.taps, channels, kernels,
+            taps + i * step, area, plan.taps * step, lines + i * plan.width, points * across,
+            across, False
+        )
+    to += phase.first_kernel_value * plan.piece_stride
+    for i in range(points):
+        plan.micro.winograd_lines(
+            WINOGRAD_TAPS, <int> phase.columns.taps, channels, kernels,
+            lines + i * across, points * across, plan.width,
+            to + i * kernel_points_of(phase.columns.taps) * plan.piece_stride, plan.width,
+            plan.piece_stride, False
+        )
+
+
+cdef void transform_taps(
+    const Winograd *plan, const real *taps, Py_ssize_t unit, Py_ssize_t channel_block, real *lines,
+    real *to
+) noexcept nogil:
+    """Transform what lay_out_taps has laid out; with phases, `lines` is scratch memory."""
+    cdef Py_ssize_t channels = channels_of(plan, channel_block)
+    cdef Py_ssize_t count = kernels_of(plan, unit)
+    cdef Py_ssize_t i
+    cdef Phase phase
+    if num_phases(plan) == 1:
+        # Turned around, the taps are read from the last one on.
+        plan.micro.winograd_kernels(
+            <int> plan.taps, channels, count,
+            taps + (plan.taps * plan.taps - 1) * plan.width if plan.swapped else taps,
+            -plan.width if plan.swapped else plan.width,
+            to, plan.piece_stride
+        )
+        return
+    for i in range(num_phases(plan)):
+        phase = describe_phase(plan, i)
+        transform_taps_of_phase(plan, &phase, taps, channels, count, lines, to)
+
+
+cdef void transform_piece(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
+    real *taps, real *to
+) noexcept nogil:
+    """Transform the kernels of a unit for a block of channels; `taps` is scratch memory."""
+    lay_out_taps(plan, kernels, unit, channel_block, taps)
+    transform_taps(plan, taps, unit, channel_block, taps + taps_size(plan), to)
+
+
+cdef int make_ready(
+    const Winograd *plan, const Array4 *kernels, Py_ssize_t first_unit, Py_ssize_t last_unit,
+    real *to, Interrupt *interrupt
+) noexcept nogil:
+    """Transform kernels, or lay them out, all that can be done before any pixel is seen."""
+    cdef Py_ssize_t pieces = (last_unit - first_unit) * plan.channel_blocks
+    cdef Py_ssize_t i
+    cdef real *taps = <real *> aligned_alloc(plan.num_threads * taps_scratch(plan), plan.itemsize)
+    if taps == NULL:
+        return -1
+    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
+        for i in prange(pieces, schedule="static"):
+            if interrupted(interrupt, threadid() == 0):
+                continue
+            if keeps_taps(plan):
+                lay_out_taps(
+                    plan, kernels, first_unit + i // plan.channel_blocks, i % plan.channel_blocks,
+                    to + i * taps_size(plan)
+                )
+            else:
+                transform_piece(
+                    plan, kernels, first_unit + i // plan.channel_blocks, i % plan.channel_blocks,
+                    taps + threadid() * taps_scratch(plan), to + i * plan.piece_size
+                )
+    aligned_free(taps)
+    return 0
+
+
+# ---------------------------------------------------------------- tasks
+
+# The scratch memory of a thread: the transformed pixels of a block of tiles, and then those of a
+# panel, later the sums of a unit of kernels with their results.
+cdef struct Scratch:
+    Py_ssize_t values       # [channel_blocks][points * points][tiles][WINOGRAD_CHANNELS]
+    Py_ssize_t panel        # [rows][columns][WINOGRAD_CHANNELS]
+    Py_ssize_t sums         # [VALUES][tiles][width], at the panel's place
+    Py_ssize_t errors       # of these sums, likewise
+    Py_ssize_t results      # [rows of a strip][columns][width]; with phases, of all strips
+    Py_ssize_t rows         # [width][rows of a strip][columns]
+    Py_ssize_t bias         # [width]
+    Py_ssize_t lines        # with phases, what is transformed along one axis
+    Py_ssize_t squares      # for the check of the pixels
+    Py_ssize_t taps         # for transform_piece
+    Py_ssize_t piece        # transformed kernels, for a block of channels; with phases, for all
+    Py_ssize_t size
+
+
+cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil:
+    return (plan.strip_tiles * plan.tile + overlap(plan)) * plan.source_stride
+
+
+cdef inline Py_ssize_t panel_rows(const Winograd *plan, Py_ssize_t strips) noexcept nogil:
+    return (strips * plan.tile + overlap(plan)) * plan.source_stride
+
+
+cdef inline Py_ssize_t result_rows(const Winograd *plan) noexcept nogil:
+    """Rows of the output under a strip."""
+    return plan.tile * plan.result_stride
+
+
+cdef inline Py_ssize_t result_columns(const Winograd *plan) noexcept nogil:
+    return plan.strip_tiles * plan.tile * plan.result_stride
+
+
+cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
+    """So many strips, one below the other, are laid out together."""
+    cdef Py_ssize_t row_bytes = (
+        panel_columns(plan) * WINOGRAD_CHANNELS * <Py_ssize_t> plan.itemsize
+    )
+    return max(<Py_ssize_t> 1, min(
+        min(plan.block_strips, plan.tiles_down),
+        (MAX_PANEL_BYTES // row_bytes // plan.source_stride - overlap(plan)) // plan.tile
+    ))
+
+
+cdef inline Py_ssize_t squares_rows(const Winograd *plan) noexcept nogil:
+    """Rows of pixels under a panel, those that other parts of the kernels meet included."""
+    return panel_rows(plan, panel_strips(plan)) + (plan.parts_down - 1) * PART
+
+
+cdef inline Py_ssize_t squares_columns(const Winograd *plan) noexcept nogil:
+    return panel_columns(plan) + (plan.parts_across - 1) * PART
+
+
+cdef Py_ssize_t squares_pitch(const Winograd *plan) noexcept nogil:
+    """Columns of squares, two vectors and the width of a tile."""
+    return aligned_size(
+        squares_columns(plan) + 2 * plan.micro.lanes + MAX_TAPS + PART, plan.itemsize
+    )
+
+
+cdef Py_ssize_t squares_size(const Winograd *plan) noexcept nogil:
+    """Elements of squares, and of scratch memory: windows, and the rows of a phase."""
+    return squares_pitch(plan) * (squares_rows(plan) + 3 + POINTS)
+
+
+cdef Scratch arrange(const Winograd *plan) noexcept nogil:
+    cdef Scratch layout
+    cdef bint phases = num_phases(plan) > 1
+    cdef Py_ssize_t strip = result_rows(plan) * result_columns(plan) * plan.width
+    cdef Py_ssize_t panel = (
+        panel_rows(plan, panel_strips(plan)) * panel_columns(plan) * WINOGRAD_CHANNELS
+    )
+    # A strip of six rows of pixels, or of four of sums.
+    cdef Py_ssize_t lines = (
+        POINTS * plan.strip_tiles * POINTS * max(plan.width, WINOGRAD_CHANNELS) if phases else 0
+    )
+    layout.values = 0
+    layout.panel = layout.sums = aligned_size(
+        plan.channel_blocks * plan.value_size, plan.itemsize
+    )
+    layout.errors = layout.sums + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
+    layout.results = layout.errors + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
+    layout.rows = layout.results + aligned_size(
+        strip * (plan.block_strips if phases else 1), plan.itemsize
+    )
+    layout.bias = max(
+        layout.rows + aligned_size(strip, plan.itemsize),
+        layout.panel + aligned_size(panel, plan.itemsize)
+    )
+    layout.lines = layout.bias + aligned_size(plan.width, plan.itemsize)
+    layout.squares = layout.lines + aligned_size(lines, plan.itemsize)
+    layout.taps = layout.squares + (squares_size(plan) if plan.bands != NULL else 0)
+    layout.piece = layout.taps + taps_scratch(plan)
+    layout.size = layout.piece + (unit_size(plan) if phases else plan.piece_size)
+    return layout
+
+
+cdef void fill_panel(
+    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, real *panel, real *squares
+) noexcept nogil:
+    lay_side_by_side(
+        plan.micro, &plan.source, image, channels, top, left, num_rows, panel_columns(plan), panel,
+        WINOGRAD_CHANNELS, squares, squares_pitch(plan)
+    )
+
+
+cdef void lay_beside(
+    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, real *panel
+) noexcept nogil:
+    """Do what `fill_panel` does, and leave what lies beside these channels as it is."""
+    cdef const Array4 *source = &plan.source
+    cdef Py_ssize_t y, x, c
+    cdef const real *pixel
+    if channels >= plan.micro.lanes:
+        fill_panel(plan, image, channels, top, left, num_rows, panel, <real *> NULL)
+        return
+    for y in range(top, top + num_rows):
+        for x in range(left, left + panel_columns(plan)):
+            if 0 <= y < source.h and 0 <= x < source.w:
+                pixel = image + y * source.h_stride + x * source.w_stride
+                for c in range(channels):
+                    panel[c] = pixel[c * source.c_stride]
+            else:
+                for c in range(channels):
+                    panel[c] = 0
+            panel += WINOGRAD_CHANNELS
+
+
+cdef void fill_panel_of_block(
+    const Winograd *plan, const real *image, Py_ssize_t channel_block, Py_ssize_t top,
+    Py_ssize_t left, Py_ssize_t num_rows, real *panel, real *squares
+) noexcept nogil:
+    """Lay out a block of channels: for each part of the kernels, those that it meets, shifted."""
+    cdef Py_ssize_t first = channel_block * WINOGRAD_CHANNELS
+    cdef Py_ssize_t last = first + channels_of(plan, channel_block)
+    cdef Py_ssize_t part, channel, count
+    if num_parts(plan) == 1:
+        fill_panel(
+            plan, image + first * plan.source.c_stride, last - first, top, left, num_rows, panel,
+            squares
+        )
+        return
+    while first < last:
+        part = first // plan.source_channels
+        channel = first % plan.source_channels
+        count = min(plan.source_channels - channel, last - first)
+        lay_beside(
+            plan, image + channel * plan.source.c_stride, count,
+            top + part // plan.parts_across * PART, left + part % plan.parts_across * PART,
+            num_rows, panel
+        )
+        first += count
+        panel += count
+
+
+cdef void transform_pixels_of_phase(
+    const Winograd *plan, Py_ssize_t index, const real *panel, Py_ssize_t channels, real *lines,
+    real *values
+) noexcept nogil:
+    """Transform a strip of pixels of a phase, the columns and then the rows."""
+    cdef Phase phase = describe_phase(plan, index)
+    cdef Py_ssize_t stride = plan.source_stride
+    cdef Py_ssize_t row_size = panel_columns(plan) * WINOGRAD_CHANNELS
+    cdef Py_ssize_t pixel_size = stride * WINOGRAD_CHANNELS
+    cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t columns = plan.strip_tiles * plan.tile + phase.columns.taps - 1
+    cdef Py_ssize_t i
+    # With a stride in the source, index is a place in it.
+    panel += (phase.rows.shift * stride + index // stride % stride) * row_size
+    panel += (phase.columns.shift * stride + index % stride) * WINOGRAD_CHANNELS
+    row_size *= stride
+    if phase.rows.taps > 1:
+        plan.micro.winograd_lines(
+            WINOGRAD_PIXELS, <int> phase.rows.taps, columns, channels, panel, pixel_size, row_size,
+            lines, WINOGRAD_CHANNELS, columns * WINOGRAD_CHANNELS, False
+        )
+        panel = lines
+        row_size = columns * WINOGRAD_CHANNELS
+        pixel_size = WINOGRAD_CHANNELS
+    values += phase.first_value * plan.value_stride
+    for i in range(points_of(phase.rows.taps)):
+        plan.micro.winograd_lines(
+            WINOGRAD_PIXELS, <int> phase.columns.taps, plan.strip_tiles, channels,
+            panel + i * row_size, plan.tile * pixel_size, pixel_size,
+            values + i * points * plan.value_stride, WINOGRAD_CHANNELS, plan.value_stride, False
+        )
+
+
+cdef void transform_strip(
+    const Winograd *plan, const real *panel, Py_ssize_t channels, const Place *place, real *lines,
+    real *values
+) noexcept nogil:
+    cdef Py_ssize_t row_size = panel_columns(plan) * WINOGRAD_CHANNELS
+    cdef Py_ssize_t i
+    if num_phases(plan) > 1:
+        for i in range(num_phases(plan)):
+            transform_pixels_of_phase(
+                plan, i, panel, channels, lines, values + place.wide * WINOGRAD_CHANNELS
+            )
+        return
+    if wide_tiles(plan) > 0:
+        plan.micro.winograd_pixels(
+            <int> plan.tile, wide_tiles(plan), channels, panel, row_size,
+            values + place.wide * WINOGRAD_CHANNELS, plan.value_stride
+        )
+    panel += wide_tiles(plan) * plan.tile * WINOGRAD_CHANNELS
+    for i in range(plan.narrow_tiles):
+        plan.micro.winograd_pixels(
+            <int> plan.tile, 1, channels, panel + i * (plan.tile - 1) * WINOGRAD_CHANNELS,
+            row_size, values + (place.narrow + i) * WINOGRAD_CHANNELS, plan.value_stride
+        )
+
+
+cdef void add_squares(
+    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, real *squares
+) noexcept nogil:
+    """Add the squares of some channels; nothing for pixels outside."""
+    cdef const Array4 *source = &plan.source
+    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, -left)
+    cdef Py_ssize_t end = min(squares_columns(plan), source.w - left)
+    cdef Py_ssize_t y
+    if begin >= end:
+        return
+    for y in range(max(<Py_ssize_t> 0, top), min(source.h, top + num_rows)):
+        plan.micro.add_squares(
+            end - begin, channels, image + y * source.h_stride + (left + begin) * source.w_stride,
+            source.c_stride, source.w_stride, squares + (y - top) * squares_pitch(plan) + begin
+        )
+
+
+cdef void add_up_squares(
+    const Winograd *plan, Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows,
+    const real *rows, Squares *squares
+) noexcept nogil:
+    """Add up the squares of a panel that begins at these rows and columns of the tile grid."""
+    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, plan.inside_left - left)
+    cdef Py_ssize_t end = min(panel_columns(plan), plan.inside_right - left)
+    cdef Py_ssize_t first = max(<Py_ssize_t> 0, plan.inside_top - top)
+    cdef Py_ssize_t last = min(num_rows, plan.inside_bottom - top)
+    cdef Py_ssize_t pitch = squares_pitch(plan)
+    squares.total += plan.micro.add_up(num_rows, panel_columns(plan), rows, pitch, &squares.most)
+    squares.inside += plan.micro.add_up(
+        last - first, end - begin, rows + first * pitch + begin, pitch, NULL
+    )
+
+
+cdef int judge_phase(
+    const Winograd *plan, Py_ssize_t index, Py_ssize_t num_rows, Py_ssize_t num_columns,
+    const real *squares, real *scratch
+) noexcept nogil:
+    """Judge a strip of tiles of a phase; along an axis of one tap, each result."""
+    cdef Phase phase = describe_phase(plan, index)
+    cdef Limits limits = limits_of(plan.itemsize, MAX_CONTRAST)
+    cdef Py_ssize_t stride = plan.source_stride, pitch = squares_pitch(plan)
+    cdef Py_ssize_t columns = plan.strip_tiles * plan.tile + phase.columns.taps - 1
+    cdef Py_ssize_t count = 1, y
+    cdef int worst = EVEN
+    cdef TileOfSquares tile
+    if phase.rows.taps == 1 and phase.columns.taps == 1:
+        return EVEN
+    tile.window_height = tile.height = phase.rows.taps
+    tile.window_width = tile.width = phase.columns.taps
+    tile.windows = 1
+    if phase.rows.taps > 1:
+        tile.height = points_of(phase.rows.taps)
+        count = num_rows
+    if phase.columns.taps > 1:
+        tile.width = points_of(phase.columns.taps)
+        tile.windows = PHASE_TILE
+    squares += (phase.rows.shift * stride + index // stride % stride) * pitch
+    squares += phase.columns.shift * stride + index % stride
+    for y in range(num_rows // count):
+        plan.micro.pack(
+            tile.height, columns, squares + y * stride * pitch, stride * pitch, stride, scratch,
+            pitch
+        )
+        worst = max(worst, plan.micro.uneven(
+            &tile, &limits, count, num_columns, columns - tile.width + 1, scratch, pitch,
+            scratch + POINTS * pitch
+        ))
+    return worst
+
+
+cdef int judge_tiles(
+    const Winograd *plan, Py_ssize_t num_rows, Py_ssize_t num_columns, const real *squares,
+    real *scratch
+) noexcept nogil:
+    """Judge a strip of tiles without phases."""
+    cdef Limits limits = limits_of(
+        plan.itemsize, MAX_CONTRAST if num_parts(plan) == 1 else MAX_CONTRAST_OF_PARTS
+    )
+    cdef TileOfSquares tile
+    tile.height = POINTS + (plan.parts_down - 1) * PART
+    tile.width = POINTS + (plan.parts_across - 1) * PART
+    tile.window_height = plan.window_h
+    tile.window_width = plan.window_w
+    tile.windows = plan.tile
+    return plan.micro.uneven(
+        &tile, &limits, num_rows, num_columns, squares_columns(plan) - tile.width + 1, squares,
+        squares_pitch(plan), scratch
+    )
+
+
+cdef bint is_uneven(
+    const Winograd *plan, Py_ssize_t strip, const real *image, Py_ssize_t top, Py_ssize_t left,
+    const real *squares, real *scratch
+) noexcept nogil:
+    """Whether the tiles of a strip must not be transformed; `squares` are those of their pixels."""
+    cdef Py_ssize_t row = strip_row(plan, strip), stride = plan.result_stride
+    cdef Py_ssize_t column = (
+        strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
+    )
+    cdef Py_ssize_t tile = plan.tile - 1 if is_short(plan, strip) else plan.tile
+    cdef Py_ssize_t i, num_rows, num_columns
+    cdef int worst = EVEN
+    for i in range(num_phases(plan)):
+        num_rows = min(tile, divide_up(plan.result_h - i // stride % stride, stride) - row)
+        num_columns = min(
+            plan.strip_tiles * plan.tile, divide_up(plan.result_w - i % stride, stride) - column
+        )
+        if num_rows <= 0 or num_columns <= 0:
+            continue
+        worst = max(worst, (
+            judge_tiles(plan, num_rows, num_columns, squares, scratch) if num_phases(plan) == 1
+            else judge_phase(plan, i, num_rows, num_columns, squares, scratch)
+        ))
+    if worst == SMALL:
+        return has_small_pixels(
+            &plan.source, image, plan.source_channels, top,
+            top + plan.source_stride * (plan.tile + overlap(plan)) + (plan.parts_down - 1) * PART,
+            left, left + squares_columns(plan), limits_of(plan.itemsize, MAX_CONTRAST).least
+        )
+    return worst != EVEN
+
+
+cdef void judge_strips(
+    const Winograd *plan, Py_ssize_t first, Py_ssize_t last, const real *image, Py_ssize_t top,
+    Py_ssize_t left, real *squares
+) noexcept nogil:
+    """Note which of the strips first <= strip < last must be computed directly."""
+    cdef Py_ssize_t strip, down
+    for strip in range(first, last):
+        down = plan.source_stride * (strip_row(plan, strip) - strip_row(plan, first))
+        if is_uneven(
+            plan, strip, image, top + down, left, squares + down * squares_pitch(plan),
+            squares + squares_rows(plan) * squares_pitch(plan)
+        ):
+            mark_band(
+                plan.bands, strip // (plan.tiles_down * plan.strips_across),
+                strip % plan.tiles_down
+            )
+
+
+cdef void transform_strips(
+    const Winograd *plan, Py_ssize_t group, const Block *block, Py_ssize_t first, Py_ssize_t last,
+    real *panel, real *lines, real *squares, real *values
+) noexcept nogil:
+    """Transform the strips first <= strip < last, which lie below each other."""
+    cdef Py_ssize_t top = plan.source_stride * (plan.top + strip_row(plan, first))
+    cdef Py_ssize_t left = plan.source_stride * (
+        plan.left + first // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
+    )
+    cdef Py_ssize_t num_rows = plan.source_stride * (
+        strip_row(plan, last - 1) - strip_row(plan, first) + plan.tile + overlap(plan)
+    )
+    cdef Py_ssize_t row_size = plan.source_stride * panel_columns(plan) * WINOGRAD_CHANNELS
+    cdef Py_ssize_t b, strip
+    cdef Place place
+    cdef const real *image = (
+        <const real *> plan.source.data
+        + first // (plan.tiles_down * plan.strips_across) * plan.source.n_stride
+        + group * plan.source_channels * plan.source.c_stride
+    )
+    if plan.bands != NULL:
+        memset(squares, 0, squares_rows(plan) * squares_pitch(plan) * sizeof(real))
+        if num_parts(plan) > 1:
+            add_squares(
+                plan, image, plan.source_channels, top, left,
+                num_rows + (plan.parts_down - 1) * PART, squares
+            )
+    for b in range(plan.channel_blocks):
+        if plan.squares != NULL:
+            memset(squares, 0, squares_rows(plan) * squares_pitch(plan) * sizeof(real))
+        fill_panel_of_block(
+            plan, image, b, top, left, num_rows, panel,
+            NULL if plan.bands == NULL and plan.squares == NULL else squares
+        )
+        if plan.squares != NULL:
+            add_up_squares(
+                plan, top - plan.top, left - plan.left, num_rows, squares,
+                plan.squares + (group * plan.all_blocks + b) * plan.squares_stride
+            )
+        for strip in range(first, last):
+            place = place_strip(plan, block, strip)
+            transform_strip(
+                plan, panel + (strip_row(plan, strip) - strip_row(plan, first)) * row_size,
+                channels_of(plan, b), &place, lines, values + b * plan.value_size
+            )
+    if plan.bands != NULL:
+        judge_strips(plan, first, last, image, top, left, squares)
+
+
+cdef void transform_block(
+    const Winograd *plan, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, real *panel,
+    real *lines, real *squares, real *values
+) noexcept nogil:
+    """Transform the pixels of the strips first <= strip < last."""
+    cdef Block block = describe_block(plan, first, last)
+    cdef Py_ssize_t strip = first, count
+    while strip < last:
+        count = min(
+            min(last - strip, panel_strips(plan)), plan.tiles_down - strip % plan.tiles_down
+        )
+        transform_strips(plan, group, &block, strip, strip + count, panel, lines, squares, values)
+        strip += count
+
+
+cdef void store_results(
+    const Winograd *plan, Py_ssize_t num_rows, Py_ssize_t num_columns, Py_ssize_t pitch,
+    Py_ssize_t count, const real *results, real *rows, const Array4 *out, real *to
+) noexcept nogil:
+    """Bring the results of a strip, pixel by pixel, to the rows of `count` kernels.
+
+    Rows of results are `pitch` pixels long, of which the first `num_columns` count.
+    """
+    cdef Py_ssize_t pixels = num_rows * pitch
+    cdef Py_ssize_t k, y, x
+    # Straight to their place, where that fills a vector.
+    if (
+        out.w_stride == 1 and out.h_stride == num_columns and pitch == num_columns
+        and pixels >= plan.micro.lanes
+    ):
+        plan.micro.interleave(count, pixels, results, plan.width, 1, to, out.c_stride)
+        return
+    if out.w_stride == 1 and num_columns >= plan.micro.lanes:
+        for y in range(num_rows):
+            plan.micro.interleave(
+                count, num_columns, results + y * pitch * plan.width, plan.width, 1,
+                to + y * out.h_stride, out.c_stride
+            )
+        return
+    plan.micro.interleave(count, pixels, results, plan.width, 1, rows, pixels)
+    for k in range(count):
+        for y in range(num_rows):
+            for x in range(num_columns):
+                to[k * out.c_stride + y * out.h_stride + x * out.w_stride] = rows[x]
+            rows += pitch
+
+
+cdef void begin_unit(
+    const Winograd *plan, Py_ssize_t num_strips, Py_ssize_t kernel, Py_ssize_t count,
+    const real *bias, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Fetch the bias; the results of phases are added to it."""
+    cdef real *offset = scratch + layout.bias
+    cdef Py_ssize_t i
+    memset(offset, 0, plan.width * sizeof(real))
+    if bias != NULL:
+        memcpy(offset, bias + kernel, count * sizeof(real))
+    if num_phases(plan) > 1:
+        for i in range(num_strips * result_rows(plan) * result_columns(plan)):
+            memcpy(
+                scratch + layout.results + i * plan.width, offset, plan.width * sizeof(real)
+            )
+
+
+cdef void add_phase(
+    const Winograd *plan, Py_ssize_t index, Py_ssize_t num_strips, Py_ssize_t count,
+    const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Turn the sums of a phase into results, the columns and then the rows, and add these."""
+    cdef Phase phase = describe_phase(plan, index)
+    cdef Py_ssize_t stride = plan.result_stride
+    cdef Py_ssize_t pitch = result_columns(plan) * plan.width
+    cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t tiles = plan.strip_tiles * plan.width
+    cdef real *lines = scratch + layout.lines
+    cdef real *results = scratch + layout.results
+    cdef Py_ssize_t strip, i
+    results += index // stride % stride * pitch + index % stride * plan.width
+    for strip in range(num_strips):
+        for i in range(points):
+            plan.micro.winograd_lines(
+                WINOGRAD_RESULTS, <int> phase.rows.taps, plan.strip_tiles, count,
+                scratch + layout.sums + strip * tiles + i * plan.sum_stride, plan.width,
+                points * plan.sum_stride, lines + i * tiles, plan.width, points * tiles, False
+            )
+        for i in range(plan.tile):
+            plan.micro.winograd_lines(
+                WINOGRAD_RESULTS, <int> phase.columns.taps, plan.strip_tiles, count,
+                lines + i * points * tiles, plan.width, tiles,
+                results + i * stride * pitch, plan.tile * stride * plan.width,
+                stride * plan.width, True
+            )
+        results += result_rows(plan) * pitch
+
+
+cdef void transform_sums(
+    const Winograd *plan, const Block *block, Py_ssize_t strip, Py_ssize_t num_rows,
+    Py_ssize_t num_columns, Py_ssize_t count, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Transform the sums of a strip to results."""
+    cdef Place place = place_strip(plan, block, strip)
+    cdef real *sums = scratch + layout.sums
+    cdef real *bias = scratch + layout.bias
+    cdef real *results = scratch + layout.results
+    cdef Py_ssize_t row_size = num_columns * plan.width
+    cdef Py_ssize_t left = min(num_columns, wide_tiles(plan) * plan.tile)
+    plan.micro.winograd_results(
+        <int> plan.tile, count, sums + place.wide * plan.width, plan.sum_stride, bias, num_rows,
+        left, results, row_size
+    )
+    while left < num_columns:
+        plan.micro.winograd_results(
+            <int> plan.tile, count, sums + place.narrow * plan.width, plan.sum_stride, bias,
+            num_rows, min(plan.tile - 1, num_columns - left), results + left * plan.width, row_size
+        )
+        place.narrow += 1
+        left += plan.tile - 1
+
+
+cdef void finish_unit(
+    const Winograd *plan, const Block *block, Py_ssize_t kernel, Py_ssize_t count,
+    const Array4 *out, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Store the results of a block of strips, of `count` kernels."""
+    cdef real *results = scratch + layout.results
+    cdef Py_ssize_t pitch
+    cdef Py_ssize_t strip, sample, top, left, num_rows, num_columns
+    for strip in range(block.first, block.last):
+        sample = strip // (plan.tiles_down * plan.strips_across)
+        top = strip_row(plan, strip) * plan.result_stride
+        left = strip // plan.tiles_down % plan.strips_across * result_columns(plan)
+        num_rows = min(result_rows(plan), out.h - top)
+        num_columns = min(result_columns(plan), out.w - left)
+        if is_short(plan, strip):
+            num_rows = min(num_rows, plan.tile - 1)
+        if num_phases(plan) == 1:
+            pitch = num_columns
+            transform_sums(
+                plan, block, strip, num_rows, num_columns, count, layout, scratch
+            )
+        else:
+            pitch = result_columns(plan)
+        store_results(
+            plan, num_rows, num_columns, pitch, count, results, scratch + layout.rows, out,
+            <real *> out.data + (
+                sample * out.n_stride + kernel * out.c_stride
+                + top * out.h_stride + left * out.w_stride
+            )
+        )
+        if num_phases(plan) > 1:
+            results += result_rows(plan) * pitch * plan.width
+
+
+cdef inline Py_ssize_t value_at_a(Py_ssize_t taps) noexcept nogil:
+    """Which value of so many taps along an axis is that at the point a."""
+    return 0 if taps == 1 else AT_A - 1 if taps == 2 else AT_A
+
+
+cdef void check_values(
+    const Winograd *plan, const real *values, Py_ssize_t channels, Py_ssize_t kernels
+) noexcept nogil:
+    """Note where taps are not finite, or too large, by a value in which all of them count."""
+    cdef real[64] squares       # twice the lanes of the widest vector of float, and more
+    cdef double most = most_of_kernels(plan.itemsize)
+    cdef Py_ssize_t k
+    if plan.bands == NULL:
+        return
+    memset(squares, 0, kernels * sizeof(real))
+    plan.micro.add_squares(kernels, channels, values, plan.width, 1, squares)
+    for k in range(kernels):
+        if not squares[k] <= most:
+            mark_all(plan.bands)
+            return
+
+
+cdef void multiply_block(
+    const Winograd *plan, const Block *block, Py_ssize_t channel_block, Py_ssize_t kernels,
+    const real *piece, const real *ahead, Py_ssize_t ahead_size, const Scratch *layout,
+    real *scratch
+) noexcept nogil:
+    """Sum the products of a block of strips and of channels; meanwhile fetch what is ahead."""
+    cdef const real *values = scratch + layout.values + channel_block * plan.value_size
+    cdef real *sums = scratch + layout.sums
+    cdef real *errors = scratch + layout.errors
+    cdef Py_ssize_t channels = channels_of(plan, channel_block)
+    cdef Py_ssize_t share = divide_up(ahead_size, VALUES)
+    cdef bint first = channel_block == 0
+    cdef bint last = channel_block + 1 == plan.channel_blocks
+    cdef Py_ssize_t i
+    cdef Range tiles
+    for i in range(VALUES):
+        fetch(<const char *> (ahead + i * share), share * <Py_ssize_t> sizeof(real))
+        tiles = tiles_of_value(block, i // POINTS, i % POINTS)
+        plan.micro.winograd_products(
+            tiles.last - tiles.first, channels, kernels,
+            values + tiles.first * WINOGRAD_CHANNELS, piece, sums + tiles.first * plan.width,
+            errors + tiles.first * plan.width, first, last
+        )
+        values += plan.value_stride
+        piece += plan.piece_stride
+        sums += plan.sum_stride
+        errors += plan.sum_stride
+
+
+cdef void sum_products(
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
+    const Block *block, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Sum the products of a block of strips with a unit of kernels.
+
+    `ready` are these kernels, or NULL. If they are not transformed, they are here, a piece at a
+    time; meanwhile the next one is fetched.
+    """
+    cdef const real *piece
+    cdef const real *ahead = NULL
+    cdef Py_ssize_t b, ahead_size = 0
+    for b in range(plan.channel_blocks):
+        if ready != NULL and not keeps_taps(plan):
+            piece = ready + b * plan.piece_size
+        elif ready != NULL:
+            piece = scratch + layout.piece
+            transform_taps(
+                plan, ready + b * taps_size(plan), unit, b, <real *> NULL, scratch + layout.piece
+            )
+            ahead = ready + (b + 1) * taps_size(plan)
+            ahead_size = taps_size(plan)
+        else:
+            piece = scratch + layout.piece
+            transform_piece(plan, kernels, unit, b, scratch + layout.taps, scratch + layout.piece)
+        check_values(
+            plan, piece + (AT_A * POINTS + AT_A) * plan.piece_stride, channels_of(plan, b),
+            kernels_of(plan, unit)
+        )
+        multiply_block(
+            plan, block, b, kernels_of(plan, unit), piece, ahead, ahead_size, layout, scratch
+        )
+
+
+cdef void sum_products_of_phase(
+    const Winograd *plan, Py_ssize_t index, const real *transformed, Py_ssize_t unit,
+    Py_ssize_t num_tiles, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Sum the products of a block of tiles with the taps of a phase."""
+    cdef Phase phase = describe_phase(plan, index)
+    cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t num_values = points_of(phase.rows.taps) * points
+    cdef Py_ssize_t kernel_stride = 0 if phase.columns.taps == 1 else plan.piece_stride
+    cdef Py_ssize_t row_stride = (
+        0 if phase.rows.taps == 1 else kernel_points_of(phase.columns.taps) * plan.piece_stride
+    )
+    cdef const real *values
+    cdef const real *piece
+    cdef Py_ssize_t b, i
+    for b in range(plan.channel_blocks):
+        values = (
+            scratch + layout.values + b * plan.value_size + phase.first_value * plan.value_stride
+        )
+        piece = transformed + b * plan.piece_size + phase.first_kernel_value * plan.piece_stride
+        check_values(
+            plan, piece + plan.piece_stride * (
+                value_at_a(phase.rows.taps) * kernel_points_of(phase.columns.taps)
+                + value_at_a(phase.columns.taps)
+            ), channels_of(plan, b), kernels_of(plan, unit)
+        )
+        for i in range(num_values):
+            plan.micro.winograd_products(
+                num_tiles, channels_of(plan, b), kernels_of(plan, unit),
+                values + i * plan.value_stride,
+                piece + i // points * row_stride + i % points * kernel_stride,
+                scratch + layout.sums + i * plan.sum_stride,
+                scratch + layout.errors + i * plan.sum_stride,
+                b == 0, b + 1 == plan.channel_blocks
+            )
+
+
+cdef void sum_phases(
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
+    Py_ssize_t num_strips, const Scratch *layout, real *scratch
+) noexcept nogil:
+    """Add to the results of a block of strips, phase by phase.
+
+    `ready` are the kernels of the unit, or NULL: then they are transformed here.
+    """
+    cdef const real *transformed = ready
+    cdef Py_ssize_t b, i
+    if ready == NULL:
+        for b in range(plan.channel_blocks):
+            transform_piece(
+                plan, kernels, unit, b, scratch + layout.taps,
+                scratch + layout.piece + b * plan.piece_size
+            )
+        transformed = scratch + layout.piece
+    for i in range(num_phases(plan)):
+        sum_products_of_phase(
+            plan, i, transformed, unit, num_strips * plan.strip_tiles, layout, scratch
+        )
+        add_phase(plan, i, num_strips, kernels_of(plan, unit), layout, scratch)
+
+
+cdef void compute_unit(
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
+    const Block *block, const real *bias, const Array4 *out, real *scratch
+) noexcept nogil:
+    """Compute a block of tiles, whose pixels are transformed, for a unit of kernels.
+
+    `ready` are these kernels, or NULL.
+    """
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t num_strips = block.last - block.first
+    cdef Py_ssize_t first = unit % plan.group_units * plan.width
+    cdef Py_ssize_t count = min(plan.width, plan.kernels - first)
+    cdef Py_ssize_t kernel = unit // plan.group_units * plan.kernels + first
+    begin_unit(plan, num_strips, kernel, count, bias, &layout, scratch)
+    if num_phases(plan) == 1:
+        sum_products(plan, kernels, ready, unit, block, &layout, scratch)
+    else:
+        sum_phases(plan, kernels, ready, unit, num_strips, &layout, scratch)
+    finish_unit(plan, block, kernel, count, out, &layout, scratch)
+
+
+# ---------------------------------------------------------------- runs
+
+
+# What is computed at once: for some units of kernels all blocks. Tasks follow each other by part
+# of the units, block and unit: so a thread meets few blocks and few parts, whose pixels and kernels
+# it transforms.
+cdef struct Run:
+    Py_ssize_t first_unit, last_unit
+    Py_ssize_t parts
+    bint own            # each thread transforms the kernels for itself
+
+cdef struct Task:
+    Py_ssize_t block, unit
+
+
+cdef inline Task task_at(const Winograd *plan, const Run *run, Py_ssize_t index) noexcept nogil:
+    cdef Py_ssize_t units = run.last_unit - run.first_unit
+    # All blocks meet as many units: on average, a unit is done after so many tasks.
+    cdef Py_ssize_t part = ((index // plan.num_blocks + 1) * run.parts - 1) // units
+    cdef Py_ssize_t first = part * units // run.parts
+    cdef Py_ssize_t count = (part + 1) * units // run.parts - first
+    cdef Task task
+    index -= first * plan.num_blocks
+    task.block = index // count
+    task.unit = run.first_unit + first + index % count
+    return task
+
+
+cdef inline Py_ssize_t own_size(const Winograd *plan, const Run *run) noexcept nogil:
+    """Elements of a thread's own kernels, and a mark for each unit that is transformed."""
+    cdef Py_ssize_t units = run.last_unit - run.first_unit
+    cdef Py_ssize_t marks = divide_up(units, plan.itemsize)
+    return units * unit_size(plan) + aligned_size(marks, plan.itemsize) if run.own else 0
+
+
+cdef const real *own_kernels(
+    const Winograd *plan, const Run *run, const Array4 *kernels, Py_ssize_t unit, real *taps,
+    real *own
+) noexcept nogil:
+    """Return the transformed kernels of a unit, from `own`; `taps` is scratch memory."""
+    cdef Py_ssize_t i = unit - run.first_unit, b
+    cdef char *is_transformed = <char *> (
+        own + (run.last_unit - run.first_unit) * unit_size(plan)
+    )
+    own += i * unit_size(plan)
+    if not is_transformed[i]:
+        for b in range(plan.channel_blocks):
+            transform_piece(plan, kernels, unit, b, taps, own + b * plan.piece_size)
+        is_transformed[i] = True
+    return own
+
+
+cdef void run_tasks(
+    const Winograd *plan, const Run *run, const Array4 *kernels, const real *ready,
+    const real *bias, const Array4 *out, real *scratch, Shares *shares, Py_ssize_t thread,
+    Interrupt *interrupt
+) noexcept nogil:
+    """Run the tasks of a thread."""
+    cdef Scratch layout = arrange(plan)
+    cdef Py_ssize_t units = run.last_unit - run.first_unit
+    cdef Py_ssize_t index = take_task(shares, thread), group, pixels, transformed = -1
+    cdef Task task
+    cdef Block block
+    cdef const real *unit_ready = NULL
+    if run.own:
+        memset(scratch + layout.size + units * unit_size(plan), 0, units)
+    while index >= 0 and not interrupted(interrupt, thread == 0):
+        task = task_at(plan, run, index)
+        group = task.unit // plan.group_units
+        pixels = task.block * plan.groups + group
+        if pixels != transformed:
+            block = describe_block(
+                plan, first_strip(plan, task.block), first_strip(plan, task.block + 1)
+            )
+            transform_block(
+                plan, group, block.first, block.last, scratch + layout.panel,
+                scratch + layout.lines, scratch + layout.squares, scratch + layout.values
+            )
+            transformed = pixels
+        if run.own:
+            unit_ready = own_kernels(
+                plan, run, kernels, task.unit, scratch + layout.taps, scratch + layout.size
+            )
+        elif ready != NULL:
+            unit_ready = ready + (task.unit - run.first_unit) * ready_size(plan)
+        compute_unit(plan, kernels, unit_ready, task.unit, &block, bias, out, scratch)
+        index = take_task(shares, thread)
+
+
+cdef int run_units(
+    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t first_unit,
+    Py_ssize_t last_unit, bint own, const real *bias, const Array4 *out, Interrupt *interrupt
+) noexcept nogil:
+    """Compute all tiles for some units; `ready` are these, or NULL."""
+    cdef Py_ssize_t units = last_unit - first_unit
+    cdef Py_ssize_t bytes = units * unit_size(plan) * <Py_ssize_t> plan.itemsize
+    cdef bint in_parts = own and plan.num_threads > 1
+    cdef Run run = Run(
+        first_unit, last_unit, min(units, divide_up(bytes, MAX_PART_BYTES)) if in_parts else 1, own
+    )
+    cdef Shares shares
+    cdef Py_ssize_t thread, size = arrange(plan).size + own_size(plan, &run)
+    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
+    if scratch == NULL:
+        return -1
+    share_out(&shares, plan.num_blocks * units, plan.num_threads)
+    for thread in prange(
+        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
+        schedule="static"
+    ):
+        run_tasks(
+            plan, &run, kernels, ready, bias, out, scratch + thread * size, &shares, thread,
+            interrupt
+        )
+    aligned_free(scratch)
+    return 0
+
+
+cdef int run(
+    const Winograd *plan, const Array4 *kernels, const real *ready, const real *bias,
+    const Array4 *out, Interrupt *interrupt
+) noexcept nogil:
+    """Compute `out`; `ready` are all kernels, or NULL. -1 when memory runs out."""
+    cdef Py_ssize_t units = num_units(plan)
+    cdef Py_ssize_t unit_bytes = unit_size(plan) * <Py_ssize_t> plan.itemsize
+    cdef Py_ssize_t chunk = min(units, max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // unit_bytes))
+    cdef Py_ssize_t first = 0, last
+    cdef int status = 0
+    cdef real *shared
+    # Used once, a piece is best transformed where it is used, in the L2 cache.
+    if ready != NULL or plan.num_blocks == 1:
+        return run_units(plan, kernels, ready, 0, units, False, bias, out, interrupt)
+    if units * unit_bytes <= MAX_OWN_KERNEL_BYTES:
+        return run_units(plan, kernels, NULL, 0, units, True, bias, out, interrupt)
+    shared = <real *> aligned_alloc(chunk * unit_size(plan), plan.itemsize)
+    if shared == NULL:
+        return -1
+    while first < units and status == 0:
+        last = min(units, first + chunk)
+        status = make_ready(plan, kernels, first, last, shared, interrupt)
+        if status == 0:
+            status = run_units(plan, kernels, shared, first, last, False, bias, out, interrupt)
+        first = last
+    aligned_free(shared)
+    return status
+
+
+cdef int note_bands(Winograd *plan, Bands *bands) except -1:
+    """Let tiles that are not safe be noted in `bands`, unless that is NULL."""
+    cdef Py_ssize_t i
+    plan.bands = bands
+    if bands == NULL:
+        return 0
+    if init_bands(bands, plan.source.n, plan.tiles_down) == -1:
+        raise MemoryError(NO_MEMORY)
+    for i in range(plan.tiles_down + 1):
+        bands.row[i] = min(strip_row(plan, i) * plan.result_stride, plan.result_h)
+    # The end is not the first row of a strip.
+    bands.row[plan.tiles_down] = plan.result_h
+    return 0
+
+
+cdef int convolve_by_winograd(
+    Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
+    Bands *bands
+) except -1:
+    # Must live as long as it is read.
+    cdef cnp.ndarray memory
+    cdef void *ready
+    cdef Interrupt interrupt
+    cdef int status
+    note_bands(plan, bands)
+    memory = None if kept is None else kept_kernels(plan, kernels, kept)
+    ready = NULL if memory is None else cnp.PyArray_DATA(memory)
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = run[float](
+                plan, kernels, <float *> ready, <const float *> bias, out, &interrupt
+            )
+        else:
+            status = run[double](
+                plan, kernels, <double *> ready, <const double *> bias, out, &interrupt
+            )
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    return 0
+
+
+# ---------------------------------------------------------------- kept kernels
+
+
+cdef bint keeps_taps(const Winograd *plan) noexcept nogil:
+    """Whether kernels are kept laid out, but not transformed.
+
+    3x3 kernels become four times as large, and with few tiles there is too little work to hide that
+    they come from far away. 5x5 kernels become little larger.
+    """
+    cdef Py_ssize_t tiles = plan.num_strips * plan.strip_tiles
+    cdef Py_ssize_t bytes = num_units(plan) * unit_size(plan) * <Py_ssize_t> plan.itemsize
+    return (
+        plan.num_blocks == 1 and num_phases(plan) == 1 and plan.taps == 3
+        and bytes > (MAX_READ_BYTES if tiles < MIN_TILES else MAX_KEPT_BYTES)
+    )
+
+
+cdef inline Py_ssize_t ready_size(const Winograd *plan) noexcept nogil:
+    """Elements of the kernels of a unit that were made ready."""
+    return plan.channel_blocks * taps_size(plan) if keeps_taps(plan) else unit_size(plan)
+
+
+cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept):
+    cdef Py_ssize_t units = num_units(plan)
+    cdef Py_ssize_t size = units * ready_size(plan) * <Py_ssize_t> plan.itemsize
+    cdef tuple key = ("winograd", plan.itemsize, plan.width, keeps_taps(plan))
+    cdef cnp.ndarray memory = kept.get(key)
+    cdef Interrupt interrupt
+    cdef int status
+    if size > MAX_KEPT_BYTES:
+        return None
+    if memory is not None:
+        return memory
+    memory = aligned_array(size)
+    cdef void *to = cnp.PyArray_DATA(memory)
+    with nogil:
+        start_polling(&interrupt)
+        if plan.itemsize == sizeof(float):
+            status = make_ready(plan, kernels, 0, units, <float *> to, &interrupt)
+        else:
+            status = make_ready(plan, kernels, 0, units, <double *> to, &interrupt)
+    finish_polling(&interrupt)
+    if status == -1:
+        raise MemoryError(NO_MEMORY)
+    # Another thread may have transformed them meanwhile.
+    return kept.setdefault(key, memory)

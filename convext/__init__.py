@@ -15,6 +15,7 @@ from . import schedules
 from ._version import __version__
 from .config import get_config, get_num_threads, set_num_threads, show_config
 from .errors import DivergenceError, StopTraining
+from .nn.checkpoint import ModelCheckpoint
 from .nn.layers import Conv2D
 from .nn.models import Sequential, build_model, load_model
 from .nn.optimizers import SGD, Adam
@@ -25,7 +26,8 @@ from .ops.prepared import PreparedKernels, prepare_kernels
 from .solve.kernels import solve_kernels
 from .solve.least_squares import Solution
 from .solve.statistics import PatchStatistics
-from .train.callbacks import EarlyStopping, EpochReport, History, ModelCheckpoint
+from .train.callbacks import EarlyStopping, History
+from .train.epoch_report import EpochReport
 from .train.stability import suggest_learning_rate
 from .train.training import train_model
 

@@ -18,11 +18,11 @@ from .image.images import luminance, psnr, replace_luminance
 from .image.pairs import ImagePairs, PatchBatches
 from .image.pictures import Picture, as_picture, strips_of
 from .nn.activations import Activation
+from .nn.checkpoint import ModelCheckpoint
 from .nn.layers import Conv2D
 from .nn.models import Loss, Sequential, load_model
 from .nn.optimizers import Adam
 from .schedules import cosine_decay
-from .train.callbacks import ModelCheckpoint
 
 Image = npt.NDArray[Any]
 

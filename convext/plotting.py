@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from ._support.checks import as_float64, as_numeric_array, check_dimensions, check_not_masked
 from ._support.files import FilePath, atomic_write
+from ._support.messages import format_loss
 from .image.pictures import as_floats
-from .train.report import format_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

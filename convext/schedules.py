@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ._support.checks import finite_number, integer
 from ._support.sharing import Stateful, in_one_training
-from .train.callbacks import check_monitor
+from .train.epoch_report import check_monitor
 
 Schedule: TypeAlias = Callable[[int], float]
 

@@ -184,7 +184,7 @@ def test_an_interrupt_between_two_epochs_leaves_kernels_and_losses_that_belong_t
 
 def test_a_training_that_fails_saves_nothing(monkeypatch):
     def fail(*_, callbacks, **__):
-        callbacks[0](convext.train.callbacks.EpochReport(1, 0.5, 0.1, 1.0, np.ones((1, 1, 2, 2))))
+        callbacks[0](convext.EpochReport(1, 0.5, 0.1, 1.0, np.ones((1, 1, 2, 2))))
         raise ValueError("it does not fit")
 
     monkeypatch.setattr(training, "train_model", fail)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import convext
-from convext._support.messages import columns, language, say
+from convext._support.messages import columns, format_loss, language, say
 from convext.train import training
-from convext.train.callbacks import EpochReport
-from convext.train.report import Progress, format_epoch, format_loss, waiting
+from convext.train.epoch_report import EpochReport, format_epoch
+from convext.train.progress import Progress, waiting
 
 VARIABLES = ("CONVEXT_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 ENGLISH = "Epoch: 1, average loss: 0.2157, learning rate: 0.1, training time: 1.99 s"
@@ -183,8 +183,8 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr("convext.train.report.time.monotonic", lambda: self.now)
-        monkeypatch.setattr("convext.train.report._SECONDS_BETWEEN_LOOKS", 0.001)
+        monkeypatch.setattr("convext.train.progress.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("convext.train.progress._SECONDS_BETWEEN_LOOKS", 0.001)
 
 
 def wait_for(condition):
@@ -299,7 +299,7 @@ def test_a_training_says_how_far_its_epoch_is(monkeypatch, fused, method, batch_
     data = rng.random((20, 3, size, size)), rng.random((20, 2, size - 1, size - 1))
     seen = []
     monkeypatch.setattr(
-        "convext.train.training.Progress", lambda *arguments: Spy(*arguments, seen.append)
+        "convext.train.loop.Progress", lambda *arguments: Spy(*arguments, seen.append)
     )
     convext.train_model(
         *data, 2, (2, 2), 0.01, 2, batch_size=batch_size, method=method, shuffle=shuffle
@@ -312,7 +312,7 @@ def test_a_network_says_how_far_its_epoch_is(monkeypatch, layers):
     x = np.random.default_rng(0).random((20, 1, 9, 9)).astype(np.float32)
     y, seen = x[:, :, layers:-layers, layers:-layers], []
     monkeypatch.setattr(
-        "convext.train.training.Progress", lambda *arguments: Spy(*arguments, seen.append)
+        "convext.train.loop.Progress", lambda *arguments: Spy(*arguments, seen.append)
     )
     model = convext.Sequential([convext.Conv2D(1, 3) for _ in range(layers)])
     model.compile("sgd", "mse")

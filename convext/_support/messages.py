@@ -76,6 +76,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {translate(noun)}{ending}"
 
 
+def format_loss(loss: float) -> str:
+    """Return a loss with four decimals, or with four digits where these would not do."""
+    return f"{loss:.4f}" if 0.001 <= loss < 1e6 else f"{loss:.4g}"
+
+
 def say(text: str, /, **fields: object) -> None:
     """Print a message in the language of people; see `translate`."""
     print_line(translate(text, **fields))

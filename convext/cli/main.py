@@ -26,6 +26,7 @@ from .._support.interruption import stoppable, unused_name
 from .._support.messages import (
     columns,
     counted,
+    format_loss,
     line_width,
     print_line,
     printable,
@@ -34,7 +35,6 @@ from .._support.messages import (
     translate_error,
 )
 from .._version import __version__
-from ..train.report import format_loss
 from .arguments import (
     CHANNELS,
     EPOCHS,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .._support.array_files import NumericArray
     from ..kernels_file import Record
     from ..ops.data import DataFormat
-    from ..train.callbacks import EpochReport
+    from ..train.epoch_report import EpochReport
 
 # `show` prints the values of so many kernels, and so many channels of each.
 _MOST_SHOWN = 4

@@ -23,7 +23,7 @@ from ..solve.jpeg import find_kernel, rounding_error
 from ..solve.kernels import solve_kernels, without_border
 from ..solve.least_squares import Matrix
 from ..solve.verdict import LARGER, Problem, Trial, Verdict, judge, standard_errors
-from ..train.report import waiting
+from ..train.progress import waiting
 
 # The values of at most so many kernels, and of so many channels of each, are printed.
 MOST_SHOWN = 9

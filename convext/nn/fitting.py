@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..train._training import Trainer
-from ..train.callbacks import EpochReport
+from ..train.epoch_report import EpochReport
 from .batches import ArrayBatches, Chosen, Source
 
 if TYPE_CHECKING:

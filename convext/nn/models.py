@@ -26,7 +26,7 @@ from .._support.checks import (
     integer,
 )
 from .._support.files import FilePath, atomic_write
-from .._support.messages import print_line, say, translate
+from .._support.messages import format_loss, print_line, say, translate
 from .._support.sealed import Sealed
 from .._support.sharing import Stateful, changing, changing_within, reading
 from ..config import resolve_num_threads
@@ -38,8 +38,7 @@ from ..train._optimizers import Update
 from ..train._steps import LOSSES, Layer, Step
 from ..train.callbacks import Callback, History
 from ..train.hooks import checked_callbacks
-from ..train.report import format_loss
-from ..train.training import run_epochs
+from ..train.loop import run_epochs
 from . import optimizers, prediction
 from .batches import (
     ArrayBatches,

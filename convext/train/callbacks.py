@@ -1,104 +1,23 @@
-"""What is called after each epoch of a training: the report it gets, and ready callbacks."""
+"""What is called after each epoch of a training: what may be, and ready callbacks."""
 
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .._support.array_files import load_record
 from .._support.checks import RealArray, finite_number, integer
-from .._support.files import FilePath, check_writable
+from .._support.files import FilePath
 from .._support.sharing import Stateful, in_one_training
 from ..errors import StopTraining
-from ._steps import LOSSES
+from .epoch_report import EpochReport, check_monitor, monitored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..nn.models import Sequential
-
-
-@dataclass(frozen=True, eq=False)
-class EpochReport:
-    """One epoch of a training, as it is given to the callbacks. Threads may share it.
-
-    Attributes
-    ----------
-    epoch : int
-        The number of the epoch, from 1.
-    loss : float
-        The average loss of the predictions made during the epoch.
-    learning_rate : float
-        The learning rate of the epoch.
-    seconds : float
-        How long the epoch took.
-    kernels : numpy.ndarray
-        A copy of the kernels after the epoch, (num_kernels, C, kh, kw); of a model, those of its
-        first layer.
-    method : str
-        Where the losses come from, "direct" or "statistics"; see `train_model`.
-    val_loss : float or None
-        The loss on the validation data, where there are some.
-    model : Sequential or None
-        The model that is trained.
-    metrics : dict of str to float
-        What `Sequential.compile` was asked to measure, by its names, with "val_" in front for the
-        validation data.
-    weights : numpy.ndarray or None
-        All that is trained, itself: not a copy.
-    """
-
-    epoch: int
-    loss: float
-    learning_rate: float
-    seconds: float
-    kernels: RealArray
-    method: str = "direct"
-    val_loss: float | None = None
-    model: Sequential | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    weights: RealArray | None = field(default=None, repr=False)
-
-    @property
-    def logs(self) -> dict[str, float]:
-        """Losses and metrics by their names, as Keras gives them to callbacks.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> EpochReport(1, 0.5, 0.1, 0.01, np.ones((1, 1, 2, 2)), val_loss=0.6).logs
-        {'loss': 0.5, 'val_loss': 0.6}
-        """
-        validation = {} if self.val_loss is None else {"val_loss": self.val_loss}
-        return {"loss": self.loss, **validation, **self.metrics}
-
 
 # A function of the report, or an object with methods such as on_epoch_end, as in Keras.
 Callback: TypeAlias = Callable[[EpochReport], None] | Any
-
-
-def check_monitor(monitor: object) -> str:
-    """Return the name of a loss or metric that a callback can look at."""
-    if isinstance(monitor, str) and monitor.removeprefix("val_") in ("loss", *LOSSES):
-        return monitor
-    raise ValueError(
-        f"monitor must be 'loss' or 'val_loss', or a metric: {', '.join(LOSSES)}, also with 'val_' "
-        f"in front; got {monitor!r}"
-    )
-
-
-def monitored(report: EpochReport, monitor: str) -> float:
-    """Return the loss or metric of that name."""
-    logs = report.logs
-    if monitor in logs:
-        return logs[monitor]
-    if monitor.startswith("val_") and not any(name.startswith("val_") for name in logs):
-        raise ValueError(f"monitor is {monitor!r}, but there are no validation data")
-    raise ValueError(f"monitor is {monitor!r}, but what is measured is {', '.join(logs)}")
 
 
 class History(Stateful):
@@ -293,127 +212,3 @@ class EarlyStopping(Stateful):
         self.best_loss = math.inf
         self.best_epoch = 0
         self.on_train_begin()
-
-
-class ModelCheckpoint(Stateful):
-    """A callback that saves the model after an epoch, or after each that is the best so far.
-
-    One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
-
-    Parameters
-    ----------
-    filepath : path
-        The file to write, see `Sequential.save`. Fields in braces stand for the number of the
-        epoch, from 1, and for losses and metrics: "model.{epoch:02d}-{val_loss:.4f}.npz".
-    monitor : str, default "val_loss"
-        Which loss, "val_loss" or "loss", or metric says what is best.
-    save_best_only : bool, default False
-        Whether to save only when the loss is the lowest so far.
-    initial_value_threshold : float, optional
-        The loss below which a model is saved at all; infinity for any. By default that of the
-        model that an earlier training left in the file, if it was saved with the same `monitor`: a
-        better model is not overwritten, and a warning says so. With fields in `filepath`, and for
-        files that this callback has not written, there is none.
-
-    Attributes
-    ----------
-    best_loss : float
-        The lowest loss; before the first epoch infinity, or the threshold.
-    best_epoch : int
-        Its epoch, from 1; 0 before the first epoch.
-
-    Raises
-    ------
-    ValueError
-        `monitor` is something else, or is "val_loss" without validation data; `filepath` has other
-        fields.
-    OSError
-        The file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import convext
-    >>> model = convext.build_model(1, (3, 3), num_channels=1)
-    >>> x = np.ones((4, 1, 8, 8), np.float32)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     best = ModelCheckpoint(f"{folder}/best.npz", monitor="loss", save_best_only=True)
-    ...     history = model.fit(x, x[:, :, 1:-1, 1:-1], epochs=3, callbacks=[best], verbose=0)
-    ...     print(convext.load_model(f"{folder}/best.npz").count_params())
-    10
-    """
-
-    def __init__(
-        self,
-        filepath: FilePath,
-        monitor: str = "val_loss",
-        save_best_only: bool = False,
-        initial_value_threshold: float | None = None,
-    ) -> None:
-        self.filepath = filepath
-        names = [f"{prefix}{name}" for prefix in ("", "val_") for name in ("loss", *LOSSES)]
-        self._fill_in(1, dict.fromkeys(names, 1.0))
-        self.monitor = check_monitor(monitor)
-        self.save_best_only = bool(save_best_only)
-        self.best_loss = math.inf
-        self.best_epoch = 0
-        self._begun = not self.save_best_only
-        if initial_value_threshold is not None:
-            self._begun = True
-            if initial_value_threshold != math.inf:
-                self.best_loss = finite_number("initial_value_threshold", initial_value_threshold)
-
-    @in_one_training
-    def on_train_begin(self, logs: object = None) -> None:
-        """Find out before the first epoch whether the file can be written."""
-        if "{" not in os.fspath(self.filepath):
-            check_writable(self.filepath)
-
-    @in_one_training
-    def __call__(self, report: EpochReport) -> None:
-        """Save the model where that is due."""
-        if report.model is None:
-            raise ValueError("a ModelCheckpoint can only be a callback of Sequential.fit")
-        filepath = self._fill_in(report.epoch, report.logs)
-        if not self.save_best_only:
-            report.model.save(filepath)
-            return
-        loss = monitored(report, self.monitor)
-        if not self._begun:
-            self._begun = True
-            self._heed(filepath)
-        if loss < self.best_loss:
-            report.model.save(filepath, {"monitor": self.monitor, "loss": loss})
-            self.best_loss, self.best_epoch = loss, report.epoch
-
-    def _fill_in(self, epoch: int, logs: dict[str, float]) -> FilePath:
-        """Return the path with its fields filled in."""
-        path = os.fspath(self.filepath)
-        try:
-            return path.format(epoch=epoch, **logs)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"filepath is {path!r}, whose fields can be {', '.join(['epoch', *logs])}: "
-                f"{type(error).__name__}: {error} (braces of a name are written twice)"
-            ) from None
-
-    def _heed(self, filepath: FilePath) -> None:
-        """Take the loss of an earlier training's model as the threshold."""
-        if not os.path.exists(filepath) or os.fspath(self.filepath) != filepath:
-            return
-        try:
-            config = load_record(filepath, "model", "config") or {}
-            saved = config["checkpoint"] or {}
-            loss = finite_number("loss", saved["loss"])
-            if saved["monitor"] != self.monitor:
-                return
-        except (KeyError, OSError, TypeError, ValueError):
-            return  # it was not written by a checkpoint
-        self.best_loss = loss
-        warnings.warn(
-            f"{os.fsdecode(filepath)} holds a model of an earlier training whose {self.monitor} is "
-            f"{loss:g}: it is kept until there is a better one. To replace it in any case, give "
-            f"initial_value_threshold=float('inf')",
-            stacklevel=2,
-        )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import StopTraining
-from .callbacks import Callback, EpochReport
-
-if TYPE_CHECKING:
-    from ..nn.models import Sequential
+from .callbacks import Callback
+from .epoch_report import EpochReport, Model
 
 _CALLED = ("on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end")
 _NOT_CALLED = [
@@ -51,7 +49,7 @@ class Hooks:
     """
 
     def __init__(
-        self, callbacks: Iterable[Callback], model: Sequential | None, **params: object
+        self, callbacks: Iterable[Callback], model: Model | None, **params: object
     ) -> None:
         self.callbacks, self.model = tuple(callbacks), model
         self._with = {

@@ -1,13 +1,12 @@
-"""Training of convolution kernels by gradient descent: the loop over the epochs."""
+"""Training of convolution kernels by gradient descent, in a single call."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +24,18 @@ from .._support.checks import (
     samples_in_blocks,
 )
 from .._support.files import FilePath
-from .._support.sharing import Stateful, in_use
 from ..config import resolve_num_threads
 from ..errors import DivergenceError
 from ..ops.data import generate_kernels, load_data, paired_samples, random_generator
 from ..ops.shapes import KERNELS, Convolution, Padding, Pair, resolve
 from ..solve.statistics import products_of_units
 from . import _training
-from .callbacks import Callback, EpochReport, monitored
-from .hooks import Hooks, checked_callbacks
+from .callbacks import Callback
+from .epoch_report import EpochReport
+from .hooks import checked_callbacks
+from .loop import run_epochs
 from .methods import Method, choose_method, samples_of_unit
-from .report import Progress
 from .stability import largest_stable_rate
-
-if TYPE_CHECKING:
-    from ..nn.models import Sequential
 
 Source: TypeAlias = FilePath | npt.ArrayLike
 
@@ -285,61 +281,6 @@ class _Run:
         )
 
 
-class Run(Protocol):
-    """A training under way, for `run_epochs`."""
-
-    @property
-    def learning_rate(self) -> float | Callable[[int], float]:
-        """The learning rate, or what gives that of an epoch; a callback may set another."""
-
-    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
-        """Run the epoch of that number (from 1), taking the samples in that order."""
-
-    def progress(self) -> tuple[int, int | None]:
-        """Return how many samples, or batches, of the epoch are done, and how many there are.
-
-        Another thread asks while the epoch runs.
-        """
-
-
-def run_epochs(
-    run: Run,
-    num_epochs: int,
-    orders: Callable[[], npt.NDArray[np.intp]],
-    callbacks: Sequence[Callback],
-    verbose: bool,
-    first_epoch: int = 0,
-    model: Sequential | None = None,
-) -> None:
-    """Run the epochs from `first_epoch` (from 0) to `num_epochs`: the loop of every training."""
-    schedule: Any = run.learning_rate
-    parts: tuple[Any, ...] = (schedule, *callbacks)
-    with ExitStack() as stack:
-        for part in parts:
-            if isinstance(part, Stateful):
-                stack.enter_context(in_use(part))
-        hooks = Hooks(callbacks, model, epochs=num_epochs, verbose=verbose)
-        if hasattr(schedule, "reset") and first_epoch == 0:
-            schedule.reset()
-        progress = stack.enter_context(
-            Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
-        )
-        hooks.call("on_train_begin", {})
-        for epoch in range(first_epoch, num_epochs):
-            if callbacks and not hooks.stopped:
-                hooks.call("on_epoch_begin", epoch, {})
-            if hooks.stopped:
-                break
-            schedule = run.learning_rate
-            report = run.report(epoch + 1, _rate(schedule, epoch), orders())
-            if hasattr(schedule, "observe"):
-                schedule.observe(monitored(report, getattr(schedule, "monitor", "loss")))
-            progress.epoch(report)
-            if callbacks:
-                hooks.epoch_end(report)
-        hooks.call("on_train_end", {})
-
-
 def _mean_square(array: npt.NDArray[Any]) -> float:
     total = sum(
         float(np.sum(np.square(block, dtype=np.float64))) for _, block in samples_in_blocks(array)
@@ -392,11 +333,3 @@ def _orders(
         random_generator(None) if seed is None else np.random.default_rng([seed, num_samples])
     )
     return lambda: generator.permutation(num_samples)
-
-
-def _rate(learning_rate: float | Callable[[int], float], epoch: int) -> float:
-    if callable(learning_rate):
-        return finite_number(f"learning_rate({epoch})", learning_rate(epoch), minimum=0)
-    if type(learning_rate) is float:  # it was checked
-        return learning_rate
-    return finite_number("learning_rate", learning_rate, minimum=0)

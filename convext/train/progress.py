@@ -1,8 +1,7 @@
-"""What a training says about its epochs."""
+"""What a training shows of its epochs: a line each, or a bar."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .._support.checks import integer
-from .._support.messages import Language, print_line, printable_language, translate
-from .callbacks import EpochReport
+from .._support.messages import format_loss, print_line, printable_language, translate
+from .epoch_report import EpochReport, format_epoch
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -22,56 +21,9 @@ if TYPE_CHECKING:
 # On a terminal, more epochs than this are shown as a progress bar.
 _MOST_LINES = 20
 
-# Shorter times are printed as 3e-06, longer ones as 0.000085, which is easier to read.
-_SHORTEST_IN_FULL = 5e-6
-
 # An epoch that takes longer is shown while it runs, and looked at so often.
 _SECONDS_OF_LONG_EPOCH = 0.5
 _SECONDS_BETWEEN_LOOKS = 0.2
-
-
-def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
-    """Return one line about an epoch.
-
-    Parameters
-    ----------
-    report : EpochReport
-        The epoch.
-    lang : {"zh", "en"}, optional
-        The language; by default the one that can be printed.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> report = EpochReport(1, 0.2157, 0.1, 1.99, np.zeros((2, 3, 2, 2)))
-    >>> print(format_epoch(report, "zh"))
-    轮次: 1, 平均损失: 0.2157, 学习率: 0.1, 训练时间: 1.99秒
-    >>> print(format_epoch(report, "en"))
-    Epoch: 1, average loss: 0.2157, learning rate: 0.1, training time: 1.99 s
-    """
-    also = ""
-    if report.val_loss is not None:
-        also = translate("validation loss: {loss}", lang, loss=format_loss(report.val_loss)) + ", "
-    also += "".join(f"{name}: {format_loss(value)}, " for name, value in report.metrics.items())
-    return translate(
-        "Epoch: {epoch}, average loss: {loss}, {also}learning rate: {rate}, "
-        "training time: {seconds} s",
-        lang,
-        epoch=report.epoch,
-        loss=format_loss(report.loss),
-        also=also,
-        rate=f"{report.learning_rate:g}",
-        seconds=_format_seconds(report.seconds),
-    )
-
-
-def format_loss(loss: float) -> str:
-    """Return a loss with four decimals, or with four digits where these would not do."""
-    return f"{loss:.4f}" if 0.001 <= loss < 1e6 else f"{loss:.4g}"
 
 
 class Progress:
@@ -239,12 +191,3 @@ def _bar_class() -> type[tqdm[Any]]:
 
 def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
-
-
-def _format_seconds(seconds: float) -> str:
-    """Return seconds with two decimals, or with two digits where these would not do."""
-    if seconds >= 0.1:
-        return f"{seconds:.2f}"
-    if seconds < _SHORTEST_IN_FULL:
-        return f"{seconds:.2g}"
-    return f"{seconds:.{1 - math.floor(math.log10(seconds))}f}"

@@ -298,7 +298,7 @@ def test_train_images_can_be_quiet(folders, capsys):
         (("train-images", "before", "after", "--layers", "2x3"), "must have 1 filter or 3, got 2"),
         (("train-images", "before", "after", "--patch", "90"), "no image is as large"),
         (("train-images", "before", "after", "--patch", "9"), "do not fit"),
-        (("train-images", "before", "after", "--activation", "gelu"), "activation must be one of"),
+        (("train-images", "before", "after", "--activation", "gelu"), "invalid choice: 'gelu'"),
         (("train-images", "before", "odd"), "0.png has the shape"),
         (("train-images", "before", "few"), "1.png is in only one of before and few"),
         (("train-images", "before", "after", "--out", "no/m.npz"), "folder does not exist"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import plain_network
 import pytest
 
 import convext
@@ -32,38 +33,52 @@ def enumerators(file, first):
 
 
 @pytest.mark.parametrize(
-    ("table", "file", "first", "prefix", "names"),
+    ("table", "file", "first", "names"),
     [
-        (
-            activations.ACTIVATIONS,
-            "microkernels/microkernel.h",
-            "CONVEXT_LINEAR",
-            "CONVEXT_",
-            get_args(activations.Activation),
-        ),
         (
             algorithms.ALGORITHMS,
             "convext/base/_geometry.pxd",
             "AUTO",
-            "",
             get_args(algorithms.Algorithm),
         ),
         (
             optimizers.METHODS,
             "convext/train/_optimizers.pxd",
             "SGD",
-            "",
             tuple(optimizers._OPTIMIZERS),
         ),
     ],
 )
-def test_both_sides_have_the_same_names_and_numbers(table, file, first, prefix, names):
-    expected = {
-        name.removeprefix(prefix).lower(): number
-        for name, number in enumerators(file, first).items()
-    }
+def test_both_sides_have_the_same_names_and_numbers(table, file, first, names):
+    expected = {name.lower(): number for name, number in enumerators(file, first).items()}
     assert table == expected
     assert names == tuple(table)
+
+
+def test_the_activations_have_the_names_of_the_compiled_code():
+    table = activations.ACTIVATIONS
+    assert tuple(table) == get_args(activations.Activation)
+    assert list(table.values()) == list(range(len(table)))
+    assert table["linear"] == 0
+    assert set(table) == set(plain_network.ACTIVATIONS)
+
+
+@pytest.mark.parametrize("name", get_args(activations.Activation))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_activation_is_the_function_of_its_name(name, dtype, isa):
+    number, tolerance = activations.ACTIVATIONS[name], 4 * np.finfo(dtype).eps
+    rng = np.random.default_rng(0)
+    for size in (1, 3, 8, 16, 21, 64, 150):
+        values, gradient = rng.normal(0, 2, (2, 4, 3, 1, size)).astype(dtype)
+        values[0, 0], bias = 0, np.array([0, 1, -0.5], dtype)
+        expected = plain_network.ACTIVATIONS[name](values + bias[:, np.newaxis, np.newaxis])
+        _layers.activate(values, bias, number, 1)
+        np.testing.assert_allclose(values, expected, tolerance, tolerance)
+        expected = gradient * plain_network.SLOPES[name](values)
+        sums = np.empty(3, dtype)
+        _layers.differentiate(gradient, values, sums, number, 1)
+        np.testing.assert_allclose(gradient, expected, tolerance, tolerance)
+        np.testing.assert_allclose(sums, expected.sum((0, 2, 3)), tolerance, 100 * tolerance)
 
 
 def test_losses_and_ways_of_clipping_have_the_same_numbers():
@@ -104,7 +119,7 @@ def test_the_kernel_gradient_knows_no_fourier_transforms():
         operation(*arguments)
 
 
-@pytest.mark.parametrize("number", [-1, 5, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("number", [-1, len(activations.ACTIVATIONS), 2**31 - 1, -(2**31)])
 def test_an_unknown_activation_fails(number):
     with pytest.raises(ValueError, match=f"activation {number} is unknown"):
         _layers.activate(IMAGES.copy(), None, number, 1)
@@ -135,13 +150,14 @@ def test_an_unknown_loss_or_optimizer_fails():
 
 def test_what_is_added_in_python_alone_does_not_run(monkeypatch):
     x, y = np.ones((2, 1, 4, 4)), np.ones((2, 1, 3, 3))
-    monkeypatch.setitem(activations.ACTIVATIONS, "swish", 5)
+    number = len(activations.ACTIVATIONS)
+    monkeypatch.setitem(activations.ACTIVATIONS, "swish", number)
     monkeypatch.setitem(models.LOSSES, "huber", 2)
     monkeypatch.setitem(algorithms.ALGORITHMS, "fast", 4)
     model = convext.Sequential([convext.Conv2D(1, 2, activation="swish")])
     model.compile("sgd")
     for use in (lambda: model.predict(x), lambda: model.evaluate(x, y), lambda: model.fit(x, y)):
-        with pytest.raises(ValueError, match="activation 5 is unknown"):
+        with pytest.raises(ValueError, match=f"activation {number} is unknown"):
             use()
     model = convext.Sequential([convext.Conv2D(1, 2)])
     model.compile("sgd", "huber")

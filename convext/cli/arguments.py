@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from .._support.checks import finite_number, integer
 from .._support.messages import printable
 from .._version import __version__
+from ..train._layers import ACTIVATIONS
 from ..train.methods import METHODS
 from .help import HelpFormatter
 
@@ -417,9 +418,10 @@ def _add_train_images(commands: Commands) -> None:
     )
     add(
         "--activation",
+        choices=tuple(ACTIVATIONS),
         default="relu",
-        help="the activation of all layers but the last: relu (default), leaky_relu, sigmoid, tanh "
-        "or linear",
+        metavar="NAME",
+        help="the activation of all layers but the last: %(choices)s (default: relu)",
     )
     add("--residual", action="store_true", help="learn what is to be added to the image")
     add(

@@ -4,87 +4,101 @@
 
 #include <math.h>
 
+/* The activations, in the order of their numbers; Python's names are the same in small letters. All
+ * but the linear one, which is the first, have a slope that follows from their value. From SIGMOID on
+ * they call the mathematical library for each element. A new one is named here, and has a case in
+ * `value_of` or `element_of`, and in `through`. */
+#define ACTIVATIONS(X) X(LINEAR) X(RELU) X(LEAKY_RELU) X(SIGMOID) X(TANH)
+
+#define NUMBER(name) name,
+#define NAME(name) #name " "
+enum activation { ACTIVATIONS(NUMBER) };
+static const char activation_names[] = ACTIVATIONS(NAME);
+
 /* What leaky ReLU multiplies negative values by. */
-#define NEGATIVE_SLOPE ((real)CONVEXT_NEGATIVE_SLOPE)
+#define NEGATIVE_SLOPE ((real)0.2)
 
-CONVEXT_INLINE real sigmoid(real value)
-{
-    return 1 / (1 + (sizeof(real) == sizeof(float) ? expf(-(float)value) : exp(-value)));
-}
-
-CONVEXT_INLINE real tangent(real value)
-{
-    return sizeof(real) == sizeof(float) ? tanhf((float)value) : tanh(value);
-}
-
-/* Where `choose` is set `a`, else `b`. */
+/* Where `choice` is set `a`, else `b`. */
 CONVEXT_INLINE vec choose(mask choice, vec a, vec b)
 {
     return (vec)((choice & (mask)a) | (~choice & (mask)b));
 }
 
-/* NaN is not below 0 and stays. */
-CONVEXT_INLINE void rectify(ptrdiff_t count, real *values, real bias, int leaky)
+/* The activation of a vector, or what it is if elements are to be taken one by one. NaN is not below
+ * 0 and stays. */
+CONVEXT_INLINE vec value_of(vec value, enum activation activation)
 {
-    ptrdiff_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        const vec value = load(values + i) + splat(bias);
-        store(values + i, choose(value < 0, leaky ? value * NEGATIVE_SLOPE : (vec){0}, value));
-    }
-    for (; i < count; i++) {
-        const real value = values[i] + bias;
-        values[i] = value < 0 ? leaky ? value * NEGATIVE_SLOPE : 0 : value;
+    switch (activation) {
+    case RELU:
+        return choose(value < 0, (vec){0}, value);
+    case LEAKY_RELU:
+        return choose(value < 0, value * NEGATIVE_SLOPE, value);
+    default:
+        return value;
     }
 }
 
-static void activate(ptrdiff_t count, void *values_, double bias_, int activation)
+/* The activation of an element. */
+CONVEXT_INLINE real element_of(real value, enum activation activation)
 {
-    real *values = values_;
-    const real bias = (real)bias_;
-    switch ((enum convext_activation)activation) {
-    case CONVEXT_RELU:
-        rectify(count, values, bias, 0);
-        break;
-    case CONVEXT_LEAKY_RELU:
-        rectify(count, values, bias, 1);
-        break;
-    case CONVEXT_SIGMOID:
-        for (ptrdiff_t i = 0; i < count; i++)
-            values[i] = sigmoid(values[i] + bias);
-        break;
-    case CONVEXT_TANH:
-        for (ptrdiff_t i = 0; i < count; i++)
-            values[i] = tangent(values[i] + bias);
-        break;
-    case CONVEXT_LINEAR:
-        for (ptrdiff_t i = 0; i < count; i++)
-            values[i] += bias;
+    const int is_float = sizeof(real) == sizeof(float);
+    switch (activation) {
+    case SIGMOID:
+        return 1 / (1 + (is_float ? expf(-(float)value) : exp(-value)));
+    case TANH:
+        return is_float ? tanhf((float)value) : tanh(value);
+    default:
+        return value_of(splat(value), activation)[0];
     }
 }
 
 /* A gradient, from that with respect to the activation and from the activation itself. */
-CONVEXT_INLINE vec through(vec gradient, vec activated, int activation)
+CONVEXT_INLINE vec through(vec gradient, vec activated, enum activation activation)
 {
-    switch ((enum convext_activation)activation) {
-    case CONVEXT_RELU:
-        return choose(activated <= 0, (vec){0}, gradient);
-    case CONVEXT_LEAKY_RELU:
-        return choose(activated <= 0, gradient * NEGATIVE_SLOPE, gradient);
-    case CONVEXT_SIGMOID:
-        return gradient * (activated * (1 - activated));
-    case CONVEXT_TANH:
-        return gradient * (1 - activated * activated);
-    case CONVEXT_LINEAR:
+    switch (activation) {
+    case LINEAR:
         return gradient;
+    case RELU:
+        return choose(activated <= 0, (vec){0}, gradient);
+    case LEAKY_RELU:
+        return choose(activated <= 0, gradient * NEGATIVE_SLOPE, gradient);
+    case SIGMOID:
+        return gradient * (activated * (1 - activated));
+    case TANH:
+        return gradient * (1 - activated * activated);
     }
     __builtin_unreachable();
+}
+
+CONVEXT_INLINE void activate_by(enum activation activation, ptrdiff_t count, real *values,
+                                real bias)
+{
+    ptrdiff_t i = 0;
+    if (activation < SIGMOID)
+        for (; i + LANES <= count; i += LANES)
+            store(values + i, value_of(load(values + i) + splat(bias), activation));
+    for (; i < count; i++)
+        values[i] = element_of(values[i] + bias, activation);
+}
+
+/* In each of the loops that are made of this, the activation is a constant. */
+static void activate(ptrdiff_t count, void *values, double bias, int activation)
+{
+#define CASE(name) \
+    case name: \
+        activate_by(name, count, values, (real)bias); \
+        break;
+    switch ((enum activation)activation) {
+        ACTIVATIONS(CASE)
+    }
+#undef CASE
 }
 
 /* Vectors that are added up in `real`; their sums are added in double. */
 enum { MAX_SUMMED = 64 };
 
-CONVEXT_INLINE double activation_gradient_of(ptrdiff_t count, real *gradient,
-                                             const real *activated, int activation)
+CONVEXT_INLINE double gradient_by(enum activation activation, ptrdiff_t count, real *gradient,
+                                  const real *activated)
 {
     double total = 0;
     ptrdiff_t i = 0;
@@ -105,22 +119,16 @@ CONVEXT_INLINE double activation_gradient_of(ptrdiff_t count, real *gradient,
     return total;
 }
 
-/* The activation is a constant within each loop. */
 static double activation_gradient(ptrdiff_t count, void *gradient, const void *activated,
                                   int activation)
 {
-    switch ((enum convext_activation)activation) {
-    case CONVEXT_RELU:
-        return activation_gradient_of(count, gradient, activated, CONVEXT_RELU);
-    case CONVEXT_LEAKY_RELU:
-        return activation_gradient_of(count, gradient, activated, CONVEXT_LEAKY_RELU);
-    case CONVEXT_SIGMOID:
-        return activation_gradient_of(count, gradient, activated, CONVEXT_SIGMOID);
-    case CONVEXT_TANH:
-        return activation_gradient_of(count, gradient, activated, CONVEXT_TANH);
-    case CONVEXT_LINEAR:
-        return activation_gradient_of(count, gradient, activated, CONVEXT_LINEAR);
+#define CASE(name) \
+    case name: \
+        return gradient_by(name, count, gradient, activated);
+    switch ((enum activation)activation) {
+        ACTIVATIONS(CASE)
     }
+#undef CASE
     __builtin_unreachable();
 }
 
@@ -130,14 +138,10 @@ typedef struct {
 } row_sums;
 
 /* One vector: from the sums of products to the gradient, adding to the sums where `counted`. */
-CONVEXT_INLINE vec residual_of(vec value, vec target, vec bias, vec scale, int activation,
-                               mask counted, row_sums *sums)
+CONVEXT_INLINE vec residual_of(vec value, vec target, vec bias, vec scale,
+                               enum activation activation, mask counted, row_sums *sums)
 {
-    value += bias;
-    if (activation == CONVEXT_RELU)
-        value = choose(value < 0, (vec){0}, value);
-    if (activation == CONVEXT_LEAKY_RELU)
-        value = choose(value < 0, value * NEGATIVE_SLOPE, value);
+    value = value_of(value + bias, activation);
     const vec difference = value - target;
     const vec gradient = through(difference * scale, value, activation);
     const vec counted_difference = (vec)((mask)difference & counted);
@@ -148,7 +152,7 @@ CONVEXT_INLINE vec residual_of(vec value, vec target, vec bias, vec scale, int a
 
 /* As in `residual`, the last vector ends with the row and is computed first. */
 CONVEXT_INLINE void residual_of_row(ptrdiff_t num_columns, real *values, const real *target,
-                                    vec bias, vec scale, int activation, mask rest,
+                                    vec bias, vec scale, enum activation activation, mask rest,
                                     row_sums *sums)
 {
     const mask all = (vec){0} == (vec){0};
@@ -173,10 +177,10 @@ CONVEXT_INLINE void residual_of_row(ptrdiff_t num_columns, real *values, const r
     store(values + last, end);
 }
 
-CONVEXT_INLINE double residual_of_rows(ptrdiff_t num_rows, ptrdiff_t num_columns, real *values,
-                                       ptrdiff_t pitch, const real *target,
-                                       ptrdiff_t target_pitch, double scale, double bias,
-                                       int activation, double *bias_gradient)
+CONVEXT_INLINE double residual_by(enum activation activation, ptrdiff_t num_rows,
+                                  ptrdiff_t num_columns, real *values, ptrdiff_t pitch,
+                                  const real *target, ptrdiff_t target_pitch, double scale,
+                                  double bias, double *bias_gradient)
 {
     const ptrdiff_t whole = num_columns / LANES * LANES;
     const ptrdiff_t last = num_columns < LANES ? 0 : num_columns - LANES;
@@ -203,32 +207,23 @@ CONVEXT_INLINE double residual_of_rows(ptrdiff_t num_rows, ptrdiff_t num_columns
     return squares;
 }
 
-/* The activation is a constant within each loop. */
 static double activated_residual(ptrdiff_t num_rows, ptrdiff_t num_columns, void *values,
                                  ptrdiff_t pitch, const void *target, ptrdiff_t target_pitch,
                                  double scale, double bias, int activation,
                                  double *bias_gradient)
 {
-#define OF_ROWS(bias, activation)                                                               \
-    residual_of_rows(num_rows, num_columns, values, pitch, target, target_pitch, scale, bias,   \
-                     activation, bias_gradient)
-    if (activation == CONVEXT_SIGMOID || activation == CONVEXT_TANH)
+    if (activation >= SIGMOID)
         for (ptrdiff_t r = 0; r < num_rows; r++)
             activate(num_columns, (real *)values + r * pitch, bias, activation);
-    switch ((enum convext_activation)activation) {
-    case CONVEXT_RELU:
-        return OF_ROWS(bias, CONVEXT_RELU);
-    case CONVEXT_LEAKY_RELU:
-        return OF_ROWS(bias, CONVEXT_LEAKY_RELU);
-    case CONVEXT_SIGMOID:
-        return OF_ROWS(0, CONVEXT_SIGMOID);
-    case CONVEXT_TANH:
-        return OF_ROWS(0, CONVEXT_TANH);
-    case CONVEXT_LINEAR:
-        return OF_ROWS(bias, CONVEXT_LINEAR);
+#define CASE(name) \
+    case name: \
+        return residual_by(name, num_rows, num_columns, values, pitch, target, target_pitch, \
+                           scale, name < SIGMOID ? bias : 0, bias_gradient);
+    switch ((enum activation)activation) {
+        ACTIVATIONS(CASE)
     }
+#undef CASE
     __builtin_unreachable();
-#undef OF_ROWS
 }
 
 #endif

@@ -659,6 +659,7 @@ const convext_microkernels CONVEXT_TABLE = {
     .max_dot_taps = MAX_DOT_TAPS,
     .max_slide_rows = CONVEXT_MAX_SLIDE_ROWS,
     .winograd_width = WIDTH,
+    .activations = activation_names,
     .correlate = {FOR_KERNELS(CORRELATE_ENTRY)},
     .slide = {FOR_SLIDE_ROWS(SLIDE_ENTRY)},
     .dot = {FOR_DOTS(DOT_ENTRY)},

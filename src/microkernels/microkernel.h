@@ -42,16 +42,6 @@ typedef struct {
     ptrdiff_t rows, columns;
 } convext_fft_pixels;
 
-/* The activations of a layer. All but the linear one have a slope that follows from their value. */
-enum convext_activation {
-    CONVEXT_LINEAR,
-    CONVEXT_RELU,
-    CONVEXT_LEAKY_RELU, /* negative values times CONVEXT_NEGATIVE_SLOPE */
-    CONVEXT_SIGMOID,
-    CONVEXT_TANH
-};
-#define CONVEXT_NEGATIVE_SLOPE 0.2
-
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */
@@ -60,6 +50,7 @@ typedef struct {
     int max_dot_taps[CONVEXT_MAX_ROWS + 1]; /* dot[rows][1 .. max_dot_taps[rows]] exist */
     int max_slide_rows; /* slide[1 .. max_slide_rows] exist */
     int winograd_width; /* kernels that lie side by side */
+    const char *activations; /* their names, in the order of their numbers */
 #define MICROKERNEL(result, name, parameters) result(*name) parameters;
 #define MICROKERNELS(result, name, sizes, parameters) result(*name sizes) parameters;
 #include "contracts.h"

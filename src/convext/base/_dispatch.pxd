@@ -2,11 +2,6 @@
 cdef extern from "microkernel.h" nogil:
     enum:
         BLOCK "CONVEXT_BLOCK"
-        LINEAR "CONVEXT_LINEAR"
-        RELU "CONVEXT_RELU"
-        LEAKY_RELU "CONVEXT_LEAKY_RELU"
-        SIGMOID "CONVEXT_SIGMOID"
-        TANH "CONVEXT_TANH"
     const Py_ssize_t WINOGRAD_CHANNELS "CONVEXT_WINOGRAD_CHANNELS"
 
     const int EVEN "CONVEXT_EVEN"
@@ -37,6 +32,7 @@ cdef extern from "microkernel.h" nogil:
         int lanes, max_kernels, max_rows, max_slide_rows, winograd_width
         int *correlate_vectors
         int *max_dot_taps
+        const char *activations
 
         Microkernel *correlate          # by the number of kernels
         Microkernel *slide              # by that of rows

@@ -4,6 +4,8 @@ cimport numpy as cnp
 
 from convext.base._geometry cimport real
 
+cdef int check_activation(int activation) except -1
+
 # out[n, k] = activation(out[n, k] + bias[k]) for all pixels; `bias` may be None.
 cdef void activate_planes(
     real *out, const real *bias, Py_ssize_t num_samples, Py_ssize_t channels, Py_ssize_t plane,

@@ -4,16 +4,14 @@ cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.string cimport memcpy
 
-from convext.base._dispatch cimport (
-    LEAKY_RELU, LINEAR, RELU, SIGMOID, TANH, Microkernels, microkernels
-)
+from convext.base._dispatch cimport Microkernels, microkernels
 from convext.base._geometry cimport check_number, real
 
 cnp.import_array()
 
-ACTIVATIONS = {
-    "linear": LINEAR, "relu": RELU, "leaky_relu": LEAKY_RELU, "sigmoid": SIGMOID, "tanh": TANH
-}
+cdef list names = microkernels(sizeof(float)).activations.decode().lower().split()
+cdef int num_activations = len(names)
+ACTIVATIONS = dict(zip(names, range(num_activations)))
 
 # Below so many elements a second thread costs more than it brings.
 cdef Py_ssize_t MIN_VALUES_PER_THREAD = 50000
@@ -22,6 +20,10 @@ ctypedef fused stored:
     float
     double
     unsigned char
+
+
+cdef int check_activation(int activation) except -1:
+    return check_number("activation", activation, num_activations - 1)
 
 
 cdef inline int threads_for_planes(
@@ -80,7 +82,7 @@ def activate(cnp.ndarray out, cnp.ndarray bias, int activation, int num_threads)
     """
     cdef Py_ssize_t plane = out.shape[2] * out.shape[3]
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
-    check_number("activation", activation, TANH)
+    check_activation(activation)
     with nogil:
         if cnp.PyArray_ITEMSIZE(out) == sizeof(float):
             activate_planes(
@@ -105,7 +107,7 @@ def differentiate(
     """
     cdef Py_ssize_t plane = gradient.shape[2] * gradient.shape[3]
     cdef void *sums = NULL if bias_grad is None else cnp.PyArray_DATA(bias_grad)
-    check_number("activation", activation, TANH)
+    check_activation(activation)
     with nogil:
         if cnp.PyArray_ITEMSIZE(gradient) == sizeof(float):
             differentiate_planes(

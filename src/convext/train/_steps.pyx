@@ -14,12 +14,12 @@ from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport fabs
 
 
-from convext.base._dispatch cimport TANH, Microkernels, microkernels
+from convext.base._dispatch cimport Microkernels, microkernels
 from convext.ways._forward import conv2d
 from convext.base._geometry cimport check_number, real
 from convext.ways._input_gradient import conv2d_input_grad
 from convext.gradient._kernel_gradient import conv2d_kernel_grad
-from convext.train._layers cimport gather
+from convext.train._layers cimport check_activation, gather
 from convext.train._layers import activate, differentiate
 from convext.base._tasks cimport ENOUGH_TASKS, divide_up
 
@@ -61,7 +61,7 @@ cdef class Layer:
         self, kernels, bias, Py_ssize_t offset, tuple input_shape, tuple output_shape,
         tuple options, int activation
     ):
-        check_number("activation", activation, TANH)
+        check_activation(activation)
         self.kernels, self.bias, self.offset = kernels, bias, offset
         self.input_shape, self.output_shape, self.options = input_shape, output_shape, options
         self.activation = activation

@@ -8,14 +8,14 @@ from libc.string cimport memset
 from convext.ways._correlation cimport (
     Correlation, all_weights, pack_weights, run_correlation
 )
-from convext.base._dispatch cimport TANH
 from convext.ways._forward cimport free_forward, init_forward
-from convext.base._geometry cimport Array4, Geometry, check_number, describe, geometry_of, real
+from convext.base._geometry cimport Array4, Geometry, describe, geometry_of, real
 from convext.gradient._gradient_by_dots cimport DotsScratch, add_dots, arrange_dots
 from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext.gradient._kernel_gradient cimport (
     KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
+from convext.train._layers cimport check_activation
 from convext.train._optimizers cimport Update
 from convext.train._quadratic cimport (
     Quadratic, expand, expand_from, free_quadratic, init_quadratic
@@ -83,7 +83,7 @@ cdef class Trainer:
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
         cdef Py_ssize_t most = MAX_PREDICTION_BYTES     # a global of Python, which tests replace
         cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
-        check_number("activation", activation, TANH)
+        check_activation(activation)
         self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
         self.images = describe(input_data)
         self.targets = describe(target_output)

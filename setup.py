@@ -185,12 +185,14 @@ class BuildExtensions(build_ext):
         name = Path(source).stem
         if name not in WITH_O3:
             flags = flags + (["-Os"] if name in FOR_SIZE else MICROKERNEL_FLAGS)
-        return self.compile(source, self.build_temp, macros, flags)
+        # The library names the others: which there are shows in the folders.
+        folders = {path.parent for path in modules_in_cython()} if LIBRARY.endswith(name) else ()
+        return self.compile(source, self.build_temp, macros, flags, folders)
 
-    def compile(self, source, folder, macros, flags):
+    def compile(self, source, folder, macros, flags, depends=()):
         """Compile a file, unless its object file is newer than all it is made of."""
         (name,) = self.compiler.object_filenames([source], output_dir=folder)
-        if self.force or newer_group([source, __file__, *map(str, HEADERS)], name):
+        if self.force or newer_group([source, __file__, *map(str, (*HEADERS, *depends))], name):
             self.compiler.compile(
                 [source],
                 output_dir=folder,

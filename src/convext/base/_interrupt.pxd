@@ -1,14 +1,22 @@
-# Ctrl-C in compiled loops.
+# Operations that take long, in compiled code: Ctrl-C, and no memory.
 
 cdef struct Interrupt:
+    size_t thread      # which began the operation: it alone lets signal handlers run
     double next_poll   # when to look again, in seconds of the monotonic clock
     bint raised        # a signal handler raised an exception, which is still set
 
+# Whether the operation must end. Asked between its tasks, it lets Python run signal handlers twenty
+# times a second; in threads other than the one that began the operation it says what they did.
+cdef bint stopped(Interrupt *interrupt) noexcept nogil
+
+# What computes `work`. -1 when memory runs out.
+ctypedef int (*Operation)(const void *work, Interrupt *interrupt) noexcept nogil
+
+# Run an operation without the GIL; then raise what a signal handler raised, or that there is not
+# enough memory for what `name` says.
+cdef int perform(str name, Operation operation, const void *work) except -1
+
+# What `perform` does, apart.
 cdef void start_polling(Interrupt *interrupt) noexcept nogil
-
-# Whether the loop must end. Called by the thread that entered the compiled code, between its
-# tasks, it lets Python run signal handlers twenty times a second; others only read the answer.
 cdef bint interrupted(Interrupt *interrupt, bint may_poll) noexcept nogil
-
-# With the GIL held, after the loop: raise what the handler raised.
 cdef int finish_polling(Interrupt *interrupt) except -1

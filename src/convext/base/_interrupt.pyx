@@ -1,10 +1,11 @@
-"""Ctrl-C in compiled loops: lets signal handlers run now and then, and ends the loop on one."""
+"""Operations that take long: signal handlers run now and then, and one that raises ends them."""
 
 cdef extern from "Python.h":
     int run_signal_handlers "PyErr_CheckSignals"() noexcept
 
 cdef extern from *:
     """
+    #include <pthread.h>
     #include <time.h>
 
     /* Milliseconds are fine enough, from a clock that is read in a few nanoseconds. */
@@ -13,7 +14,13 @@ cdef extern from *:
     #else
     enum { QUICK_CLOCK = CLOCK_MONOTONIC };
     #endif
+
+    static inline size_t this_thread(void)
+    {
+        return (size_t)pthread_self();
+    }
     """
+    size_t this_thread() nogil
     struct timespec:
         long tv_sec
         long tv_nsec
@@ -30,20 +37,38 @@ cdef double now() noexcept nogil:
 
 
 cdef void start_polling(Interrupt *interrupt) noexcept nogil:
+    interrupt.thread = this_thread()
     interrupt.next_poll = now() + SECONDS_BETWEEN_POLLS
     interrupt.raised = False
 
 
-cdef bint interrupted(Interrupt *interrupt, bint may_poll) noexcept nogil:
+cdef bint stopped(Interrupt *interrupt) noexcept nogil:
     cdef double time
-    if may_poll and not interrupt.raised:
+    if not interrupt.raised and interrupt.thread == this_thread():
         time = now()
         if time >= interrupt.next_poll:
             interrupt.next_poll = time + SECONDS_BETWEEN_POLLS
             with gil:
-                # The exception stays set in this thread until finish_polling.
+                # The exception stays set in this thread until the operation has ended.
                 interrupt.raised = run_signal_handlers() == -1
     return interrupt.raised
+
+
+cdef int perform(str name, Operation operation, const void *work) except -1:
+    cdef Interrupt interrupt
+    cdef int status
+    with nogil:
+        start_polling(&interrupt)
+        status = operation(work, &interrupt)
+    if interrupt.raised:
+        return -1
+    if status == -1:
+        raise MemoryError(f"not enough memory for {name}")
+    return 0
+
+
+cdef bint interrupted(Interrupt *interrupt, bint may_poll) noexcept nogil:
+    return stopped(interrupt)
 
 
 cdef int finish_polling(Interrupt *interrupt) except -1:

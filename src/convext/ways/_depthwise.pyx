@@ -5,14 +5,13 @@ that they stay in the L1 cache, and met by the kernels there. Columns that lie a
 laid out side by side.
 """
 
-from cython.parallel cimport prange
 from libc.string cimport memset
 
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport Array4, Geometry, real
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+from convext.base._interrupt cimport Interrupt, stopped
+from convext.base._scratch cimport aligned_size
+from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
 
 # Sums of more products should be added up in blocks, as others do.
 cdef enum:
@@ -27,8 +26,6 @@ cdef Py_ssize_t MIN_BAND_EXTENTS = 4
 
 # Of wide rows and of taps far apart there is more to lay out than stays in any cache.
 cdef Py_ssize_t MAX_PLANE_BYTES = 1024 * 1024
-
-NO_MEMORY = "not enough memory for the scratch space of a depthwise convolution"
 
 
 # ---------------------------------------------------------------- the plan
@@ -218,11 +215,28 @@ cdef void copy_taps(
             weights[i * plan.taps_w + j] = first[i * h_stride + j * w_stride]
 
 
-cdef void convolve_task(
-    const Depthwise *plan, const Array4 *kernels, const real *bias, const Array4 *out,
-    Py_ssize_t task, real *planes
+# What the tasks of a convolution read, and where they write.
+cdef struct Operands:
+    const Depthwise *plan
+    const Array4 *kernels
+    const void *bias
+    const Array4 *out
+
+
+cdef void clear_planes(const void *work, void *planes) noexcept nogil:
+    # The zeros to the left and right are the same for all tasks.
+    cdef const Depthwise *plan = (<const Operands *> work).plan
+    memset(planes, 0, plan.planes * plan.plane_size * plan.itemsize)
+
+
+cdef void convolve_band(
+    const void *work, Py_ssize_t task, real *planes, Interrupt *interrupt
 ) noexcept nogil:
     """Compute a band of results of some channels of a sample."""
+    cdef const Operands *operands = <const Operands *> work
+    cdef const Depthwise *plan = operands.plan
+    cdef const Array4 *out = operands.out
+    cdef const real *bias = <const real *> operands.bias
     cdef Py_ssize_t first = task % plan.bands * plan.band_h
     cdef Py_ssize_t channel = task // plan.bands % plan.blocks * plan.planes
     cdef Py_ssize_t sample = task // plan.bands // plan.blocks
@@ -237,7 +251,7 @@ cdef void convolve_task(
     find_columns(plan, offset)
     fill_planes(plan, sample, channel, channels, first, num_rows, planes)
     for i in range(channels * plan.multiplier):
-        copy_taps(plan, kernels, kernel + i, weights)
+        copy_taps(plan, operands.kernels, kernel + i, weights)
         plan.micro.depthwise(
             plan.taps_h, plan.taps_w, weights, bias[kernel + i] if bias != NULL else 0.,
             planes + i // plan.multiplier * plan.plane_size, plan.stride_h * plan.pitch,
@@ -246,61 +260,48 @@ cdef void convolve_task(
         )
 
 
-cdef int convolve(
-    const Depthwise *plan, const Array4 *kernels, const real *bias, const Array4 *out,
-    Interrupt *interrupt
-) noexcept nogil:
-    cdef Py_ssize_t tasks = plan.source.n * plan.blocks * plan.bands
-    cdef Py_ssize_t size = plan.planes * plan.plane_size
-    cdef Py_ssize_t task, thread
-    cdef Shares shares
-    cdef real *planes = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
-    if planes == NULL:
-        return -1
-    memset(planes, 0, plan.num_threads * size * sizeof(real))
-    if plan.num_threads == 1:   # a parallel region of one thread takes its time, too
-        for task in range(tasks):
-            if interrupted(interrupt, True):
-                break
-            convolve_task(plan, kernels, bias, out, task, planes)
-    else:
-        share_out(&shares, tasks, plan.num_threads)
-        for thread in prange(
-            plan.num_threads, num_threads=plan.num_threads, schedule="static"
-        ):
-            task = take_task(&shares, thread)
-            while task >= 0:
-                if not interrupted(interrupt, thread == 0):
-                    convolve_task(plan, kernels, bias, out, task, planes + thread * size)
-                task = take_task(&shares, thread)
-    aligned_free(planes)
-    return 0
-
-
 cdef int convolve_depthwise(
     const Depthwise *plan, const Array4 *kernels, const void *bias, const Array4 *out
 ) except -1:
-    cdef Interrupt interrupt
-    cdef int status
-    with nogil:
-        start_polling(&interrupt)
-        if plan.itemsize == sizeof(float):
-            status = convolve[float](plan, kernels, <const float *> bias, out, &interrupt)
-        else:
-            status = convolve[double](plan, kernels, <const double *> bias, out, &interrupt)
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
-    return 0
+    cdef Operands operands = Operands(plan, kernels, bias, out)
+    cdef Tasks tasks = tasks_of(
+        &operands, plan.itemsize, <Task> convolve_band[float], <Task> convolve_band[double],
+        plan.source.n * plan.blocks * plan.bands,
+        plan.planes * plan.plane_size * <Py_ssize_t> plan.itemsize, plan.num_threads
+    )
+    tasks.start = clear_planes
+    return perform_tasks("a depthwise convolution", &tasks)
 
 
 # ---------------------------------------------------------------- the kernel gradient
 
-# The scratch memory of a thread: the pixels, the output gradients of a band, and the sums so far.
-cdef struct Scratch:
-    void *planes
-    void *gradient
-    double *sums
+# The same of a gradient.
+cdef struct GradientOperands:
+    const Depthwise *plan
+    const Array4 *output_grad
+    void *kernel_grad
+
+# The scratch memory of a thread, in bytes: the pixels, the output gradients of a band, and the sums
+# so far.
+cdef struct GradientScratch:
+    Py_ssize_t gradient, sums, end      # where each begins
+
+
+cdef GradientScratch arrange_gradient(const Depthwise *plan) noexcept nogil:
+    cdef Py_ssize_t itemsize = plan.itemsize
+    cdef GradientScratch layout
+    layout.gradient = plan.planes * plan.plane_size * itemsize
+    layout.sums = layout.gradient + itemsize * aligned_size(
+        plan.band_h * plan.gradient_pitch, itemsize
+    )
+    layout.end = layout.sums + plan.planes * plan.multiplier * plan.taps_h * plan.taps_w * (
+        <Py_ssize_t> sizeof(double)
+    )
+    return layout
+
+
+cdef void clear_planes_and_gradient(const void *work, void *scratch) noexcept nogil:
+    memset(scratch, 0, arrange_gradient((<const GradientOperands *> work).plan).sums)
 
 
 cdef void fill_gradient(
@@ -319,14 +320,13 @@ cdef void fill_gradient(
 
 cdef void add_band(
     const Depthwise *plan, const Array4 *output_grad, Py_ssize_t sample, Py_ssize_t channel,
-    Py_ssize_t channels, Py_ssize_t first, const Scratch *scratch, real *planes
+    Py_ssize_t channels, Py_ssize_t first, real *planes, real *gradient, double *sums
 ) noexcept nogil:
     """Add a band of a sample to the sums of some channels' kernels."""
     cdef Py_ssize_t num_rows = min(plan.band_h, plan.out_h - first)
     cdef Py_ssize_t taps = plan.taps_h * plan.taps_w
-    cdef real *gradient = <real *> scratch.gradient
     cdef Py_ssize_t[MAX_TAPS] offset
-    cdef real[MAX_TAPS] sums
+    cdef real[MAX_TAPS] sums_of_band
     cdef Py_ssize_t i, t
     find_columns(plan, offset)
     fill_planes(plan, sample, channel, channels, first, num_rows, planes)
@@ -337,96 +337,47 @@ cdef void add_band(
         plan.micro.depthwise_gradient(
             plan.taps_h, plan.taps_w, gradient, plan.gradient_pitch,
             planes + i // plan.multiplier * plan.plane_size, plan.stride_h * plan.pitch,
-            plan.dilation_h * plan.pitch, offset, num_rows, plan.out_w, sums
+            plan.dilation_h * plan.pitch, offset, num_rows, plan.out_w, sums_of_band
         )
         for t in range(taps):
-            scratch.sums[i * taps + t] += sums[t]
+            sums[i * taps + t] += sums_of_band[t]
 
 
 cdef void differentiate_block(
-    const Depthwise *plan, const Array4 *output_grad, Py_ssize_t block, const Scratch *scratch,
-    real *kernel_grad, Interrupt *interrupt, bint may_poll
+    const void *work, Py_ssize_t block, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
     """Compute the gradient with respect to the kernels of some channels."""
+    cdef const GradientOperands *operands = <const GradientOperands *> work
+    cdef const Depthwise *plan = operands.plan
+    cdef GradientScratch layout = arrange_gradient(plan)
     cdef Py_ssize_t channel = block * plan.planes
     cdef Py_ssize_t channels = min(plan.planes, plan.source.c - channel)
     cdef Py_ssize_t entries = plan.multiplier * plan.taps_h * plan.taps_w
+    cdef real *gradient = <real *> (<char *> scratch + layout.gradient)
+    cdef double *sums = <double *> (<char *> scratch + layout.sums)
+    cdef real *kernel_grad = <real *> operands.kernel_grad + channel * entries
     cdef Py_ssize_t sample, band, i
-    memset(scratch.sums, 0, channels * entries * sizeof(double))
+    memset(sums, 0, channels * entries * sizeof(double))
     for sample in range(plan.source.n):
-        if interrupted(interrupt, may_poll):
+        if stopped(interrupt):
             return
         for band in range(plan.bands):
             add_band(
-                plan, output_grad, sample, channel, channels, band * plan.band_h, scratch,
-                <real *> scratch.planes
+                plan, operands.output_grad, sample, channel, channels, band * plan.band_h,
+                scratch, gradient, sums
             )
     for i in range(channels * entries):
-        kernel_grad[channel * entries + i] = <real> scratch.sums[i]
-
-
-cdef int differentiate(
-    const Depthwise *plan, const Array4 *output_grad, real *kernel_grad, Interrupt *interrupt
-) noexcept nogil:
-    cdef Py_ssize_t planes = plan.planes * plan.plane_size
-    cdef Py_ssize_t gradient = aligned_size(
-        plan.band_h * plan.gradient_pitch, plan.itemsize
-    )
-    cdef Py_ssize_t sums = aligned_size(
-        plan.planes * plan.multiplier * plan.taps_h * plan.taps_w, sizeof(double)
-    )
-    cdef Py_ssize_t block, thread
-    cdef Shares shares
-    cdef Scratch scratch, own
-    scratch.planes = aligned_alloc(plan.num_threads * (planes + gradient), plan.itemsize)
-    scratch.sums = <double *> aligned_alloc(plan.num_threads * sums, sizeof(double))
-    if scratch.planes == NULL or scratch.sums == NULL:
-        aligned_free(scratch.planes)
-        aligned_free(scratch.sums)
-        return -1
-    memset(scratch.planes, 0, plan.num_threads * (planes + gradient) * sizeof(real))
-    share_out(&shares, plan.blocks, plan.num_threads)
-    for thread in prange(
-        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
-        schedule="static"
-    ):
-        own = scratch_of(plan, &scratch, planes, gradient, sums, thread)
-        block = take_task(&shares, thread)
-        while block >= 0:
-            differentiate_block(
-                plan, output_grad, block, &own, kernel_grad, interrupt, thread == 0
-            )
-            block = take_task(&shares, thread)
-    aligned_free(scratch.planes)
-    aligned_free(scratch.sums)
-    return 0
-
-
-cdef inline Scratch scratch_of(
-    const Depthwise *plan, const Scratch *all, Py_ssize_t planes, Py_ssize_t gradient,
-    Py_ssize_t sums, Py_ssize_t thread
-) noexcept nogil:
-    cdef Scratch scratch
-    scratch.planes = <char *> all.planes + (
-        thread * (planes + gradient) * <Py_ssize_t> plan.itemsize
-    )
-    scratch.gradient = <char *> scratch.planes + planes * <Py_ssize_t> plan.itemsize
-    scratch.sums = all.sums + thread * sums
-    return scratch
+        kernel_grad[i] = <real> sums[i]
 
 
 cdef int differentiate_depthwise(
     const Depthwise *plan, const Array4 *output_grad, void *kernel_grad
 ) except -1:
-    cdef Interrupt interrupt
-    cdef int status
-    with nogil:
-        start_polling(&interrupt)
-        if plan.itemsize == sizeof(float):
-            status = differentiate[float](plan, output_grad, <float *> kernel_grad, &interrupt)
-        else:
-            status = differentiate[double](plan, output_grad, <double *> kernel_grad, &interrupt)
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
-    return 0
+    cdef GradientOperands operands = GradientOperands(plan, output_grad, kernel_grad)
+    cdef Tasks tasks = tasks_of(
+        &operands, plan.itemsize, <Task> differentiate_block[float],
+        <Task> differentiate_block[double], plan.blocks, arrange_gradient(plan).end,
+        plan.num_threads
+    )
+    tasks.start = clear_planes_and_gradient
+    return perform_tasks("the gradient of a depthwise convolution", &tasks)

@@ -6,15 +6,14 @@ the caches. Kernels of one row or one column need one pass.
 
 cimport numpy as cnp
 import numpy as np
-from cython.parallel cimport prange
 from libc.math cimport fabs
 from libc.string cimport memcpy, memset
 
 from convext.base._dispatch cimport BLOCK, microkernels
 from convext.base._geometry cimport AUTO, Array4, Geometry, real
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
-from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+from convext.base._interrupt cimport Interrupt
+from convext.base._scratch cimport aligned_size, apart
+from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
 
 cdef enum:
     STRIP = 4           # rows that are computed at once, at most
@@ -36,8 +35,6 @@ cdef Py_ssize_t MIN_PLANE = 256
 
 # Beyond this Fourier transforms take less time.
 cdef Py_ssize_t MAX_PRODUCTS = 130
-
-NO_MEMORY = "not enough memory for the scratch space of the separable convolution"
 
 
 # ---------------------------------------------------------------- the plan
@@ -210,9 +207,7 @@ cdef inline Py_ssize_t first_of_block(const Separable *plan, Py_ssize_t block) n
 
 
 cdef inline Py_ssize_t panel_pitch(const Separable *plan) noexcept nogil:
-    # An odd number of cache lines: rows that are a power of two apart would share a few sets.
-    cdef Py_ssize_t line = aligned_size(1, plan.itemsize)
-    return (divide_up(plan.block_w + plan.taps_w - 1, line) | 1) * line
+    return apart(plan.block_w + plan.taps_w - 1, plan.itemsize)
 
 
 cdef Scratch arrange(const Separable *plan) noexcept nogil:
@@ -324,11 +319,23 @@ cdef void compute_strip(
         to += to_pitch
 
 
-cdef void compute_block(
-    const Separable *plan, const real *factors, Py_ssize_t task, const Py_ssize_t *tap,
-    const real *bias, const Array4 *out, real *scratch
+# What the tasks read, and where they write.
+cdef struct Operands:
+    const Separable *plan
+    const void *factors
+    const void *bias
+    const Array4 *out
+    Py_ssize_t[BLOCK] column        # where in a row its taps are
+
+
+cdef void convolve_block(
+    const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
+    """Compute a block of results of a kernel, for a sample."""
+    cdef const Operands *operands = <const Operands *> work
+    cdef const Separable *plan = operands.plan
     cdef const Array4 *source = &plan.source
+    cdef const Array4 *out = operands.out
     cdef Py_ssize_t blocks = plan.blocks_down * plan.blocks_across
     cdef Py_ssize_t sample = task // blocks // plan.kernels
     cdef Py_ssize_t kernel = task // blocks % plan.kernels
@@ -338,12 +345,18 @@ cdef void compute_block(
     cdef Py_ssize_t num_columns = first_of_block(plan, task % plan.blocks_across + 1) - left
     cdef Py_ssize_t first_row = top + plan.top, first_column = left + plan.left
     cdef Py_ssize_t pitch = source.h_stride, r = 0
+    cdef const real *factors = <const real *> operands.factors + (
+        kernel * (plan.taps_h + plan.taps_w)
+    )
+    cdef const real *bias = NULL
     cdef const real *pixels = <const real *> source.data + (
         sample * source.n_stride + kernel // plan.group_kernels * source.c_stride
     )
     cdef real *to = <real *> out.data + (
         sample * out.n_stride + kernel * out.c_stride + top * out.h_stride + left
     )
+    if operands.bias != NULL:
+        bias = <const real *> operands.bias + kernel
     if (
         source.w_stride == 1
         and first_row >= 0 and first_row + num_rows + plan.taps_h - 1 <= source.h
@@ -357,57 +370,29 @@ cdef void compute_block(
         )
         pixels = scratch
         pitch = panel_pitch(plan)
-    factors += kernel * (plan.taps_h + plan.taps_w)
-    if bias != NULL:
-        bias += kernel
     while r < num_rows:
         compute_strip(
             plan, factors, min(<Py_ssize_t> STRIP, num_rows - r), num_columns,
-            pixels + r * pitch, pitch, tap, bias, to + r * out.h_stride, out.h_stride, scratch
+            pixels + r * pitch, pitch, operands.column, bias, to + r * out.h_stride, out.h_stride,
+            scratch
         )
         r += STRIP
-
-
-cdef int run(
-    const Separable *plan, const real *factors, const real *bias, const Array4 *out,
-    Interrupt *interrupt
-) noexcept nogil:
-    cdef Py_ssize_t tasks = plan.source.n * plan.kernels * plan.blocks_down * plan.blocks_across
-    cdef Py_ssize_t size = arrange(plan).size, task, thread, i
-    cdef Shares shares
-    cdef Py_ssize_t tap[BLOCK]
-    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
-    if scratch == NULL:
-        return -1
-    for i in range(plan.taps_w):
-        tap[i] = i
-    share_out(&shares, tasks, plan.num_threads)
-    for thread in prange(
-        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
-        schedule="static"
-    ):
-        task = take_task(&shares, thread)
-        while task >= 0:
-            if not interrupted(interrupt, thread == 0):
-                compute_block(plan, factors, task, tap, bias, out, scratch + thread * size)
-            task = take_task(&shares, thread)
-    aligned_free(scratch)
-    return 0
 
 
 cdef int convolve_separably(
     const Separable *plan, object factors, const void *bias, const Array4 *out
 ) except -1:
-    cdef void *data = cnp.PyArray_DATA(<cnp.ndarray> factors)
-    cdef Interrupt interrupt
-    cdef int status
-    with nogil:
-        start_polling(&interrupt)
-        if plan.itemsize == sizeof(float):
-            status = run[float](plan, <float *> data, <const float *> bias, out, &interrupt)
-        else:
-            status = run[double](plan, <double *> data, <const double *> bias, out, &interrupt)
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
-    return 0
+    cdef Operands operands
+    cdef Tasks tasks = tasks_of(
+        &operands, plan.itemsize, <Task> convolve_block[float], <Task> convolve_block[double],
+        plan.source.n * plan.kernels * plan.blocks_down * plan.blocks_across,
+        arrange(plan).size * <Py_ssize_t> plan.itemsize, plan.num_threads
+    )
+    cdef Py_ssize_t i
+    operands.plan = plan
+    operands.factors = cnp.PyArray_DATA(<cnp.ndarray> factors)
+    operands.bias = bias
+    operands.out = out
+    for i in range(plan.taps_w):
+        operands.column[i] = i
+    return perform_tasks("a separable convolution", &tasks)

@@ -8,15 +8,13 @@ from the pixel as the tap says, and is added to it there.
 No zeros of a padding are multiplied, which for an input gradient are most of the direct way's.
 """
 
-from cython.parallel cimport prange
-
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport Array4, Geometry, real
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.base._prefetch cimport fetch
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
-    ENOUGH_TASKS, Shares, divide_up, share_out, take_task, threads_for
+    ENOUGH_TASKS, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
 
 # With more kernels a vector of pixels meets enough weights.
@@ -36,8 +34,6 @@ cdef Py_ssize_t WIDE = 128
 
 # The rows of pixels above a band of results are computed for the band above, too.
 cdef Py_ssize_t MIN_BAND_EXTENTS = 6
-
-NO_MEMORY = "not enough memory for the convolution's scratch space"
 
 
 # ---------------------------------------------------------------- the plan
@@ -135,29 +131,40 @@ cdef bint is_faster(const ShiftedSums *plan) noexcept nogil:
 # ---------------------------------------------------------------- the weights
 
 
-cdef void pack_weights(const ShiftedSums *plan, real *packed) noexcept nogil:
-    """Pack the weights in the order group, block of sums, channel, sum within the block."""
+# What all tasks read, and where they write.
+cdef struct Operands:
+    const ShiftedSums *plan
+    const void *bias
+    const Array4 *out
+    void *packed                    # the weights,
+    Py_ssize_t *weight_offset       # [channels] where in a block those of each channel begin,
+    Py_ssize_t *channel_offset      # [channels] and where in the source its pixels
+
+
+cdef void pack_sum(
+    const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
+) noexcept nogil:
+    """Pack the weights of a sum; in all: group, block of sums, channel, sum within the block."""
+    cdef const Operands *operands = <const Operands *> work
+    cdef const ShiftedSums *plan = operands.plan
     cdef const Array4 *weights = &plan.weights
     cdef Py_ssize_t kernel_stride = weights.n_stride, channel_stride = weights.c_stride
     cdef Py_ssize_t group_stride = plan.kernels * weights.n_stride
-    cdef Py_ssize_t g, s, c, taps = weights.h * weights.w
+    cdef Py_ssize_t g = task // plan.sums, s = task % plan.sums
+    cdef Py_ssize_t c, taps = weights.h * weights.w
     cdef const real *source
-    cdef real *to
+    cdef real *to = <real *> operands.packed + (
+        (g * plan.num_blocks + s // plan.width) * plan.channels * plan.width + s % plan.width
+    )
     if plan.swapped:
         kernel_stride, channel_stride = weights.c_stride, weights.n_stride
         group_stride = plan.channels * weights.n_stride
-    for g in range(plan.groups):
-        for s in range(plan.sums):
-            source = (
-                <const real *> weights.data + g * group_stride + s // taps * kernel_stride
-                + s % taps // weights.w * weights.h_stride + s % weights.w * weights.w_stride
-            )
-            to = packed + (
-                (g * plan.num_blocks + s // plan.width) * plan.channels * plan.width
-                + s % plan.width
-            )
-            for c in range(plan.channels):
-                to[c * plan.width] = source[c * channel_stride]
+    source = (
+        <const real *> weights.data + g * group_stride + s // taps * kernel_stride
+        + s % taps // weights.w * weights.h_stride + s % weights.w * weights.w_stride
+    )
+    for c in range(plan.channels):
+        to[c * plan.width] = source[c * channel_stride]
 
 
 # ---------------------------------------------------------------- the products and their sums
@@ -165,38 +172,6 @@ cdef void pack_weights(const ShiftedSums *plan, real *packed) noexcept nogil:
 # A part of the source rows.
 cdef struct Chunk:
     Py_ssize_t top, left, height, width
-
-
-# The shared memory: the packed weights, the offsets of the channels' weights and of the channels.
-# The scratch memory of a thread: the sums of a chunk.
-cdef struct Memory:
-    void *packed
-    Py_ssize_t *weight_offset
-    Py_ssize_t *channel_offset
-    void *sums
-    Py_ssize_t sums_size            # elements for a thread
-
-
-cdef void allocate(const ShiftedSums *plan, Memory *memory) noexcept nogil:
-    cdef Py_ssize_t c
-    cdef Py_ssize_t chunk_w = divide_up(plan.source.w, plan.columns)
-    memory.sums_size = aligned_size(plan.sums * plan.chunk_h * chunk_w, plan.itemsize)
-    memory.packed = aligned_alloc(
-        plan.groups * plan.num_blocks * plan.channels * plan.width, plan.itemsize
-    )
-    memory.weight_offset = <Py_ssize_t *> aligned_alloc(2 * plan.channels, sizeof(Py_ssize_t))
-    memory.channel_offset = memory.weight_offset + plan.channels
-    memory.sums = aligned_alloc(memory.sums_size * plan.num_threads, plan.itemsize)
-    if memory.weight_offset != NULL:
-        for c in range(plan.channels):
-            memory.weight_offset[c] = c * plan.width
-            memory.channel_offset[c] = c * plan.source.c_stride
-
-
-cdef void release(Memory *memory) noexcept nogil:
-    aligned_free(memory.packed)
-    aligned_free(memory.weight_offset)
-    aligned_free(memory.sums)
 
 
 cdef void fetch_pixels(
@@ -211,7 +186,7 @@ cdef void fetch_pixels(
 
 
 cdef void sum_piece(
-    const ShiftedSums *plan, const Memory *memory, const real *packed, Py_ssize_t num_pixels,
+    const ShiftedSums *plan, const Operands *operands, const real *packed, Py_ssize_t num_pixels,
     const real *pixels, real *sums, Py_ssize_t stride
 ) noexcept nogil:
     """Make the sums of a few neighbouring pixels, and fetch the next ones meanwhile."""
@@ -220,22 +195,22 @@ cdef void sum_piece(
         count = min(plan.width, plan.sums - b * plan.width)
         fetch_pixels(plan, b, num_pixels, pixels + num_pixels)
         plan.micro.correlate[count](
-            plan.channels, num_pixels, packed, memory.weight_offset, pixels, memory.channel_offset,
-            sums, stride, False
+            plan.channels, num_pixels, packed, operands.weight_offset, pixels,
+            operands.channel_offset, sums, stride, False
         )
         packed += plan.channels * plan.width
         sums += plan.width * stride
 
 
 cdef void sum_channels(
-    const ShiftedSums *plan, const Memory *memory, Py_ssize_t group, Py_ssize_t num_pixels,
+    const ShiftedSums *plan, const Operands *operands, Py_ssize_t group, Py_ssize_t num_pixels,
     const real *pixels, real *sums, Py_ssize_t stride
 ) noexcept nogil:
     """Make the sums of neighbouring pixels, in whole vectors: the last one may overlap."""
     cdef Py_ssize_t lanes = plan.micro.lanes
     cdef Py_ssize_t most = PIECE_VECTORS * lanes
     cdef Py_ssize_t p = 0, count
-    cdef const real *packed = <const real *> memory.packed + (
+    cdef const real *packed = <const real *> operands.packed + (
         group * plan.num_blocks * plan.channels * plan.width
     )
     while p < num_pixels:
@@ -243,22 +218,22 @@ cdef void sum_channels(
         if count == 0:
             p = num_pixels - lanes
             count = lanes
-        sum_piece(plan, memory, packed, count, pixels + p, sums + p, stride)
+        sum_piece(plan, operands, packed, count, pixels + p, sums + p, stride)
         p += count
 
 
 cdef void sum_chunk(
-    const ShiftedSums *plan, const Memory *memory, Py_ssize_t group, const Chunk *chunk,
+    const ShiftedSums *plan, const Operands *operands, Py_ssize_t group, const Chunk *chunk,
     const real *source, real *sums
 ) noexcept nogil:
     cdef Py_ssize_t r, size = chunk.height * chunk.width
     source += chunk.top * plan.source.h_stride + chunk.left
     if chunk.width == plan.source.h_stride:     # the rows follow each other
-        sum_channels(plan, memory, group, size, source, sums, size)
+        sum_channels(plan, operands, group, size, source, sums, size)
         return
     for r in range(chunk.height):
         sum_channels(
-            plan, memory, group, chunk.width, source + r * plan.source.h_stride,
+            plan, operands, group, chunk.width, source + r * plan.source.h_stride,
             sums + r * chunk.width, size
         )
 
@@ -314,11 +289,13 @@ cdef void begin_band(
                 row[x] = offset
 
 
-cdef void run_task(
-    const ShiftedSums *plan, const Memory *memory, const real *bias, const Array4 *out,
-    Py_ssize_t task, Py_ssize_t thread, Interrupt *interrupt
+cdef void convolve_band(
+    const void *work, Py_ssize_t task, real *sums, Interrupt *interrupt
 ) noexcept nogil:
     """Compute a band of results of a sample and group."""
+    cdef const Operands *operands = <const Operands *> work
+    cdef const ShiftedSums *plan = operands.plan
+    cdef const Array4 *out = operands.out
     cdef Py_ssize_t band = task % plan.bands
     cdef Py_ssize_t group = task // plan.bands % plan.groups
     cdef Py_ssize_t sample = task // plan.bands // plan.groups
@@ -333,63 +310,58 @@ cdef void run_task(
         sample * plan.source.n_stride + group * plan.channels * plan.source.c_stride
     )
     cdef real *results = <real *> out.data + sample * out.n_stride
-    cdef real *sums = <real *> memory.sums + thread * memory.sums_size
     cdef Chunk chunk
     cdef Py_ssize_t column
-    begin_band(plan, kernel, first_row, last_row, bias, results, out)
-    while begin < end:
-        if interrupted(interrupt, thread == 0):
-            return
+    begin_band(
+        plan, kernel, first_row, last_row, <const real *> operands.bias, results, out
+    )
+    while begin < end and not stopped(interrupt):
         chunk.top = begin
         chunk.height = min(plan.chunk_h, end - begin)
         for column in range(plan.columns):
             chunk.left = column * plan.source.w // plan.columns
             chunk.width = (column + 1) * plan.source.w // plan.columns - chunk.left
-            sum_chunk(plan, memory, group, &chunk, source, sums)
+            sum_chunk(plan, operands, group, &chunk, source, sums)
             add_chunk(plan, &chunk, sums, kernel, first_row, last_row, results, out)
         begin += chunk.height
 
 
-cdef void run_tasks(
-    const ShiftedSums *plan, const Memory *memory, const real *bias, const Array4 *out,
-    Interrupt *interrupt
-) noexcept nogil:
-    cdef Py_ssize_t tasks = plan.source.n * plan.groups * plan.bands
-    cdef Py_ssize_t task, thread
-    cdef Shares shares
-    pack_weights(plan, <real *> memory.packed)
-    if plan.num_threads == 1:   # as in run_correlation
-        for task in range(tasks):
-            run_task(plan, memory, bias, out, task, 0, interrupt)
-        return
-    share_out(&shares, tasks, plan.num_threads)
-    for thread in prange(plan.num_threads, num_threads=plan.num_threads, schedule="static"):
-        task = take_task(&shares, thread)
-        while task >= 0:
-            run_task(plan, memory, bias, out, task, thread, interrupt)
-            task = take_task(&shares, thread)
+cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
+    cdef Operands operands = (<const Operands *> work)[0]
+    cdef const ShiftedSums *plan = operands.plan
+    cdef Py_ssize_t itemsize = plan.itemsize, c
+    cdef Py_ssize_t chunk_size = plan.chunk_h * divide_up(plan.source.w, plan.columns)
+    cdef Py_ssize_t packed_bytes = aligned_size(
+        plan.groups * plan.num_blocks * plan.channels * plan.width * itemsize, 1
+    )
+    cdef Tasks packing = tasks_of(
+        &operands, itemsize, <Task> pack_sum[float], <Task> pack_sum[double],
+        plan.groups * plan.sums, 0, 1
+    )
+    cdef Tasks bands = tasks_of(
+        &operands, itemsize, <Task> convolve_band[float], <Task> convolve_band[double],
+        plan.source.n * plan.groups * plan.bands, plan.sums * chunk_size * itemsize,
+        plan.num_threads
+    )
+    cdef int status
+    operands.packed = aligned_alloc(
+        packed_bytes + 2 * plan.channels * <Py_ssize_t> sizeof(Py_ssize_t), 1
+    )
+    if operands.packed == NULL:
+        return -1
+    operands.weight_offset = <Py_ssize_t *> (<char *> operands.packed + packed_bytes)
+    operands.channel_offset = operands.weight_offset + plan.channels
+    for c in range(plan.channels):
+        operands.weight_offset[c] = c * plan.width
+        operands.channel_offset[c] = c * plan.source.c_stride
+    run_tasks(&packing, interrupt)
+    status = run_tasks(&bands, interrupt)
+    aligned_free(operands.packed)
+    return status
 
 
 cdef int convolve_by_shifts(
     const ShiftedSums *plan, const void *bias, const Array4 *out
 ) except -1:
-    cdef Interrupt interrupt
-    cdef Memory memory
-    cdef bint enough
-    with nogil:
-        start_polling(&interrupt)
-        allocate(plan, &memory)
-        enough = (
-            memory.packed != NULL and memory.weight_offset != NULL and memory.sums != NULL
-        )
-        if not enough:
-            pass
-        elif plan.itemsize == sizeof(float):
-            run_tasks[float](plan, &memory, <const float *> bias, out, &interrupt)
-        else:
-            run_tasks[double](plan, &memory, <const double *> bias, out, &interrupt)
-        release(&memory)
-    finish_polling(&interrupt)
-    if not enough:
-        raise MemoryError(NO_MEMORY)
-    return 0
+    cdef Operands operands = Operands(plan, bias, out, NULL, NULL, NULL)
+    return perform("a convolution by shifted sums", convolve, &operands)

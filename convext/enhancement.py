@@ -20,7 +20,8 @@ from .image.pictures import Picture, as_picture, strips_of
 from .nn.activations import Activation
 from .nn.checkpoint import ModelCheckpoint
 from .nn.layers import Conv2D
-from .nn.models import Loss, Sequential, load_model
+from .nn.learning import Loss
+from .nn.models import Sequential, load_model
 from .nn.optimizers import Adam
 from .schedules import cosine_decay
 

@@ -16,6 +16,7 @@ import pytest
 
 import convext
 from convext import SGD, Adam, Conv2D, Sequential, schedules
+from convext.train import _training
 
 KERAS_NAMES = {"stride": "strides", "dilation": "dilation_rate"}
 
@@ -250,7 +251,7 @@ def test_the_learning_rate_follows_a_schedule():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_small_layer_is_trained_as_any_other(activation, use_bias, dtype, monkeypatch, isa):
     """Fused steps against those that the rest of this file has checked."""
-    from convext.nn import models
+    from convext.nn import fitting
 
     def train():
         options = {"activation": activation, "use_bias": use_bias}
@@ -262,7 +263,7 @@ def test_a_small_layer_is_trained_as_any_other(activation, use_bias, dtype, monk
     rng = np.random.default_rng(0)
     x, y = rng.random((10, 3, 11, 19)), rng.random((10, 2, 10, 17))
     losses, weights = train()
-    monkeypatch.setattr(models, "MAX_FUSED_BYTES", 0)
+    monkeypatch.setattr(fitting, "MAX_FUSED_BYTES", 0)
     expected_losses, expected = train()
     tolerance = 1e-4 if dtype == "float32" else 1e-11
     np.testing.assert_allclose(losses, expected_losses, rtol=tolerance)
@@ -273,17 +274,48 @@ def test_a_small_layer_is_trained_as_any_other(activation, use_bias, dtype, monk
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_textbook_model_is_trained_an_epoch_at_a_time(dtype, monkeypatch, isa):
     """Steps of the general way take eight times as long as the fused ones."""
-    from convext.nn import models
+    from convext.nn import learning
 
     def general_step(*arguments):
         raise AssertionError("the general way was taken")
 
-    monkeypatch.setattr(models, "Step", general_step)
+    monkeypatch.setattr(learning, "Step", general_step)
     rng = np.random.default_rng(0)
     x, y = rng.random((10, 3, 28, 28)), rng.random((10, 2, 27, 27))
     model = convext.build_model(2, (2, 2), dtype=dtype, seed=0)
     history = model.fit(x, y, 1, 2, verbose=0)
     assert history.loss[1] < history.loss[0]
+
+
+def test_nothing_is_made_of_data_that_are_not_trained_an_epoch_at_a_time(monkeypatch):
+    """Whether a layer is small enough is asked for shapes alone."""
+    from convext.nn import fitting
+
+    def no_trainer(*arguments):
+        raise AssertionError("a trainer was made")
+
+    monkeypatch.setattr(fitting, "Trainer", no_trainer)
+    model = make_model([(8, 5, {})])
+    model.compile("sgd")
+    model.fit(np.ones((4, 3, 30, 30)), np.ones((4, 8, 26, 26)), verbose=0)
+
+
+def test_shapes_alone_tell_whether_a_trainer_is_fused(isa):
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(200):
+        size, count = rng.integers(1, 6, 2), int(rng.integers(1, 6))
+        side = size + rng.integers(0, int(rng.choice([4, 40])), 2)
+        dtype = np.dtype(rng.choice(["float32", "float64"]))
+        images = np.ones((count, int(rng.integers(1, 20)), *side), dtype)
+        kernels = np.ones((int(rng.integers(1, 20)), images.shape[1], *size), dtype)
+        targets = np.ones((count, len(kernels), *(side - size + 1)), dtype)
+        how = int(rng.integers(1, 4)), (1, 1), (0, 0), (1, 1)
+        trainer = _training.Trainer(images, targets, kernels, *how, int(rng.integers(1, 3)))
+        told = _training.fuses(images.shape, targets.shape, kernels.shape, *how, dtype.itemsize)
+        assert told == trainer.fused
+        found.add(told)
+    assert found == {True, False}
 
 
 def test_a_linear_layer_without_bias_is_the_textbook_program():

@@ -12,7 +12,7 @@ import pytest
 
 import convext
 from convext.gradient import _kernel_gradient
-from convext.nn import activations, models, optimizers
+from convext.nn import activations, learning, optimizers
 from convext.ops import algorithms
 from convext.train import _layers, _optimizers, _steps, _training
 from convext.ways import _forward, _input_gradient
@@ -82,12 +82,12 @@ def test_an_activation_is_the_function_of_its_name(name, dtype, isa):
 
 
 def test_losses_and_ways_of_clipping_have_the_same_numbers():
-    short = {name: number for name, number in models.LOSSES.items() if "_" not in name}
-    long = {name: number for name, number in models.LOSSES.items() if "_" in name}
+    short = {name: number for name, number in learning.LOSSES.items() if "_" not in name}
+    long = {name: number for name, number in learning.LOSSES.items() if "_" in name}
     numbers = enumerators("convext/train/_steps.pyx", "MEAN_SQUARED_ERROR")
     assert long == {name.lower(): number for name, number in numbers.items()}
     assert list(short.items()) == [("mse", 0), ("mae", 1)]
-    assert set(get_args(models.Loss)) == set(models.LOSSES)
+    assert set(get_args(learning.Loss)) == set(learning.LOSSES)
     numbers = enumerators("convext/train/_optimizers.pxd", "NO_CLIPPING")
     expected = {"": "NO_CLIPPING", "clipvalue": "BY_VALUE", "clipnorm": "BY_NORM"}
     expected["global_clipnorm"] = "BY_GLOBAL_NORM"
@@ -152,7 +152,7 @@ def test_what_is_added_in_python_alone_does_not_run(monkeypatch):
     x, y = np.ones((2, 1, 4, 4)), np.ones((2, 1, 3, 3))
     number = len(activations.ACTIVATIONS)
     monkeypatch.setitem(activations.ACTIVATIONS, "swish", number)
-    monkeypatch.setitem(models.LOSSES, "huber", 2)
+    monkeypatch.setitem(learning.LOSSES, "huber", 2)
     monkeypatch.setitem(algorithms.ALGORITHMS, "fast", 4)
     model = convext.Sequential([convext.Conv2D(1, 2, activation="swish")])
     model.compile("sgd")

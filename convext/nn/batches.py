@@ -21,6 +21,10 @@ Batches: TypeAlias = Iterable[Batch] | Callable[..., Iterable[Batch]]
 
 _ARRAYS = (np.ndarray, np.generic, str, bytes, bytearray, memoryview, array.array, dict, set)
 _NO_MORE = object()
+
+# What the parts of a batch are called.
+NAMES = ("x", "y", "sample_weight")
+
 _PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 
 
@@ -91,7 +95,9 @@ def to_array(name: str, value: Any) -> npt.NDArray[Any]:
     return as_numeric_array(name, value)
 
 
-def make_samples(pair: Pairing, x: Any, y: Any, weights: Any, names: Sequence[str]) -> Samples:
+def make_samples(
+    pair: Pairing, names: Sequence[str], x: Any, y: Any, weights: Any = None
+) -> Samples:
     """Return checked arrays and the weights of their samples, all of the given names."""
     inputs, targets = pair(x, y, names[0], names[1])
     if weights is None:
@@ -219,9 +225,7 @@ class GivenBatches:
                 f"{type(batch).__name__}"
             )
         prefix = "" if self.name == "x" else f"{self.name}: "
-        names = [prefix + name for name in ("x", "y", "sample_weight")]
-        x, y, *weights = batch
-        return make_samples(self.pair, x, y, weights[0] if weights else None, names)
+        return make_samples(self.pair, [prefix + name for name in NAMES], *batch)
 
 
 def _takes_argument(function: Callable[..., Any]) -> bool:
@@ -253,3 +257,46 @@ def where_not_finite(batch: Chosen, dtype: np.dtype[Any], prefix: str = "") -> s
                 of_batch = "" if batch.number is None else f" of batch {batch.number}"
                 return f"{prefix}{name}[{i}]{of_batch} contains {bad} {what} NaN or infinite"
     return None
+
+
+def source_of(
+    pair: Pairing,
+    generator: np.random.Generator,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    batch_size: int | None,
+    steps: tuple[int | None, str],
+    shuffle: bool = False,
+) -> Source:
+    """Return the batches of arrays, or those that are given; `steps` with their argument's name."""
+    if are_batches(x, y):
+        of_arrays = {"y": y, "batch_size": batch_size, "sample_weight": sample_weight}
+        for name, value in of_arrays.items():
+            if value is not None:
+                raise ValueError(f"{name} is for arrays: x is batches")
+        return GivenBatches(pair, x, steps[0], generator, ("x", steps[1]))
+    if y is None:
+        raise ValueError("y is missing: x is an array")
+    if steps[0] is not None:
+        raise ValueError(f"{steps[1]} is for batches: x is an array")
+    size = 32 if batch_size is None else integer("batch_size", batch_size, minimum=1)
+    samples = make_samples(pair, NAMES, x, y, sample_weight)
+    return ArrayBatches(samples, size, generator if shuffle else None)
+
+
+def validation_of(
+    pair: Pairing, generator: np.random.Generator, data: Any, steps: int | None, size: int
+) -> Source:
+    """Return the batches of what was given as `validation_data`."""
+    expected = "validation_data must be (x, y), (x, y, sample_weight) or batches, got"
+    if isinstance(data, (tuple, list)):
+        if len(data) not in (2, 3):
+            raise ValueError(f"{expected} {len(data)} elements")
+        if steps is not None:
+            raise ValueError("validation_steps is for batches: validation_data is arrays")
+        names = [f"validation {name}" for name in NAMES]
+        return ArrayBatches(make_samples(pair, names, *data), size)
+    if not are_batches(data):
+        raise TypeError(f"{expected} {type(data).__name__}")
+    return GivenBatches(pair, data, steps, generator, ("validation_data", "validation_steps"))

@@ -4,51 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ..train._training import Trainer
-from ..train.epoch_report import EpochReport
+from .._support.checks import as_dtype
+from ..train._steps import LOSSES
+from ..train._training import Trainer, fuses
+from ..train.epoch_report import EpochReport, Model
 from .batches import ArrayBatches, Chosen, Source
+from .learning import Learner, Means
+from .optimizers import LearningRate
 
-if TYPE_CHECKING:
-    from .models import Sequential
-    from .optimizers import LearningRate
-
-
-class Means:
-    """Means of losses and metrics over samples."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sums: dict[str, float] = {}
-
-    def add(self, values: dict[str, float], count: int) -> None:
-        """Add the means over so many samples."""
-        self.count += count
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * count
-
-    def values(self) -> dict[str, float]:
-        """Return the means over all samples."""
-        return {name: value / self.count for name, value in self._sums.items()}
+# Arrays up to this size are converted and kept for the fused steps of a single small layer.
+MAX_FUSED_BYTES = 64 << 20
 
 
 class Fit:
-    """A training under way; with a trainer, an epoch is one call of it."""
+    """A training under way. With a trainer, an epoch is one call of it."""
 
     def __init__(
         self,
-        model: Sequential,
+        model: Learner,
         batches: Source,
         validation: Source | None,
-        trainer: Trainer | None,
         num_threads: int,
     ) -> None:
         self.model, self.batches, self.validation = model, batches, validation
-        self.trainer, self.num_threads = trainer, num_threads
+        self.trainer = _fused_trainer(model, batches, num_threads)
+        self.num_threads = num_threads
         self.done, self.count = 0, batches.count()
 
     @property
@@ -56,9 +40,10 @@ class Fit:
         """The learning rate, which a callback may change."""
         return self.model._compiled().learning_rate
 
-    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
+    def report(
+        self, number: int, rate: float, order: npt.NDArray[np.intp], model: Model | None
+    ) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
-        model = self.model
         started = time.perf_counter()
         when = f"in epoch {number}"
         if self.trainer is not None:
@@ -67,14 +52,14 @@ class Fit:
             values = self._run_epoch(when, rate, order)
         loss, val_loss = values.pop("loss"), None
         if self.validation is not None:
-            tested = model._test(self.validation, self.num_threads, when)
+            tested = self.model._test(self.validation, self.num_threads, when)
             val_loss = tested.pop("loss")
             values |= {f"val_{name}": value for name, value in tested.items()}
         seconds = time.perf_counter() - started
-        kernels = model._variables()[0].copy()
+        kernels = self.model._variables()[0].copy()
         return EpochReport(
             number, loss, rate, seconds, kernels, val_loss=val_loss, model=model, metrics=values,
-            weights=model._weights,
+            weights=self.model._weights,
         )  # fmt: skip
 
     def _run_epoch(self, when: str, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:
@@ -113,3 +98,33 @@ class Fit:
         if self.trainer is None or not isinstance(self.batches, ArrayBatches):
             return self.done, self.count
         return self.trainer.done, len(self.batches.samples.inputs)
+
+
+def _fused_trainer(model: Learner, batches: Source, num_threads: int) -> Trainer | None:
+    """Return what trains a single layer on small samples an epoch at a time, where that is meant.
+
+    It is the loop of `train_model`, with bias, activation and optimizer in it.
+    """
+    if (
+        not isinstance(batches, ArrayBatches)
+        or batches.samples.weights is not None
+        or model._metrics
+        or len(model.layers) > 1
+        or model.layers[0].groups > 1
+        or model.residual
+        or LOSSES[model.loss] != LOSSES["mse"]
+    ):
+        return None
+    inputs, targets, _ = batches.samples
+    itemsize = model.dtype.itemsize
+    if (inputs.size + targets.size) * itemsize > MAX_FUSED_BYTES:
+        return None
+    layer = model._layers_for(inputs.shape[1:])[0]
+    size, geometry = batches.batch_size, layer.geometry[:3]
+    if not fuses(inputs.shape, targets.shape, layer.kernels.shape, size, *geometry, itemsize):
+        return None
+    images, wanted = (as_dtype(a, model.dtype, contiguous=True) for a in (inputs, targets))
+    return Trainer(
+        images, wanted, layer.kernels, size, *geometry, num_threads, model._current_update(),
+        layer.bias is not None, layer.activation,
+    )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from weakref import ReferenceType
 
 import numpy as np
@@ -15,9 +15,6 @@ from .._support.sealed import Sealed
 from .._support.sharing import Stateful
 from ..ops.shapes import Convolution, Padding, Pair, Shape, check_groups, resolve
 from .activations import Activation, check_activation
-
-if TYPE_CHECKING:
-    from .models import Sequential
 
 Order: TypeAlias = Literal["KCHW", "HWCK"]
 
@@ -95,7 +92,7 @@ class Conv2D(Sealed, Stateful):
 
     kernel: RealArray | None
     bias: RealArray | None
-    _model: ReferenceType[Sequential] | None = None
+    _model: ReferenceType[Any] | None = None
 
     def __init__(
         self,
@@ -151,7 +148,7 @@ class Conv2D(Sealed, Stateful):
     _instead = "make a new layer"
 
     @property
-    def model(self) -> Sequential | None:
+    def model(self) -> Any:
         """The model whose weights the layer's are, if any."""
         return None if self._model is None else self._model()
 
@@ -178,7 +175,7 @@ class Conv2D(Sealed, Stateful):
             raise TypeError(f"name must be text, got {value!r}")
         super().__setattr__(name, value)
 
-    def show_weights(self, model: Sequential, kernel: RealArray, bias: RealArray | None) -> None:
+    def show_weights(self, model: object, kernel: RealArray, bias: RealArray | None) -> None:
         """Let the layer see its part of a model's weights."""
         vars(self).update(_model=ReferenceType(model), kernel=kernel, bias=bias)
 
@@ -201,10 +198,8 @@ class Conv2D(Sealed, Stateful):
         [(5, 4, 3, 2), (2,)]
         """
         check_order(order)
-        if self.kernel is None:
-            raise ValueError(f"{self!r} has no weights yet: build its model")
-        kernel = self.kernel.transpose(_BACK[order]).copy()
-        return [kernel] if self.bias is None else [kernel, self.bias.copy()]
+        kernel, *bias = self._variables
+        return [kernel.transpose(_BACK[order]).copy(), *(array.copy() for array in bias)]
 
     def set_weights(self, weights: Sequence[npt.ArrayLike], order: Order = "KCHW") -> None:
         """Copy the kernels and the bias from a list like that of `get_weights`.
@@ -218,11 +213,13 @@ class Conv2D(Sealed, Stateful):
         >>> model.layers[0].bias
         array([1.], dtype=float32)
         """
+        assign(self._variables, weights, order)
+
+    @property
+    def _variables(self) -> list[RealArray]:
         if self.kernel is None:
             raise ValueError(f"{self!r} has no weights yet: build its model")
-        variables = [self.kernel] if self.bias is None else [self.kernel, self.bias]
-        for variable, array in zip(variables, fitting(weights, variables, order), strict=True):
-            variable[...] = array
+        return [self.kernel] if self.bias is None else [self.kernel, self.bias]
 
     @property
     def extents(self) -> tuple[int, int]:
@@ -312,14 +309,12 @@ def check_order(order: object) -> tuple[int, ...]:
     return _ORDERS[order]
 
 
-def fitting(
-    weights: Sequence[npt.ArrayLike], variables: Sequence[RealArray], order: Order
-) -> list[npt.NDArray[Any]]:
-    """Return weights as arrays (K, C/groups, kh, kw) and (K,) that fit these variables."""
+def assign(variables: Sequence[RealArray], weights: Sequence[npt.ArrayLike], order: Order) -> None:
+    """Copy weights into variables, (K, C/groups, kh, kw) and (K,), where all of them fit."""
     axes = check_order(order)
     if len(weights) != len(variables):
         raise ValueError(f"weights must have {len(variables)} arrays, got {len(weights)}")
-    result = []
+    arrays = []
     for i, (given, variable) in enumerate(zip(weights, variables, strict=True)):
         array = as_numeric_array(f"weights[{i}]", given)
         expected, hint = variable.shape, ""
@@ -332,8 +327,9 @@ def fitting(
             raise ValueError(
                 f"weights[{i}] must have the shape {expected}, got {array.shape}{hint}"
             )
-        result.append(np.transpose(array, axes) if variable.ndim == len(axes) else array)
-    return result
+        arrays.append(np.transpose(array, axes) if variable.ndim == len(axes) else array)
+    for variable, array in zip(variables, arrays, strict=True):
+        variable[...] = array
 
 
 def _own(padding: Any) -> Any:

@@ -65,7 +65,7 @@ def _parts(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Part]:
     """Return what each layer has to do so that the last one gives rows begin to end."""
     parts = []
     for layer in reversed(layers):
-        (stride, _), (padding, _), (dilation, _), _ = layer.options
+        (stride, _), (padding, _), (dilation, _), _ = layer.geometry
         height = layer.input_shape[1]
         first = begin * stride - padding
         last = (end - 1) * stride - padding + (layer.kernels.shape[2] - 1) * dilation + 1
@@ -82,7 +82,7 @@ def _parts(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Part]:
 
 def _convolve(part: _Part, values: RealArray, num_threads: int) -> RealArray:
     layer = part.layer
-    stride, (_, padding_left), dilation, groups = layer.options
+    stride, (_, padding_left), dilation, groups = layer.geometry
     channels, _, width = layer.output_shape
     out: RealArray = np.empty((len(values), channels, part.rows, width), values.dtype)
     if part.first == part.end:

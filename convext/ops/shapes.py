@@ -36,6 +36,15 @@ def seems_channels_last(shape: Shape) -> bool:
     )
 
 
+class Geometry(NamedTuple):
+    """How the windows of a convolution lie on its image: what the compiled operations are told."""
+
+    stride: tuple[int, int]
+    padding_before: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
 class Convolution(NamedTuple):
     """The options of a convolution, resolved for the sizes of its arrays."""
 
@@ -44,6 +53,11 @@ class Convolution(NamedTuple):
     dilation: tuple[int, int]
     groups: int
     output_shape: tuple[int, int]
+
+    @property
+    def geometry(self) -> Geometry:
+        """What is left without the size of the output."""
+        return Geometry(*self[:4])
 
 
 def resolve(

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import RealArray
+from ..ops.shapes import Geometry
 
 LOSSES: dict[str, int]
 
@@ -13,7 +14,7 @@ class Layer:
     offset: int
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
-    options: tuple[Any, ...]
+    geometry: Geometry
     activation: int
     def __init__(
         self,
@@ -22,7 +23,7 @@ class Layer:
         offset: int,
         input_shape: tuple[int, ...],
         output_shape: tuple[int, ...],
-        options: tuple[Any, ...],
+        geometry: Geometry,
         activation: int,
     ) -> None: ...
 

@@ -4,6 +4,17 @@ import numpy.typing as npt
 from .._support.checks import RealArray
 from ._optimizers import Update
 
+def fuses(
+    input_shape: tuple[int, ...],
+    target_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    batch_size: int,
+    stride: tuple[int, int],
+    padding_before: tuple[int, int],
+    dilation: tuple[int, int],
+    itemsize: int,
+) -> bool: ...
+
 class Trainer:
     done: int
     fused: bool

@@ -24,7 +24,9 @@ class Run(Protocol):
     def learning_rate(self) -> float | Callable[[int], float]:
         """The learning rate, or what gives that of an epoch; a callback may set another."""
 
-    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
+    def report(
+        self, number: int, rate: float, order: npt.NDArray[np.intp], model: Model | None
+    ) -> EpochReport:
         """Run the epoch of that number (from 1), taking the samples in that order."""
 
     def progress(self) -> tuple[int, int | None]:
@@ -63,7 +65,7 @@ def run_epochs(
             if hooks.stopped:
                 break
             schedule = run.learning_rate
-            report = run.report(epoch + 1, _rate(schedule, epoch), orders())
+            report = run.report(epoch + 1, _rate(schedule, epoch), orders(), model)
             if hasattr(schedule, "observe"):
                 schedule.observe(monitored(report, getattr(schedule, "monitor", "loss")))
             progress.epoch(report)

@@ -266,7 +266,7 @@ def _multiply(
     batch: npt.NDArray[np.float64], vector: npt.NDArray[np.float64], options: Convolution
 ) -> npt.NDArray[np.float64]:
     """Return G times `vector`."""
-    arguments = (*options[:4], get_num_threads())
+    arguments = (*options.geometry, get_num_threads())
     response = np.empty((len(batch), 1, *options.output_shape))
     _forward.conv2d(batch, vector, None, response, *arguments)
     product = np.empty_like(vector)

@@ -31,7 +31,7 @@ from ..ops.shapes import KERNELS, Convolution, Padding, Pair, resolve
 from ..solve.statistics import products_of_units
 from . import _training
 from .callbacks import Callback
-from .epoch_report import EpochReport
+from .epoch_report import EpochReport, Model
 from .hooks import checked_callbacks
 from .loop import run_epochs
 from .methods import Method, choose_method, samples_of_unit
@@ -253,12 +253,15 @@ class _Run:
             raise self._divergence(number, rate, loss, last_good)
         return loss, seconds
 
-    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
+    def report(
+        self, number: int, rate: float, order: npt.NDArray[np.intp], model: Model | None
+    ) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
         loss, seconds = self.epoch(number, rate, order)
         return EpochReport(
-            number, loss, rate, seconds, self.kernels.copy(), self.method, weights=self.kernels
-        )
+            number, loss, rate, seconds, self.kernels.copy(), self.method, model=model,
+            weights=self.kernels,
+        )  # fmt: skip
 
     def progress(self) -> tuple[int, int | None]:
         """Return how many samples of the epoch are done, and how many there are."""

@@ -49,21 +49,21 @@ cdef class Layer:
     """A layer for inputs of one size.
 
     `kernels` and `bias` (or None) are views of the network's weights, which begin at `offset` in
-    its gradient; the options are those of conv2d. `input_shape` and `output_shape` are (C, H, W).
+    its gradient; `geometry` is what conv2d is told. `input_shape` and `output_shape` are (C, H, W).
     """
 
-    cdef readonly object kernels, bias
+    cdef readonly object kernels, bias, geometry
     cdef readonly Py_ssize_t offset
-    cdef readonly tuple input_shape, output_shape, options
+    cdef readonly tuple input_shape, output_shape
     cdef readonly int activation
 
     def __init__(
         self, kernels, bias, Py_ssize_t offset, tuple input_shape, tuple output_shape,
-        tuple options, int activation
+        geometry, int activation
     ):
         check_activation(activation)
         self.kernels, self.bias, self.offset = kernels, bias, offset
-        self.input_shape, self.output_shape, self.options = input_shape, output_shape, options
+        self.input_shape, self.output_shape, self.geometry = input_shape, output_shape, geometry
         self.activation = activation
 
 
@@ -287,7 +287,7 @@ cdef class Step:
         for i in range(len(self.layers)):
             layer = self.layers[i]
             conv2d(
-                values[i], layer.kernels, None, values[i + 1], *layer.options, num_threads
+                values[i], layer.kernels, None, values[i + 1], *layer.geometry, num_threads
             )
             if layer.bias is not None or layer.activation != 0:
                 activate(values[i + 1], layer.bias, layer.activation, num_threads)
@@ -306,11 +306,11 @@ cdef class Step:
                     num_threads
                 )
             conv2d_kernel_grad(
-                values[i], gradients[i], work.kernel_grads[i], *layer.options, num_threads
+                values[i], gradients[i], work.kernel_grads[i], *layer.geometry, num_threads
             )
             if i > 0:
                 conv2d_input_grad(
-                    gradients[i], layer.kernels, gradients[i - 1], *layer.options, num_threads
+                    gradients[i], layer.kernels, gradients[i - 1], *layer.geometry, num_threads
                 )
         return 0
 

@@ -9,7 +9,9 @@ from convext.ways._correlation cimport (
     Correlation, all_weights, pack_weights, run_correlation
 )
 from convext.ways._forward cimport free_forward, init_forward
-from convext.base._geometry cimport Array4, Geometry, describe, geometry_of, real
+from convext.base._geometry cimport (
+    Array4, Geometry, contiguous, describe, geometry_of, real
+)
 from convext.gradient._gradient_by_dots cimport DotsScratch, add_dots, arrange_dots
 from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext.gradient._kernel_gradient cimport (
@@ -35,6 +37,64 @@ cdef Py_ssize_t MIN_RESIDUALS_PER_THREAD = 50000
 cdef inline bint one_tile(const Tiling *tiling, Py_ssize_t channels) noexcept nogil:
     """Whether a sample is a single tile, with all channels laid out together."""
     return tiling.tiles_down == 1 and tiling.tiles_across == 1 and tiling.block == channels
+
+
+cdef int init_both(
+    Correlation *forward, KernelGradient *gradient, const Array4 *images, const Array4 *targets,
+    const Array4 *weights, Py_ssize_t samples, const Geometry *geometry, int num_threads,
+    size_t itemsize
+) noexcept nogil:
+    """Plan what a training computes: the convolution, and the gradient of its kernels."""
+    if init_forward(
+        forward, images, weights, samples, geometry, targets.h, targets.w, num_threads, itemsize
+    ) == -1:
+        return -1
+    if init_kernel_gradient(
+        gradient, images, targets, samples, weights.h, weights.w, geometry, num_threads, itemsize
+    ) == -1:
+        free_forward(forward)
+        return -1
+    return 0
+
+
+cdef bint in_one_go(
+    const Correlation *forward, const KernelGradient *gradient, Py_ssize_t samples
+) noexcept nogil:
+    """Whether each sample is taken in one go, by one thread.
+
+    This must not depend on the number of threads: the order of the sums differs.
+    """
+    cdef Py_ssize_t plane = gradient.output_grad.h * gradient.output_grad.w
+    return (
+        <double> gradient.size * plane * samples < MIN_PRODUCTS_TO_SHARE
+        and forward.num_chunks == 1
+        and not forward.by_kernels and not gradient.by_channels
+        and gradient.kernel_chunks == 1 and gradient.channel_chunks == 1
+        and one_tile(&forward.tiling, gradient.channels)
+        and one_tile(&gradient.tiling, gradient.channels)
+    )
+
+
+def fuses(
+    tuple input_shape, tuple target_shape, tuple kernel_shape, Py_ssize_t batch_size,
+    tuple stride, tuple padding_before, tuple dilation, size_t itemsize
+):
+    """Whether a Trainer for arrays of these shapes would be fused, without arrays to make it of."""
+    cdef Array4 images = contiguous(input_shape), targets = contiguous(target_shape)
+    cdef Array4 weights = contiguous(kernel_shape)
+    cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
+    cdef Py_ssize_t samples = min(batch_size, images.n)
+    cdef Correlation forward
+    cdef KernelGradient gradient
+    cdef bint fused
+    if init_both(
+        &forward, &gradient, &images, &targets, &weights, samples, &geometry, 1, itemsize
+    ) == -1:
+        raise MemoryError("not enough memory for training")
+    fused = in_one_go(&forward, &gradient, samples)
+    free_forward(&forward)
+    free_kernel_gradient(&gradient)
+    return fused
 
 
 cdef class Trainer:
@@ -101,26 +161,12 @@ cdef class Trainer:
             raise MemoryError("not enough memory for training")
 
     cdef int allocate(self, const Geometry *geometry, size_t itemsize) noexcept:
-        if init_forward(
-            &self.forward, &self.images, &self.weights, self.part, geometry,
-            self.targets.h, self.targets.w, self.num_threads, itemsize
+        if init_both(
+            &self.forward, &self.gradient, &self.images, &self.targets, &self.weights, self.part,
+            geometry, self.num_threads, itemsize
         ) == -1:
             return -1
-        if init_kernel_gradient(
-            &self.gradient, &self.images, &self.targets, self.part, self.weights.h,
-            self.weights.w, geometry, self.num_threads, itemsize
-        ) == -1:
-            free_forward(&self.forward)
-            return -1
-        # This must not depend on the number of threads: the order of the sums differs.
-        self.fused = (
-            <double> self.gradient.size * self.plane * self.part < MIN_PRODUCTS_TO_SHARE
-            and self.forward.num_chunks == 1
-            and not self.forward.by_kernels and not self.gradient.by_channels
-            and self.gradient.kernel_chunks == 1 and self.gradient.channel_chunks == 1
-            and one_tile(&self.forward.tiling, self.images.c)
-            and one_tile(&self.gradient.tiling, self.images.c)
-        )
+        self.fused = in_one_go(&self.forward, &self.gradient, self.part)
         if self.fused:
             self.layout = arrange_dots(&self.gradient, self.weights.n)
             self.scratch = aligned_alloc(self.layout.end, itemsize)

@@ -1,0 +1,109 @@
+"""The files of networks: what describes a model and its training, beside its weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.array_files import load_array, load_record
+from .._support.checks import integer
+from .._support.files import FilePath, atomic_write
+from . import optimizers
+from .layers import Conv2D
+from .learning import Learner
+
+FORMAT = "convext model 1"
+
+Model = TypeVar("Model", bound=Learner)
+
+
+def write(model: Learner, filepath: FilePath, checkpoint: dict[str, object] | None) -> None:
+    """Write a model; see `Sequential.save`."""
+    model._check_built()
+    config = {
+        "format": FORMAT,
+        "layers": [layer.config() for layer in model.layers],
+        "name": model.name,
+        "checkpoint": checkpoint,
+        "residual": model.residual,
+        "input_channels": model._channels,
+        "data_format": model.data_format,
+        "dtype": model.dtype.name,
+        "generator": model._generator.bit_generator.state,
+        "optimizer": None if model.optimizer is None else model.optimizer.config(),
+        "loss": model.loss,
+        "metrics": model._metrics,
+        "iterations": 0 if model._update is None else model._update.iterations,
+    }
+    arrays: dict[str, npt.NDArray[Any]] = {"weights": model._weights}
+    if model._update is not None:
+        states = {"first": model._update.first, "second": model._update.second}
+        arrays |= {f"optimizer_{k}": v for k, v in states.items() if v is not None}
+    text = np.array(json.dumps(config))
+    with atomic_write(filepath) as stream:
+        np.savez(stream, allow_pickle=False, config=text, **arrays)
+
+
+def read(filepath: FilePath, kind: Callable[..., Model]) -> Model:
+    """Read a model, which `kind` makes of its layers and options; see `load_model`."""
+    try:
+        config = load_record(filepath, "model", "config") or {}
+        if config.get("format") != FORMAT:
+            raise ValueError("it is not a model that Sequential.save wrote")
+        return _from_config(config, filepath, kind)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # nobody can foresee what a damaged description leads to
+        raise ValueError(f"model ({filepath}) cannot be read: {error}") from error
+
+
+def _from_config(config: dict[str, Any], filepath: FilePath, kind: Callable[..., Model]) -> Model:
+    model = kind(
+        [Conv2D(**_tuples(layer)) for layer in config["layers"]],
+        residual=config["residual"],
+        data_format=config["data_format"],
+        dtype=config["dtype"],
+        seed=0,
+        name=config.get("name"),
+    )
+    channels = integer("input_channels", config["input_channels"], minimum=1)
+    shape = (sum(_sizes(model.layers, channels)),)
+
+    def flat(name: str) -> npt.NDArray[Any]:
+        array = load_array(filepath, "model", member=name)
+        if array.shape != shape or array.dtype != model.dtype:
+            raise ValueError(
+                f"{name} must be {shape} {model.dtype}, got {array.shape} {array.dtype}"
+            )
+        return array
+
+    weights = flat("weights")  # before as many are made
+    model.build(channels)
+    model._weights[...] = weights
+    model._generator.bit_generator.state = config["generator"]
+    if config["optimizer"] is not None:
+        metrics = config.get("metrics")
+        model.compile(optimizers.from_config(config["optimizer"]), config["loss"], metrics)
+        if config["iterations"]:
+            count = model._compiled()._num_states
+            states = [flat(f"optimizer_{name}") for name in ("first", "second")[:count]]
+            model._update = model._make_update(states)
+            model._update.iterations = integer("iterations", config["iterations"], minimum=0)
+    return model
+
+
+def _sizes(layers: Sequence[Conv2D], channels: int) -> Iterator[int]:
+    """Yield how many weights each layer has behind images of so many channels."""
+    for layer in layers:
+        yield math.prod(layer.kernel_shape(channels)) + layer.use_bias * layer.filters
+        channels = layer.filters
+
+
+def _tuples(config: dict[str, Any]) -> dict[str, Any]:
+    """Turn the lists that JSON made of tuples into tuples again."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}

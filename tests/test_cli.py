@@ -18,7 +18,6 @@ from convext._support.messages import columns
 from convext.cli import main as cli
 from convext.image.images import load_image, save_image
 from convext.kernels_file import load_kernels, save_kernels
-from convext.train import training
 
 BLUR = np.array([[[[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]]]) / 16
 
@@ -234,13 +233,13 @@ def test_generate_and_train_is_the_same_as_train(succeed):
 
 def test_train_passes_every_option_on(succeed, data, monkeypatch):
     calls = []
-    train_model = training.train_model
+    train_model = convext.train_model
 
     def record_call(*arguments, **options):
         calls.append((arguments, options))
         return train_model(*arguments, **options)
 
-    monkeypatch.setattr(training, "train_model", record_call)
+    monkeypatch.setattr("convext.cli.train.train_model", record_call)
     succeed(
         "train", "--num-kernels", 1, "--kernel-shape", 5, 5, "--padding", 1, "--epochs", 2,
         "--learning-rate", 0.05, "--schedule", "step:0.5:1", "--batch-size", 4, "--shuffle",
@@ -380,7 +379,7 @@ def no_training(monkeypatch):
     def train_model(*_, **__):
         raise AssertionError("the training was started")
 
-    monkeypatch.setattr(training, "train_model", train_model)
+    monkeypatch.setattr("convext.cli.train.train_model", train_model)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -490,7 +489,7 @@ def test_a_run_that_fails_is_one_line_and_status_1(failure, message, fail, monke
     def train_model(*_, **__):
         raise failure
 
-    monkeypatch.setattr(training, "train_model", train_model)
+    monkeypatch.setattr("convext.cli.train.train_model", train_model)
     assert message in fail("train", status=1)
     assert files() == []
 
@@ -503,7 +502,7 @@ def test_a_training_that_is_interrupted_before_an_epoch_ended_writes_nothing(
     def train_model(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train_model", train_model)
+    monkeypatch.setattr("convext.cli.train.train_model", train_model)
     status, _, err = run("train")
     assert (status, err) == (
         130, "convext: interrupted: no epoch has ended, there is nothing to save\n"
@@ -713,7 +712,7 @@ def test_numbers_beyond_any_float_in_a_record_are_no_losses_and_no_bias(succeed)
 
 def test_a_record_holds_the_losses_of_a_bounded_number_of_epochs(succeed, monkeypatch):
     succeed("train", "--epochs", "10", "--out", "all.npz")
-    monkeypatch.setattr(cli, "_MOST_LOSSES", 4)
+    monkeypatch.setattr("convext.cli.train._MOST_LOSSES", 4)
     succeed("train", "--epochs", "10", "--out", "few.npz")
     complete, record = (load_kernels(file)[1] for file in ("all.npz", "few.npz"))
     assert record["losses"] == complete["losses"][::3]
@@ -825,10 +824,16 @@ def test_what_cannot_be_written_is_found_before_the_work(command, data, fail, mo
     def work(*_, **__):
         raise AssertionError("the work was done")
 
-    for name in ("train.training.train_model", "cli.solve.find_filter", "ops.data._write_random"):
-        monkeypatch.setattr(f"convext.{name}", work)
-    for name in ("load_kernels", "enhancement.train_on_folders", "nn.models.load_model"):
-        monkeypatch.setattr(f"convext.{name if '.' in name else 'kernels_file.' + name}", work)
+    for name in (
+        "train.train_model",
+        "solve.find_filter",
+        "apply.load_kernels",
+        "show.load_kernels",
+        "train_images.train_on_folders",
+        "enhance.load_model",
+    ):
+        monkeypatch.setattr(f"convext.cli.{name}", work)
+    monkeypatch.setattr("convext.ops.data._write_random", work)
     os.mkdir("taken.png")
     os.symlink("loop.png", "loop.png")
     os.symlink("loop.npy", "loop.npy")

@@ -55,12 +55,13 @@ def test_strips_are_the_rows_of_the_whole_result(seed, monkeypatch):
         yield from zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
 
     monkeypatch.setattr(apply_command, "strips_of", strips)
-    apply_command.apply(
+    apply_command.run(
         argparse.Namespace(
             kernels="k.npz",
             input="x.png",
             output="y.npy",
             padding=padding,
+            channels=None,
             page=None,
             max_pixels=None,
         )

@@ -18,7 +18,6 @@ from convext import kernels_file
 from convext._support.interruption import Stopped, stoppable, unused_name
 from convext.cli.main import main
 from convext.kernels_file import load_kernels
-from convext.train import training
 
 SAVED = r"convext: interrupted: the kernels of epoch (\d+) of 1000000 are in (\S+)\n"
 NOTHING = "convext: interrupted: no epoch has ended, there is nothing to save\n"
@@ -154,7 +153,7 @@ def test_an_interrupt_while_the_result_is_saved_saves_it(monkeypatch, capsys):
             raise KeyboardInterrupt
         save_kernels(*arguments)
 
-    monkeypatch.setattr(kernels_file, "save_kernels", interrupted_at_first)
+    monkeypatch.setattr("convext.cli.train.save_kernels", interrupted_at_first)
     assert main(["train", "--epochs", "3", "--quiet"]) == 130
     assert capsys.readouterr().err == (
         "convext: interrupted: the kernels of epoch 3 of 3 are in kernels.npz\n"
@@ -174,7 +173,7 @@ def test_an_interrupt_between_two_epochs_leaves_kernels_and_losses_that_belong_t
                 raise KeyboardInterrupt
             super().__call__(report)
 
-    monkeypatch.setattr("convext.train.callbacks.History", History)
+    monkeypatch.setattr("convext.cli.train.History", History)
     assert main(["train", "--epochs", "5", "--quiet"]) == 130
     kernels, record = load_kernels("kernels.npz")
     expected, losses = trained(2)
@@ -187,7 +186,7 @@ def test_a_training_that_fails_saves_nothing(monkeypatch):
         callbacks[0](convext.EpochReport(1, 0.5, 0.1, 1.0, np.ones((1, 1, 2, 2))))
         raise ValueError("it does not fit")
 
-    monkeypatch.setattr(training, "train_model", fail)
+    monkeypatch.setattr("convext.cli.train.train_model", fail)
     assert main(["train", "--quiet"]) == 2
     assert os.listdir() == []
 

@@ -15,8 +15,8 @@ import pytest
 import convext
 from convext._support import messages
 from convext._support.messages import columns, counted, printable, say, translate, translate_error
-from convext.cli import arguments as _arguments
 from convext.cli import main as cli
+from convext.cli.commands import COMMANDS, make_parser
 from convext.cli.help import wrap
 
 PACKAGE = Path(convext.__file__).parent
@@ -24,15 +24,12 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Errors that only the command line raises; those of the Python API are English, but the most common
 # of them are translated, too, where the command line prints them.
-OF_THE_COMMAND_LINE = {
-    PACKAGE / "cli" / f"{name}.py" for name in ("main", "apply", "arguments", "solve")
-}
+OF_THE_COMMAND_LINE = set((PACKAGE / "cli").glob("*.py"))
 
 # Their warnings are shown by the command line.
 WARNING = {
     PACKAGE / f"{name}.py"
     for name in (
-        "cli/solve",
         "image/files",
         "image/images",
         "image/pictures",
@@ -115,8 +112,9 @@ def help_texts(parser):
 
 
 def texts_of_help():
-    parser = _arguments.make_parser()
-    return {text for text in help_texts(parser) if text and not text.startswith(" ")} | {"usage:"}
+    return {text for text in help_texts(make_parser()) if text and not text.startswith(" ")} | {
+        "usage:"
+    }
 
 
 def texts_of_code():
@@ -127,8 +125,7 @@ def texts_of_code():
 
 
 def commands():
-    (action,) = (a for a in _arguments.make_parser()._actions if isinstance(a.choices, dict))
-    return [[], *([name] for name in action.choices)]
+    return [[], *([name] for name in COMMANDS)]
 
 
 # Completeness
@@ -314,7 +311,7 @@ def test_an_interrupt_is_reported_in_chinese(chinese, monkeypatch, capsys):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._COMMANDS, "info", interrupt)
+    monkeypatch.setattr("convext.cli.info.run", interrupt)
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err == "convext: 已中断\n"
 

@@ -12,12 +12,10 @@ from scipy.ndimage import correlate, gaussian_filter
 
 import convext
 from convext.cli import main as cli
-from convext.cli import solve as solve_command
 from convext.image.images import load_image, save_image
 from convext.kernels_file import load_kernels
 from convext.solve import verdict
 from convext.solve.fractions import common_fraction
-from convext.train import report
 
 photographs = pytest.importorskip("skimage.data", reason="they come with scikit-image")
 pillow = pytest.importorskip("PIL.Image")
@@ -380,7 +378,7 @@ def test_nothing_is_written_unless_asked_for(run, folder):
 
 
 def test_more_kernels_than_fit_a_screen_are_not_printed(solve, monkeypatch):
-    monkeypatch.setattr(solve_command, "MOST_SHOWN", 2)
+    monkeypatch.setattr("convext.cli.filter_report.MOST_SHOWN", 2)
     before = np.random.default_rng(0).random((1, 9, 9))
     np.save("before.npy", before)
     np.save("after.npy", np.repeat(before, 5, axis=0))
@@ -388,6 +386,16 @@ def test_more_kernels_than_fit_a_screen_are_not_printed(solve, monkeypatch):
     assert "kernel 2, " in out
     assert "kernel 3, " not in out
     assert "... and 3 more kernels\n" in out
+
+
+def test_channels_that_are_not_printed_are_counted(solve):
+    before = np.random.default_rng(0).random((12, 9, 9))
+    np.save("before.npy", before)
+    np.save("after.npy", before[:1])
+    out, _, _ = solve("before.npy", "after.npy", "--kernel-shape", 1, 1)
+    assert "kernel 1, channel 9:" in out
+    assert "channel 10" not in out
+    assert "... and 3 more channels\n" in out
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -670,7 +678,7 @@ def test_standard_errors_are_the_spread_of_the_kernels(bias, correlated):
 
 
 def test_a_long_fit_shows_that_it_goes_on(run, monkeypatch):
-    monkeypatch.setattr(report, "_is_terminal", lambda: True)
+    monkeypatch.setattr("convext.train.progress._is_terminal", lambda: True)
     grey().crop((0, 0, 96, 96)).save("before.png")
     grey().crop((0, 0, 96, 96)).filter(filters.SMOOTH).save("after.jpg", quality=90)
     _, out, _ = run("before.png", "after.jpg", "--kernel-shape", 3, 3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from shutil import get_terminal_size
@@ -79,6 +80,11 @@ def counted(number: int, noun: str) -> str:
 def format_loss(loss: float) -> str:
     """Return a loss with four decimals, or with four digits where these would not do."""
     return f"{loss:.4f}" if 0.001 <= loss < 1e6 else f"{loss:.4g}"
+
+
+def format_size(sizes: Iterable[int]) -> str:
+    """Return sizes as in "3x28x28"."""
+    return "x".join(map(str, sizes))
 
 
 def say(text: str, /, **fields: object) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import math
+from argparse import Namespace
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from .._support.checks import RealArray
 from .._support.files import atomic_write
 from .._support.messages import say
-from ..image.arrays import load_images_array
 from ..image.files import FORMATS, is_image, suffix_of
 from ..image.images import save_image
 from ..image.pictures import Picture, load_picture, save_strips, strips_of
@@ -19,21 +18,47 @@ from ..kernels_file import Record, are_numbers, load_kernels
 from ..ops.operations import conv2d
 from ..ops.shapes import Padding, check_channels, resolve
 from ..solve.blocks import padded_rows
+from .arguments import Parser, add_channels, add_max_pixels, add_padding, add_page
+from .arrays import load_images_array
+from .outputs import check_outputs
 
 Strips = Iterator[tuple[int, RealArray]]
 
 
-def check_output(file: str) -> None:
-    """Raise ValueError where the name of the output is not one that can be written."""
-    if suffix_of(file) not in {".npy", *FORMATS}:
+DESCRIPTION = (
+    "Convolve INPUT with the kernels and write the result to OUTPUT.\n\n"
+    "Each is an array, (C, H, W), (N, C, H, W) or, if grey, (H, W), or an image (.png, .jpg, "
+    ".tif; INPUT also .bmp, .gif, .webp, .ppm, .pgm and others) with values in [0, 1]. Kernels "
+    "with one channel are applied to each channel of a colour image. Arrays are written as "
+    ".npy; images keep the bits, the ICC profile and the resolution of INPUT, but no "
+    "transparency."
+)
+EXAMPLE = "convext apply kernels.npz photo.png filtered.png --padding same"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add kernels, both files, and how they are read."""
+    parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
+    parser.add_argument("input", metavar="INPUT", help="an array or an image")
+    parser.add_argument("output", metavar="OUTPUT", help="the file to write")
+    add_padding(
+        parser,
+        "zeros around the input: valid (none, the default), same (the output is as large "
+        "as the input), or how many",
+    )
+    add_channels(parser)
+    add_page(parser)
+    add_max_pixels(parser)
+
+
+def run(options: Namespace) -> None:
+    """Read, convolve and write."""
+    if suffix_of(options.output) not in {".npy", *FORMATS}:
         raise ValueError(
-            f"OUTPUT must end in .npy, or be an image, got {file}; images are written as "
+            f"OUTPUT must end in .npy, or be an image, got {options.output}; images are written as "
             f"{', '.join(FORMATS)}"
         )
-
-
-def apply(options: argparse.Namespace) -> None:
-    """Read, convolve and write."""
+    check_outputs([options.output], [options.kernels, options.input])
     kernels, record = load_kernels(options.kernels)
     bias, groups = _bias(record, kernels), len(kernels) if record.get("per_channel") is True else 1
     to_image, clipped = not options.output.lower().endswith(".npy"), 0.0

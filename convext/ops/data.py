@@ -158,26 +158,6 @@ def load_data(
     return input_data, target_output
 
 
-def channels_first(
-    label: str, array: NumericArray, channels: Literal["first", "last"] | None
-) -> NumericArray:
-    """Return images of a file with their channels before rows and columns.
-
-    Raises
-    ------
-    ValueError
-        It is not said where they are, and the shape looks as if they came last.
-    """
-    if channels == "last":
-        return np.moveaxis(array, -1, -3)
-    if channels is None and seems_channels_last(array.shape):
-        raise ValueError(
-            f"{label} has the shape {array.shape}, as if the channels came last: give "
-            "--channels-last, or --channels-first if they do not"
-        )
-    return array
-
-
 def paired_samples(
     input_data: npt.ArrayLike, target_output: npt.ArrayLike
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

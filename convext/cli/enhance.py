@@ -1,0 +1,45 @@
+"""The command ``convext enhance``: a network applied to an image."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from .._support.messages import say
+from ..enhancement import enhanced_strips
+from ..image.files import format_of
+from ..image.pictures import load_picture, save_strips
+from ..nn.models import load_model
+from .arguments import Parser, add_integer, add_max_pixels, add_page
+from .outputs import check_outputs
+
+DESCRIPTION = (
+    "Apply a model that Sequential.save or train-images wrote to an image. A model of one "
+    "channel changes the luminance of a colour image and leaves its chroma. The result is as "
+    "large as the image: where the layers lose pixels, its border is repeated outwards. It "
+    "keeps the bits, the ICC profile and the resolution, but no transparency."
+)
+EXAMPLE = "convext enhance model.npz photo.png enhanced.png"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the model, both images, and how much larger the second is."""
+    parser.add_argument("model", metavar="MODEL", help="the file of a model")
+    parser.add_argument("input", metavar="INPUT", help="an image")
+    parser.add_argument("output", metavar="OUTPUT", help="the image to write")
+    text = "enlarge the image by bicubic interpolation first, so many times"
+    add_integer(parser, "--scale", "S", text, default=1)
+    add_page(parser)
+    add_max_pixels(parser)
+
+
+def run(options: Namespace) -> None:
+    """Read, predict and write."""
+    format_of(options.output)
+    check_outputs([options.output], [options.model, options.input])
+    model = load_model(options.model)
+    picture = load_picture(options.input, options.page, options.max_pixels)
+    channels, height, width = picture.shape
+    shape = channels, options.scale * height, options.scale * width
+    strips = enhanced_strips(model, picture, options.scale)
+    save_strips(options.output, shape, strips, like=options.input)
+    say("Wrote {file}: {shape}", file=options.output, shape=shape)

@@ -1,0 +1,283 @@
+"""The filter between two files: reading them, solving, and judging what is left."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from argparse import Namespace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import as_kernel_shape
+from .._support.messages import format_size, say, translate
+from ..image.files import is_image, read_header
+from ..solve.jpeg import find_kernel, rounding_error
+from ..solve.kernels import solve_kernels, without_border
+from ..solve.least_squares import Matrix, Solution
+from ..solve.verdict import Problem, Verdict, judge, standard_errors
+from ..train.progress import waiting
+from .arrays import Samples, load_samples
+
+# What rounding to whole numbers leaves, as a root mean square.
+ROUNDING = 1 / math.sqrt(12)
+
+
+class Filter(NamedTuple):
+    """A filter that was found between two files."""
+
+    before: Samples  # (N, C, H, W)
+    after: Samples  # (N, K, OH, OW), without its border
+    kernels: Matrix  # (K, C, kh, kw)
+    bias: Matrix | None
+    loss: float
+    rank: int
+    condition: float
+    centre: tuple[int, int] | None  # of the window, where AFTER is as large as BEFORE
+    counted: int  # elements of the target
+    saturated: int  # and those that may have been clipped
+    warnings: list[str]
+    verdict: Verdict
+    errors: Matrix | None  # standard errors of the kernels, where they are known
+    from_coefficients: bool = False  # of a JPEG file
+
+    @property
+    def groups(self) -> int:
+        """How many parts the channels form."""
+        return int(self.before.shape[1] // self.kernels.shape[1])
+
+
+class _Pair(NamedTuple):
+    """The samples of both files."""
+
+    before: Samples  # (N, C, H, W)
+    after: Samples  # (N, K, OH, OW)
+    unsaturated: npt.NDArray[np.bool_] | None  # where values of it are not at their limits
+    centre: tuple[int, int] | None = None  # of the window, where AFTER was as large as BEFORE
+
+    def inside(self, size: tuple[int, int], centre: tuple[int, int]) -> _Pair:
+        """Return the pair without the border of AFTER."""
+        inside = without_border(self.before.shape, size, centre)
+        unsaturated = None if self.unsaturated is None else self.unsaturated[inside]
+        return _Pair(self.before, self.after[inside], unsaturated, centre)
+
+    def channels(self, some: slice) -> _Pair:
+        """Return the pair with some of its channels."""
+        unsaturated = None if self.unsaturated is None else self.unsaturated[:, some]
+        return _Pair(self.before[:, some], self.after[:, some], unsaturated, self.centre)
+
+
+def find_filter(options: Namespace) -> Filter:
+    """Load the files and solve."""
+    before, after = _load_pair(options)
+    size = as_kernel_shape(options.kernel_shape)
+    _check_sizes(before.shape, after.shape, size, options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", np.exceptions.RankWarning)
+        pair = _Pair(before, after, _unsaturated(after, options))
+        pair, parts, solutions = _solve(pair, size, options)
+    counts = [part.counted for part in parts]
+    biases = [solution.bias for solution in solutions if solution.bias is not None]
+    clear = pair.unsaturated
+    found = Filter(
+        before,
+        pair.after,
+        np.concatenate([solution.kernels for solution in solutions]),
+        np.concatenate(biases) if biases else None,
+        float(np.average([solution.loss for solution in solutions], weights=counts)),
+        min(solution.rank for solution in solutions),
+        max(solution.condition for solution in solutions),
+        pair.centre,
+        sum(counts),
+        0 if clear is None else clear.size - int(np.count_nonzero(clear)),
+        sorted({str(warning.message) for warning in caught}),
+        Verdict("unknown", 0.0, 0.0, []),
+        None,
+    )
+    fitted = _by_coefficients(found, parts[0], after, options)
+    if fitted is not None:
+        found, parts[0] = fitted
+    jpeg = [
+        rounding_error(file, image[0]) if is_image(file) else 0.0
+        for file, image in ((options.before, before), (options.after, after))
+    ]
+    # What JPEG files have lost makes the kernel of their pixels another by more than its errors.
+    if fitted is None and not found.warnings and not any(jpeg):
+        found = found._replace(errors=np.concatenate([standard_errors(part) for part in parts]))
+    return found._replace(verdict=_judge(parts, jpeg, options))
+
+
+def _solve(
+    pair: _Pair, size: tuple[int, int], options: Namespace
+) -> tuple[_Pair, list[Problem], list[Solution]]:
+    """Solve for all channels together, or for one after the other.
+
+    With the solutions comes the pair without its border.
+    """
+    parts, solutions = [], []
+    for some in _channels(pair.before.shape[1], options.per_channel):
+        part = pair.channels(some)
+        solution = solve_kernels(
+            part.before,
+            part.after,
+            size,
+            bias=options.bias,
+            l2=options.l2,
+            mask=part.unsaturated if options.ignore_saturated else None,
+            num_threads=options.threads,
+        )
+        if solution.centre is not None:  # that of the other channels, too
+            pair = pair.inside(size, solution.centre)
+            part = pair.channels(some)
+        mask = part.unsaturated if options.ignore_saturated else None
+        parts.append(Problem(*part[:2], mask, part.unsaturated, solution.kernels, solution.bias))
+        solutions.append(solution)
+    return pair, parts, solutions
+
+
+def _judge(parts: list[Problem], jpeg: list[float], options: Namespace) -> Verdict:
+    """Return what is to be said about the channel of which the least is explained."""
+    after = parts[0].after
+    levels = levels_of(options.after, after)
+    if levels is None and _are_whole_numbers(after):
+        levels = 1
+    rounding = 0.0 if levels is None else ROUNDING / levels
+    verdicts = []
+    for part in parts:
+        gain = math.sqrt(float(np.square(part.kernels).sum(axis=(1, 2, 3)).max()))
+        verdicts.append(judge(part, rounding, math.hypot(gain * jpeg[0], jpeg[1])))
+    return max(verdicts, key=lambda verdict: verdict.error / max(verdict.yardstick, 1e-300))
+
+
+def _are_whole_numbers(array: Samples) -> bool:
+    """Return whether values are rounded to whole numbers, as the first ones are."""
+    first = array[0, :, :100]
+    return array.dtype.kind in "iu" or bool((first == np.rint(first)).all() and first.any())
+
+
+def _by_coefficients(
+    found: Filter, part: Problem, after: Samples, options: Namespace
+) -> tuple[Filter, Problem] | None:
+    """Return the filter that fits what a JPEG file knows of a grey image, if it is one."""
+    grey = found.before.shape[1] == after.shape[1] == 1
+    files = options.before, options.after
+    wanted = options.fit == "coefficients" and options.l2 == 0 and not found.warnings
+    if not (grey and wanted and all(map(is_image, files))):
+        return None
+    with waiting(
+        translate("Fitting the coefficients of JPEG files (--fit pixels is quick)")
+    ) as tick:
+        fit = find_kernel(
+            found.before[0, 0] * 255,
+            after[0, 0] * 255,
+            files,
+            found.kernels.shape[2:],
+            options.bias,
+            found.centre,
+            tick,
+        )
+    if fit is None:
+        return None
+    taps = found.kernels.size
+    kernels = fit.weights[:taps].reshape(found.kernels.shape)
+    bias = fit.weights[taps:] / 255 if options.bias else None
+    part = part._replace(kernels=kernels, bias=bias)
+    errors = None if fit.errors is None else fit.errors[:taps].reshape(kernels.shape)
+    squares = float(np.square(part.residual()).sum())
+    filter_found = found._replace(
+        kernels=kernels,
+        bias=bias,
+        loss=squares / part.counted,
+        errors=errors,
+        from_coefficients=True,
+    )
+    return filter_found, part
+
+
+def levels_of(file: str, values: Samples) -> int | None:
+    """Return of how many levels above 0 the values of an image are; None for arrays."""
+    if not is_image(file):
+        return None
+    for levels in (255, 65535):
+        if np.abs(values * levels - np.rint(values * levels)).max() < 1e-6:
+            return levels
+    return None
+
+
+def _unsaturated(after: Samples, options: Namespace) -> npt.NDArray[np.bool_] | None:
+    """Return where values are not at the limits of their range, of which None is known.
+
+    An image of 8 or 16 bits ends at 0 and 1, and integers where their type does. Of other arrays it
+    is assumed, if asked, that they end at 0, unless they are negative somewhere, and at their
+    largest value.
+    """
+    if (
+        is_image(options.after)
+        and read_header(options.after, max_pixels=options.max_pixels).bits < 32
+    ):
+        low, high = 0.0, 1.0
+    elif after.dtype.kind in "iu":
+        low, high = np.iinfo(after.dtype).min, np.iinfo(after.dtype).max
+    elif options.ignore_saturated:
+        low, high = (0.0 if after.min() >= 0 else -math.inf), after.max()
+    else:
+        return None
+    return np.asarray((after > low) & (after < high))
+
+
+def _channels(count: int, each: bool) -> list[slice]:
+    """Return which channels are solved for together: all, or one after the other."""
+    return [slice(c, c + 1) for c in range(count)] if each else [slice(None)]
+
+
+def _load_pair(options: Namespace) -> tuple[Samples, Samples]:
+    """Return both files as samples; an image whose channels are all the same has one."""
+    before, after = (
+        load_samples(file, name, options.channels, options.max_pixels)
+        for file, name in ((options.before, "BEFORE"), (options.after, "AFTER"))
+    )
+    grey = [
+        is_image(file) and array.shape[1] == 3 and bool((array[:, :1] == array[:, 1:]).all())
+        for file, array in ((options.before, before), (options.after, after))
+    ]
+    if options.per_channel and not all(grey):
+        if before.shape[1] != after.shape[1]:
+            raise ValueError(
+                "--per-channel needs as many channels before as after, "
+                f"got {before.shape[1]} and {after.shape[1]}"
+            )
+        return before, after
+    if grey[0]:
+        say("{file} is grey: one of its three equal channels was taken", file=options.before)
+        before = before[:, :1]
+    if grey[1]:
+        say("{file} is grey: one of its three equal channels was taken", file=options.after)
+        after = after[:, :1]
+    return before, after
+
+
+def _check_sizes(
+    before: tuple[int, ...],
+    after: tuple[int, ...],
+    size: tuple[int, int],
+    options: Namespace,
+) -> None:
+    """Raise ValueError unless the sizes of both files fit, with the kernels or without."""
+    if before[0] != after[0]:
+        raise ValueError(
+            f"BEFORE ({options.before}) has {before[0]} samples but AFTER ({options.after}) has "
+            f"{after[0]}"
+        )
+    if size[0] > before[2] or size[1] > before[3]:
+        raise ValueError(
+            f"kernels of {format_size(size)} do not fit BEFORE of {format_size(before[2:])}"
+        )
+    valid = tuple(n - k + 1 for n, k in zip(before[2:], size, strict=True))
+    if after[2:] not in (before[2:], valid):
+        given, found = format_size(before[2:]), format_size(after[2:])
+        raise ValueError(
+            f"BEFORE ({options.before}) is {given} and AFTER ({options.after}) is {found}: for "
+            f"kernels of {format_size(size)}, AFTER must be {given}, or {format_size(valid)} "
+            "without its border"
+        )

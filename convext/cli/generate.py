@@ -1,0 +1,66 @@
+"""The command ``convext generate``: a random data set in two files."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from ..ops.data import generate_random_data
+from .arguments import Parser, add_seed, integer_from
+
+# The textbook's data set.
+SAMPLES, CHANNELS, IMAGE_SIZE = 100, 3, (28, 28)
+NUM_KERNELS, KERNEL_SHAPE = 2, (2, 2)
+
+DESCRIPTION = (
+    "Write input data and target output, random and uniform on [0, 1), as two .npy files. "
+    "The defaults are the data set that `convext train` trains on."
+)
+EXAMPLE = "convext generate && convext train input_data.npy target_output.npy"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add files and shapes."""
+    height, width = IMAGE_SIZE
+    add = parser.add_argument
+    add(
+        "input",
+        metavar="INPUT",
+        nargs="?",
+        default="input_data.npy",
+        help="the file to write the input data to (default: input_data.npy)",
+    )
+    add(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        default="target_output.npy",
+        help="the file to write the target output to (default: target_output.npy)",
+    )
+    add(
+        "--input-shape",
+        type=integer_from(1),
+        nargs=4,
+        metavar=("N", "C", "H", "W"),
+        default=(SAMPLES, CHANNELS, height, width),
+        help="shape of the input data (default: 100 3 28 28)",
+    )
+    add(
+        "--target-shape",
+        type=integer_from(1),
+        nargs=4,
+        metavar=("N", "K", "OH", "OW"),
+        default=(SAMPLES, NUM_KERNELS, height - 1, width - 1),
+        help="shape of the target output (default: 100 2 27 27)",
+    )
+    add_seed(parser, "the seed of the random numbers (default: 0)")
+
+
+def run(options: Namespace) -> None:
+    """Write both files."""
+    generate_random_data(
+        tuple(options.input_shape),
+        tuple(options.target_shape),
+        options.input,
+        options.target,
+        seed=options.seed,
+    )

@@ -1,0 +1,116 @@
+"""The command ``convext train-images``: a network, trained on two folders of images."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError, Namespace
+
+from .._support.interruption import stoppable
+from ..enhancement import train_on_folders
+from ..train._layers import ACTIVATIONS
+from .arguments import (
+    Parser,
+    add_integer,
+    add_learning_rate,
+    add_max_pixels,
+    add_plot,
+    add_quiet,
+    add_seed,
+    add_threads,
+)
+from .outputs import check_outputs
+
+DESCRIPTION = (
+    "Train a network of convolutions that turns the images in BEFORE_DIR into those of the "
+    "same names, but for the suffix, and sizes in AFTER_DIR. With one filter in the last layer "
+    "it sees the luminance, with three the colours. The best model is kept: after each epoch "
+    "it is measured on patches that it is not trained on.\n\n"
+    "A training that is interrupted (Ctrl-C, SIGTERM) leaves the best model so far in the file "
+    "of --out. Where there is one already, it stays, and the model is in a file named after "
+    "it, such as model-interrupted1.npz."
+)
+EXAMPLE = "convext train-images blurred sharp --layers 64x9,32x1,1x5 --residual --plot report.png"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add folders, layers and how they are trained."""
+    add = parser.add_argument
+    add("before", metavar="BEFORE_DIR", help="a folder of images to start from")
+    add("after", metavar="AFTER_DIR", help="a folder of the images that they are to become")
+    add(
+        "--layers",
+        type=_layers,
+        default=_layers("64x9,32x1,1x5"),
+        metavar="KxS,...",
+        help="filters and kernel size of each layer (default: 64x9,32x1,1x5)",
+    )
+    add(
+        "--activation",
+        choices=tuple(ACTIVATIONS),
+        default="relu",
+        metavar="NAME",
+        help="the activation of all layers but the last: %(choices)s (default: relu)",
+    )
+    add("--residual", action="store_true", help="learn what is to be added to the image")
+    for option, metavar, default, text in (
+        ("--patch", "SIZE", 33, "height and width of a patch (default: 33)"),
+        ("--stride", "PIXELS", 14, "how far one patch is from the next (default: 14)"),
+        ("--epochs", "N", 20, "how often to go through the patches (default: 20)"),
+        ("--batch-size", "B", 16, "how many patches each step takes (default: 16)"),
+    ):
+        add_integer(parser, option, metavar, text, default)
+    add_learning_rate(
+        parser,
+        0.001,
+        "the learning rate of Adam in the first epoch (default: 0.001); it falls to 0 along a "
+        "cosine",
+    )
+    add("--loss", choices=("mse", "mae"), default="mse", help="what is made small (default: mse)")
+    add_seed(parser)
+    add_threads(parser)
+    add(
+        "--out",
+        default="model.npz",
+        metavar="FILE",
+        help="the file of the model to write (default: model.npz)",
+    )
+    add_plot(parser, "draw losses and results: a .png, .pdf or .svg file")
+    add_quiet(parser)
+    add_max_pixels(parser)
+
+
+@stoppable()
+def run(options: Namespace) -> None:
+    """Train and save."""
+    check_outputs([options.out], [], options.plot)
+    train_on_folders(
+        options.before,
+        options.after,
+        options.layers,
+        options.out,
+        activation=options.activation,
+        residual=options.residual,
+        patch=options.patch,
+        stride=options.stride,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        loss=options.loss,
+        seed=options.seed,
+        num_threads=options.threads,
+        plot=options.plot,
+        verbose=not options.quiet,
+        max_pixels=options.max_pixels,
+    )
+
+
+def _layers(text: str) -> list[tuple[int, int]]:
+    """Return the filters and kernel sizes that "64x9,1x5" stands for."""
+    layers = []
+    for layer in text.split(","):
+        filters, _, size = layer.partition("x")
+        if not (filters.isdecimal() and size.isdecimal() and int(filters) and int(size)):
+            raise ArgumentTypeError(
+                f"expected FILTERSxSIZE for each layer, as in 64x9,32x1,1x5, got {text!r}"
+            )
+        layers.append((int(filters), int(size)))
+    return layers

@@ -9,7 +9,6 @@
 from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport Array4, real
 from convext.base._interrupt cimport Interrupt
-from convext.base._prefetch cimport Rows
 from convext.ways._tile cimport Axis, Tile, Tiling
 
 # The weight of tap (i, j) is kernels[k, c, rows[i], columns[j]]; k counts through the groups, c
@@ -84,12 +83,6 @@ cdef void pack_weights(const Correlation *correlation, real *packed) noexcept no
 cdef const real *weights_of_block(
     const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
     Py_ssize_t channels, real *scratch
-) noexcept nogil
-
-# Where these weights lie in memory before they are asked for.
-cdef Rows rows_of_block(
-    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
-    Py_ssize_t channels
 ) noexcept nogil
 
 # Correlate the samples source[order[0]], source[order[1]], ... into out[0], out[1], ...

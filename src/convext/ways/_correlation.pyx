@@ -11,7 +11,7 @@ from libc.string cimport memset
 from convext.base._dispatch cimport BLOCK, Microkernels, microkernels
 from convext.base._geometry cimport Array4, real
 from convext.base._interrupt cimport Interrupt, interrupted
-from convext.base._prefetch cimport Rows, fetch_soon
+from convext.base._prefetch cimport fetch_soon
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Shares, divide_up, share_out, take_task, threads_for
@@ -361,34 +361,6 @@ cdef const real *weights_of_block(
         )
     pack_block(correlation, group, block, channel, channels, scratch)
     return scratch
-
-
-cdef Rows rows_of_block(
-    const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
-    Py_ssize_t channels
-) noexcept nogil:
-    cdef const Array4 *kernels = &correlation.weights.kernels
-    cdef Py_ssize_t itemsize = correlation.itemsize, taps = correlation.tiling.taps
-    cdef Py_ssize_t kernel = first_kernel(correlation, block)
-    cdef Py_ssize_t count = first_kernel(correlation, block + 1) - kernel
-    cdef Rows rows
-    if correlation.packed != NULL:
-        rows.first = <const char *> correlation.packed + itemsize * taps * correlation.width * (
-            (group * correlation.num_blocks + block) * correlation.channels + channel
-        )
-        rows.count = channels * taps
-        rows.size = rows.stride = correlation.width * itemsize
-        return rows
-    rows.first = <const char *> kernels.data + (
-        itemsize * first_weight(correlation, group, kernel, channel)
-    )
-    rows.stride = kernels.n_stride * itemsize
-    rows.count, rows.size = count, channels * taps * itemsize
-    if correlation.weights.swapped:
-        rows.count, rows.size = channels, count * taps * itemsize
-    if kernels.c_stride != taps:        # unusual: not worth asking for
-        rows.count = 0
-    return rows
 
 
 cdef void run_task(

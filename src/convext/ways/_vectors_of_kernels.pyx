@@ -7,10 +7,9 @@ narrow images, which have few pixels but many kernels, keep the registers full.
 from libc.string cimport memset
 
 from convext.ways._correlation cimport (
-    Correlation, blocks_of_chunk, first_kernel, rows_of_block, weights_of_block
+    Correlation, blocks_of_chunk, first_kernel, weights_of_block
 )
 from convext.base._geometry cimport Array4, real
-from convext.base._prefetch cimport Rows, fetch_part
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport Axis, Tile
@@ -74,25 +73,14 @@ cdef void select_taps(
     selected[0] = count
 
 
-cdef inline Py_ssize_t parts_of_row(
-    const Correlation *correlation, Py_ssize_t num_pixels
-) noexcept nogil:
-    """The pixels of a row are taken in so many parts."""
-    return divide_up(num_pixels, correlation.micro.max_kernels)
-
-
 cdef void sum_row(
     const Correlation *correlation, Py_ssize_t num_pixels, Py_ssize_t num_taps,
     const real *weights, const Py_ssize_t *weight_offset, const real *pixels,
-    const Py_ssize_t *offset, real *sums, bint accumulate, const Rows *wanted, Py_ssize_t row,
-    Py_ssize_t num_rows
+    const Py_ssize_t *offset, real *sums, bint accumulate
 ) noexcept nogil:
-    """Add the products of a block of kernels to the sums of neighbouring pixels.
-
-    Meanwhile, what is `wanted` next is fetched: this row's share of it.
-    """
+    """Add the products of a block of kernels to the sums of neighbouring pixels."""
     cdef Py_ssize_t stride = sums_stride(correlation)
-    cdef Py_ssize_t parts = parts_of_row(correlation, num_pixels)
+    cdef Py_ssize_t parts = divide_up(num_pixels, correlation.micro.max_kernels)
     cdef Py_ssize_t i, begin, end
     if num_taps == 0 and not accumulate:
         for i in range(num_pixels):
@@ -101,7 +89,6 @@ cdef void sum_row(
     for i in range(parts):
         begin = i * num_pixels // parts
         end = (i + 1) * num_pixels // parts
-        fetch_part(wanted, row * parts + i, num_rows * parts)
         # The micro-kernel's weights are our pixels, and the other way round.
         correlation.micro.correlate[end - begin](
             num_taps, correlation.width, pixels + begin, offset, weights, weight_offset,
@@ -117,7 +104,7 @@ cdef inline bint rows_follow(const Correlation *correlation, const Tile *tile) n
 cdef void sum_block(
     const Correlation *correlation, const Tile *tile, Py_ssize_t num_taps, const real *weights,
     const real *pixels, const Py_ssize_t *offset, real *sums, bint accumulate,
-    const Py_ssize_t *selected, const Rows *wanted
+    const Py_ssize_t *selected
 ) noexcept nogil:
     """Add the products of a block of kernels to the sums of all pixels of a tile."""
     cdef Py_ssize_t size = selection_size(correlation)
@@ -125,43 +112,23 @@ cdef void sum_block(
     if rows_follow(correlation, tile):
         sum_row(
             correlation, tile.height * tile.width, num_taps, weights, correlation.weight_offset,
-            pixels, offset, sums, accumulate, wanted, 0, 1
+            pixels, offset, sums, accumulate
         )
         return
     for r in range(tile.height):
         if selected[0] == num_taps:
             sum_row(
                 correlation, tile.width, num_taps, weights, correlation.weight_offset, pixels,
-                offset, sums, accumulate, wanted, r, tile.height
+                offset, sums, accumulate
             )
         else:
             sum_row(
                 correlation, tile.width, selected[0], weights, selected + 1 + num_taps, pixels,
-                selected + 1, sums, accumulate, wanted, r, tile.height
+                selected + 1, sums, accumulate
             )
         pixels += correlation.tiling.pitch
         sums += tile.width * sums_stride(correlation)
         selected += size
-
-
-cdef Rows next_weights(
-    const Correlation *correlation, Py_ssize_t group, Py_ssize_t first_block, Py_ssize_t block,
-    Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels
-) noexcept nogil:
-    """What is read after a block: the next one, or the first one of the next channels."""
-    cdef Rows none
-    none.count = 0
-    # A single tap is read in order, as the hardware expects.
-    if correlation.tiling.taps == 1:
-        return none
-    if block + 1 < last_block:
-        return rows_of_block(correlation, group, block + 1, channel, channels)
-    channel += channels
-    if channel == correlation.channels:
-        return none
-    return rows_of_block(
-        correlation, group, first_block, channel, min(channels, correlation.channels - channel)
-    )
 
 
 cdef void sum_vectors_of_kernels(
@@ -172,7 +139,6 @@ cdef void sum_vectors_of_kernels(
     cdef Py_ssize_t num_taps = channels * correlation.tiling.taps
     cdef Py_ssize_t *selected = <Py_ssize_t *> (sums + offsets_start(correlation))
     cdef Py_ssize_t b, r
-    cdef Rows wanted
     if not rows_follow(correlation, tile):
         for r in range(tile.height):
             select_taps(
@@ -180,14 +146,10 @@ cdef void sum_vectors_of_kernels(
                 selected + r * selection_size(correlation)
             )
     for b in range(first_block, last_block):
-        wanted = next_weights(
-            correlation, group, first_block, b, last_block, channel, channels
-        )
         sum_block(
             correlation, tile, num_taps,
             weights_of_block(correlation, group, b, channel, channels, weights),
-            pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected,
-            &wanted
+            pixels, offset, sums + (b - first_block) * correlation.width, channel > 0, selected
         )
 
 

@@ -123,15 +123,9 @@ cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t run) noexcept nog
     """Cut the kernels into blocks that the micro-kernels compute at once, of `run` pixels."""
     cdef const Microkernels *micro = correlation.micro
     cdef Py_ssize_t most = micro.max_kernels, lanes = 1
-    cdef Py_ssize_t vectors, fewer
     if correlation.by_kernels:
         lanes = micro.lanes
-        vectors = divide_up(correlation.kernels, lanes)
-        most = micro.correlate_vectors[min(<Py_ssize_t> micro.max_kernels, run)]
-        for fewer in range(most - 1, 1, -1):    # if these leave less of the last block empty
-            if divide_up(vectors, fewer) * fewer < divide_up(vectors, most) * most:
-                most = fewer
-        most *= lanes
+        most = micro.correlate_vectors[min(<Py_ssize_t> micro.max_kernels, run)] * lanes
     correlation.num_blocks = divide_up(correlation.kernels, most)
     correlation.width = divide_up(divide_up(correlation.kernels, correlation.num_blocks), lanes)
     correlation.width *= lanes

@@ -16,9 +16,6 @@ from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport Axis, Tile, Tiling, lay_out, lay_side_by_side, packed_size, reach
 from convext.gradient._unfolding cimport unfold
 
-# Rows whose distance is a multiple of this share one or two sets of an L1 cache.
-cdef Py_ssize_t SAME_SETS_BYTES = 2048
-
 # The scratch memory: the channels one after the other, as lay_out has them, and side by side; the
 # offsets of the taps, of the pixels and of their output gradients; these; the running sums.
 cdef struct Scratch:
@@ -211,15 +208,9 @@ cdef void lay_out_gradients(
 
 
 cdef inline bint lie_in_rows(const KernelGradient *gradient, const Tile *tile) noexcept nogil:
-    """Whether to read the output gradients where they lie, those of each kernel in one row.
-
-    They should stay in L1 for the next channels.
-    """
+    """Whether to read the output gradients where they lie, those of each kernel in one row."""
     cdef const Array4 *layout = &gradient.output_grad
-    return (
-        layout.w_stride == 1 and (tile.height == 1 or layout.h_stride == tile.width)
-        and layout.c_stride * <Py_ssize_t> gradient.itemsize % SAME_SETS_BYTES != 0
-    )
+    return layout.w_stride == 1 and (tile.height == 1 or layout.h_stride == tile.width)
 
 
 cdef void add_tile_by_channels(

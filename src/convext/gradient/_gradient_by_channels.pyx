@@ -10,7 +10,6 @@ vector holds several taps.
 
 from convext.base._geometry cimport Array4, real
 from convext.gradient._kernel_gradient cimport KernelGradient, Part
-from convext.base._prefetch cimport fetch_to_write
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport Axis, Tile, Tiling, lay_out, lay_side_by_side, packed_size, reach
@@ -299,17 +298,10 @@ cdef void store_channels(
     const KernelGradient *gradient, const Part *part, const real *scratch, real *kernel_grad
 ) noexcept nogil:
     cdef Scratch layout = arrange(gradient, part.kernels)
-    cdef Py_ssize_t size = part.channels * gradient.tiling.taps
     cdef Py_ssize_t k
     if gradient.in_place:
         return
     kernel_grad += part.first
     for k in range(part.kernels):
-        # Too far from the last kernel's for the hardware to know.
-        if k + 1 < part.kernels:
-            fetch_to_write(
-                <const char *> (kernel_grad + gradient.channels * gradient.tiling.taps),
-                size * <Py_ssize_t> sizeof(real)
-            )
         gather_kernel(gradient, part, &layout, k, scratch, kernel_grad)
         kernel_grad += gradient.channels * gradient.tiling.taps

@@ -11,7 +11,6 @@ from libc.string cimport memset
 from convext.base._dispatch cimport BLOCK, Microkernels, microkernels
 from convext.base._geometry cimport Array4, real
 from convext.base._interrupt cimport Interrupt, interrupted
-from convext.base._prefetch cimport fetch_soon
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Shares, divide_up, share_out, take_task, threads_for
@@ -304,12 +303,6 @@ cdef void pack_block(
     first = <const real *> kernels.data + first_weight(correlation, group, begin, channel)
     while t < channels * taps:
         tap = t % taps
-        # Too far from this channel's for the hardware to know.
-        if weights.swapped and tap == 0 and t + 2 * taps < channels * taps:
-            fetch_soon(
-                <const char *> (first + (t // taps + 2) * channel_stride),
-                count * taps * <Py_ssize_t> sizeof(real)
-            )
         correlation.micro.interleave(
             run, count,
             first + t // taps * channel_stride

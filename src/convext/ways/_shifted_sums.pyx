@@ -11,7 +11,6 @@ No zeros of a padding are multiplied, which for an input gradient are most of th
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport Array4, Geometry, real
 from convext.base._interrupt cimport Interrupt, perform, stopped
-from convext.base._prefetch cimport fetch
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
     ENOUGH_TASKS, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
@@ -21,8 +20,7 @@ from convext.base._tasks cimport (
 cdef Py_ssize_t MAX_KERNELS = 4
 cdef Py_ssize_t MAX_CHANNELS = 4096
 
-# So many vectors of pixels, of all channels, meet all taps before the next ones, which are fetched
-# meanwhile: from so many channels at once the processor does not do so by itself.
+# Vectors of pixels, of all channels, that meet all taps before the next ones do.
 cdef Py_ssize_t PIECE_VECTORS = 8
 
 # The sums of a chunk of pixels, and the pixels, should stay in L2.
@@ -174,26 +172,14 @@ cdef struct Chunk:
     Py_ssize_t top, left, height, width
 
 
-cdef void fetch_pixels(
-    const ShiftedSums *plan, Py_ssize_t block, Py_ssize_t num_pixels, const real *pixels
-) noexcept nogil:
-    """Fetch neighbouring pixels of some channels; all have been fetched after the last block."""
-    cdef Py_ssize_t c
-    for c in range(
-        block * plan.channels // plan.num_blocks, (block + 1) * plan.channels // plan.num_blocks
-    ):
-        fetch(<const char *> (pixels + c * plan.source.c_stride), num_pixels * sizeof(real))
-
-
 cdef void sum_piece(
     const ShiftedSums *plan, const Operands *operands, const real *packed, Py_ssize_t num_pixels,
     const real *pixels, real *sums, Py_ssize_t stride
 ) noexcept nogil:
-    """Make the sums of a few neighbouring pixels, and fetch the next ones meanwhile."""
+    """Make the sums of a few neighbouring pixels."""
     cdef Py_ssize_t b, count
     for b in range(plan.num_blocks):
         count = min(plan.width, plan.sums - b * plan.width)
-        fetch_pixels(plan, b, num_pixels, pixels + num_pixels)
         plan.micro.correlate[count](
             plan.channels, num_pixels, packed, operands.weight_offset, pixels,
             operands.channel_offset, sums, stride, False

@@ -25,10 +25,12 @@ from convext.base._dispatch cimport (
 from convext.ways._fft cimport Fourier, plan_fft_forward, plan_fft_input_gradient
 from convext.base._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext.base._prefetch cimport fetch
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, apart
 from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
 from convext.ways._tile cimport lay_side_by_side
+
+cdef extern from *:
+    void __builtin_prefetch(const void *address, int write, int locality) nogil
 
 cdef enum:
     POINTS = 6                  # pixels of a tile along an axis
@@ -1286,6 +1288,13 @@ cdef void check_values(
         if not squares[k] <= most:
             mark_all(plan.bands)
             return
+
+
+cdef inline void fetch(const char *source, Py_ssize_t count) noexcept nogil:
+    """Ask for `count` bytes, to be in the L2 cache when they are needed."""
+    cdef Py_ssize_t i
+    for i in range(0, count, 64):
+        __builtin_prefetch(source + i, 0, 2)
 
 
 cdef void multiply_block(

@@ -208,7 +208,7 @@ cdef int cut_into_tiles(
         max_block = channels_in_place(gradient, taps, pixels)
     if init_tiling(
         tiling, rows[0], columns[0], &gradient.images, gradient.channels, gradient.output_grad.h,
-        gradient.output_grad.w, max_pixels, max_block, True, itemsize
+        gradient.output_grad.w, max_pixels, max_block, itemsize
     ) == -1:
         return -1
     if gradient.in_place or gradient.by_channels and not gradient.unfolded:

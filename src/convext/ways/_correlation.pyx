@@ -38,10 +38,6 @@ cdef Py_ssize_t TASKS_PER_THREAD = 2
 cdef Py_ssize_t TILES_TO_SHARE = 4
 cdef Py_ssize_t MIN_PIXELS_TO_SHARE = 196
 
-# Images of more channels are laid out even where they could be read in place, if they are larger.
-cdef Py_ssize_t MAX_STREAMS = 32
-cdef Py_ssize_t MAX_STREAM_BYTES = 4 * 1024 * 1024
-
 # Results computed with vectors of kernels must be brought into rows, which takes as long as so many
 # products of each.
 cdef Py_ssize_t PRODUCTS_PER_RESULT = 24
@@ -107,17 +103,6 @@ cdef int worth_sliding(
     return 1 if down else -1 if up else 0
 
 
-cdef bint worth_staying(const Correlation *correlation) noexcept nogil:
-    """Whether to read the pixels where they lie.
-
-    Many channels are many streams, more than the hardware fetches ahead from beyond the caches.
-    """
-    cdef const Array4 *source = &correlation.source
-    return correlation.channels <= MAX_STREAMS or (
-        source.c * source.h * source.w * <Py_ssize_t> correlation.itemsize <= MAX_STREAM_BYTES
-    )
-
-
 cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t run) noexcept nogil:
     """Cut the kernels into blocks that the micro-kernels compute at once, of `run` pixels."""
     cdef const Microkernels *micro = correlation.micro
@@ -175,7 +160,7 @@ cdef int init_correlation(
         max_block = max(max_block, BLOCK // (rows.num_taps * columns.num_taps))
     if init_tiling(
         &correlation.tiling, rows, columns, source, correlation.channels, out_h, out_w,
-        max_pixels, max_block, worth_staying(correlation), itemsize
+        max_pixels, max_block, itemsize
     ) == -1:
         return -1
 

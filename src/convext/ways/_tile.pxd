@@ -56,13 +56,13 @@ cdef int init_axis_at(
     Axis *axis, Py_ssize_t num_taps, Py_ssize_t stride, const Py_ssize_t *position
 ) noexcept nogil
 
-# Cut the output into tiles of at most about `max_pixels`, which are read where they lie if they may
-# be read `in_place` and lie as they must (the axes become the tiling's own, freed with it, also on
-# failure). -1 when memory runs out.
+# Cut the output into tiles of at most about `max_pixels`, which are read where they lie if they lie
+# as they must (the axes become the tiling's own, freed with it, also on failure). -1 when memory
+# runs out.
 cdef int init_tiling(
     Tiling *tiling, Axis rows, Axis columns, const Array4 *source, Py_ssize_t channels,
     Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t max_pixels, Py_ssize_t max_block,
-    bint in_place, size_t itemsize
+    size_t itemsize
 ) noexcept nogil
 
 cdef void free_tiling(Tiling *tiling) noexcept nogil

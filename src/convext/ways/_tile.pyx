@@ -90,7 +90,7 @@ cdef void assign_planes(Axis *axis, Py_ssize_t tile_length) noexcept nogil:
 cdef int init_tiling(
     Tiling *tiling, Axis rows, Axis columns, const Array4 *source, Py_ssize_t channels,
     Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t max_pixels, Py_ssize_t max_block,
-    bint in_place, size_t itemsize
+    size_t itemsize
 ) noexcept nogil:
     cdef Py_ssize_t fitting
     tiling.micro = microkernels(itemsize)
@@ -101,7 +101,7 @@ cdef int init_tiling(
     tiling.out_w = out_w
     # Rows that follow each other without a gap, under whole strides of one, need not be packed.
     tiling.contiguous = (
-        in_place and not columns.apart
+        not columns.apart
         and rows.stride == 1 and columns.stride == 1 and columns.origin == 0
         and source.w_stride == 1 and source.h_stride == out_w + columns.extent == source.w
         and source.c_stride >= 0 and source.n_stride >= 0 and out_w <= MAX_WIDTH_IN_PLACE

@@ -16,7 +16,7 @@ from convext.base._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Shares, divide_up, share_out, take_task, threads_for
 )
 from convext.ways._tile cimport (
-    Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, reach, row_size, tile_at
+    Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, row_size, tile_at
 )
 from convext.ways._vectors_of_kernels cimport (
     finish_vectors_of_kernels, kernels_scratch_size, sum_vectors_of_kernels
@@ -42,45 +42,27 @@ cdef Py_ssize_t MIN_PIXELS_TO_SHARE = 196
 # products of each.
 cdef Py_ssize_t PRODUCTS_PER_RESULT = 24
 
-# Pixels laid out for each column of a kernel take as long as so many. More copies crowd the L1
-# cache.
-cdef Py_ssize_t PRODUCTS_PER_COPY = 10
-cdef Py_ssize_t MAX_COPIES = 3
-
 
 cdef Py_ssize_t pitch_of(const Axis *columns, Py_ssize_t out_w) noexcept nogil:
     """From one row of a tile to the next, gaps included."""
-    return out_w if columns.apart else out_w + columns.extent // columns.stride
+    return out_w + columns.extent // columns.stride
 
 
-cdef void choose_vectors(
-    Correlation *correlation, const Axis *rows, Axis *columns, Py_ssize_t out_h, Py_ssize_t out_w
+cdef bint worth_going_by_kernels(
+    const Correlation *correlation, const Axis *rows, const Axis *columns, Py_ssize_t out_h,
+    Py_ssize_t out_w
 ) noexcept nogil:
-    """Choose between vectors of pixels, gaps between rows included or not, and of kernels.
+    """Whether vectors hold kernels, or else pixels, the gaps between rows included.
 
-    What counts is which vectors are fullest. All are given in products.
+    What counts is which vectors are fullest. Both are given in products.
     """
     cdef Py_ssize_t lanes = correlation.micro.lanes
-    cdef Py_ssize_t kernels = correlation.kernels
-    cdef Py_ssize_t width = divide_up(kernels, lanes) * lanes
+    cdef Py_ssize_t width = divide_up(correlation.kernels, lanes) * lanes
     cdef double products = <double> correlation.channels * rows.num_taps * columns.num_taps
-    cdef double results = <double> out_h * out_w
-    cdef double copies = (
-        <double> correlation.channels * columns.num_taps * reach(rows, out_h) * out_w
-    )
-    cdef double with_gaps, without_gaps, by_kernels
-    columns.apart = False
-    with_gaps = kernels * products * (
+    cdef double by_pixels = correlation.kernels * products * (
         divide_up((out_h - 1) * pitch_of(columns, out_w) + out_w, lanes) * lanes
     )
-    without_gaps = with_gaps
-    if columns.stride == 1 and columns.num_taps <= MAX_COPIES:
-        without_gaps = PRODUCTS_PER_COPY * copies + kernels * products * (
-            divide_up(out_h * out_w, lanes) * lanes
-        )
-    by_kernels = width * results * (products + PRODUCTS_PER_RESULT)
-    correlation.by_kernels = by_kernels < min(with_gaps, without_gaps)
-    columns.apart = not correlation.by_kernels and without_gaps < with_gaps
+    return width * <double> out_h * out_w * (products + PRODUCTS_PER_RESULT) < by_pixels
 
 
 cdef int worth_sliding(
@@ -133,7 +115,7 @@ cdef int init_correlation(
     correlation.packed = NULL
     correlation.weight_offset = NULL
     correlation.scratch = NULL
-    choose_vectors(correlation, &rows, &columns, out_h, out_w)
+    correlation.by_kernels = worth_going_by_kernels(correlation, &rows, &columns, out_h, out_w)
     correlation.slide = worth_sliding(correlation, &rows, &columns, out_w)
     # Rows that follow each other are one.
     cut_into_blocks(correlation, out_w if columns.extent > 0 else out_h * out_w)

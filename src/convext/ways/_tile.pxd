@@ -22,7 +22,6 @@ cdef struct Axis:
     Py_ssize_t *plane       # [num_taps] the plane that holds the tap's pixels
     Py_ssize_t *shift       # [num_taps] where in the plane they start
     Py_ssize_t reach        # the largest shift
-    bint apart              # each tap has a plane of its own: nothing reaches beyond the tile
 
 cdef struct Tiling:
     const Microkernels *micro

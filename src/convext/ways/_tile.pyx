@@ -37,7 +37,6 @@ cdef int init_axis_at(
     cdef Py_ssize_t t
     axis.num_taps = num_taps
     axis.stride = stride
-    axis.apart = False
     # One block of memory holds the four arrays.
     axis.distance = <Py_ssize_t *> malloc(4 * num_taps * sizeof(Py_ssize_t))
     if axis.distance == NULL:
@@ -76,9 +75,7 @@ cdef void assign_planes(Axis *axis, Py_ssize_t tile_length) noexcept nogil:
         axis.shift[t] = axis.distance[t] // axis.stride
         axis.reach = max(axis.reach, axis.shift[t])
 
-    if axis.apart or (
-        axis.num_planes * (tile_length + axis.reach) > axis.num_taps * tile_length
-    ):
+    if axis.num_planes * (tile_length + axis.reach) > axis.num_taps * tile_length:
         axis.num_planes = axis.num_taps
         axis.reach = 0
         for t in range(axis.num_taps):
@@ -101,8 +98,7 @@ cdef int init_tiling(
     tiling.out_w = out_w
     # Rows that follow each other without a gap, under whole strides of one, need not be packed.
     tiling.contiguous = (
-        not columns.apart
-        and rows.stride == 1 and columns.stride == 1 and columns.origin == 0
+        rows.stride == 1 and columns.stride == 1 and columns.origin == 0
         and source.w_stride == 1 and source.h_stride == out_w + columns.extent == source.w
         and source.c_stride >= 0 and source.n_stride >= 0 and out_w <= MAX_WIDTH_IN_PLACE
         # Where taps lie further apart than the output is wide, packing only what they meet is less.

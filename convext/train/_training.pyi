@@ -28,7 +28,7 @@ class Trainer:
         padding_before: tuple[int, int],
         dilation: tuple[int, int],
         num_threads: int,
-        update: Update | None = None,
+        update: Update,
         biased: bool = False,
         activation: int = 0,
     ) -> None: ...

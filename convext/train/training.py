@@ -30,6 +30,7 @@ from ..ops.data import generate_kernels, load_data, paired_samples, random_gener
 from ..ops.shapes import KERNELS, Convolution, Padding, Pair, resolve
 from ..solve.statistics import products_of_units
 from . import _training
+from ._optimizers import METHODS, Update
 from .callbacks import Callback
 from .epoch_report import EpochReport, Model
 from .hooks import checked_callbacks
@@ -186,6 +187,7 @@ def train_model(
         options.padding_before,
         options.dilation,
         threads,
+        Update(METHODS["sgd"], np.array([trained.size], np.intp), np.ones(1), None, None),
     )
     unit = samples_of_unit(len(inputs), batch_size, shuffle)
     chosen = choose_method(

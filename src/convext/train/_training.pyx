@@ -101,11 +101,10 @@ cdef class Trainer:
     """Gradient descent on the mean squared error between conv2d(input, kernels) and target.
 
     The arrays are four-dimensional, C-contiguous, of one type, aligned; the sizes fit. `kernels`
-    is updated in place. Packed kernels and scratch memory are kept from step to step.
+    is updated in place, by `update`. Packed kernels and scratch memory are kept from step to step.
 
-    With an `update` the prediction is activation(conv2d(input, kernels) + bias), and `update` says
-    how the weights follow the gradient; the bias, where there is one, lies behind the kernels in
-    memory. Only a `fused` trainer can do that.
+    A `fused` trainer can also predict activation(conv2d(input, kernels) + bias); the bias, where
+    there is one, lies behind the kernels in memory.
     """
 
     cdef cnp.ndarray input_data, target_output, kernels
@@ -119,7 +118,7 @@ cdef class Trainer:
     cdef readonly bint fused        # each sample is taken in one go, by one thread
     cdef DotsScratch layout         # of its memory, whichever way the gradient itself would go
     cdef void *scratch              # layout.end elements, or NULL
-    cdef Update update              # or None: gradient descent
+    cdef Update update
     cdef bint biased
     cdef int activation
     cdef Correlation forward
@@ -138,7 +137,7 @@ cdef class Trainer:
     def __cinit__(
         self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
         Py_ssize_t batch_size, tuple stride, tuple padding_before, tuple dilation,
-        int num_threads, Update update=None, bint biased=False, int activation=0
+        int num_threads, Update update not None, bint biased=False, int activation=0
     ):
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
         cdef Py_ssize_t most = MAX_PREDICTION_BYTES     # a global of Python, which tests replace
@@ -236,19 +235,16 @@ cdef class Trainer:
         cdef Interrupt interrupt
         cdef int status
         self.done = 0
-        if self.update is not None:
-            self.update.learning_rate = learning_rate
+        self.update.learning_rate = learning_rate
         with nogil:
             start_polling(&interrupt)
             if self.single:
                 status = descend[float](
-                    self, samples, num_samples, learning_rate, losses, &interrupt,
-                    <float *> self.weights.data
+                    self, samples, num_samples, losses, &interrupt, <float *> self.weights.data
                 )
             else:
                 status = descend[double](
-                    self, samples, num_samples, learning_rate, losses, &interrupt,
-                    <double *> self.weights.data
+                    self, samples, num_samples, losses, &interrupt, <double *> self.weights.data
                 )
         finish_polling(&interrupt)
         if status == -1:
@@ -257,10 +253,10 @@ cdef class Trainer:
 
 
 cdef int descend(
-    Trainer trainer, const Py_ssize_t *order, Py_ssize_t num_samples, double learning_rate,
-    double *losses, Interrupt *interrupt, real *kernels
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t num_samples, double *losses,
+    Interrupt *interrupt, real *kernels
 ) noexcept nogil:
-    cdef Py_ssize_t first = 0, count, i
+    cdef Py_ssize_t first = 0, count
     cdef double squares = 0, batch_squares
     cdef double elements = <double> trainer.targets.c * trainer.plane
     while first < num_samples:
@@ -276,11 +272,7 @@ cdef int descend(
         squares += batch_squares
         if not isfinite(batch_squares):
             break
-        if trainer.update is None:
-            for i in range(trainer.gradient.size):
-                kernels[i] -= <real> (learning_rate * trainer.total[i])
-        else:
-            trainer.update.apply(kernels, trainer.total)
+        trainer.update.apply(kernels, trainer.total)
         first += count
         trainer.done = first
     losses[0] = squares / (num_samples * elements)
@@ -409,7 +401,7 @@ cdef double differentiate_sample(
     )
     for k in range(trainer.weights.n):
         row = rows + k * row_size
-        if trainer.update is None:
+        if trainer.activation == 0 and not trainer.biased:      # as it is
             squares += forward.micro.residual(
                 tile.height, tile.width, row, tiling.pitch, target, tile.width, scale
             )

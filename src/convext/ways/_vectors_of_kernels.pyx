@@ -115,7 +115,7 @@ cdef void sum_block(
             pixels, offset, sums, accumulate
         )
         return
-    for r in range(tile.height):
+    for _ in range(tile.height):
         if selected[0] == num_taps:
             sum_row(
                 correlation, tile.width, num_taps, weights, correlation.weight_offset, pixels,

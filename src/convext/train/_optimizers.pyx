@@ -56,7 +56,8 @@ cdef class Update:
                     memset(gradient + begin, 0, (end[v] - begin) * sizeof(double))
                 begin = end[v]
             begin = 0
-        clip(self, gradient)
+        if self.clipping != NO_CLIPPING:
+            clip(self, gradient)
         self.iterations += 1
         for v in range(self.num_variables):
             rate = self.learning_rate * multiplier[v]

@@ -108,7 +108,6 @@ cdef void sum_block(
 ) noexcept nogil:
     """Add the products of a block of kernels to the sums of all pixels of a tile."""
     cdef Py_ssize_t size = selection_size(correlation)
-    cdef Py_ssize_t r
     if rows_follow(correlation, tile):
         sum_row(
             correlation, tile.height * tile.width, num_taps, weights, correlation.weight_offset,

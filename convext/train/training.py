@@ -156,54 +156,16 @@ def train_model(
     if not callable(learning_rate):
         learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
     threads = resolve_num_threads(num_threads)
-
-    inputs, targets = _load(input_file, target_file)
-    names = _name("input_data", input_file), _name("target_output", target_file)
-    options = resolve(
-        inputs.shape, size, stride=stride, padding=padding, dilation=dilation, groups=1
-    )
-    expected = (len(inputs), num_kernels, *options.output_shape)
-    if targets.shape != expected:
-        raise ValueError(
-            f"{names[1]} must have the shape {expected} for {num_kernels} kernels of "
-            f"{size[0]}x{size[1]} on {names[0]} of shape {inputs.shape}, got {targets.shape}"
-        )
-    check_finite(names[0], inputs)
-    check_finite(names[1], targets)
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    inputs, targets, options = _checked_data(input_file, target_file, num_kernels, size, how)
     start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
-
     dtypes = {"input_data": inputs.dtype, "target_output": targets.dtype}
     if kernels is not None:
         dtypes["kernels"] = start.dtype
-    dtype = common_dtype(**dtypes)
-    trained = np.array(start, dtype, order="C")
-    images = as_dtype(inputs, dtype, contiguous=True)
-    trainer = _training.Trainer(
-        images,
-        as_dtype(targets, dtype, contiguous=True),
-        trained,
-        batch_size,
-        options.stride,
-        options.padding_before,
-        options.dilation,
-        threads,
-        Update(METHODS["sgd"], np.array([trained.size], np.intp), np.ones(1), None, None),
-    )
-    unit = samples_of_unit(len(inputs), batch_size, shuffle)
-    chosen = choose_method(
-        method,
-        inputs.shape,
-        trained.shape,
-        options.output_shape,
-        unit=unit,
-        num_epochs=num_epochs,
-    )
-    run = _Run(
-        trainer, trained, images, targets, options, learning_rate, batch_size, bool(shuffle),
-        chosen, unit, threads,
-    )  # fmt: skip
-    orders = _orders(len(inputs), shuffle, seed)
-    run_epochs(run, num_epochs, orders, callbacks, verbose)
+    trained = np.array(start, common_dtype(**dtypes), order="C")
+    run = _Run(inputs, targets, trained, options, learning_rate, batch_size, shuffle, threads)
+    run.choose(method, num_epochs)
+    run_epochs(run, num_epochs, _orders(len(inputs), shuffle, seed), callbacks, verbose)
     return trained
 
 
@@ -212,29 +174,34 @@ class _Run:
 
     def __init__(
         self,
-        trainer: _training.Trainer,
-        kernels: RealArray,
-        inputs: RealArray,
+        inputs: npt.NDArray[Any],
         targets: npt.NDArray[Any],
+        kernels: RealArray,
         options: Convolution,
         learning_rate: float | Callable[[int], float],
         batch_size: int,
         shuffle: bool,
-        method: str,
-        unit: int,
         num_threads: int,
     ) -> None:
-        self.trainer = trainer
-        self.kernels = kernels
-        self.inputs, self.options = inputs, options
-        self.learning_rate = learning_rate
-        self.batch_size, self.shuffle = batch_size, shuffle
-        self.num_threads = num_threads
+        images, wanted = (as_dtype(a, kernels.dtype, contiguous=True) for a in (inputs, targets))
+        update = Update(METHODS["sgd"], np.array([kernels.size], np.intp), np.ones(1), None, None)
+        self.trainer = _training.Trainer(
+            images, wanted, kernels, batch_size, *options.geometry[:3], num_threads, update
+        )
+        self.kernels, self.inputs, self.options = kernels, images, options
+        self.learning_rate, self.batch_size = learning_rate, batch_size
+        self.shuffle, self.num_threads = bool(shuffle), num_threads
+        self.unit = samples_of_unit(len(images), batch_size, self.shuffle)
         self.loss_of_zero = _mean_square(targets)
         self.first_loss: float | None = None
-        self.method, self.unit = method, unit
+        self.method = "direct"
         # The kernels at the start of this epoch and of the one before.
         self.before = self.earlier = kernels.copy()
+
+    def choose(self, method: object, num_epochs: int) -> None:
+        """Take a method by its name, or the faster one for so many epochs."""
+        shapes = self.inputs.shape, self.kernels.shape, self.options.output_shape
+        self.method = choose_method(method, *shapes, unit=self.unit, num_epochs=num_epochs)
 
     def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> tuple[float, float]:
         """Run an epoch; return its average loss and how many seconds it took."""
@@ -311,6 +278,29 @@ def _load(input_file: Source, target_file: Source) -> tuple[npt.NDArray[Any], np
             f"got {type(input_file).__name__} and {type(target_file).__name__}"
         )
     return paired_samples(cast("npt.ArrayLike", input_file), cast("npt.ArrayLike", target_file))
+
+
+def _checked_data(
+    input_file: Source,
+    target_file: Source,
+    num_kernels: int,
+    kernel_size: tuple[int, int],
+    how: dict[str, Any],
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Convolution]:
+    """Return input, target and the convolution between them, all checked."""
+    inputs, targets = _load(input_file, target_file)
+    names = _name("input_data", input_file), _name("target_output", target_file)
+    options = resolve(inputs.shape, kernel_size, **how, groups=1)
+    expected = (len(inputs), num_kernels, *options.output_shape)
+    if targets.shape != expected:
+        raise ValueError(
+            f"{names[1]} must have the shape {expected} for {num_kernels} kernels of "
+            f"{kernel_size[0]}x{kernel_size[1]} on {names[0]} of shape {inputs.shape}, got "
+            f"{targets.shape}"
+        )
+    check_finite(names[0], inputs)
+    check_finite(names[1], targets)
+    return inputs, targets, options
 
 
 def _first_kernels(

@@ -24,6 +24,7 @@ from .nn.learning import Loss
 from .nn.models import Sequential, load_model
 from .nn.optimizers import Adam
 from .schedules import cosine_decay
+from .train.callbacks import History
 
 Image = npt.NDArray[Any]
 
@@ -237,6 +238,16 @@ def train_on_folders(
             patches=batches.total,
             size=size,
         )
+    options = {"epochs": epochs, "verbose": verbose, "num_threads": num_threads}
+    model, history, best = _fit_and_save(model, batches, out, **options)
+    _show(model, pairs, history, best, out, plot, verbose)
+    return model
+
+
+def _fit_and_save(
+    model: Sequential, batches: PatchBatches, out: FilePath, **options: Any
+) -> tuple[Sequential, History, ModelCheckpoint]:
+    """Return the best model of a training, which is in `out` then, and how the training went."""
     # Only a whole training may replace a file.
     kept = unused_name(out)
     braces = str.maketrans({"{": "{{", "}": "}}"})
@@ -244,14 +255,8 @@ def train_on_folders(
         kept.translate(braces), save_best_only=True, initial_value_threshold=math.inf
     )
     try:
-        history = model.fit(
-            batches,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=[best],
-            validation_data=batches.validation(),
-            num_threads=num_threads,
-        )
+        validation = batches.validation()
+        history = model.fit(batches, callbacks=[best], validation_data=validation, **options)
     except KeyboardInterrupt as stop:
         stop.args = ("no epoch has ended, there is nothing to save",)
         if best.best_epoch:
@@ -261,7 +266,19 @@ def train_on_folders(
     if kept != os.fspath(out):
         model.save(out)
         os.remove(kept)
-    name = os.path.basename(pairs.files[0][0])
+    return model, history, best
+
+
+def _show(
+    model: Sequential,
+    pairs: ImagePairs,
+    history: History,
+    best: ModelCheckpoint,
+    out: FilePath,
+    plot: FilePath | None,
+    verbose: bool,
+) -> None:
+    """Say, and draw, what a model that was trained makes of the first image."""
     image, target = pairs.load(0)
     result = np.clip(enhance(model, image), 0, 1)
     if verbose:
@@ -273,7 +290,7 @@ def train_on_folders(
         )
         say(
             "{name}: {before} dB before, {now} dB now",
-            name=name,
+            name=os.path.basename(pairs.files[0][0]),
             before=f"{psnr(image, target):.2f}",
             now=f"{psnr(result, target):.2f}",
         )
@@ -284,4 +301,3 @@ def train_on_folders(
         plot_results(history.loss, history.val_loss, pictures, plot)
         if verbose:
             say("Plot: {file}", file=os.fspath(plot))
-    return model

@@ -42,7 +42,7 @@ def enumerators(file, first):
             get_args(algorithms.Algorithm),
         ),
         (
-            optimizers.METHODS,
+            optimizers.RULES,
             "convext/train/_optimizers.pxd",
             "SGD",
             tuple(optimizers._OPTIMIZERS),
@@ -141,7 +141,7 @@ def test_an_unknown_loss_or_optimizer_fails():
     for number in (-1, 2, 99):
         with pytest.raises(ValueError, match=f"loss {number} is unknown"):
             _steps.Step([layer], 16, 1, number, None, np.dtype(np.float64), 1)
-        with pytest.raises(ValueError, match=f"method {number} is unknown"):
+        with pytest.raises(ValueError, match=f"rule {number} is unknown"):
             _optimizers.Update(number, *arguments)
     for number in (-1, 4):
         with pytest.raises(ValueError, match=f"clipping {number} is unknown"):

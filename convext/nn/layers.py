@@ -262,26 +262,12 @@ class Conv2D(Sealed, Stateful):
 
     def config(self) -> dict[str, Any]:
         """Return the arguments of which this layer can be made again."""
-        return {
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "dilation_rate": self.dilation_rate,
-            "groups": self.groups,
-            "activation": self.activation,
-            "use_bias": self.use_bias,
-            "kernel_initializer": self.kernel_initializer,
-            "seed": self.seed,
-            **{name: getattr(self, name) for name in _RARE if getattr(self, name) != _RARE[name]},
-        }
+        rare = [name for name, usual in _RARE.items() if getattr(self, name) != usual]
+        return {name: getattr(self, name) for name in ("filters", "kernel_size", *_USUAL, *rare)}
 
     def __repr__(self) -> str:
-        given = [
-            f"{name}={value!r}"
-            for name, value in self.config().items()
-            if name not in ("filters", "kernel_size") and (name in _RARE or value != _USUAL[name])
-        ]
+        usual = {"filters": self.filters, "kernel_size": self.kernel_size, **_USUAL, **_RARE}
+        given = [f"{k}={value!r}" for k, value in self.config().items() if value != usual[k]]
         return f"Conv2D({', '.join([f'{self.filters}, {self.kernel_size}', *given])})"
 
 

@@ -12,7 +12,7 @@ from .. import schedules
 from .._support.checks import finite_number
 from .._support.sealed import Sealed
 from .._support.sharing import Stateful
-from ..train._optimizers import CLIPPING, METHODS, Update
+from ..train._optimizers import CLIPPING, RULES, Update
 
 LearningRate: TypeAlias = float | Callable[[int], float]
 
@@ -22,8 +22,8 @@ class Optimizer(Sealed, Stateful):
 
     learning_rate: LearningRate
 
-    # Which it is, and how many arrays of state it keeps.
-    _method: int
+    # How the weights follow the gradient, and how many arrays of state that keeps.
+    _rule: int
     _num_states: int
 
     def __init__(
@@ -35,11 +35,7 @@ class Optimizer(Sealed, Stateful):
         layer_multipliers: Sequence[float] | None,
     ) -> None:
         self.learning_rate = learning_rate
-        limits = {
-            "clipnorm": clipnorm,
-            "clipvalue": clipvalue,
-            "global_clipnorm": global_clipnorm,
-        }
+        limits = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         self._clipping = {
             name: finite_number(name, limit, above=0)
             for name, limit in limits.items()
@@ -86,23 +82,23 @@ class Optimizer(Sealed, Stateful):
             )
         pairs = [(size, m) for layer, m in zip(sizes, multipliers, strict=True) for size in layer]
         end = np.cumsum([size for size, _ in pairs]).astype(np.intp)
-        states: list[npt.NDArray[Any] | None] = [None, None]
-        for i in range(self._num_states):
-            states[i] = np.zeros(end[-1], dtype) if state is None else np.array(state[i], dtype)
+        if state is None:
+            state = [np.zeros(end[-1], dtype)] * self._num_states
+        first, second = [*(np.array(values, dtype) for values in state), None, None][:2]
         (name, limit), *_ = [*self._clipping.items(), ("", 0.0)]
-        return Update(
-            self._method,
-            end,
-            np.array([multiplier for _, multiplier in pairs]),
-            states[0],
-            states[1],
-            CLIPPING[name],
-            limit,
-            **self._constants(),
-        )
+        rates = np.array([multiplier for _, multiplier in pairs])
+        constants = self._constants()
+        return Update(self._rule, end, rates, first, second, CLIPPING[name], limit, **constants)
 
     def _constants(self) -> dict[str, Any]:
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        given = {"learning_rate": self.learning_rate, **self._constants(), **self._clipping}
+        if self.layer_multipliers is not None:
+            given["layer_multipliers"] = self.layer_multipliers
+        arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"{type(self).__name__}({arguments})"
 
 
 class SGD(Optimizer):
@@ -138,7 +134,7 @@ class SGD(Optimizer):
     SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
     """
 
-    _method = METHODS["sgd"]
+    _rule = RULES["sgd"]
 
     def __init__(
         self,
@@ -159,9 +155,6 @@ class SGD(Optimizer):
 
     def _constants(self) -> dict[str, Any]:
         return {"momentum": self.momentum, "nesterov": self.nesterov}
-
-    def __repr__(self) -> str:
-        return _describe(self)
 
 
 class Adam(Optimizer):
@@ -197,7 +190,7 @@ class Adam(Optimizer):
     Adam(learning_rate=0.0001, beta_1=0.9, beta_2=0.999, epsilon=1e-07)
     """
 
-    _method = METHODS["adam"]
+    _rule = RULES["adam"]
     _num_states = 2
 
     def __init__(
@@ -220,9 +213,6 @@ class Adam(Optimizer):
 
     def _constants(self) -> dict[str, Any]:
         return {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
-
-    def __repr__(self) -> str:
-        return _describe(self)
 
 
 def get_optimizer(optimizer: object) -> Optimizer:
@@ -249,15 +239,3 @@ def from_config(config: dict[str, Any]) -> Optimizer:
 
 
 _OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "adam": Adam}
-
-
-def _describe(optimizer: Optimizer) -> str:
-    arguments = {
-        "learning_rate": optimizer.learning_rate,
-        **optimizer._constants(),
-        **optimizer._clipping,
-    }
-    if optimizer.layer_multipliers is not None:
-        arguments["layer_multipliers"] = optimizer.layer_multipliers
-    given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return f"{type(optimizer).__name__}({given})"

@@ -3,7 +3,7 @@ import numpy.typing as npt
 
 from .._support.checks import RealArray
 
-METHODS: dict[str, int]
+RULES: dict[str, int]
 CLIPPING: dict[str, int]
 
 class Update:
@@ -13,11 +13,11 @@ class Update:
     second: RealArray | None
     def __init__(
         self,
-        method: int,
+        rule: int,
         end: npt.NDArray[np.intp],
         multiplier: npt.NDArray[np.float64],
-        first: RealArray | None,
-        second: RealArray | None,
+        first: RealArray | None = None,
+        second: RealArray | None = None,
         clipping: int = 0,
         limit: float = 0,
         momentum: float = 0,

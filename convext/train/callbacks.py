@@ -59,11 +59,8 @@ class History(Stateful):
     @in_one_training
     def __call__(self, report: EpochReport) -> None:
         """Keep one epoch."""
-        self.epoch.append(report.epoch)
-        self.loss.append(report.loss)
-        self.learning_rate.append(report.learning_rate)
-        self.seconds.append(report.seconds)
-        self.method.append(report.method)
+        for name in ("epoch", "loss", "learning_rate", "seconds", "method"):
+            getattr(self, name).append(getattr(report, name))
         if report.val_loss is not None:
             self.val_loss.append(report.val_loss)
         for name, value in report.metrics.items():

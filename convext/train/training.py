@@ -30,7 +30,7 @@ from ..ops.data import generate_kernels, load_data, paired_samples, random_gener
 from ..ops.shapes import KERNELS, Convolution, Padding, Pair, resolve
 from ..solve.statistics import products_of_units
 from . import _training
-from ._optimizers import METHODS, Update
+from ._optimizers import RULES, Update
 from .callbacks import Callback
 from .epoch_report import EpochReport, Model
 from .hooks import checked_callbacks
@@ -184,7 +184,7 @@ class _Run:
         num_threads: int,
     ) -> None:
         images, wanted = (as_dtype(a, kernels.dtype, contiguous=True) for a in (inputs, targets))
-        update = Update(METHODS["sgd"], np.array([kernels.size], np.intp), np.ones(1), None, None)
+        update = Update(RULES["sgd"], np.array([kernels.size], np.intp), np.ones(1))
         self.trainer = _training.Trainer(
             images, wanted, kernels, batch_size, *options.geometry[:3], num_threads, update
         )

@@ -16,7 +16,7 @@ cdef enum:
 
 
 cdef class Update:
-    cdef int method, clipping
+    cdef int rule, clipping
     cdef bint nesterov
     cdef public Py_ssize_t iterations   # updates made
     cdef public double learning_rate

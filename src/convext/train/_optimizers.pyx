@@ -12,7 +12,7 @@ from convext.base._geometry cimport check_number
 
 cnp.import_array()
 
-METHODS = {"sgd": SGD, "adam": ADAM}
+RULES = {"sgd": SGD, "adam": ADAM}
 CLIPPING = {
     "": NO_CLIPPING, "clipvalue": BY_VALUE, "clipnorm": BY_NORM, "global_clipnorm": BY_GLOBAL_NORM
 }
@@ -26,13 +26,13 @@ cdef class Update:
     """
 
     def __init__(
-        self, int method, cnp.ndarray end, cnp.ndarray multiplier, cnp.ndarray first,
-        cnp.ndarray second, int clipping=NO_CLIPPING, double limit=0, double momentum=0,
+        self, int rule, cnp.ndarray end, cnp.ndarray multiplier, cnp.ndarray first=None,
+        cnp.ndarray second=None, int clipping=NO_CLIPPING, double limit=0, double momentum=0,
         bint nesterov=False, double beta_1=0, double beta_2=0, double epsilon=0
     ):
-        check_number("method", method, ADAM)
+        check_number("rule", rule, ADAM)
         check_number("clipping", clipping, BY_GLOBAL_NORM)
-        self.method, self.end, self.multiplier = method, end, multiplier
+        self.rule, self.end, self.multiplier = rule, end, multiplier
         self.num_variables = end.shape[0]
         self.first, self.second = first, second
         self.momentum, self.nesterov = momentum, nesterov
@@ -64,7 +64,7 @@ cdef class Update:
             if frozen != NULL and frozen[v]:
                 begin = end[v]
                 continue
-            if self.method == ADAM:
+            if self.rule == ADAM:
                 rate *= sqrt(1 - pow(self.beta_2, <double> self.iterations)) / (
                     1 - pow(self.beta_1, <double> self.iterations)
                 )

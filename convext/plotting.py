@@ -34,7 +34,7 @@ _PANEL = 7.0
 _CELL = 0.55
 _CELL_WITH_VALUE = 0.4
 
-# Of images, so many pixels of each side are shown: detail is lost in a whole picture.
+# Pixels of each side of an image that are shown: detail is lost in a whole picture.
 _DETAIL = 150
 
 # Between channels, in widths of a channel; and between kernels, in inches (room for a number) and
@@ -90,7 +90,7 @@ def plot_training(
     width, height = grid.inches
     figure = _new_figure(6.0 + width, max(4.0, height), file)
     left, right = figure.subplots(1, 2, width_ratios=(6.0, width))
-    _draw_losses(left, as_float64(as_numeric_array("losses", losses)), val_losses)
+    _draw_losses(left, losses, val_losses)
     grid.draw(right)
     _save(figure, file)
     return figure
@@ -233,7 +233,7 @@ def plot_results(
     figure = _new_figure(5.0 + 3.6 * len(pictures), 4.0, file)
     ratios = (5.0, *[3.6] * len(pictures))
     left, *others = figure.subplots(1, 1 + len(pictures), width_ratios=ratios)
-    _draw_losses(left, as_float64(as_numeric_array("losses", losses)), val_losses)
+    _draw_losses(left, losses, val_losses)
     for axes, (title, picture) in zip(others, pictures.items(), strict=True):
         check_not_masked(title, picture)
         side = min(_DETAIL, *picture.shape[1:])
@@ -319,9 +319,10 @@ def _draw_residual(axes: Axes, residual: Matrix) -> None:
     axes.set_axis_off()
 
 
-def _draw_losses(axes: Axes, losses: npt.NDArray[np.float64], val_losses: Sequence[float]) -> None:
+def _draw_losses(axes: Axes, given: Sequence[float], val_losses: Sequence[float]) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    losses = as_float64(as_numeric_array("losses", given))
     check_not_masked("val_losses", val_losses)
     epochs = np.arange(1, len(losses) + 1)
     axes.plot(epochs, losses, marker="o" if len(losses) <= 30 else None, markersize=4)

@@ -228,7 +228,7 @@ class Conv2D(Sealed, Stateful):
         return (kh - 1) * down + 1, (kw - 1) * across + 1
 
     def kernel_shape(self, channels: int) -> tuple[int, int, int, int]:
-        """Return the shape of the kernels for an input of so many channels."""
+        """Return the shape of the kernels for an input with that number of channels."""
         check_groups(channels, self.filters, self.groups)
         return (self.filters, channels // self.groups, *self.kernel_size)
 
@@ -244,7 +244,7 @@ class Conv2D(Sealed, Stateful):
         )
 
     def initial_kernels(self, channels: int, generator: np.random.Generator) -> npt.NDArray[Any]:
-        """Return new random kernels for an input of so many channels, or those it brings along."""
+        """Return random kernels for an input with those channels, or the ones it brings along."""
         shape = self.kernel_shape(channels)
         if self.kernel is not None:
             if self.kernel.shape != shape:

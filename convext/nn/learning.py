@@ -39,7 +39,7 @@ class Means:
         self._sums: dict[str, float] = {}
 
     def add(self, values: dict[str, float], count: int) -> None:
-        """Add the means over so many samples."""
+        """Add the means over `count` samples."""
         self.count += count
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value * count
@@ -232,7 +232,7 @@ class Learner(Network):
 
     @contextmanager
     def _step(self, input_shape: Shape, batch_size: int, num_threads: int) -> Iterator[Step]:
-        """Lend a step for batches of up to so many images (C, H, W), whose memory it holds."""
+        """Lend a step for batches of at most `batch_size` images (C, H, W), with its memory."""
         measuring = bool(self._metrics)
         key = (input_shape, batch_size, num_threads, self.loss, measuring)
         with self._guard.lock:

@@ -98,7 +98,7 @@ def _from_config(config: dict[str, Any], filepath: FilePath, kind: Callable[...,
 
 
 def _sizes(layers: Sequence[Conv2D], channels: int) -> Iterator[int]:
-    """Yield how many weights each layer has behind images of so many channels."""
+    """Yield how many weights each layer has, where images have these channels."""
     for layer in layers:
         yield math.prod(layer.kernel_shape(channels)) + layer.use_bias * layer.filters
         channels = layer.filters

@@ -183,7 +183,7 @@ class Network(Sealed, Stateful):
         single = given.ndim == 3
         images = self._channels_first("x", given, empty_batch=True)
         layers = self._layers_for(images.shape[1:])
-        result = prediction.run(layers, images, self.dtype, threads)
+        result = prediction.predict(layers, images, self.dtype, threads)
         crop = self._crop(layers)
         if crop is not None:
             result += images[:, :, crop[0], crop[1]].astype(self.dtype, copy=False)

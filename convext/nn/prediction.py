@@ -23,7 +23,7 @@ MAX_BYTES = 32 << 20
 MIN_ROWS = 16
 
 
-class _Part(NamedTuple):
+class _Strip(NamedTuple):
     """What a layer does for a strip: from input rows first to end (exclusive) to `rows` rows.
 
     Where these lie in the padding alone, there is no input row.
@@ -36,7 +36,7 @@ class _Part(NamedTuple):
     rows: int
 
 
-def run(
+def predict(
     layers: Sequence[Layer], images: RealArray, dtype: np.dtype[Any], num_threads: int
 ) -> RealArray:
     """Return what the layers make of images (N, C, H, W), which need not be of type `dtype`."""
@@ -50,45 +50,45 @@ def run(
     for first in range(0, len(images), samples):
         for begin in range(0, shape[1], rows):
             end = min(begin + rows, shape[1])
-            parts = list(_parts(layers, begin, end))
-            above = parts[0]
+            strips = list(_strips(layers, begin, end))
+            above = strips[0]
             values = as_dtype(
                 images[first : first + samples, :, above.first : above.end], dtype, contiguous=True
             )
-            for part in parts:
-                values = _convolve(part, values, num_threads)
+            for strip in strips:
+                values = _convolve(strip, values, num_threads)
             result[first : first + samples, :, begin:end] = values
     return result
 
 
-def _parts(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Part]:
+def _strips(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Strip]:
     """Return what each layer has to do so that the last one gives rows begin to end."""
-    parts = []
+    strips = []
     for layer in reversed(layers):
         (stride, _), (padding, _), (dilation, _), _ = layer.geometry
         height = layer.input_shape[1]
         first = begin * stride - padding
         last = (end - 1) * stride - padding + (layer.kernels.shape[2] - 1) * dilation + 1
-        part = _Part(
+        strip = _Strip(
             layer, min(max(first, 0), height), min(max(last, 0), height), max(-first, 0),
             end - begin,
         )  # fmt: skip
-        parts.append(part)
-        begin, end = part.first, part.end
+        strips.append(strip)
+        begin, end = strip.first, strip.end
         if begin == end:  # the layer sees padding alone: nothing has to be done before it
             break
-    return reversed(parts)
+    return reversed(strips)
 
 
-def _convolve(part: _Part, values: RealArray, num_threads: int) -> RealArray:
-    layer = part.layer
+def _convolve(strip: _Strip, values: RealArray, num_threads: int) -> RealArray:
+    layer = strip.layer
     stride, (_, padding_left), dilation, groups = layer.geometry
     channels, _, width = layer.output_shape
-    out: RealArray = np.empty((len(values), channels, part.rows, width), values.dtype)
-    if part.first == part.end:
+    out: RealArray = np.empty((len(values), channels, strip.rows, width), values.dtype)
+    if strip.first == strip.end:
         out[...] = 0
     else:
-        padding = (part.padding_top, padding_left)
+        padding = (strip.padding_top, padding_left)
         _forward.conv2d(
             values, layer.kernels, None, out, stride, padding, dilation, groups, num_threads
         )

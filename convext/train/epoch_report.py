@@ -108,21 +108,8 @@ def monitored(report: EpochReport, monitor: str) -> float:
 
 
 def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
-    """Return one line about an epoch.
+    """Return one line about an epoch, by default in the language that can be printed.
 
-    Parameters
-    ----------
-    report : EpochReport
-        The epoch.
-    lang : {"zh", "en"}, optional
-        The language; by default the one that can be printed.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> import numpy as np
     >>> report = EpochReport(1, 0.2157, 0.1, 1.99, np.zeros((2, 3, 2, 2)))
     >>> print(format_epoch(report, "zh"))

@@ -16,10 +16,10 @@ Method: TypeAlias = Literal["auto", "direct", "statistics"]
 
 METHODS = ("auto", "direct", "statistics")
 
-# `auto` takes statistics of at most so many bytes.
+# The most bytes that the statistics of `auto` take.
 MAX_BYTES = 64 * 1024 * 1024
 
-# So many products of an epoch from the pixels take as long as one of another kind: the sums of a
+# How long a product of another kind takes, in products of an epoch from the pixels: the sums of a
 # unit are made in short runs, and each of its epochs goes through them once, in plain loops.
 OF_MAKING = 2.0
 OF_EXPANDING = 16.0
@@ -43,26 +43,9 @@ def choose_method(
 ) -> str:
     """Return "direct" or "statistics"; `auto` is the one that promises to take less time.
 
-    That depends on the shapes and on the number of epochs alone.
+    That depends on the shapes, (N, C, H, W), (K, C, kh, kw) and (OH, OW), on the samples of a unit
+    and on the number of epochs alone.
 
-    Parameters
-    ----------
-    method : str
-        "auto", "direct" or "statistics".
-    input_shape : (N, C, H, W)
-    kernel_shape : (K, C, kh, kw)
-    output_shape : (OH, OW)
-    unit : int
-        Samples of a unit.
-    num_epochs : int
-
-    Raises
-    ------
-    TypeError, ValueError
-        `method` is something else.
-
-    Examples
-    --------
     >>> textbook = (100, 3, 28, 28), (2, 3, 2, 2), (27, 27)
     >>> choose_method("auto", *textbook, unit=1, num_epochs=100)
     'statistics'

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from threading import Event, Lock, RLock, Thread
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .._support.checks import integer
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 # On a terminal, more epochs than this are shown as a progress bar.
 _MOST_LINES = 20
 
-# An epoch that takes longer is shown while it runs, and looked at so often.
+# An epoch that takes longer is shown while it runs, and looked at now and then.
 _SECONDS_OF_LONG_EPOCH = 0.5
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -30,18 +29,8 @@ class Progress:
     """Shows the epochs of a training as they end: a line each, or a bar when they are many.
 
     On a terminal, an epoch that takes long has a bar of its own, or moves that of the epochs.
-
-    To be used as a context manager.
-
-    Parameters
-    ----------
-    num_epochs : int
-        How many epochs there will be.
-    verbose : bool
-        Whether to show anything.
-    within : callable, optional
-        Returns how many samples, or batches, of the epoch under way are done, and how many it has,
-        or None.
+    `within` returns how many samples, or batches, of the epoch under way are done, and how many it
+    has, or None. To be used as a context manager.
     """
 
     def __init__(
@@ -85,12 +74,7 @@ class Progress:
                 print_line(format_epoch(report, self._language))
             self._began = time.monotonic()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         if self._watcher is not None and self._watcher.is_alive():
             self._watcher.join()
@@ -117,11 +101,8 @@ class Progress:
             self._bar.refresh()
             return
         if self._epoch_bar is None:
-            self._epoch_bar = _make_bar(
-                total,
-                desc=translate("Epoch {number}", number=self._epochs + 1),
-                leave=False,
-            )
+            text = translate("Epoch {number}", number=self._epochs + 1)
+            self._epoch_bar = _make_bar(total, desc=text, leave=False)
             self._epoch_bar.start_t -= seconds
         self._epoch_bar.n = done if total is None else min(done, total)
         self._epoch_bar.refresh()

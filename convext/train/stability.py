@@ -30,10 +30,10 @@ from ..ops.shapes import IMAGES, Convolution, Padding, Pair, Shape, resolve
 from ..solve.statistics import products_of_units
 from ..ways import _forward
 
-# Up to so many taps G is made, and its largest eigenvalue found exactly.
+# The most taps for which G is made, and its largest eigenvalue found exactly.
 MAX_TAPS = 512
 
-# The matrices G, and the samples, that are looked at together have at most so many elements.
+# The most elements of the matrices G, and of the samples, that are looked at together.
 MAX_ELEMENTS = 1 << 20
 
 # With more taps, the rate is too low by at most this share, and too high with this probability.

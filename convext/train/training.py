@@ -40,7 +40,7 @@ from .stability import largest_stable_rate
 
 Source: TypeAlias = FilePath | npt.ArrayLike
 
-# A loss so many times that of predicting zero, or that of the first predictions, has diverged.
+# A loss has diverged when it is that many times the one of predicting zero, or the first one.
 DIVERGED = 1000.0
 
 
@@ -199,7 +199,7 @@ class _Run:
         self.before = self.earlier = kernels.copy()
 
     def choose(self, method: object, num_epochs: int) -> None:
-        """Take a method by its name, or the faster one for so many epochs."""
+        """Take a method by its name, or the faster one for that number of epochs."""
         shapes = self.inputs.shape, self.kernels.shape, self.options.output_shape
         self.method = choose_method(method, *shapes, unit=self.unit, num_epochs=num_epochs)
 

@@ -13,7 +13,7 @@ cdef list names = microkernels(sizeof(float)).activations.decode().lower().split
 cdef int num_activations = len(names)
 ACTIVATIONS = dict(zip(names, range(num_activations)))
 
-# Below so many elements a second thread costs more than it brings.
+# With fewer elements a second thread costs more than it brings.
 cdef Py_ssize_t MIN_VALUES_PER_THREAD = 50000
 
 ctypedef fused stored:

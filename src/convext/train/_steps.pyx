@@ -40,7 +40,7 @@ LOSSES = {
     "mae": MEAN_ABSOLUTE_ERROR, "mean_absolute_error": MEAN_ABSOLUTE_ERROR,
 }
 
-# Below so many weights a second thread costs more than it brings.
+# With fewer weights a second thread costs more than it brings.
 cdef Py_ssize_t MIN_WEIGHTS_PER_THREAD = 20000
 
 

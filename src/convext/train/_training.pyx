@@ -27,10 +27,10 @@ from convext.base._tasks cimport MIN_PRODUCTS_TO_SHARE
 from convext.ways._tile cimport Tile, Tiling, lay_out, tile_at
 from convext.ways._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
 
-# The predictions of so many bytes are kept at a time; a larger batch is taken in several parts.
+# Bytes of predictions that are kept at a time; a larger batch is taken in several parts.
 MAX_PREDICTION_BYTES = 16 * 1024 * 1024
 
-# Below so many elements a second thread costs more than it brings.
+# With fewer elements a second thread costs more than it brings.
 cdef Py_ssize_t MIN_RESIDUALS_PER_THREAD = 50000
 
 

@@ -78,3 +78,22 @@ cdef inline Geometry geometry_of(
     geometry.dilation_h, geometry.dilation_w = dilation
     geometry.groups = groups
     return geometry
+
+
+# Which of the three arrays of a convolution is computed.
+cdef enum:
+    FORWARD             # the outputs
+    INPUT_GRADIENT      # the gradient with respect to the images
+    KERNEL_GRADIENT     # that with respect to the kernels
+
+# What is to be computed: this goes to each way of doing so. Gradients have the names of the arrays
+# that they belong to, and their shapes.
+cdef struct Convolution:
+    int operation
+    Array4 images           # (N, C, H, W)
+    Array4 kernels          # (K, C/groups, kh, kw)
+    Array4 outputs          # (N, K, OH, OW)
+    const void *bias        # (K,), or NULL
+    Geometry geometry
+    size_t itemsize
+    int num_threads

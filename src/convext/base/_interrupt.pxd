@@ -2,7 +2,7 @@
 
 cdef struct Interrupt:
     size_t thread      # which began the operation: it alone lets signal handlers run
-    double next_poll   # when to look again, in seconds of the monotonic clock
+    double next_poll   # when to look again, in seconds of the monotonic clock; or 0
     bint raised        # a signal handler raised an exception, which is still set
 
 # Whether the operation must end. Asked between its tasks, it lets Python run signal handlers twenty

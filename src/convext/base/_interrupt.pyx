@@ -38,7 +38,7 @@ cdef double now() noexcept nogil:
 
 cdef void start_polling(Interrupt *interrupt) noexcept nogil:
     interrupt.thread = this_thread()
-    interrupt.next_poll = now() + SECONDS_BETWEEN_POLLS
+    interrupt.next_poll = 0
     interrupt.raised = False
 
 
@@ -46,7 +46,10 @@ cdef bint stopped(Interrupt *interrupt) noexcept nogil:
     cdef double time
     if not interrupt.raised and interrupt.thread == this_thread():
         time = now()
-        if time >= interrupt.next_poll:
+        # Small calls end before they look at the clock.
+        if interrupt.next_poll == 0:
+            interrupt.next_poll = time + SECONDS_BETWEEN_POLLS
+        elif time >= interrupt.next_poll:
             interrupt.next_poll = time + SECONDS_BETWEEN_POLLS
             with gil:
                 # The exception stays set in this thread until the operation has ended.

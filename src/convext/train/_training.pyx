@@ -341,7 +341,8 @@ cdef int differentiate_samples(
     cdef real *kernel_grad = <real *> trainer.kernel_grad
     cdef Array4 out = trainer.targets
     out.data = predictions
-    pack_weights(&trainer.forward, <real *> trainer.packed)
+    if pack_weights(&trainer.forward, interrupt) == -1:
+        return -1
     if trainer.fused:
         for i in range(count):
             if interrupted(interrupt, True):
@@ -353,10 +354,10 @@ cdef int differentiate_samples(
         return 0
     while first < count and not interrupted(interrupt, True):
         part = min(trainer.part, count - first)
-        run_correlation(
-            &trainer.forward, <const real *> trainer.images.data, order + first, part,
-            <const real *> NULL, &out, interrupt
-        )
+        if run_correlation(
+            &trainer.forward, trainer.images.data, order + first, part, NULL, &out, interrupt
+        ) == -1:
+            return -1
         squares[0] += subtract_targets(trainer, order + first, part, scale, predictions)
         run_kernel_gradient(
             &trainer.gradient, <const real *> trainer.images.data, order + first, part,

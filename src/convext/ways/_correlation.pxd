@@ -35,11 +35,10 @@ cdef struct Correlation:
     Py_ssize_t tasks_per_sample
     Py_ssize_t results_pitch    # vectors of pixels: from one row of a tile's results to the next
     Py_ssize_t row_size         # elements of a kernel's results in the scratch memory
-    Py_ssize_t scratch_size     # elements of scratch memory for a thread
+    Py_ssize_t scratch_size     # elements of scratch memory for a thread while it runs
     Weights weights             # as they were given, and
-    const void *packed          # packed, see pack_weights; NULL: each block is when it is needed
+    void *packed                # packed, see pack_weights; NULL: each block is when it is needed
     Py_ssize_t *weight_offset   # [tiling.block * taps] in a block of packed weights
-    void *scratch               # scratch_size elements for each of num_threads
     int num_threads
 
 # Prepare correlations of `num_samples` samples at most (which decides the number of threads). The
@@ -72,12 +71,9 @@ cdef inline Py_ssize_t all_weights(const Correlation *correlation) noexcept nogi
     )
 
 
-# Whether weights are used more than once, so that all should be packed before.
-cdef bint worth_packing(const Correlation *correlation, Py_ssize_t num_samples) noexcept nogil
-
-# Pack all weights for the micro-kernels, in the order group, block of kernels, channel, tap, kernel
-# within the block.
-cdef void pack_weights(const Correlation *correlation, real *packed) noexcept nogil
+# Pack all weights of a correlation for the micro-kernels, to `packed` there, in the order group,
+# block of kernels, channel, tap, kernel within the block.
+cdef int pack_weights(const void *correlation, Interrupt *interrupt) noexcept nogil
 
 # The packed weights of some channels of a block of a group, which may be packed into `scratch`.
 cdef const real *weights_of_block(
@@ -86,8 +82,14 @@ cdef const real *weights_of_block(
 ) noexcept nogil
 
 # Correlate the samples source[order[0]], source[order[1]], ... into out[0], out[1], ...
-# (`order` NULL: 0, 1, ...).
-cdef void run_correlation(
-    const Correlation *correlation, const real *source, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *bias, const Array4 *out, Interrupt *interrupt
+# (`order` NULL: 0, 1, ...). -1 when memory runs out.
+cdef int run_correlation(
+    const Correlation *correlation, const void *source, const Py_ssize_t *order,
+    Py_ssize_t num_samples, const void *bias, const Array4 *out, Interrupt *interrupt
+) noexcept nogil
+
+# The same of samples in their order, once; weights that are used often are packed before.
+cdef int pack_and_run(
+    Correlation *correlation, const void *source, Py_ssize_t num_samples, const void *bias,
+    const Array4 *out, Interrupt *interrupt
 ) noexcept nogil

@@ -4,16 +4,15 @@ A tile is computed with vectors of pixels or with vectors of kernels, whichever 
 their elements unused.
 """
 
-from cython.parallel cimport prange
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from convext.base._dispatch cimport BLOCK, Microkernels, microkernels
 from convext.base._geometry cimport Array4, real
-from convext.base._interrupt cimport Interrupt, interrupted
+from convext.base._interrupt cimport Interrupt, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
-    MIN_PRODUCTS_TO_SHARE, Shares, divide_up, share_out, take_task, threads_for
+    MIN_PRODUCTS_TO_SHARE, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
 from convext.ways._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, row_size, tile_at
@@ -114,7 +113,6 @@ cdef int init_correlation(
     correlation.kernels = num_kernels // groups
     correlation.packed = NULL
     correlation.weight_offset = NULL
-    correlation.scratch = NULL
     correlation.by_kernels = worth_going_by_kernels(correlation, &rows, &columns, out_h, out_w)
     correlation.slide = worth_sliding(correlation, &rows, &columns, out_w)
     # Rows that follow each other are one.
@@ -157,7 +155,7 @@ cdef int init_correlation(
             TASKS_PER_THREAD * correlation.num_threads, tasks * num_samples
         )))
     correlation.tasks_per_sample = tasks * correlation.num_chunks
-    return allocate(correlation)
+    return measure(correlation)
 
 
 # The scratch memory: the pixels of a block of channels; their weights for a block of kernels; the
@@ -175,7 +173,8 @@ cdef inline Py_ssize_t sums_start(const Correlation *correlation) noexcept nogil
     )
 
 
-cdef int allocate(Correlation *correlation) noexcept nogil:
+cdef int measure(Correlation *correlation) noexcept nogil:
+    """Note how large results and scratch memory are, and where weights lie. -1: no memory."""
     cdef const Tiling *tiling = &correlation.tiling
     cdef Py_ssize_t lanes = correlation.micro.lanes
     cdef Py_ssize_t taps = tiling.block * tiling.taps
@@ -193,10 +192,7 @@ cdef int allocate(Correlation *correlation) noexcept nogil:
         correlation.itemsize
     )
     correlation.weight_offset = <Py_ssize_t *> malloc(taps * sizeof(Py_ssize_t))
-    correlation.scratch = aligned_alloc(
-        correlation.scratch_size * correlation.num_threads, correlation.itemsize
-    )
-    if correlation.weight_offset == NULL or correlation.scratch == NULL:
+    if correlation.weight_offset == NULL:
         free_correlation(correlation)
         return -1
     for t in range(taps):
@@ -207,7 +203,6 @@ cdef int allocate(Correlation *correlation) noexcept nogil:
 cdef void free_correlation(Correlation *correlation) noexcept nogil:
     free_tiling(&correlation.tiling)
     free(correlation.weight_offset)
-    aligned_free(correlation.scratch)
 
 
 cdef bint worth_packing(const Correlation *correlation, Py_ssize_t num_samples) noexcept nogil:
@@ -280,26 +275,26 @@ cdef void pack_block(
         t += run
 
 
-cdef void pack_weights(const Correlation *correlation, real *packed) noexcept nogil:
-    cdef Py_ssize_t size = correlation.channels * correlation.tiling.taps * correlation.width
-    cdef Py_ssize_t blocks = correlation.groups * correlation.num_blocks
-    cdef Py_ssize_t i
-    # As in run_correlation: a region of one thread takes its time, too.
-    if correlation.num_threads == 1:
-        for i in range(blocks):
-            pack_indexed_block(correlation, i, packed + i * size)
-        return
-    for i in prange(blocks, schedule="static", num_threads=correlation.num_threads):
-        pack_indexed_block(correlation, i, packed + i * size)
-
-
-cdef inline void pack_indexed_block(
-    const Correlation *correlation, Py_ssize_t index, real *packed
+cdef void pack_indexed_block(
+    const void *work, Py_ssize_t index, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
+    cdef const Correlation *correlation = <const Correlation *> work
     pack_block(
         correlation, index // correlation.num_blocks, index % correlation.num_blocks, 0,
-        correlation.channels, packed
+        correlation.channels, <real *> correlation.packed + (
+            index * correlation.channels * correlation.tiling.taps * correlation.width
+        )
     )
+
+
+cdef int pack_weights(const void *prepared, Interrupt *interrupt) noexcept nogil:
+    cdef const Correlation *correlation = <const Correlation *> prepared
+    cdef Tasks blocks = tasks_of(
+        correlation, correlation.itemsize, <Task> pack_indexed_block[float],
+        <Task> pack_indexed_block[double], correlation.groups * correlation.num_blocks, 0,
+        correlation.num_threads
+    )
+    return run_tasks(&blocks, interrupt)
 
 
 cdef const real *weights_of_block(
@@ -317,20 +312,33 @@ cdef const real *weights_of_block(
     return scratch
 
 
-cdef void run_task(
-    const Correlation *correlation, const real *source, const Py_ssize_t *order, Py_ssize_t task,
-    const real *bias, const Array4 *out, Py_ssize_t thread, Interrupt *interrupt
+# What the tasks of a correlation read, and where they write.
+cdef struct Operands:
+    const Correlation *correlation
+    const void *source
+    const Py_ssize_t *order
+    const void *bias
+    const Array4 *out
+
+
+cdef void correlate_tile(
+    const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
     """Compute one tile of a sample for one chunk of kernels.
 
     For each block of channels the pixels are laid out once (L2); for each block of kernels the
     weights (L1) meet all of them, and their sums (L2) go on from the channels before.
     """
+    cdef const Operands *operands = <const Operands *> work
+    cdef const Correlation *correlation = operands.correlation
     cdef const Tiling *tiling = &correlation.tiling
     cdef const Microkernels *micro = correlation.micro
-    cdef real *scratch = <real *> correlation.scratch + thread * correlation.scratch_size
+    cdef const real *bias = <const real *> operands.bias
+    cdef const Array4 *out = operands.out
     cdef Py_ssize_t out_sample = task // correlation.tasks_per_sample
-    cdef Py_ssize_t sample = order[out_sample] if order != NULL else out_sample
+    cdef Py_ssize_t sample = (
+        operands.order[out_sample] if operands.order != NULL else out_sample
+    )
     cdef Py_ssize_t index = task % correlation.tasks_per_sample
     cdef Py_ssize_t chunk = index % correlation.num_chunks
     cdef Py_ssize_t num_tiles = tiling.tiles_down * tiling.tiles_across
@@ -354,7 +362,7 @@ cdef void run_task(
         sums = <real *> out.data + (
             out_sample * out.n_stride + kernel * out.c_stride + tile.top * out.h_stride + tile.left
         )
-    images.data = <void *> source
+    images.data = <void *> operands.source
     if correlation.slide != 0:
         tile.num_pixels = (tile.height - 1) * tiling.pitch + (
             divide_up(tile.width, micro.lanes) * micro.lanes
@@ -362,7 +370,7 @@ cdef void run_task(
 
     c = 0
     while c < correlation.channels:
-        if interrupted(interrupt, thread == 0):
+        if c > 0 and stopped(interrupt):
             return
         channels = min(tiling.block, correlation.channels - c)
         pixels = lay_out(
@@ -395,23 +403,32 @@ cdef void run_task(
         )
 
 
-cdef void run_correlation(
-    const Correlation *correlation, const real *source, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *bias, const Array4 *out, Interrupt *interrupt
+cdef int run_correlation(
+    const Correlation *correlation, const void *source, const Py_ssize_t *order,
+    Py_ssize_t num_samples, const void *bias, const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
-    cdef Py_ssize_t task, thread
-    cdef Py_ssize_t tasks = num_samples * correlation.tasks_per_sample
-    cdef Shares shares
-    # OpenMP takes as long for one thread as for several: longer than a small correlation.
-    if correlation.num_threads == 1:
-        for task in range(tasks):
-            run_task(correlation, source, order, task, bias, out, 0, interrupt)
-        return
-    share_out(&shares, tasks, correlation.num_threads)
-    for thread in prange(
-        correlation.num_threads, num_threads=correlation.num_threads, schedule="static"
-    ):
-        task = take_task(&shares, thread)
-        while task >= 0:
-            run_task(correlation, source, order, task, bias, out, thread, interrupt)
-            task = take_task(&shares, thread)
+    cdef Operands operands = Operands(correlation, source, order, bias, out)
+    cdef Tasks tiles = tasks_of(
+        &operands, correlation.itemsize, <Task> correlate_tile[float],
+        <Task> correlate_tile[double], num_samples * correlation.tasks_per_sample,
+        correlation.scratch_size * <Py_ssize_t> correlation.itemsize, correlation.num_threads
+    )
+    return run_tasks(&tiles, interrupt)
+
+
+cdef int pack_and_run(
+    Correlation *correlation, const void *source, Py_ssize_t num_samples, const void *bias,
+    const Array4 *out, Interrupt *interrupt
+) noexcept nogil:
+    cdef void *packed = NULL
+    cdef int status = 0
+    if correlation.packed == NULL and worth_packing(correlation, num_samples):
+        packed = aligned_alloc(all_weights(correlation), correlation.itemsize)
+        if packed == NULL:
+            return -1
+        correlation.packed = packed
+        status = pack_weights(correlation, interrupt)
+    if status == 0:
+        status = run_correlation(correlation, source, NULL, num_samples, bias, out, interrupt)
+    aligned_free(packed)
+    return status

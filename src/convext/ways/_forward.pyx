@@ -3,23 +3,20 @@
 cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 
-from convext.ways._bands cimport (
-    Bands, Region, free_bands, next_region, no_bands, rows_of, samples_of
-)
+from convext.ways._bands cimport Bands, compute_bands, free_bands, no_bands
 from convext.ways._correlation cimport (
-    Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
-    worth_packing
+    Correlation, all_weights, free_correlation, init_correlation, pack_and_run, pack_weights
 )
 from convext.ways._depthwise cimport Depthwise, convolve_depthwise, plan_depthwise
 from convext.ways._fft cimport (
     Fourier, convolve_by_fft, keep_fft_kernels, plan_fft_forward
 )
 from convext.base._geometry cimport (
-    AUTO, DIRECT, FFT, WINOGRAD, Array4, Geometry, check_number, contiguous, describe, geometry_of,
-    real
+    AUTO, DIRECT, FFT, FORWARD, WINOGRAD, Array4, Convolution, Geometry, check_number, contiguous,
+    describe, geometry_of
 )
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free
+from convext.base._interrupt cimport Interrupt, perform
+from convext.base._scratch cimport aligned_array
 from convext.ways._shifted_sums cimport ShiftedSums, convolve_by_shifts, plan_forward_by_shifts
 from convext.ways._separable cimport (
     Separable, convolve_separably, factors_of, plan_separable
@@ -28,8 +25,6 @@ from convext.ways._tile cimport Axis, init_axis
 from convext.ways._winograd cimport (
     Winograd, convolve_by_winograd, kept_kernels, plan_forward
 )
-
-NO_MEMORY = "not enough memory for the convolution's scratch space"
 
 
 cdef int init_forward(
@@ -72,90 +67,72 @@ cdef void free_forward(Correlation *correlation) noexcept nogil:
     free_correlation(correlation)
 
 
-cdef cnp.ndarray kept_weights(const Correlation *correlation, dict kept):
-    """The packed kernels in `kept`, which are packed where they are not there."""
-    cdef size_t itemsize = correlation.itemsize
-    cdef tuple key = ("direct", itemsize, correlation.width)
+cdef cnp.ndarray kept_weights(Correlation *correlation, dict kept):
+    """Let the correlation read the packed kernels in `kept`, where they are packed if need be."""
+    cdef tuple key = ("direct", correlation.itemsize, correlation.width)
     cdef cnp.ndarray memory = kept.get(key)
-    cdef void *packed
-    if memory is not None:
-        return memory
-    memory = aligned_array(all_weights(correlation) * itemsize)
-    packed = cnp.PyArray_DATA(memory)
-    with nogil:
-        if itemsize == sizeof(float):
-            pack_weights(correlation, <float *> packed)
-        else:
-            pack_weights(correlation, <double *> packed)
-    # Another thread may have packed them meanwhile.
-    return kept.setdefault(key, memory)
+    if memory is None:
+        memory = aligned_array(all_weights(correlation) * correlation.itemsize)
+        correlation.packed = cnp.PyArray_DATA(memory)
+        perform("prepared kernels", pack_weights, correlation)
+        # Another thread may have packed them meanwhile.
+        memory = kept.setdefault(key, memory)
+    correlation.packed = cnp.PyArray_DATA(memory)
+    return memory
 
 
-cdef int convolve(
-    Correlation *correlation, const Array4 *images, const real *bias, const Array4 *out,
-    Interrupt *interrupt
-) noexcept nogil:
-    """Run a correlation that was prepared; pack the kernels where they are not and should be."""
-    cdef real *packed = NULL
-    if correlation.packed == NULL and worth_packing(correlation, images.n):
-        packed = <real *> aligned_alloc(all_weights(correlation), sizeof(real))
-        if packed == NULL:
-            return -1
-        pack_weights(correlation, packed)
-        correlation.packed = packed
-    run_correlation(correlation, <const real *> images.data, NULL, images.n, bias, out, interrupt)
-    aligned_free(packed)
-    return 0
+# A correlation that was prepared for a convolution.
+cdef struct Prepared:
+    Correlation *correlation
+    const Convolution *convolution
 
 
-ALGORITHMS = {"auto": AUTO, "direct": DIRECT, "winograd": WINOGRAD, "fft": FFT}
+cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
+    cdef const Prepared *prepared = <const Prepared *> work
+    cdef const Convolution *convolution = prepared.convolution
+    return pack_and_run(
+        prepared.correlation, convolution.images.data, convolution.images.n, convolution.bias,
+        &convolution.outputs, interrupt
+    )
 
 
-cdef int convolve_rows(
-    const Array4 *images, const Array4 *kernels, const Geometry *geometry, const void *bias,
-    const Array4 *out, const Region *region, int num_threads, size_t itemsize,
-    Interrupt *interrupt
-) noexcept nogil:
-    """Compute some rows of the output directly."""
-    cdef Array4 source = samples_of(images, region, itemsize)
-    cdef Array4 rows = rows_of(out, region, itemsize)
-    cdef Geometry options = geometry[0]
+cdef int init_whole(Correlation *correlation, const Convolution *convolution) noexcept nogil:
+    """Prepare for all samples at a time."""
+    return init_forward(
+        correlation, &convolution.images, &convolution.kernels, convolution.images.n,
+        &convolution.geometry, convolution.outputs.h, convolution.outputs.w,
+        convolution.num_threads, convolution.itemsize
+    )
+
+
+cdef int convolve_directly(const void *described, Interrupt *interrupt) noexcept nogil:
+    """Compute a Convolution, its kernels used once."""
     cdef Correlation correlation
+    cdef Prepared prepared = Prepared(&correlation, <const Convolution *> described)
     cdef int status
-    options.padding_top -= region.top * geometry.stride_h
-    if init_forward(
-        &correlation, &source, kernels, source.n, &options, rows.h, rows.w, num_threads, itemsize
-    ) == -1:
+    if init_whole(&correlation, prepared.convolution) == -1:
         return -1
-    if itemsize == sizeof(float):
-        status = convolve[float](&correlation, &source, <const float *> bias, &rows, interrupt)
-    else:
-        status = convolve[double](&correlation, &source, <const double *> bias, &rows, interrupt)
+    status = convolve(&prepared, interrupt)
     free_forward(&correlation)
     return status
 
 
-cdef int convolve_bands(
-    const Array4 *images, const Array4 *kernels, const Geometry *geometry, const void *bias,
-    const Array4 *out, const Bands *bands, int num_threads, size_t itemsize
-) except -1:
-    """Compute the rows that a transform is not safe for."""
-    cdef Region region
-    cdef Interrupt interrupt
-    cdef int status = 0
-    if not bands.any:
-        return 0
-    region.next = 0
-    with nogil:
-        start_polling(&interrupt)
-        while status == 0 and not interrupted(&interrupt, True) and next_region(bands, &region):
-            status = convolve_rows(
-                images, kernels, geometry, bias, out, &region, num_threads, itemsize, &interrupt
-            )
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
+cdef int convolve_with_kept(const Convolution *convolution, dict kept) except -1:
+    """The same with packed kernels from `kept`, or left there."""
+    cdef Correlation correlation
+    cdef Prepared prepared = Prepared(&correlation, convolution)
+    cdef cnp.ndarray _packed        # must live as long as it is read
+    if init_whole(&correlation, convolution) == -1:
+        raise MemoryError("not enough memory for a convolution")
+    try:
+        _packed = kept_weights(&correlation, kept)
+        perform("a convolution", convolve, &prepared)
+    finally:
+        free_forward(&correlation)
     return 0
+
+
+ALGORITHMS = {"auto": AUTO, "direct": DIRECT, "winograd": WINOGRAD, "fft": FFT}
 
 
 def conv2d(
@@ -169,12 +146,13 @@ def conv2d(
     and the algorithm applies. Packed kernels are looked up in `kept`, and left there for the next
     call.
     """
-    cdef Array4 images = describe(input_data)
-    cdef Array4 weights = describe(kernels)
-    cdef Array4 result = describe(out)
-    cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(out)
+    cdef Convolution convolution
+    cdef Array4 *images = &convolution.images
+    cdef Array4 *weights = &convolution.kernels
+    cdef Array4 *result = &convolution.outputs
+    cdef Geometry *geometry = &convolution.geometry
     cdef Winograd plan
     cdef Bands bands = no_bands()
     cdef ShiftedSums by_shifts
@@ -182,85 +160,62 @@ def conv2d(
     cdef Depthwise depthwise
     cdef Fourier fourier
     cdef object factors
-    cdef Correlation correlation
-    cdef cnp.ndarray packed         # must live as long as it is read
-    cdef Interrupt interrupt
-    cdef int status
     check_number("algorithm", algorithm, FFT)
+    convolution.operation = FORWARD
+    convolution.images = describe(input_data)
+    convolution.kernels = describe(kernels)
+    convolution.outputs = describe(out)
+    convolution.bias = offsets
+    convolution.geometry = geometry_of(stride, padding_before, dilation, groups)
+    convolution.itemsize = itemsize
+    convolution.num_threads = num_threads
     if images.n == 0:
         return
     if plan_forward(
-        &plan, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads, itemsize
+        &plan, images, weights, geometry, result.h, result.w, algorithm, num_threads, itemsize
     ):
         try:
             convolve_by_winograd(
-                &plan, &weights, offsets, &result, kept, &bands if algorithm == AUTO else NULL
+                &plan, weights, offsets, result, kept, &bands if algorithm == AUTO else NULL
             )
-            convolve_bands(
-                &images, &weights, &geometry, offsets, &result, &bands, num_threads, itemsize
-            )
+            compute_bands("a convolution", &bands, &convolution, convolve_directly)
         finally:
             free_bands(&bands)
         return
     if plan_separable(
-        &separable, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        &separable, images, weights, geometry, result.h, result.w, algorithm, num_threads,
         itemsize
     ):
-        factors = factors_of(&separable, &weights, kept)
+        factors = factors_of(&separable, weights, kept)
         if factors is not None:
-            convolve_separably(&separable, factors, offsets, &result)
+            convolve_separably(&separable, factors, offsets, result)
             return
     if algorithm != FFT and plan_depthwise(
-        &depthwise, &images, &weights, &geometry, &result, num_threads, itemsize
+        &depthwise, images, weights, geometry, result, num_threads, itemsize
     ):
-        convolve_depthwise(&depthwise, &weights, offsets, &result)
+        convolve_depthwise(&depthwise, weights, offsets, result)
         return
     if plan_fft_forward(
-        &fourier, &images, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        &fourier, images, weights, geometry, result.h, result.w, algorithm, num_threads,
         itemsize
     ):
         try:
             convolve_by_fft(
-                &fourier, &weights, offsets, &result, kept, &bands if algorithm == AUTO else NULL
+                &fourier, weights, offsets, result, kept, &bands if algorithm == AUTO else NULL
             )
-            convolve_bands(
-                &images, &weights, &geometry, offsets, &result, &bands, num_threads, itemsize
-            )
+            compute_bands("a convolution", &bands, &convolution, convolve_directly)
         finally:
             free_bands(&bands)
         return
     if plan_forward_by_shifts(
-        &by_shifts, &images, &weights, &geometry, &result, num_threads, itemsize
+        &by_shifts, images, weights, geometry, result, num_threads, itemsize
     ):
-        convolve_by_shifts(&by_shifts, offsets, &result)
+        convolve_by_shifts(&by_shifts, offsets, result)
         return
-    status = init_forward(
-        &correlation, &images, &weights, images.n, &geometry, result.h, result.w, num_threads,
-        itemsize
-    )
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
     if kept is not None:
-        try:
-            packed = kept_weights(&correlation, kept)
-            correlation.packed = cnp.PyArray_DATA(packed)
-        except BaseException:
-            free_forward(&correlation)
-            raise
-    with nogil:
-        start_polling(&interrupt)
-        if itemsize == sizeof(float):
-            status = convolve[float](
-                &correlation, &images, <const float *> offsets, &result, &interrupt
-            )
-        else:
-            status = convolve[double](
-                &correlation, &images, <const double *> offsets, &result, &interrupt
-            )
-        free_forward(&correlation)
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
+        convolve_with_kept(&convolution, kept)
+        return
+    perform("a convolution", convolve_directly, &convolution)
 
 
 def keep_kernels(
@@ -303,7 +258,7 @@ def keep_kernels(
     if init_forward(
         &correlation, &images, &weights, images.n, &geometry, result.h, result.w, 1, itemsize
     ) == -1:
-        raise MemoryError(NO_MEMORY)
+        raise MemoryError("not enough memory for prepared kernels")
     try:
         kept_weights(&correlation, kept)
     finally:

@@ -11,22 +11,18 @@ cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from convext.ways._bands cimport (
-    Bands, Region, free_bands, next_region, no_bands, rows_of, samples_of
-)
+from convext.ways._bands cimport Bands, compute_bands, free_bands, no_bands
 from convext.ways._correlation cimport (
-    Correlation, all_weights, free_correlation, init_correlation, pack_weights, run_correlation,
-    worth_packing
+    Correlation, free_correlation, init_correlation, pack_and_run
 )
 from convext.ways._depthwise cimport (
     Depthwise, convolve_depthwise, plan_depthwise_input_gradient
 )
 from convext.ways._fft cimport Fourier, convolve_by_fft, plan_fft_input_gradient
 from convext.base._geometry cimport (
-    AUTO, FFT, Array4, Geometry, check_number, describe, geometry_of, real
+    AUTO, FFT, INPUT_GRADIENT, Array4, Convolution, Geometry, check_number, describe, geometry_of
 )
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
-from convext.base._scratch cimport aligned_alloc, aligned_free
+from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.ways._separable cimport (
     Separable, convolve_separably, factors_of, plan_separable_input_gradient
 )
@@ -37,8 +33,6 @@ from convext.ways._tile cimport Axis, init_axis_at
 from convext.ways._winograd cimport (
     Winograd, convolve_by_winograd, plan_input_gradient
 )
-
-NO_MEMORY = "not enough memory for the gradient's scratch space"
 
 # One phase of one axis: the input pixels first, first + stride, ..., `count` of them.
 cdef struct Phase:
@@ -69,8 +63,8 @@ cdef int init_phase(
 
 
 cdef int init_phase_correlation(
-    Correlation *correlation, const Array4 *output_grad, const Array4 *kernels,
-    const Phase *rows, const Phase *columns, Py_ssize_t groups, int num_threads, size_t itemsize
+    Correlation *correlation, const Convolution *convolution, const Phase *rows,
+    const Phase *columns
 ) noexcept nogil:
     cdef Axis row_axis, column_axis
     if init_axis_at(&row_axis, rows.num_taps, 1, rows.position) == -1:
@@ -78,46 +72,38 @@ cdef int init_phase_correlation(
     if init_axis_at(&column_axis, columns.num_taps, 1, columns.position) == -1:
         free(row_axis.distance)
         return -1
-    return init_correlation(
-        correlation, output_grad, output_grad.n, row_axis, column_axis, groups,
-        kernels.c * groups, rows.count, columns.count, num_threads, itemsize
-    )
-
-
-cdef int run_phase(
-    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
-    real *first_pixel, const Phase *rows, const Phase *columns, const Geometry *geometry,
-    int num_threads, Interrupt *interrupt
-) noexcept nogil:
-    cdef Correlation correlation
-    cdef real *packed = NULL
-    cdef Array4 out = input_grad[0]
-    out.data = first_pixel
-    out.h_stride *= geometry.stride_h
-    out.w_stride *= geometry.stride_w
-    if init_phase_correlation(
-        &correlation, output_grad, kernels, rows, columns, geometry.groups, num_threads,
-        sizeof(real)
+    if init_correlation(
+        correlation, &convolution.outputs, convolution.outputs.n, row_axis, column_axis,
+        convolution.geometry.groups, convolution.images.c, rows.count, columns.count,
+        convolution.num_threads, convolution.itemsize
     ) == -1:
         return -1
-    correlation.weights.kernels = kernels[0]
+    correlation.weights.kernels = convolution.kernels
     correlation.weights.swapped = True
     correlation.weights.rows = rows.tap
     correlation.weights.columns = columns.tap
-    if worth_packing(&correlation, output_grad.n):
-        packed = <real *> aligned_alloc(all_weights(&correlation), sizeof(real))
-        if packed == NULL:
-            free_correlation(&correlation)
-            return -1
-        pack_weights(&correlation, packed)
-        correlation.packed = packed
-    run_correlation(
-        &correlation, <const real *> output_grad.data, NULL, output_grad.n, <const real *> NULL,
-        &out, interrupt
-    )
-    aligned_free(packed)
-    free_correlation(&correlation)
     return 0
+
+
+cdef int run_phase(
+    const Convolution *convolution, const Phase *rows, const Phase *columns, Interrupt *interrupt
+) noexcept nogil:
+    cdef const Array4 *output_grad = &convolution.outputs
+    cdef Array4 out = convolution.images
+    cdef Correlation correlation
+    cdef int status
+    out.data = <char *> out.data + <Py_ssize_t> convolution.itemsize * (
+        rows.first * out.h_stride + columns.first * out.w_stride
+    )
+    out.h_stride *= convolution.geometry.stride_h
+    out.w_stride *= convolution.geometry.stride_w
+    if init_phase_correlation(&correlation, convolution, rows, columns) == -1:
+        return -1
+    status = pack_and_run(
+        &correlation, output_grad.data, output_grad.n, NULL, &out, interrupt
+    )
+    free_correlation(&correlation)
+    return status
 
 
 cdef bint has_gaps(
@@ -135,52 +121,49 @@ cdef bint has_gaps(
     return False
 
 
-cdef void clear(const Array4 *array, real *data) noexcept nogil:
+cdef void clear(const Array4 *array, size_t itemsize) noexcept nogil:
     """Write zeros to all of an array."""
     cdef Py_ssize_t i, y, x
-    cdef real *row
+    cdef char *row
     for i in range(array.n * array.c):
         for y in range(array.h):
-            row = data + (
+            row = <char *> array.data + <Py_ssize_t> itemsize * (
                 i // array.c * array.n_stride + i % array.c * array.c_stride + y * array.h_stride
             )
             if array.w_stride == 1:
-                memset(row, 0, array.w * sizeof(real))
+                memset(row, 0, array.w * itemsize)
                 continue
             for x in range(array.w):
-                row[x * array.w_stride] = 0
+                memset(row + x * array.w_stride * <Py_ssize_t> itemsize, 0, itemsize)
 
 
 cdef int run_row_phase(
-    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
-    real *first_pixel, const Phase *rows, const Geometry *geometry, int num_threads,
-    Interrupt *interrupt
+    const Convolution *convolution, const Phase *rows, Interrupt *interrupt
 ) noexcept nogil:
     """Compute the input rows of one phase, column phase by column phase."""
+    cdef const Geometry *geometry = &convolution.geometry
     cdef Phase columns
     cdef Py_ssize_t p
     cdef int status = 0
-    for p in range(min(geometry.stride_w, input_grad.w)):
-        if status == -1 or interrupted(interrupt, True):
+    for p in range(min(geometry.stride_w, convolution.images.w)):
+        if status == -1 or stopped(interrupt):
             break
         status = init_phase(
-            &columns, p, input_grad.w, kernels.w, geometry.stride_w, geometry.padding_left,
-            geometry.dilation_w
+            &columns, p, convolution.images.w, convolution.kernels.w, geometry.stride_w,
+            geometry.padding_left, geometry.dilation_w
         )
         if status == 0 and columns.num_taps > 0:
-            status = run_phase(
-                output_grad, kernels, input_grad, first_pixel + p * input_grad.w_stride,
-                rows, &columns, geometry, num_threads, interrupt
-            )
+            status = run_phase(convolution, rows, &columns, interrupt)
         free(columns.tap)
     return status
 
 
-cdef int gather(
-    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
-    real *first_pixel, const Geometry *geometry, int num_threads, Interrupt *interrupt
-) noexcept nogil:
+cdef int gather_directly(const void *described, Interrupt *interrupt) noexcept nogil:
     """Compute the gradient, phase by phase. Pixels that no window covers are zero."""
+    cdef const Convolution *convolution = <const Convolution *> described
+    cdef const Array4 *input_grad = &convolution.images
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef const Geometry *geometry = &convolution.geometry
     cdef Phase rows
     cdef Py_ssize_t p
     cdef int status = 0
@@ -189,64 +172,18 @@ cdef int gather(
     ) or has_gaps(
         input_grad.w, kernels.w, geometry.stride_w, geometry.padding_left, geometry.dilation_w
     ):
-        clear(input_grad, first_pixel)
+        clear(input_grad, convolution.itemsize)
     for p in range(min(geometry.stride_h, input_grad.h)):
-        if status == -1 or interrupted(interrupt, True):
+        if status == -1 or stopped(interrupt):
             break
         status = init_phase(
             &rows, p, input_grad.h, kernels.h, geometry.stride_h, geometry.padding_top,
             geometry.dilation_h
         )
         if status == 0 and rows.num_taps > 0:
-            status = run_row_phase(
-                output_grad, kernels, input_grad, first_pixel + p * input_grad.h_stride,
-                &rows, geometry, num_threads, interrupt
-            )
+            status = run_row_phase(convolution, &rows, interrupt)
         free(rows.tap)
     return status
-
-
-cdef int gather_rows(
-    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
-    const Geometry *geometry, const Region *region, int num_threads, size_t itemsize,
-    Interrupt *interrupt
-) noexcept nogil:
-    """Compute some rows of the gradient directly."""
-    cdef Array4 source = samples_of(output_grad, region, itemsize)
-    cdef Array4 rows = rows_of(input_grad, region, itemsize)
-    cdef Geometry options = geometry[0]
-    options.padding_top += region.top
-    if itemsize == sizeof(float):
-        return gather[float](
-            &source, kernels, &rows, <float *> rows.data, &options, num_threads, interrupt
-        )
-    return gather[double](
-        &source, kernels, &rows, <double *> rows.data, &options, num_threads, interrupt
-    )
-
-
-cdef int gather_bands(
-    const Array4 *output_grad, const Array4 *kernels, const Array4 *input_grad,
-    const Geometry *geometry, const Bands *bands, int num_threads, size_t itemsize
-) except -1:
-    """Compute the rows that a transform is not safe for."""
-    cdef Region region
-    cdef Interrupt interrupt
-    cdef int status = 0
-    if not bands.any:
-        return 0
-    region.next = 0
-    with nogil:
-        start_polling(&interrupt)
-        while status == 0 and not interrupted(&interrupt, True) and next_region(bands, &region):
-            status = gather_rows(
-                output_grad, kernels, input_grad, geometry, &region, num_threads, itemsize,
-                &interrupt
-            )
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
-    return 0
 
 
 def conv2d_input_grad(
@@ -258,12 +195,12 @@ def conv2d_input_grad(
 
     All arrays are four-dimensional, of one type, aligned; the sizes fit, and the algorithm applies.
     """
-    cdef Array4 gradients = describe(output_grad)
-    cdef Array4 weights = describe(kernels)
-    cdef Array4 result = describe(input_grad)
-    cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
     cdef size_t itemsize = cnp.PyArray_ITEMSIZE(input_grad)
-    cdef bint single = itemsize == sizeof(float)
+    cdef Convolution convolution
+    cdef Array4 *gradients = &convolution.outputs
+    cdef Array4 *weights = &convolution.kernels
+    cdef Array4 *result = &convolution.images
+    cdef Geometry *geometry = &convolution.geometry
     cdef Winograd plan
     cdef Bands bands = no_bands()
     cdef ShiftedSums by_shifts
@@ -272,69 +209,57 @@ def conv2d_input_grad(
     cdef Array4 turned
     cdef object factors
     cdef Fourier fourier
-    cdef Interrupt interrupt
-    cdef int status
     check_number("algorithm", algorithm, FFT)
+    convolution.operation = INPUT_GRADIENT
+    convolution.images = describe(input_grad)
+    convolution.kernels = describe(kernels)
+    convolution.outputs = describe(output_grad)
+    convolution.bias = NULL
+    convolution.geometry = geometry_of(stride, padding_before, dilation, groups)
+    convolution.itemsize = itemsize
+    convolution.num_threads = num_threads
     if gradients.n == 0:
         return
     if plan_input_gradient(
-        &plan, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        &plan, gradients, weights, geometry, result.h, result.w, algorithm, num_threads,
         itemsize
     ):
         try:
             convolve_by_winograd(
-                &plan, &weights, NULL, &result, None, &bands if algorithm == AUTO else NULL
+                &plan, weights, NULL, result, None, &bands if algorithm == AUTO else NULL
             )
-            gather_bands(
-                &gradients, &weights, &result, &geometry, &bands, num_threads, itemsize
-            )
+            compute_bands("an input gradient", &bands, &convolution, gather_directly)
         finally:
             free_bands(&bands)
         return
     if plan_separable_input_gradient(
-        &separable, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        &separable, gradients, weights, geometry, result.h, result.w, algorithm, num_threads,
         itemsize, &turned
     ):
         factors = factors_of(&separable, &turned, None)
         if factors is not None:
-            convolve_separably(&separable, factors, NULL, &result)
+            convolve_separably(&separable, factors, NULL, result)
             return
     if algorithm != FFT and plan_depthwise_input_gradient(
-        &depthwise, &gradients, &weights, &geometry, &result, num_threads, itemsize
+        &depthwise, gradients, weights, geometry, result, num_threads, itemsize
     ):
-        convolve_depthwise(&depthwise, &weights, NULL, &result)
+        convolve_depthwise(&depthwise, weights, NULL, result)
         return
     if plan_fft_input_gradient(
-        &fourier, &gradients, &weights, &geometry, result.h, result.w, algorithm, num_threads,
+        &fourier, gradients, weights, geometry, result.h, result.w, algorithm, num_threads,
         itemsize
     ):
         try:
             convolve_by_fft(
-                &fourier, &weights, NULL, &result, None, &bands if algorithm == AUTO else NULL
+                &fourier, weights, NULL, result, None, &bands if algorithm == AUTO else NULL
             )
-            gather_bands(
-                &gradients, &weights, &result, &geometry, &bands, num_threads, itemsize
-            )
+            compute_bands("an input gradient", &bands, &convolution, gather_directly)
         finally:
             free_bands(&bands)
         return
     if plan_input_gradient_by_shifts(
-        &by_shifts, &gradients, &weights, &geometry, &result, num_threads, itemsize
+        &by_shifts, gradients, weights, geometry, result, num_threads, itemsize
     ):
-        convolve_by_shifts(&by_shifts, NULL, &result)
+        convolve_by_shifts(&by_shifts, NULL, result)
         return
-    with nogil:
-        start_polling(&interrupt)
-        if single:
-            status = gather[float](
-                &gradients, &weights, &result, <float *> result.data, &geometry, num_threads,
-                &interrupt
-            )
-        else:
-            status = gather[double](
-                &gradients, &weights, &result, <double *> result.data, &geometry, num_threads,
-                &interrupt
-            )
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
+    perform("an input gradient", gather_directly, &convolution)

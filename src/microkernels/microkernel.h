@@ -17,8 +17,16 @@ enum {
      * of equal numbers, each rounded the same way, would drift by more than its square root. */
     CONVEXT_BLOCK = 256,
 
-    /* Winograd's convolution takes so many channels at a time. */
-    CONVEXT_WINOGRAD_CHANNELS = 32
+    /* Winograd's algorithm: channels that are taken at a time; pixels of a tile along an axis, which
+     * are the points that polynomials are evaluated at, and values of a tile; results along an axis
+     * that `winograd_lines` makes. Of the points, that at infinity counts in the last result of a
+     * tile only; in the value at point a all taps count. */
+    CONVEXT_WINOGRAD_CHANNELS = 32,
+    CONVEXT_WINOGRAD_POINTS = 6,
+    CONVEXT_WINOGRAD_VALUES = CONVEXT_WINOGRAD_POINTS * CONVEXT_WINOGRAD_POINTS,
+    CONVEXT_WINOGRAD_PHASE_TILE = 4,
+    CONVEXT_WINOGRAD_AT_INFINITY = 1,
+    CONVEXT_WINOGRAD_AT_A = 2
 };
 
 /* For `uneven`: what it returns, a tile and its windows, and what their squares must keep to. */

@@ -16,8 +16,9 @@
 #define SQUARE_A (POINT_A * POINT_A)
 #define SQUARE_B (POINT_B * POINT_B)
 
-enum { POINTS = 6, AT_INFINITY = 1, MAX_TAPS = 5, MAX_TILE = 4 };
-enum { CHANNELS = CONVEXT_WINOGRAD_CHANNELS };
+enum { CHANNELS = CONVEXT_WINOGRAD_CHANNELS, POINTS = CONVEXT_WINOGRAD_POINTS };
+enum { AT_INFINITY = CONVEXT_WINOGRAD_AT_INFINITY, AT_A = CONVEXT_WINOGRAD_AT_A };
+enum { LINE_TILE = CONVEXT_WINOGRAD_PHASE_TILE, MAX_TAPS = 5, MAX_TILE = 4 };
 
 /* Sums of so many tiles and vectors of kernels fit the registers, in two chains that take turns at the
  * channels of a run. Short runs round less, but then there must be room for the sums of those before;
@@ -52,8 +53,8 @@ CONVEXT_INLINE void evaluate_taps(const int taps, const vec tap[MAX_TAPS], vec v
 {
     value[0] = tap[0];
     value[AT_INFINITY] = taps == 2 ? (vec){0} : tap[taps - 1];
-    evaluate_pair(taps, tap, POINT_A, SQUARE_A, value + 2);
-    evaluate_pair(taps, tap, POINT_B, SQUARE_B, value + 4);
+    evaluate_pair(taps, tap, POINT_A, SQUARE_A, value + AT_A);
+    evaluate_pair(taps, tap, POINT_B, SQUARE_B, value + AT_A + 2);
 }
 
 /* One over the product of a point's distances from the other ones. */
@@ -429,8 +430,6 @@ static void winograd_results(int tile, ptrdiff_t num_kernels, const void *sums,
 
 /* One axis of the same transforms, in tiles of four results: of three taps; of two, which have no
  * value at infinity; or of one, of which pixels and results are values themselves. */
-enum { LINE_TILE = 4 };
-
 CONVEXT_INLINE int line_points(const int taps)
 {
     return taps + LINE_TILE - 1;

@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from convext.ways._bands cimport has_small_pixels, limits_of
-from convext.base._dispatch cimport WINOGRAD_CHANNELS, Limits, microkernels
+from convext.base._dispatch cimport VALUES, WINOGRAD_CHANNELS, Limits, microkernels
 from convext.base._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
 from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
@@ -31,7 +31,6 @@ cdef enum:
     TAPS = 3
     AREA = TAPS * TAPS
     OVERLAP = TAPS - 1
-    VALUES = 36         # of a transformed tile
 
 # Of a block of tiles, the transformed output gradients of a unit of kernels should stay in the L2
 # cache; the transformed pixels are read from beyond it for each unit. Large blocks are good, since

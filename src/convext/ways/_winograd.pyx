@@ -19,8 +19,8 @@ from convext.ways._bands cimport (
     Bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band, most_of_kernels
 )
 from convext.base._dispatch cimport (
-    EVEN, SMALL, WINOGRAD_CHANNELS, WINOGRAD_PIXELS, WINOGRAD_RESULTS, WINOGRAD_TAPS,
-    Limits, TileOfSquares, microkernels
+    AT_A, AT_INFINITY, EVEN, PHASE_TILE, POINTS, SMALL, VALUES, WINOGRAD_CHANNELS, WINOGRAD_PIXELS,
+    WINOGRAD_RESULTS, WINOGRAD_TAPS, Limits, TileOfSquares, microkernels
 )
 from convext.ways._fft cimport Fourier, plan_fft_forward, plan_fft_input_gradient
 from convext.base._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
@@ -31,13 +31,6 @@ from convext.ways._tile cimport lay_side_by_side
 
 cdef extern from *:
     void __builtin_prefetch(const void *address, int write, int locality) nogil
-
-cdef enum:
-    POINTS = 6                  # pixels of a tile along an axis
-    VALUES = POINTS * POINTS    # of a tile of a phase, at most
-    AT_INFINITY = 1             # of these points: it counts in the last result of a tile only
-    AT_A = 2                    # all taps count in the value at this one
-    PHASE_TILE = 4              # results of a tile of a phase along an axis
 
 # The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
 # kernels in the L3 cache.

@@ -116,10 +116,7 @@ class ArrayBatches:
     """Batches of the samples of two arrays; shuffled where there is a generator."""
 
     def __init__(
-        self,
-        samples: Samples,
-        batch_size: int,
-        generator: np.random.Generator | None = None,
+        self, samples: Samples, batch_size: int, generator: np.random.Generator | None = None
     ) -> None:
         self.samples = samples
         self.batch_size = min(batch_size, len(samples.inputs))
@@ -152,10 +149,9 @@ class ArrayBatches:
                 f"on and {count - first} to validate"
             )
         inputs, targets, weights = self.samples
-        before, after = slice(first), slice(first, None)
         training, validation = (
             Samples(inputs[part], targets[part], None if weights is None else weights[part])
-            for part in (before, after)
+            for part in (slice(first), slice(first, None))
         )
         return ArrayBatches(training, self.batch_size, self.generator), ArrayBatches(validation, 32)
 
@@ -169,7 +165,7 @@ class GivenBatches:
         source: Any,
         steps: int | None,
         generator: np.random.Generator,
-        names: tuple[str, str] = ("x", "steps_per_epoch"),
+        names: tuple[str, str],
     ) -> None:
         self.pair, self.source, self.generator, self.name = pair, source, generator, names[0]
         self.steps = math.inf

@@ -239,16 +239,8 @@ class Learner(Network):
             step = self._steps.pop(key, None)
         if step is None:
             layers = self._layers_for(input_shape)
-            step = Step(
-                layers,
-                self._weights.size,
-                batch_size,
-                LOSSES[self.loss],
-                self._crop(layers),
-                self.dtype,
-                num_threads,
-                measuring,
-            )
+            size, loss, crop = self._weights.size, LOSSES[self.loss], self._crop(layers)
+            step = Step(layers, size, batch_size, loss, crop, self.dtype, num_threads, measuring)
         yield step
         with self._guard.lock:
             self._steps[key] = step

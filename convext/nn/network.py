@@ -25,11 +25,6 @@ from .layers import Conv2D, Order, assign, check_order
 
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
-}
-
 # A layer must not become part of two models at once.
 _building = RLock()
 
@@ -50,15 +45,15 @@ class Network(Sealed, Stateful):
             raise ValueError(
                 f"data_format must be 'channels_first' or 'channels_last', got {data_format!r}"
             )
-        computed = np.dtype(dtype).name
-        if computed not in DTYPES:
+        computed = np.dtype(dtype).name  # without a byte order
+        if computed not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64, got {computed}")
         if not (name is None or isinstance(name, str)):
             raise TypeError(f"name must be text, got {name!r}")
         self.layers: list[Conv2D] = []
         self.name, self.residual = name, bool(residual)
         self.data_format = data_format
-        self.dtype = DTYPES[computed]
+        self.dtype: np.dtype[Any] = np.dtype(computed)
         self._generator = random_generator(seed)
         self._channels: int | None = None
         self._built_layers: list[Conv2D] = []  # the layers whose weights these are, in this order

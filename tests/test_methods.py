@@ -10,7 +10,7 @@ from test_training import plain_training, train
 
 import convext
 from convext.ops.shapes import resolve
-from convext.solve import blocks, statistics
+from convext.solve import blocks, products
 from convext.train.methods import choose_method, samples_of_unit
 
 TEXTBOOK = (100, 3, 28, 28), (2, 3, 2, 2), (27, 27)
@@ -37,11 +37,11 @@ def data(dtype=np.float64, **options):
 @pytest.mark.parametrize("elements", [1 << 21, 2000, 1])
 def test_products_of_units_are_those_of_their_samples(options, unit, elements, monkeypatch):
     monkeypatch.setattr(blocks, "MAX_ELEMENTS", elements)
-    monkeypatch.setattr(statistics, "MAX_ELEMENTS", elements)
+    monkeypatch.setattr(products, "MAX_ELEMENTS", elements)
     inputs, _, kernels = data(**options)
     defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
     resolved = resolve(inputs.shape, kernels.shape, **defaults)
-    products = statistics.products_of_units(inputs, (3, 2), resolved, unit, 1)
+    found = products.products_of_units(inputs, (3, 2), resolved, unit, 1)
     margins = reference.resolve_padding(
         options.get("padding", 0), inputs.shape[2:], (3, 2), options.get("stride", 1),
         options.get("dilation", 1),
@@ -51,7 +51,7 @@ def test_products_of_units_are_those_of_their_samples(options, unit, elements, m
         padded, (3, 2), options.get("stride", 1), options.get("dilation", 1)
     )
     expected = np.add.reduceat(expected, np.arange(0, 7, unit))
-    np.testing.assert_allclose(products, expected.astype(float), rtol=1e-12)
+    np.testing.assert_allclose(found, expected.astype(float), rtol=1e-12)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -20,7 +20,7 @@ Matrix: TypeAlias = npt.NDArray[np.float64]
 MAX_ELEMENTS = 1 << 21
 
 
-class Units(NamedTuple):
+class Scaling(NamedTuple):
     """What is subtracted from pixels and targets, and what they are multiplied by then.
 
     Sums of squares lose digits to a large mean, and overflow or vanish beyond about 1e150 and
@@ -33,13 +33,13 @@ class Units(NamedTuple):
     target_factor: float
 
     @classmethod
-    def plain(cls, channels: int, kernels: int) -> Units:
-        """Return those that change nothing."""
+    def plain(cls, channels: int, kernels: int) -> Scaling:
+        """Return one that changes nothing."""
         return cls(np.zeros(channels), np.ones(channels), np.zeros(kernels), 1.0)
 
     @property
     def changing(self) -> bool:
-        """Whether they change anything."""
+        """Whether it changes anything."""
         return bool(
             self.offset.any()
             or self.target_offset.any()
@@ -48,13 +48,13 @@ class Units(NamedTuple):
         )
 
     def of_images(self, images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return pixels (N, C, H, W) in these units."""
+        """Return pixels (N, C, H, W) as they are scaled."""
         return (images - self.offset[:, np.newaxis, np.newaxis]) * self.factor[
             :, np.newaxis, np.newaxis
         ]
 
     def of_targets(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return targets (N, K, OH, OW) in these units."""
+        """Return targets (N, K, OH, OW) as they are scaled."""
         return (targets - self.target_offset[:, np.newaxis, np.newaxis]) * self.target_factor
 
 
@@ -72,7 +72,7 @@ def blocks(
     mask: npt.NDArray[np.bool_] | None,
     kernel_size: tuple[int, int],
     options: Convolution,
-    units: Units | None = None,
+    scaling: Scaling | None = None,
     hide: bool = False,
 ) -> Iterator[Block]:
     """Yield all samples (N, C, H, W) with their targets (N, K, OH, OW), block by block.
@@ -91,8 +91,8 @@ def blocks(
             counts = None if mask is None else mask[some, :, top : top + rows]
             images = padded_rows(inputs[some], top, part.shape[2:], kernel_size, options)
             values = as_float64(part)
-            if units is not None and units.changing:
-                images, values = units.of_images(images), units.of_targets(values)
+            if scaling is not None and scaling.changing:
+                images, values = scaling.of_images(images), scaling.of_targets(values)
             some_unseen = gaps
             if counts is not None and not counts.all():
                 values, some_unseen = np.where(counts, values, 0.0), True

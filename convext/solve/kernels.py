@@ -13,13 +13,13 @@ import numpy.typing as npt
 from .._support.checks import as_float64
 from ..config import resolve_num_threads
 from ..ops.operations import conv2d
-from ..ops.shapes import Convolution, Padding, Pair, Shape, edges_of, resolve
-from .blocks import Block, Units, blocks, patch_rows
+from ..ops.shapes import Padding, Pair, Shape, edges_of, resolve
+from .blocks import Block, Scaling, blocks, patch_rows
 from .least_squares import (
     EPSILON,
     Matrix,
-    NormalEquations,
     Solution,
+    Systems,
     Weights,
     add_rows,
     check_memory,
@@ -28,7 +28,9 @@ from .least_squares import (
     warn_of_rank,
 )
 from .masks import Flags, meet, samples_and_masks, with_hidden
-from .statistics import PatchStatistics, check_counts, kernel_gradient, sums_of_planes
+from .products import kernel_gradient, sums_of_planes
+from .sums import Sums, check_counts, check_samples
+from .unknowns import Unknowns
 
 # With eigenvalues no further apart than this, the normal equations lose fewer than four of sixteen
 # digits: the data need not be read again.
@@ -168,7 +170,7 @@ def solve_kernels(
     """
     threads = resolve_num_threads(num_threads)
     inputs, targets, counts, hidden = samples_and_masks(input_data, target_output, mask)
-    statistics = PatchStatistics(
+    unknowns = Unknowns.checked(
         inputs.shape[1],
         targets.shape[1],
         kernel_shape,
@@ -177,21 +179,20 @@ def solve_kernels(
         padding=padding,
         dilation=dilation,
     )
+    size = unknowns.kernel_shape
     solutions = []
-    for centre in centres_of(
-        inputs.shape, targets.shape, statistics.kernel_shape, stride, padding, dilation
-    ):
-        inside = without_border(inputs.shape, statistics.kernel_shape, centre, dilation)
+    for centre in centres_of(inputs.shape, targets.shape, size, stride, padding, dilation):
+        inside = without_border(inputs.shape, size, centre, dilation)
         chosen = targets[inside]
         counted = None if counts is None else counts[inside]
-        options = statistics._resolve(inputs.shape, chosen.shape)
+        options = unknowns.resolve(inputs.shape, chosen.shape)
         if hidden is not None:
-            counted = with_hidden(counted, meet(hidden, statistics.kernel_shape, options))
-        solution = _Problem(statistics, inputs, chosen, counted, threads).solve(l2)
+            counted = with_hidden(counted, meet(hidden, size, options))
+        solution = _Problem(unknowns, inputs, chosen, counted, threads).solve(l2)
         solutions.append(replace(solution, centre=centre))
     best = min(solutions, key=lambda solution: solution.loss)
     if l2 == 0:
-        warn_of_rank(best.rank, statistics.num_unknowns)
+        warn_of_rank(best.rank, unknowns.of_kernel)
     return best
 
 
@@ -247,35 +248,34 @@ class _Problem:
 
     def __init__(
         self,
-        statistics: PatchStatistics,
+        unknowns: Unknowns,
         inputs: npt.NDArray[Any],
         targets: npt.NDArray[Any],
         mask: Flags | None,
         num_threads: int,
     ) -> None:
-        self.statistics = statistics
+        self.unknowns = unknowns
         self.inputs, self.targets, self.mask = inputs, targets, mask
         self.num_threads = num_threads
-        self.options: Convolution = statistics._resolve(inputs.shape, targets.shape)
-        self.units = Units.plain(inputs.shape[1], targets.shape[1])
+        self.options = unknowns.resolve(inputs.shape, targets.shape)
+        self.scaling = Scaling.plain(inputs.shape[1], targets.shape[1])
 
     def solve(self, l2: float) -> Solution:
         """Return the best kernels, by what the data allow."""
         rows = self._rows()
         check_counts(rows)
-        ridge = self.statistics._ridge(l2, int(rows.sum()))
-        if rows.max() <= self.statistics.num_unknowns:
+        ridge = self.unknowns.ridge(l2, int(rows.sum()))
+        if rows.max() <= self.unknowns.of_kernel:
             return self._solve_few(ridge)
-        self._sum()
-        if self.statistics.bias and (units := self._centred()) is not None:
-            plain, self.units = (self.units, self.statistics), units
-            self._sum()
-            solution = self._solve(ridge)
+        sums = self._sums()
+        if self.unknowns.bias and (scaling := self._centred(sums)) is not None:
+            plain, self.scaling = self.scaling, scaling
+            solution = self._solve(self._sums(), ridge)
             # Where the kernels are not determined, the smallest are those without the change.
-            if solution.rank == self.statistics.num_unknowns or l2 > 0:
+            if solution.rank == self.unknowns.of_kernel or l2 > 0:
                 return solution
-            self.units, self.statistics = plain
-        return self._solve(ridge)
+            self.scaling = plain
+        return self._solve(sums, ridge)
 
     def _rows(self) -> npt.NDArray[np.int64]:
         """Return how many elements of the target count for each kernel."""
@@ -285,114 +285,109 @@ class _Problem:
         counts: npt.NDArray[np.int64] = self.mask.sum(axis=(0, 2, 3))
         return np.broadcast_to(counts, kernels)
 
-    def _sum(self) -> None:
-        """Sum up the pixels, in units in which squares neither overflow nor vanish."""
-        self.statistics = PatchStatistics._empty_like(self.statistics)
-        self.statistics._sum(self._blocks(), self.options, self.num_threads)
-        finite = self.statistics._are_finite()
-        if not finite:
-            self.statistics._check_finite(self.inputs, self.targets, self.mask, self.options)
-        if not finite or self.statistics._may_have_underflowed():
-            units = self._in_range()
-            if not np.array_equal(units.factor, self.units.factor) or (
-                units.target_factor != self.units.target_factor
+    def _sums(self) -> Sums:
+        """Sum up the pixels, scaled so that squares neither overflow nor vanish."""
+        data = self.inputs, self.targets, self.mask
+        sums = Sums.of(self.unknowns, *data, self.num_threads, self.scaling)
+        if not sums.finite:
+            check_samples(self.unknowns, *data)
+        if not sums.finite or sums.tiny:
+            scaling = self._in_range()
+            if not np.array_equal(scaling.factor, self.scaling.factor) or (
+                scaling.target_factor != self.scaling.target_factor
             ):
-                self.units = units
-                self._sum()
+                self.scaling = scaling
+                return self._sums()
+        return sums
 
-    def _in_range(self) -> Units:
-        """Return units in which the largest values are near 1, if they are far from it now."""
-        largest, of_targets = np.zeros(len(self.units.factor)), 0.0
+    def _in_range(self) -> Scaling:
+        """Return a scaling with which the largest values are near 1, if they are far from it."""
+        largest, of_targets = np.zeros(len(self.scaling.factor)), 0.0
         for images, targets, _ in self._blocks(hide=True):
             np.maximum(largest, np.abs(images).max(axis=(0, 2, 3)), out=largest)
             of_targets = max(of_targets, float(np.abs(targets).max()))
         factors = _power_of_two(largest)
         factor = float(_power_of_two(np.array(of_targets)))
-        return self.units._replace(
-            factor=self.units.factor * factors, target_factor=self.units.target_factor * factor
+        return self.scaling._replace(
+            factor=self.scaling.factor * factors, target_factor=self.scaling.target_factor * factor
         )
 
-    def _centred(self) -> Units | None:
-        """Return units without the means of the channels where these would cost digits."""
-        sums = self.statistics
-        taps = sums.num_unknowns - 1
+    def _centred(self, sums: Sums) -> Scaling | None:
+        """Return a scaling without the means of the channels where these would cost digits."""
         rows = sums.products[:, -1:, -1]
-        means = sums.products[:, -1, :taps] / rows
-        spread = np.diagonal(sums.products, axis1=1, axis2=2)[:, :taps] / rows - means**2
+        means = sums.products[:, -1, :-1] / rows
+        spread = sums.squares_of_taps / rows - means**2
         if not (means**2 > MEAN_TO_SPREAD * spread).any():
             return None
-        of_channels = means.mean(axis=0).reshape(sums.num_channels, -1).mean(axis=1)
-        return self.units._replace(
-            offset=of_channels / self.units.factor,
-            target_offset=sums.cross_products[:, -1] / sums.counts / self.units.target_factor,
+        of_channels = means.mean(axis=0).reshape(self.unknowns.num_channels, -1).mean(axis=1)
+        return self.scaling._replace(
+            offset=of_channels / self.scaling.factor,
+            target_offset=sums.cross_products[:, -1] / sums.counts / self.scaling.target_factor,
         )
 
-    def _in_units(self, ridge: Matrix) -> Matrix:
-        """Return a ridge in the units of the kernels that are solved for."""
-        if not (self.units.changing and ridge.any()):
+    def _scaled(self, ridge: Matrix) -> Matrix:
+        """Return a ridge for the kernels of the scaled data."""
+        if not (self.scaling.changing and ridge.any()):
             return ridge
-        factors = np.repeat(self.units.factor, math.prod(self.statistics.kernel_shape))
-        factors = np.append(factors, np.ones(int(self.statistics.bias)))
+        factors = np.ones(self.unknowns.of_kernel)
+        taps = math.prod(self.unknowns.kernel_shape)
+        factors[: self.unknowns.num_taps] = np.repeat(self.scaling.factor, taps)
         with np.errstate(over="ignore"):  # of very small data, it is larger than anything
             return np.minimum(ridge * factors * factors, LARGEST_RIDGE)
 
-    def _solve(self, ridge: Matrix) -> Solution:
+    def _solve(self, sums: Sums, ridge: Matrix) -> Solution:
         """Solve the normal equations, or decompose the patches where these do not suffice."""
-        ridge = self._in_units(ridge)
-        systems = self.statistics._normal_equations(ridge)
-        spread = min(system.spread for system in systems)
-        if spread < ILL_CONDITIONED:
-            return self._decompose(ridge)
-        weights = self.statistics._solve_systems(systems, self.statistics.cross_products)
-        kernels, bias = self.statistics._split(weights)
-        loss = self.statistics.loss(kernels, bias)
-        mean_square = float(self.statistics.squares.sum()) / self.statistics._size
-        if spread < WELL_CONDITIONED or loss < CANCELLED * mean_square:
-            weights, loss = self._refine(systems, weights, ridge, EPSILON / math.sqrt(spread))
-        return self._solution(
-            weights,
-            loss,
-            min(system.rank for system in systems),
-            max(system.condition for system in systems),
-        )
+        ridge = self._scaled(ridge)
+        systems = sums.systems(ridge)
+        if systems.spread < ILL_CONDITIONED:
+            return self._decompose(sums, ridge)
+        weights = systems.solve(sums.cross_products)
+        loss, mean_square = sums.loss(weights), float(sums.squares.sum()) / sums.size
+        if systems.spread < WELL_CONDITIONED or loss < CANCELLED * mean_square:
+            weights, loss = self._refine(sums, systems, weights, ridge)
+        return self._solution(weights, loss, systems.rank, systems.condition)
 
     def _solution(self, weights: Matrix, loss: float, rank: int, condition: float) -> Solution:
-        """Return a solution in these units in those of the data."""
-        kernels, bias = self.statistics._split(weights)
-        offset, factor, target_offset, target_factor = self.units
-        if self.units.changing:
+        """Return the solution for the data, of which this is that for the scaled ones."""
+        kernels, bias = self.unknowns.split(weights)
+        offset, factor, target_offset, target_factor = self.scaling
+        if self.scaling.changing:
             kernels *= (factor / target_factor)[:, np.newaxis, np.newaxis]
             loss = loss / target_factor / target_factor
-        if bias is not None and self.units.changing:
+        if bias is not None and self.scaling.changing:
             bias = bias / target_factor + target_offset - kernels.sum(axis=(2, 3)) @ offset
         return Solution(kernels, bias, loss, rank, condition)
 
     def _blocks(self, hide: bool = False) -> Iterator[Block]:
-        size = self.statistics.kernel_shape
-        return blocks(self.inputs, self.targets, self.mask, size, self.options, self.units, hide)
+        data = self.inputs, self.targets, self.mask
+        return blocks(*data, self.unknowns.kernel_shape, self.options, self.scaling, hide)
+
+    def _patches(self, one: float) -> Iterator[tuple[Matrix, Matrix, Matrix]]:
+        """Yield the rows of the problem, `one` for the bias, with `patch_rows`' other results."""
+        size = self.unknowns.kernel_shape
+        for block in self._blocks():
+            for taps, sides, counts in patch_rows(block, size, self.options, DECOMPOSED_ELEMENTS):
+                ones = np.full((len(taps), int(self.unknowns.bias)), one)
+                yield np.hstack([taps, ones]), sides, counts
 
     def _solve_few(self, ridge: Matrix) -> Solution:
         """Solve with no more rows than unknowns: all of them are kept."""
-        unknowns, kernels = self.statistics.num_unknowns, self.statistics.num_kernels
-        of_bias = unknowns - self.statistics.bias
+        unknowns, kernels = self.unknowns.of_kernel, self.unknowns.num_kernels
+        of_bias = self.unknowns.num_taps
         own = 1 if self.mask is None else self.mask.shape[1]
         size = int(self._rows().max())
-        self.units = self._in_range()
-        ridge = self._in_units(ridge)
+        self.scaling = self._in_range()
+        ridge = self._scaled(ridge)
         check_memory(4 * 8 * size * unknowns, f"{size} equations of {unknowns} unknowns")
         results = []
         for k in range(own):
             parts = []
-            for block in self._blocks():
-                for taps, sides, counts in patch_rows(
-                    block, self.statistics.kernel_shape, self.options, DECOMPOSED_ELEMENTS
-                ):
-                    ones = np.ones((len(taps), int(self.statistics.bias)))
-                    counted = counts[:, k % counts.shape[1]] > 0
-                    parts.append(np.hstack([taps, ones, sides])[counted])
+            for taps, sides, counts in self._patches(1.0):
+                counted = counts[:, k % counts.shape[1]] > 0
+                parts.append(np.hstack([taps, sides])[counted])
             rows = np.vstack(parts)
             if not np.isfinite(rows).all():
-                self.statistics._check_finite(self.inputs, self.targets, self.mask, self.options)
+                check_samples(self.unknowns, self.inputs, self.targets, self.mask)
             chosen = slice(None) if own < kernels else slice(k, k + 1)
             one = 1.0 if ridge.any() else _one_beside(np.abs(rows[:, :of_bias]).max())
             rows[:, of_bias:unknowns] = one
@@ -411,23 +406,24 @@ class _Problem:
         )
 
     def _refine(
-        self, systems: list[NormalEquations], weights: Matrix, ridge: Matrix, tolerance: float
+        self, sums: Sums, systems: Systems, weights: Matrix, ridge: Matrix
     ) -> tuple[Matrix, float]:
         """Correct the weights by what their true residuals say; return them and the loss."""
+        tolerance = EPSILON / math.sqrt(systems.spread)
         for _ in range(MAX_REFINEMENTS):
             right, squares = self._residual_products(weights)
-            step = self.statistics._solve_systems(systems, right - ridge * weights)
+            step = systems.solve(right - ridge * weights)
             weights = weights + step
-            squares += np.einsum("ku,ku->k", step, self.statistics._times(step) - 2 * right)
+            squares += sums.change(step, right)
             if np.abs(step).max() <= tolerance * np.abs(weights).max():
                 break
-        return weights, max(float(squares.sum()), 0.0) / self.statistics._size
+        return weights, sums.mean(squares)
 
     def _residual_products(self, weights: Matrix) -> tuple[Matrix, Matrix]:
         """Return the products of pixels with residuals (K, unknowns), and the squared residuals."""
-        kernels, bias = self.statistics._split(weights)
+        kernels, bias = self.unknowns.split(weights)
         right, squares = np.zeros_like(weights), np.zeros(len(weights))
-        taps = kernels[0].size
+        taps = self.unknowns.num_taps
         options, threads = self.options, self.num_threads
         for images, targets, mask in self._blocks(hide=True):
             predicted = conv2d(
@@ -461,30 +457,23 @@ class _Problem:
             squares += sums_of_planes(residual, residual, threads)
         return right, squares
 
-    def _decompose(self, ridge: Matrix) -> Solution:
+    def _decompose(self, sums: Sums, ridge: Matrix) -> Solution:
         """Solve by a QR decomposition of the patches, a block of rows after the other."""
-        count = len(self.statistics.products)
-        kernels = self.statistics.num_kernels
-        unknowns = self.statistics.num_unknowns
+        count, kernels = len(sums.products), self.unknowns.num_kernels
+        unknowns, of_bias = self.unknowns.of_kernel, self.unknowns.num_taps
         columns = unknowns + kernels // count
         triangles = np.zeros((count, columns, columns))
-        size = self.statistics.kernel_shape
-        of_bias = unknowns - self.statistics.bias
-        squares = np.diagonal(self.statistics.products, axis1=1, axis2=2)[:, :of_bias]
-        one = _one_beside(math.sqrt(float(squares.max()) / int(self.statistics.counts.max())))
-        for block in self._blocks():
-            for taps, sides, counts in patch_rows(block, size, self.options, DECOMPOSED_ELEMENTS):
-                ones = np.full((len(taps), int(self.statistics.bias)), one)
-                rows = np.hstack([taps, ones])
-                for k in range(count):
-                    own = sides if count == 1 else sides[:, k : k + 1]
-                    counted = counts[:, k % counts.shape[1], np.newaxis]
-                    triangles[k] = add_rows(triangles[k], counted * np.hstack([rows, own]))
-        num_rows = int(self.statistics.counts.max())
+        num_rows = int(sums.counts.max())
+        one = _one_beside(math.sqrt(float(sums.squares_of_taps.max()) / num_rows))
+        for rows, sides, counts in self._patches(one):
+            for k in range(count):
+                own = sides if count == 1 else sides[:, k : k + 1]
+                counted = counts[:, k % counts.shape[1], np.newaxis]
+                triangles[k] = add_rows(triangles[k], counted * np.hstack([rows, own]))
         results = [solve_triangle(triangle, unknowns, ridge, num_rows) for triangle in triangles]
         for found, _ in results:
             found.values[of_bias:] *= one
-        return self._collected(results, self.statistics._size)
+        return self._collected(results, sums.size)
 
 
 def _one_beside(largest: float) -> float:

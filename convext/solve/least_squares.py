@@ -137,6 +137,35 @@ class NormalEquations:
         return weights
 
 
+class Systems:
+    """The normal equations of all kernels together, or of each one: G is (1 or K, ...).
+
+    Attributes
+    ----------
+    rank, condition, spread
+        As of `NormalEquations`: the worst of all.
+    """
+
+    def __init__(self, products: Matrix, ridge: Matrix, num_rows: int) -> None:
+        size = len(ridge)
+        check_memory(6 * 8 * size**2, f"the normal equations of {size} unknowns")
+        self._systems = [NormalEquations(system, ridge, num_rows) for system in products]
+        self.rank = min(system.rank for system in self._systems)
+        self.condition = max(system.condition for system in self._systems)
+        self.spread = min(system.spread for system in self._systems)
+
+    def solve(self, right: Matrix) -> Matrix:
+        """Return the weights (K, unknowns) for right-hand sides (K, unknowns)."""
+        if len(self._systems) == 1:
+            return self._systems[0].solve(right.T).T
+        return np.array(
+            [
+                system.solve(side[:, np.newaxis])[:, 0]
+                for system, side in zip(self._systems, right, strict=True)
+            ]
+        )
+
+
 def solve_triangle(
     triangle: Matrix, num_unknowns: int, ridge: Matrix, num_rows: int
 ) -> tuple[Weights, Matrix]:

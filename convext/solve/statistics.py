@@ -14,43 +14,22 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
-from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
-from .._support.checks import (
-    as_float64,
-    as_kernel_shape,
-    as_numeric_array,
-    check_finite,
-    finite_number,
-    integer,
-    integer_pair,
-    samples_in_blocks,
-)
 from .._support.files import FilePath, atomic_write
 from .._support.interruption import interruptible
 from .._support.sharing import Stateful, in_turn
 from ..config import resolve_num_threads
-from ..gradient import _kernel_gradient, _statistics
-from ..ops.shapes import Convolution, Padding, Pair, edges_of, resolve
-from ..ways._forward import ALGORITHMS
-from .blocks import MAX_ELEMENTS, Block, blocks, padded_rows, patch_rows
-from .least_squares import Matrix, NormalEquations, Solution, check_memory, warn_of_rank
-from .masks import Flags, meet, samples_and_masks, seen, with_hidden
-
-# Winograd's algorithm rounds more.
-DIRECT = ALGORITHMS["direct"]
-
-# So many elements of the patch matrix, 8 MiB, are multiplied at a time where there is a mask.
-MASKED_ELEMENTS = 1 << 20
-
-# Squares below that may have lost digits.
-UNDERFLOW = 1e-290
+from ..ops.shapes import Padding, Pair
+from .least_squares import Matrix, Solution, warn_of_rank
+from .masks import meet, samples_and_masks, with_hidden
+from .sums import Sums, sums_of
+from .unknowns import Unknowns
 
 
 class PatchStatistics(Stateful):
@@ -110,6 +89,13 @@ class PatchStatistics(Stateful):
     array([[[[-1.,  2., -1.]]]])
     """
 
+    num_channels: int
+    num_kernels: int
+    kernel_shape: tuple[int, int]
+    bias: bool
+    stride: tuple[int, int]
+    padding: Padding
+    dilation: tuple[int, int]
     products: Matrix
     cross_products: Matrix
     squares: Matrix
@@ -126,7 +112,7 @@ class PatchStatistics(Stateful):
         padding: Padding = 0,
         dilation: Pair = 1,
     ) -> None:
-        self._configure(
+        unknowns = Unknowns.checked(
             num_channels,
             num_kernels,
             kernel_shape,
@@ -135,47 +121,28 @@ class PatchStatistics(Stateful):
             padding=padding,
             dilation=dilation,
         )
-        for name, (dtype, shape) in self._layout().items():
-            # The products, which may be many, take no memory yet.
-            made = np.broadcast_to(0.0, shape) if name == "products" else np.zeros(shape, dtype)
-            setattr(self, name, made)
+        vars(self).update(vars(unknowns))
+        nothing = Sums.of_nothing(unknowns)
+        vars(self).update({name: getattr(nothing, name) for name in Sums.layout(unknowns)})
 
-    def _configure(
-        self,
-        num_channels: int,
-        num_kernels: int,
-        kernel_shape: Pair,
-        *,
-        bias: bool,
-        stride: Pair,
-        padding: Padding,
-        dilation: Pair,
-    ) -> None:
-        self.num_channels = integer("num_channels", num_channels, minimum=1)
-        self.num_kernels = integer("num_kernels", num_kernels, minimum=1)
-        height, width = as_kernel_shape(kernel_shape)
-        self.kernel_shape = height, width
-        if not isinstance(bias, (bool, np.bool_)):
-            raise TypeError(f"bias must be True or False, got {bias!r} ({type(bias).__name__})")
-        self.bias = bool(bias)
-        self.stride = integer_pair("stride", stride, minimum=1)
-        self.dilation = integer_pair("dilation", dilation, minimum=1)
-        self.padding = edges_of(padding)
+    @property
+    def _unknowns(self) -> Unknowns:
+        return Unknowns(**{field.name: getattr(self, field.name) for field in fields(Unknowns)})
 
-    def _layout(self) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
-        """Return the type and shape of each array, while all kernels have met the same pixels."""
-        kernels, unknowns = self.num_kernels, self.num_unknowns
-        return {
-            "products": (np.float64, (1, unknowns, unknowns)),
-            "cross_products": (np.float64, (kernels, unknowns)),
-            "squares": (np.float64, (kernels,)),
-            "counts": (np.int64, (kernels,)),
-        }
+    @in_turn
+    def _sums(self) -> Sums:
+        unknowns = self._unknowns
+        return Sums(unknowns, **{name: getattr(self, name) for name in Sums.layout(unknowns)})
+
+    @in_turn
+    def _add(self, sums: Sums) -> None:
+        for name in Sums.layout(sums.unknowns):
+            setattr(self, name, getattr(self, name) + getattr(sums, name))
 
     @property
     def num_unknowns(self) -> int:
         """How many numbers a kernel has, its bias included."""
-        return self.num_channels * math.prod(self.kernel_shape) + self.bias
+        return self._unknowns.of_kernel
 
     def update(
         self,
@@ -220,18 +187,11 @@ class PatchStatistics(Stateful):
         """
         threads = resolve_num_threads(num_threads)
         inputs, targets, counts, hidden = samples_and_masks(input_data, target_output, mask)
-        options = self._resolve(inputs.shape, targets.shape)
+        unknowns = self._unknowns
+        options = unknowns.resolve(inputs.shape, targets.shape)
         if hidden is not None:
-            counts = with_hidden(counts, meet(hidden, self.kernel_shape, options))
-        added = PatchStatistics._empty_like(self)
-        added._sum(blocks(inputs, targets, counts, self.kernel_shape, options), options, threads)
-        if not added._are_finite():
-            self._check_finite(inputs, targets, counts, options)
-            raise ValueError("input_data or target_output is too large: squares overflow float64")
-        if added._may_have_underflowed():
-            _warn_of_underflow("input_data", inputs)
-            _warn_of_underflow("target_output", targets)
-        self.merge(added)
+            counts = with_hidden(counts, meet(hidden, unknowns.kernel_shape, options))
+        self._add(sums_of(unknowns, inputs, targets, counts, threads))
 
     def merge(self, other: PatchStatistics) -> None:
         """Add the statistics of other samples.
@@ -250,23 +210,15 @@ class PatchStatistics(Stateful):
         """
         if not isinstance(other, PatchStatistics):
             raise TypeError(f"other must be PatchStatistics, got {type(other).__name__}")
-        for name, value in self._settings().items():
-            if value != (theirs := other._settings()[name]):
+        theirs = vars(other._unknowns)
+        for name, value in vars(self._unknowns).items():
+            if value != theirs[name]:
                 raise ValueError(
                     "only statistics of the same convolution can be merged: "
-                    f"{name} is {value!r} here and {theirs!r} in other"
+                    f"{name} is {value!r} here and {theirs[name]!r} in other"
                 )
         # One object at a time: two that are merged with each other must not wait for each other.
-        self._add_sums(other._sums())
-
-    @in_turn
-    def _sums(self) -> list[npt.NDArray[Any]]:
-        return [getattr(self, name) for name in self._layout()]
-
-    @in_turn
-    def _add_sums(self, others: list[npt.NDArray[Any]]) -> None:
-        for name, added in zip(self._layout(), others, strict=True):
-            setattr(self, name, getattr(self, name) + added)
+        self._add(other._sums())
 
     @in_turn
     def __getstate__(self) -> dict[str, Any]:
@@ -275,7 +227,7 @@ class PatchStatistics(Stateful):
     def __add__(self, other: PatchStatistics) -> PatchStatistics:
         if not isinstance(other, PatchStatistics):
             return NotImplemented
-        result = PatchStatistics._empty_like(self)
+        result = PatchStatistics(**vars(self._unknowns))
         result.merge(self)
         result.merge(other)
         return result
@@ -287,7 +239,6 @@ class PatchStatistics(Stateful):
             f"for {self.num_kernels} kernels of {shape}>"
         )
 
-    @in_turn
     def loss(self, kernels: npt.ArrayLike, bias: npt.ArrayLike | None = None) -> float:
         """Return the mean squared error of kernels on all samples so far.
 
@@ -311,13 +262,9 @@ class PatchStatistics(Stateful):
         Its three terms cancel where the kernels fit well: the error is about 1e-16 of the mean
         squared target, however small the loss.
         """
-        weights = self._weights(kernels, bias)
-        squares = self.squares + np.einsum(
-            "ku,ku->k", weights, self._times(weights) - 2 * self.cross_products
-        )
-        return max(float(squares.sum()), 0.0) / self._size
+        sums = self._sums()
+        return sums.loss(sums.unknowns.joined(kernels, bias))
 
-    @in_turn
     def gradient(
         self, kernels: npt.ArrayLike, bias: npt.ArrayLike | None = None
     ) -> Matrix | tuple[Matrix, Matrix]:
@@ -346,12 +293,12 @@ class PatchStatistics(Stateful):
         >>> statistics.gradient(np.ones((1, 1, 1, 1)))
         array([[[[-4.]]]])
         """
-        weights = self._weights(kernels, bias)
-        gradient = 2 * (self._times(weights) - self.cross_products) / self._size
-        of_kernels, of_bias = self._split(gradient)
+        sums = self._sums()
+        weights = sums.unknowns.joined(kernels, bias)
+        gradient = 2 * (sums.times(weights) - sums.cross_products) / sums.size
+        of_kernels, of_bias = sums.unknowns.split(gradient)
         return of_kernels if of_bias is None else (of_kernels, of_bias)
 
-    @in_turn
     def solve(self, l2: float = 0.0) -> Solution:
         """Return the kernels with the smallest loss + l2 * (sum of squared kernel values).
 
@@ -381,16 +328,14 @@ class PatchStatistics(Stateful):
         This solves the normal equations, whose errors grow with the square of the condition:
         `solve_kernels`, which has the data, loses half as many digits.
         """
-        systems = self._normal_equations(self._ridge(l2, self._size))
-        weights = self._solve_systems(systems, self.cross_products)
-        rank = min(system.rank for system in systems)
+        sums = self._sums()
+        systems = sums.systems(sums.unknowns.ridge(l2, sums.size))
+        weights = systems.solve(sums.cross_products)
         if l2 == 0:
-            warn_of_rank(rank, self.num_unknowns)
-        kernels, bias = self._split(weights)
-        condition = max(system.condition for system in systems)
-        return Solution(kernels, bias, self.loss(kernels, bias), rank, condition)
+            warn_of_rank(systems.rank, self.num_unknowns)
+        kernels, bias = sums.unknowns.split(weights)
+        return Solution(kernels, bias, sums.loss(weights), systems.rank, systems.condition)
 
-    @in_turn
     def max_learning_rate(self) -> float:
         """Return the largest learning rate at which gradient descent on all samples is stable.
 
@@ -412,11 +357,10 @@ class PatchStatistics(Stateful):
         >>> statistics.max_learning_rate()
         0.25
         """
-        size = self._size
-        largest = float(interruptible(np.linalg.eigvalsh, self.products).max())
+        sums = self._sums()
+        size, largest = sums.size, float(interruptible(np.linalg.eigvalsh, sums.products).max())
         return size / largest if largest > 0 else math.inf
 
-    @in_turn
     def save(self, file: FilePath) -> None:
         """Write the statistics to a .npz file.
 
@@ -430,9 +374,10 @@ class PatchStatistics(Stateful):
         OSError
             The folder does not exist or is not writable, or the disk is full.
         """
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in self._layout()}
+        arrays = vars(self._sums())
+        settings = vars(arrays.pop("unknowns"))
         with atomic_write(file) as stream:
-            np.savez_compressed(stream, settings=np.array(json.dumps(self._settings())), **arrays)
+            np.savez_compressed(stream, settings=np.array(json.dumps(settings)), **arrays)
 
     @classmethod
     def load(cls, file: FilePath) -> PatchStatistics:
@@ -464,14 +409,15 @@ class PatchStatistics(Stateful):
         """
         label = f"statistics ({os.fspath(file)})"
         settings = load_record(file, "statistics", "settings") or {}
-        statistics = cls.__new__(cls)
         try:
-            statistics._configure(**settings)
+            unknowns = Unknowns.checked(**settings)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{label} does not hold patch statistics: {error}") from None
-        for name, (dtype, shape) in statistics._layout().items():
+        statistics = cls.__new__(cls)
+        vars(statistics).update(vars(unknowns))
+        for name, (dtype, shape) in Sums.layout(unknowns).items():
             array: npt.NDArray[Any] = load_array(file, "statistics", member=name)
-            shapes = {shape, (statistics.num_kernels, *shape[1:])}
+            shapes = {shape, (unknowns.num_kernels, *shape[1:])}
             if array.dtype != dtype or array.shape not in shapes:
                 raise ValueError(
                     f"{label}: {name} must be {np.dtype(dtype)} of shape {shape}, "
@@ -483,251 +429,3 @@ class PatchStatistics(Stateful):
                 raise ValueError(f"{label}: {name} holds numbers that no data have")
             setattr(statistics, name, array)
         return statistics
-
-    def _normal_equations(self, ridge: Matrix) -> list[NormalEquations]:
-        """Return the equations of all kernels, or of each where they differ."""
-        check_counts(self.counts)
-        size = self.num_unknowns
-        check_memory(6 * 8 * size**2, f"the normal equations of {size} unknowns")
-        rows = int(self.counts.max())
-        return [NormalEquations(products, ridge, rows) for products in self.products]
-
-    def _ridge(self, l2: float, size: int) -> Matrix:
-        """Return what is added to the diagonal of G, for all taps, but nothing for the bias."""
-        ridge = np.full(self.num_unknowns, finite_number("l2", l2, minimum=0) * size)
-        if self.bias:
-            ridge[-1] = 0
-        return ridge
-
-    @staticmethod
-    def _solve_systems(systems: list[NormalEquations], right: Matrix) -> Matrix:
-        """Return the weights (K, unknowns) for right-hand sides (K, unknowns)."""
-        if len(systems) == 1:
-            return systems[0].solve(right.T).T
-        return np.array(
-            [
-                system.solve(side[:, np.newaxis])[:, 0]
-                for system, side in zip(systems, right, strict=True)
-            ]
-        )
-
-    def _split(self, weights: Matrix) -> tuple[Matrix, Matrix | None]:
-        """Return weights (K, unknowns) as kernels (K, C, kh, kw) and bias (K,)."""
-        taps = self.num_unknowns - self.bias
-        kernels = weights[:, :taps].reshape(-1, self.num_channels, *self.kernel_shape).copy()
-        return kernels, weights[:, -1].copy() if self.bias else None
-
-    @classmethod
-    def _empty_like(cls, other: PatchStatistics) -> PatchStatistics:
-        return cls(**other._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        names = ("num_channels", "num_kernels", "kernel_shape", "bias")
-        return {name: getattr(self, name) for name in (*names, "stride", "padding", "dilation")}
-
-    def _resolve(self, input_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> Convolution:
-        if input_shape[1] != self.num_channels:
-            raise ValueError(
-                f"input_data must have {self.num_channels} channels, got {input_shape[1]} "
-                f"(shape {input_shape})"
-            )
-        options = resolve(
-            input_shape,
-            self.kernel_shape,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=1,
-        )
-        expected = (input_shape[0], self.num_kernels, *options.output_shape)
-        if target_shape != expected:
-            raise ValueError(
-                f"target_output must have the shape {expected} for {self.num_kernels} kernels of "
-                f"{self.kernel_shape[0]}x{self.kernel_shape[1]} on input_data of shape "
-                f"{input_shape}, got {target_shape}"
-            )
-        return options
-
-    @property
-    def _size(self) -> int:
-        """How many elements of the target count, for all kernels together."""
-        size = int(self.counts.sum())
-        if size == 0:
-            raise ValueError("no element of the target counts")
-        return size
-
-    def _weights(self, kernels: npt.ArrayLike, bias: npt.ArrayLike | None) -> Matrix:
-        """Return kernels and bias as (K, unknowns)."""
-        weights = as_float64(as_numeric_array("kernels", kernels))
-        expected = (self.num_kernels, self.num_channels, *self.kernel_shape)
-        if weights.shape != expected:
-            raise ValueError(f"kernels must have the shape {expected}, got {weights.shape}")
-        flat = weights.reshape(self.num_kernels, -1)
-        if not self.bias:
-            if bias is not None:
-                raise ValueError("bias was given, but the statistics were made without one")
-            return flat
-        offsets = np.zeros(self.num_kernels)
-        if bias is not None:
-            offsets = as_float64(as_numeric_array("bias", bias))
-        if offsets.shape != (self.num_kernels,):
-            raise ValueError(f"bias must have the shape {(self.num_kernels,)}, got {offsets.shape}")
-        return np.column_stack([flat, offsets])
-
-    def _times(self, weights: Matrix) -> Matrix:
-        """Return G times the weights of each kernel."""
-        products: Matrix = np.einsum("kut,kt->ku", self.products, weights)
-        return products
-
-    def _check_finite(
-        self,
-        inputs: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        counts: Flags | None,
-        options: Convolution,
-    ) -> None:
-        """Raise ValueError where data that count are not finite."""
-        if counts is not None:
-            targets = np.where(counts, targets, 0)
-            inputs = np.where(seen(counts, inputs.shape[2:], self.kernel_shape, options), inputs, 0)
-        check_finite("input_data", inputs)
-        check_finite("target_output", targets)
-
-    def _sum(self, parts: Iterable[Block], options: Convolution, num_threads: int) -> None:
-        """Add blocks of samples to statistics that are empty."""
-        size = self.num_unknowns
-        check_memory(3 * 8 * size**2, f"the sums of products of {size} unknowns")
-        self.products = np.zeros((1, size, size))
-        with np.errstate(all="ignore"):  # who calls finds what is not finite
-            for block in parts:
-                self._add(block, options, num_threads)
-
-    def _are_finite(self) -> bool:
-        return bool(np.isfinite(self.products).all() and np.isfinite(self.squares).all())
-
-    def _may_have_underflowed(self) -> bool:
-        """Return whether sums of squares are so small that these may have lost digits."""
-        squares = np.diagonal(self.products, axis1=1, axis2=2)
-        return bool((squares < UNDERFLOW).any() or (self.squares < UNDERFLOW).any())
-
-    def _add(self, block: Block, options: Convolution, num_threads: int) -> None:
-        """Add a block of samples."""
-        images, targets, mask = block
-        taps = self.num_unknowns - self.bias
-        arguments = self.kernel_shape, options.stride, options.dilation, num_threads
-        cross = kernel_gradient(images, targets, *arguments)
-        self.cross_products[:, :taps] += cross.reshape(self.num_kernels, taps)
-        self.squares += sums_of_planes(targets, targets, num_threads)
-        ones = np.broadcast_to(1.0, (len(targets), 1, *targets.shape[2:]))
-        if mask is None or mask.all():
-            self.counts += targets.size // self.num_kernels
-            products = np.zeros((1, taps, taps))
-            _statistics.patch_products(
-                images, self.kernel_shape, options.stride, options.dilation, targets.shape[2:],
-                len(images), products, num_threads,
-            )  # fmt: skip
-            self.products[:, :taps, :taps] += products
-            counted = ones
-        else:
-            self.counts += mask.sum(axis=(0, 2, 3))
-            self._add_masked_products(block, options)
-            counted = as_float64(mask)
-        if self.bias:
-            sums = kernel_gradient(images, counted, *arguments)
-            self.products[:, -1, :taps] += sums.reshape(-1, taps)
-            self.products[:, :taps, -1] = self.products[:, -1, :taps]
-            self.products[:, -1, -1] += sums_of_planes(counted, counted, num_threads)
-            self.cross_products[:, -1] += kernel_gradient(
-                targets, ones, (1, 1), (1, 1), (1, 1), num_threads
-            ).ravel()
-
-    def _add_masked_products(self, block: Block, options: Convolution) -> None:
-        """Add G over the patches whose target elements count.
-
-        Windows of different taps meet a mask at different places, so that products of the same
-        displacement do not share their sums, as they do in _statistics.pyx.
-        """
-        taps = self.num_unknowns - self.bias
-        for rows, _, counts in patch_rows(block, self.kernel_shape, options, MASKED_ELEMENTS):
-            if counts.shape[1] > len(self.products):
-                self.products = np.repeat(self.products, counts.shape[1], axis=0)
-            for products, counted in zip(self.products, counts.T, strict=True):
-                kept = rows * counted[:, np.newaxis]
-                products[:taps, :taps] += kept.T @ kept
-
-
-def _warn_of_underflow(name: str, array: npt.NDArray[Any]) -> None:
-    """Warn where the values of a channel are not zero, but their squares are, or nearly."""
-    largest = np.zeros(array.shape[1])
-    for _, block in samples_in_blocks(array):
-        np.maximum(largest, np.abs(block).max(axis=(0, 2, 3), initial=0), out=largest)
-    if ((largest > 0) & (largest < math.sqrt(UNDERFLOW))).any():
-        warnings.warn(
-            f"values of {name} are as small as {largest[largest > 0].min():.3g}: their squares "
-            "underflow float64; multiply by a large number, or use solve_kernels",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
-def products_of_units(
-    inputs: npt.NDArray[Any],
-    kernel_size: tuple[int, int],
-    options: Convolution,
-    samples_of_unit: int,
-    num_threads: int,
-) -> Matrix:
-    """Return G of each `samples_of_unit` samples (the last may be fewer): (units, taps, taps)."""
-    taps = inputs.shape[1] * math.prod(kernel_size)
-    samples_of_unit = min(samples_of_unit, len(inputs))
-    result = np.zeros((-(-len(inputs) // samples_of_unit), taps, taps))
-    arguments = kernel_size, options.stride, options.dilation
-    if samples_of_unit * math.prod(inputs.shape[1:]) > MAX_ELEMENTS:
-        no_targets = np.broadcast_to(0.0, (samples_of_unit, 1, *options.output_shape))
-        for unit in range(len(result)):
-            samples = inputs[unit * samples_of_unit : (unit + 1) * samples_of_unit]
-            for block in blocks(samples, no_targets[: len(samples)], None, kernel_size, options):
-                _statistics.patch_products(
-                    block.images, *arguments, block.targets.shape[2:], len(samples),
-                    result[unit : unit + 1], num_threads,
-                )  # fmt: skip
-        return result
-    step = MAX_ELEMENTS // (samples_of_unit * math.prod(inputs.shape[1:]))
-    for unit in range(0, len(result), step):
-        samples = inputs[unit * samples_of_unit : (unit + step) * samples_of_unit]
-        images = padded_rows(samples, 0, options.output_shape, kernel_size, options)
-        _statistics.patch_products(
-            images, *arguments, options.output_shape, samples_of_unit, result[unit : unit + step],
-            num_threads,
-        )  # fmt: skip
-    return result
-
-
-def check_counts(counts: npt.NDArray[np.int64]) -> None:
-    """Raise ValueError where no element of the target counts for some kernel."""
-    if not counts.all():
-        of_kernel = f" for kernel {int(np.argmin(counts))}" if counts.any() else ""
-        raise ValueError(f"no element of the target counts{of_kernel}")
-
-
-def kernel_gradient(
-    images: Matrix,
-    gradients: Matrix,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    num_threads: int,
-    groups: int = 1,
-) -> Matrix:
-    """Return the sums of the products of pixels with output gradients, (K, C/groups, kh, kw)."""
-    result = np.empty((gradients.shape[1], images.shape[1] // groups, *kernel_size))
-    _kernel_gradient.conv2d_kernel_grad(
-        images, gradients, result, stride, (0, 0), dilation, groups, num_threads, DIRECT
-    )
-    return result
-
-
-def sums_of_planes(first: Matrix, second: Matrix, num_threads: int) -> Matrix:
-    """Return the sum of the products of two arrays for each channel."""
-    channels = first.shape[1]
-    return kernel_gradient(first, second, (1, 1), (1, 1), (1, 1), num_threads, channels).ravel()

@@ -13,9 +13,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..config import get_num_threads
 from ..ops.operations import conv2d
 from .least_squares import Matrix
-from .statistics import PatchStatistics, kernel_gradient
+from .products import kernel_gradient
+from .sums import Sums, sums_of
+from .unknowns import Unknowns
 
 Images = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_] | None
@@ -148,18 +151,16 @@ def standard_errors(problem: Problem) -> Matrix:
     that the differences between parts of the image show.
     """
     part = problem.middle()
-    kernels, channels, *size = problem.kernels.shape
-    statistics = PatchStatistics(
-        channels, kernels, (size[0], size[1]), bias=problem.bias is not None
-    )
-    statistics.update(part.before, part.after, part.mask)
+    kernels, _, height, width = problem.kernels.shape
+    has_bias = problem.bias is not None
+    sums = _sums(part.before, part.after, (height, width), has_bias, part.mask)
     residual = part.residual()
-    taps = channels * math.prod(size)
+    taps = sums.unknowns.num_taps
     gradients = [_products(part, residual, tile) for tile in _tiles(part)]
     result = np.empty((kernels, taps))
     for k in range(kernels):
-        inverse = np.linalg.pinv(statistics.products[k % len(statistics.products)], hermitian=True)
-        left = max(1, int(statistics.counts[k]) - len(inverse))
+        inverse = np.linalg.pinv(sums.products[k % len(sums.products)], hermitian=True)
+        left = max(1, int(sums.counts[k]) - len(inverse))
         variance = np.square(residual[:, k]).sum() / left
         steps = np.array([of_tile[k] for of_tile in gradients]) @ inverse[:, :taps]
         between = np.square(steps).sum(axis=0)
@@ -204,15 +205,18 @@ def _solved(
     It is what they would leave of other pixels: with as many unknowns as equations, nothing is left
     of these.
     """
-    statistics = PatchStatistics(before.shape[1], after.shape[1], size, bias=bias)
-    statistics.update(before, after, mask)
-    count, unknowns = int(statistics.counts.min()), statistics.num_unknowns
+    sums = _sums(before, after, size, bias, mask)
+    count, unknowns = int(sums.counts.min()), sums.unknowns.of_kernel
     if count <= unknowns:
         return math.inf, np.zeros((1, 1, *size))
-    systems = statistics._normal_equations(np.zeros(statistics.num_unknowns))
-    weights = statistics._solve_systems(systems, statistics.cross_products)
-    kernels, offsets = statistics._split(weights)
-    return math.sqrt(statistics.loss(kernels, offsets) * count / (count - unknowns)), kernels
+    weights = sums.systems(np.zeros(unknowns)).solve(sums.cross_products)
+    kernels, _ = sums.unknowns.split(weights)
+    return math.sqrt(sums.loss(weights) * count / (count - unknowns)), kernels
+
+
+def _sums(before: Matrix, after: Matrix, size: tuple[int, int], bias: bool, mask: Mask) -> Sums:
+    unknowns = Unknowns(before.shape[1], after.shape[1], size, bias)
+    return sums_of(unknowns, before, after, mask, get_num_threads())
 
 
 def _trials(part: Problem, known: float) -> Iterator[Trial]:

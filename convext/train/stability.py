@@ -27,7 +27,7 @@ from .._support.checks import (
 from ..config import get_num_threads
 from ..gradient import _kernel_gradient
 from ..ops.shapes import IMAGES, Convolution, Padding, Pair, Shape, resolve
-from ..solve.statistics import products_of_units
+from ..solve.products import products_of_units
 from ..ways import _forward
 
 # The most taps for which G is made, and its largest eigenvalue found exactly.

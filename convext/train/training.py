@@ -28,7 +28,7 @@ from ..config import resolve_num_threads
 from ..errors import DivergenceError
 from ..ops.data import generate_kernels, load_data, paired_samples, random_generator
 from ..ops.shapes import KERNELS, Convolution, Padding, Pair, resolve
-from ..solve.statistics import products_of_units
+from ..solve.products import products_of_units
 from . import _training
 from ._optimizers import RULES, Update
 from .callbacks import Callback

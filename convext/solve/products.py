@@ -1,0 +1,91 @@
+"""Sums of the products of pixels: with targets, and with each other."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..gradient import _kernel_gradient, _statistics
+from ..ops.shapes import Convolution
+from ..ways._forward import ALGORITHMS
+from .blocks import MAX_ELEMENTS, blocks, padded_rows
+from .least_squares import Matrix
+
+# Winograd's algorithm rounds more.
+DIRECT = ALGORITHMS["direct"]
+
+
+def kernel_gradient(
+    images: Matrix,
+    gradients: Matrix,
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    num_threads: int,
+    groups: int = 1,
+) -> Matrix:
+    """Return the sums of the products of pixels with output gradients, (K, C/groups, kh, kw)."""
+    result = np.empty((gradients.shape[1], images.shape[1] // groups, *kernel_size))
+    _kernel_gradient.conv2d_kernel_grad(
+        images, gradients, result, stride, (0, 0), dilation, groups, num_threads, DIRECT
+    )
+    return result
+
+
+def sums_of_planes(first: Matrix, second: Matrix, num_threads: int) -> Matrix:
+    """Return the sum of the products of two arrays for each channel."""
+    channels = first.shape[1]
+    return kernel_gradient(first, second, (1, 1), (1, 1), (1, 1), num_threads, channels).ravel()
+
+
+def add_patch_products(
+    products: Matrix,
+    images: Matrix,
+    kernel_size: tuple[int, int],
+    options: Convolution,
+    output_shape: tuple[int, ...],
+    samples_of_unit: int,
+    num_threads: int,
+) -> None:
+    """Add G of each `samples_of_unit` images, with their padding, to products (units, taps, taps).
+
+    The windows make an output of `output_shape`, (OH, OW).
+    """
+    rows, columns = output_shape
+    _statistics.patch_products(
+        images, kernel_size, options.stride, options.dilation, (rows, columns), samples_of_unit,
+        products, num_threads,
+    )  # fmt: skip
+
+
+def products_of_units(
+    inputs: npt.NDArray[Any],
+    kernel_size: tuple[int, int],
+    options: Convolution,
+    samples_of_unit: int,
+    num_threads: int,
+) -> Matrix:
+    """Return G of each `samples_of_unit` samples (the last may be fewer): (units, taps, taps)."""
+    taps = inputs.shape[1] * math.prod(kernel_size)
+    of_unit = min(samples_of_unit, len(inputs))
+    result = np.zeros((-(-len(inputs) // of_unit), taps, taps))
+    step = MAX_ELEMENTS // (of_unit * math.prod(inputs.shape[1:]))
+    for unit in range(0, len(result), max(1, step)):
+        samples = inputs[unit * of_unit : (unit + max(1, step)) * of_unit]
+        products = result[unit : unit + max(1, step)]
+        if step == 0:
+            no_targets = np.broadcast_to(0.0, (len(samples), 1, *options.output_shape))
+            parts = blocks(samples, no_targets, None, kernel_size, options)
+            for images, targets, _ in parts:
+                shape = targets.shape[2:]
+                add_patch_products(
+                    products, images, kernel_size, options, shape, len(samples), num_threads
+                )
+        else:
+            shape = options.output_shape
+            images = padded_rows(samples, 0, shape, kernel_size, options)
+            add_patch_products(products, images, kernel_size, options, shape, of_unit, num_threads)
+    return result

@@ -1,0 +1,225 @@
+"""The sums G, B and |Y|² of data, what follows from them, and when they can be trusted.
+
+See `statistics`, which keeps them for users.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.checks import as_float64, check_finite, samples_in_blocks
+from ..ops.shapes import Convolution
+from .blocks import Block, Scaling, blocks, patch_rows
+from .least_squares import Matrix, Systems, check_memory
+from .masks import Flags, seen
+from .products import add_patch_products, kernel_gradient, sums_of_planes
+from .unknowns import Unknowns
+
+# So many elements of the patch matrix, 8 MiB, are multiplied at a time where there is a mask.
+MASKED_ELEMENTS = 1 << 20
+
+# Squares below that may have lost digits.
+UNDERFLOW = 1e-290
+
+
+@dataclass
+class Sums:
+    """The sums over the pixels of some data."""
+
+    unknowns: Unknowns
+    products: Matrix  # G, (1 or K, unknowns, unknowns)
+    cross_products: Matrix  # B, (K, unknowns)
+    squares: Matrix  # |Y|², (K,)
+    counts: npt.NDArray[np.int64]  # elements of the target, (K,)
+
+    @staticmethod
+    def layout(unknowns: Unknowns) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
+        """Return the type and shape of each array, while all kernels have met the same pixels."""
+        kernels, size = unknowns.num_kernels, unknowns.of_kernel
+        return {
+            "products": (np.float64, (1, size, size)),
+            "cross_products": (np.float64, (kernels, size)),
+            "squares": (np.float64, (kernels,)),
+            "counts": (np.int64, (kernels,)),
+        }
+
+    @classmethod
+    def of_nothing(cls, unknowns: Unknowns) -> Sums:
+        """Return sums that are zero; the products, which may be many, take no memory."""
+        (_, shape), *others = cls.layout(unknowns).values()
+        zeros: list[Any] = [np.zeros(size, dtype) for dtype, size in others]
+        return cls(unknowns, np.broadcast_to(0.0, shape), *zeros)
+
+    @classmethod
+    def of(
+        cls,
+        unknowns: Unknowns,
+        inputs: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        mask: Flags | None,
+        num_threads: int,
+        scaling: Scaling | None = None,
+    ) -> Sums:
+        """Return the sums over samples, of which those that `mask` leaves out may be anything.
+
+        Who calls finds what is not finite.
+        """
+        size = unknowns.of_kernel
+        check_memory(3 * 8 * size**2, f"the sums of products of {size} unknowns")
+        options = unknowns.resolve(inputs.shape, targets.shape)
+        sums = cls.of_nothing(unknowns)
+        sums.products = np.zeros((1, size, size))
+        with np.errstate(all="ignore"):
+            for block in blocks(inputs, targets, mask, unknowns.kernel_shape, options, scaling):
+                sums._add(block, options, num_threads)
+        return sums
+
+    def _add(self, block: Block, options: Convolution, num_threads: int) -> None:
+        """Add a block of samples."""
+        images, targets, mask = block
+        taps, size = self.unknowns.num_taps, self.unknowns.kernel_shape
+        arguments = size, options.stride, options.dilation, num_threads
+        cross = kernel_gradient(images, targets, *arguments)
+        self.cross_products[:, :taps] += cross.reshape(len(cross), taps)
+        self.squares += sums_of_planes(targets, targets, num_threads)
+        ones = np.broadcast_to(1.0, (len(targets), 1, *targets.shape[2:]))
+        if mask is None or mask.all():
+            self.counts += targets.size // len(cross)
+            products = np.zeros((1, taps, taps))
+            shape = targets.shape[2:]
+            add_patch_products(products, images, size, options, shape, len(images), num_threads)
+            self.products[:, :taps, :taps] += products
+            counted = ones
+        else:
+            self.counts += mask.sum(axis=(0, 2, 3))
+            self._add_masked_products(block, options)
+            counted = as_float64(mask)
+        if self.unknowns.bias:
+            sums = kernel_gradient(images, counted, *arguments)
+            self.products[:, -1, :taps] += sums.reshape(-1, taps)
+            self.products[:, :taps, -1] = self.products[:, -1, :taps]
+            self.products[:, -1, -1] += sums_of_planes(counted, counted, num_threads)
+            self.cross_products[:, -1] += kernel_gradient(
+                targets, ones, (1, 1), (1, 1), (1, 1), num_threads
+            ).ravel()
+
+    def _add_masked_products(self, block: Block, options: Convolution) -> None:
+        """Add G over the patches whose target elements count.
+
+        Windows of different taps meet a mask at different places, so that products of the same
+        displacement do not share their sums, as they do in _statistics.pyx.
+        """
+        taps, size = self.unknowns.num_taps, self.unknowns.kernel_shape
+        for rows, _, counts in patch_rows(block, size, options, MASKED_ELEMENTS):
+            if counts.shape[1] > len(self.products):
+                self.products = np.repeat(self.products, counts.shape[1], axis=0)
+            for products, counted in zip(self.products, counts.T, strict=True):
+                kept = rows * counted[:, np.newaxis]
+                products[:taps, :taps] += kept.T @ kept
+
+    @property
+    def size(self) -> int:
+        """How many elements of the target count, for all kernels together."""
+        size = int(self.counts.sum())
+        if size == 0:
+            raise ValueError("no element of the target counts")
+        return size
+
+    @property
+    def finite(self) -> bool:
+        """Whether all sums are finite."""
+        return bool(np.isfinite(self.products).all() and np.isfinite(self.squares).all())
+
+    @property
+    def squares_of_taps(self) -> Matrix:
+        """The sums of the squared pixels that each tap meets, (1 or K, taps)."""
+        return np.diagonal(self.products, axis1=1, axis2=2)[:, : self.unknowns.num_taps]
+
+    @property
+    def tiny(self) -> bool:
+        """Whether sums of squares are so small that these may have lost digits."""
+        return bool((self.squares_of_taps < UNDERFLOW).any() or (self.squares < UNDERFLOW).any())
+
+    def times(self, weights: Matrix) -> Matrix:
+        """Return G times the weights of each kernel."""
+        products: Matrix = np.einsum("kut,kt->ku", self.products, weights)
+        return products
+
+    def change(self, step: Matrix, right: Matrix) -> Matrix:
+        """Return what a step of the weights adds to the squared errors of each kernel.
+
+        `right`, (K, unknowns), are the products of pixels with residuals before it.
+        """
+        change: Matrix = np.einsum("ku,ku->k", step, self.times(step) - 2 * right)
+        return change
+
+    def mean(self, squares: Matrix) -> float:
+        """Return the mean of squared errors, of which the sum is known for each kernel."""
+        return max(float(squares.sum()), 0.0) / self.size
+
+    def loss(self, weights: Matrix) -> float:
+        """Return the mean squared error of weights."""
+        rows = np.ascontiguousarray(weights)  # of another layout, the sums have other bits
+        return self.mean(self.squares + self.change(rows, self.cross_products))
+
+    def systems(self, ridge: Matrix) -> Systems:
+        """Return the normal equations of all kernels, or of each where they differ."""
+        check_counts(self.counts)
+        return Systems(self.products, ridge, int(self.counts.max()))
+
+
+def sums_of(
+    unknowns: Unknowns,
+    inputs: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    mask: Flags | None,
+    num_threads: int,
+) -> Sums:
+    """Return the sums over samples, which are finite, or say what is wrong with these."""
+    sums = Sums.of(unknowns, inputs, targets, mask, num_threads)
+    if not sums.finite:
+        check_samples(unknowns, inputs, targets, mask)
+        raise ValueError("input_data or target_output is too large: squares overflow float64")
+    if sums.tiny:
+        _warn_of_underflow("input_data", inputs)
+        _warn_of_underflow("target_output", targets)
+    return sums
+
+
+def check_samples(
+    unknowns: Unknowns, inputs: npt.NDArray[Any], targets: npt.NDArray[Any], mask: Flags | None
+) -> None:
+    """Raise ValueError where data that count are not finite."""
+    if mask is not None:
+        options = unknowns.resolve(inputs.shape, targets.shape)
+        targets = np.where(mask, targets, 0)
+        inputs = np.where(seen(mask, inputs.shape[2:], unknowns.kernel_shape, options), inputs, 0)
+    check_finite("input_data", inputs)
+    check_finite("target_output", targets)
+
+
+def check_counts(counts: npt.NDArray[np.int64]) -> None:
+    """Raise ValueError where no element of the target counts for some kernel."""
+    if not counts.all():
+        of_kernel = f" for kernel {int(np.argmin(counts))}" if counts.any() else ""
+        raise ValueError(f"no element of the target counts{of_kernel}")
+
+
+def _warn_of_underflow(name: str, array: npt.NDArray[Any]) -> None:
+    """Warn where the values of a channel are not zero, but their squares are, or nearly."""
+    largest = np.zeros(array.shape[1])
+    for _, block in samples_in_blocks(array):
+        np.maximum(largest, np.abs(block).max(axis=(0, 2, 3), initial=0), out=largest)
+    if ((largest > 0) & (largest < math.sqrt(UNDERFLOW))).any():
+        warnings.warn(
+            f"values of {name} are as small as {largest[largest > 0].min():.3g}: their squares "
+            "underflow float64; multiply by a large number, or use solve_kernels",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -121,14 +121,11 @@ MICROKERNEL(double, least_window,
             (ptrdiff_t num_rows, ptrdiff_t num_windows, ptrdiff_t width, const void *squares,
              ptrdiff_t pitch))
 
-/* A bound for such windows, of pixels that are not squared yet: the least sum of the squares of two
- * neighbours in four rows of a cell, or of `four` in two rows, wherever in it they lie. Cell `first` <=
- * i < `last` begins in row i * height / cells, at least four rows above the next; `pixels` is row `top`,
- * and has at least `lanes` elements. A window of as many rows and w columns holds (w - 2) / 2 such sums
- * at least, or (w + 1) / 8 of four, for which `lanes` is four at least. */
+/* The least sum of `group` neighbours, 1, 2, 4 or 8, of at least as many columns as `lanes`: groups
+ * begin in every `group`-th column, and end with the last one. */
 MICROKERNEL(double, least_group,
-            (int four, ptrdiff_t count, ptrdiff_t first, ptrdiff_t last, ptrdiff_t height,
-             ptrdiff_t cells, ptrdiff_t top, const void *pixels, ptrdiff_t pitch))
+            (ptrdiff_t num_rows, ptrdiff_t num_columns, int group, const void *squares,
+             ptrdiff_t pitch))
 
 /* Winograd's convolution of 3x3 taps, in tiles of 4x4 results, or of 5x5 taps, in tiles of 2x2: 36
  * values of a kernel and of the 6x6 pixels under a tile, their products, summed over the channels,
@@ -209,10 +206,13 @@ MICROKERNEL(void, winograd_taps,
  * lanes elements. */
 
 /* The transform of two tiles: zero below their rows, and from `num_columns` on, which are rounded up
- * to whole vectors. Returns the sum of the squares of all pixels. */
+ * to whole vectors. Returns the sum of the squares of all pixels. Unless `least` is NULL, adds to it,
+ * in a row for each CONVEXT_FFT_PAIRS pairs of rows `inside`, the squares of the pair that has least in
+ * a column; those of the second tile lie `least_stride` elements on. */
 MICROKERNEL(double, fft_forward,
             (ptrdiff_t rows, ptrdiff_t columns, const convext_fft_pixels tile[2],
-             ptrdiff_t num_columns, const void *twiddles, void *strip, void *values))
+             ptrdiff_t num_columns, const void *twiddles, void *strip, void *values,
+             const convext_fft_rows inside[2], void *least, ptrdiff_t least_stride))
 
 /* The complex conjugates of `count` values, in place. */
 MICROKERNEL(void, fft_conjugate, (ptrdiff_t count, void *values))

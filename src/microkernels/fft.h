@@ -13,6 +13,7 @@
 
 #include "microkernel.h"
 #include "simd.h"
+#include "squares.h"
 
 #include <string.h>
 
@@ -305,9 +306,44 @@ CONVEXT_INLINE void transpose_complex(const real *from, real *to)
     }
 }
 
+/* Pixels that are not finite count in the sum of all squares. */
+static void add_least(const convext_fft_pixels *tile, const convext_fft_rows *inside,
+                      ptrdiff_t num_columns, real *to, ptrdiff_t to_pitch)
+{
+    if (inside->pairs == 0)
+        return;
+    const ptrdiff_t distance = (inside->height - 1) / inside->pairs;
+    const ptrdiff_t nearer = inside->pairs - (inside->height - 1) % inside->pairs;
+    const ptrdiff_t pitch = inside->spread * tile->pitch;
+    const real *first = (const real *)tile->data + inside->top * tile->pitch;
+    ptrdiff_t row = 0;
+    for (ptrdiff_t pair = 0; pair < inside->pairs; to += to_pitch) {
+        ptrdiff_t below[CONVEXT_FFT_PAIRS], last = row;
+        for (int i = 0; i < CONVEXT_FFT_PAIRS; i++, pair++) {
+            if (pair < inside->pairs)
+                last += (pair < nearer ? distance : distance + 1) * pitch;
+            below[i] = last;
+        }
+        for (ptrdiff_t x = 0; x < num_columns; x += LANES) {
+            vec least = splat((real)MOST), above = load_once(first + row + x);
+            above *= above;
+            UNROLL(4)
+            for (int i = 0; i < CONVEXT_FFT_PAIRS; i++) {
+                vec square = load_once(first + below[i] + x);
+                square *= square;
+                least = smaller(above + square, least);
+                above = square;
+            }
+            store(to + x, load(to + x) + least);
+        }
+        row = last;
+    }
+}
+
 static double fft_forward(ptrdiff_t rows, ptrdiff_t columns, const convext_fft_pixels tile[2],
                           ptrdiff_t num_columns, const void *twiddles_, void *strip_,
-                          void *values_)
+                          void *values_, const convext_fft_rows inside[2], void *least,
+                          ptrdiff_t least_stride)
 {
     vec squares[4] = {0};
     double total = 0;
@@ -326,6 +362,8 @@ static double fft_forward(ptrdiff_t rows, ptrdiff_t columns, const convext_fft_p
                 memset(to, 0, LANES * COMPLEX * sizeof(real));
         }
     }
+    for (int i = 0; least && i < 2; i++)
+        add_least(&tile[i], &inside[i], num_columns, (real *)least + i * least_stride, columns);
     for (ptrdiff_t y = 0; y < rows; y += LANES)
         transform(columns, columns, values + y * columns * 2, twiddles);
     squares[0] += squares[1] + squares[2] + squares[3];

@@ -50,6 +50,14 @@ typedef struct {
     ptrdiff_t rows, columns;
 } convext_fft_pixels;
 
+/* Rows of a tile: `height` of them, `spread` apart, from `top` on; the first, the last and some
+ * between, evenly, make `pairs` of neighbours. */
+enum { CONVEXT_FFT_PAIRS = 4 };
+typedef struct {
+    ptrdiff_t top, height, spread;
+    ptrdiff_t pairs;
+} convext_fft_rows;
+
 typedef struct {
     int lanes;       /* elements in a vector */
     int max_kernels; /* correlate[1 .. max_kernels] exist */

@@ -88,12 +88,13 @@ CONVEXT_INLINE vec splat(real value)
     __builtin_shuffle(a, b, (__typeof__((vec){0} < (vec){0})){__VA_ARGS__})
 #endif
 
-/* Of each pair of elements of `a` the other one; of each four the other pair, if there are so many.
- * Every other element of `a` and `b`; the same of `b` from its second element on; and the elements of
- * the lower, or upper, halves of `a` and `b` in turns. */
+/* Of each pair of elements of `a` the other one; of each four the other pair, and of each eight the
+ * other four, if there are so many. Every other element of `a` and `b`; the same of `b` from its
+ * second element on; and the elements of the lower, or upper, halves of `a` and `b` in turns. */
 #if CONVEXT_LANES == 2
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0)
 #define OTHER_PAIRS(a) SHUFFLE(a, a, 0, 1)
+#define OTHER_FOURS(a) SHUFFLE(a, a, 0, 1)
 #define EVERY_OTHER(a, b) SHUFFLE(a, b, 0, 2)
 #define EVERY_OTHER_ODD(a, b) SHUFFLE(a, b, 0, 3)
 #define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 2)
@@ -101,6 +102,7 @@ CONVEXT_INLINE vec splat(real value)
 #elif CONVEXT_LANES == 4
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0, 3, 2)
 #define OTHER_PAIRS(a) SHUFFLE(a, a, 2, 3, 0, 1)
+#define OTHER_FOURS(a) SHUFFLE(a, a, 0, 1, 2, 3)
 #define EVERY_OTHER(a, b) SHUFFLE(a, b, 0, 2, 4, 6)
 #define EVERY_OTHER_ODD(a, b) SHUFFLE(a, b, 0, 2, 5, 7)
 #define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
@@ -108,6 +110,7 @@ CONVEXT_INLINE vec splat(real value)
 #elif CONVEXT_LANES == 8
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0, 3, 2, 5, 4, 7, 6)
 #define OTHER_PAIRS(a) SHUFFLE(a, a, 2, 3, 0, 1, 6, 7, 4, 5)
+#define OTHER_FOURS(a) SHUFFLE(a, a, 4, 5, 6, 7, 0, 1, 2, 3)
 #define EVERY_OTHER(a, b) SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
 #define EVERY_OTHER_ODD(a, b) SHUFFLE(a, b, 0, 2, 4, 6, 9, 11, 13, 15)
 #define ALTERNATE_LOW(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
@@ -115,6 +118,7 @@ CONVEXT_INLINE vec splat(real value)
 #elif CONVEXT_LANES == 16
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)
 #define OTHER_PAIRS(a) SHUFFLE(a, a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
+#define OTHER_FOURS(a) SHUFFLE(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)
 #define EVERY_OTHER(a, b) \
     SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 #define EVERY_OTHER_ODD(a, b) \

@@ -34,10 +34,16 @@ static void add_squares(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
         const ptrdiff_t begin = i + LANES < count ? i : count - elements;
         const real *row = from + begin * step;
         vec sum = i + LANES < count ? load(to + begin) : last;
-        for (ptrdiff_t r = 0; r < num_rows; r++, row += row_stride) {
-            const vec value = load_elements(elements, row, step, end);
-            sum += value * value;
-        }
+        if (step == 1 && elements == LANES)
+            for (ptrdiff_t r = 0; r < num_rows; r++, row += row_stride) {
+                const vec value = load_once(row);
+                sum += value * value;
+            }
+        else
+            for (ptrdiff_t r = 0; r < num_rows; r++, row += row_stride) {
+                const vec value = load_elements(elements, row, step, end);
+                sum += value * value;
+            }
         if (elements == LANES)
             store(to + begin, sum);
         else
@@ -59,10 +65,21 @@ CONVEXT_INLINE int any_lane(mask lanes)
     return any;
 }
 
+/* The lesser one, `b` where one is not a number. */
 CONVEXT_INLINE vec smaller(vec a, vec b)
 {
+#ifdef __AVX__
+    /* The compiler makes two instructions of it, which take four times as long. */
+    vec least;
+    if (sizeof(real) == sizeof(float))
+        __asm__("vminps %2, %1, %0" : "=v"(least) : "v"(a), "vm"(b));
+    else
+        __asm__("vminpd %2, %1, %0" : "=v"(least) : "v"(a), "vm"(b));
+    return least;
+#else
     const mask less = a < b;
     return (vec)((less & (mask)a) | (~less & (mask)b));
+#endif
 }
 
 /* Sums of `count` neighbours, elements that lie `stride` apart. */
@@ -152,37 +169,32 @@ static double add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squa
     return total;
 }
 
-/* The last vector of a row ends with it. */
-static double least_group(int four, ptrdiff_t count, ptrdiff_t first, ptrdiff_t last,
-                          ptrdiff_t height, ptrdiff_t cells, ptrdiff_t top, const void *pixels,
-                          ptrdiff_t pitch)
+CONVEXT_INLINE double least_lane(vec value)
 {
-    const int rows = four ? 2 : 4;
-    const ptrdiff_t step = height / cells / rows * pitch;
-    vec smallest = splat((real)MOST);
     double least = MOST;
-    for (ptrdiff_t cell = first; cell < last; cell++) {
-        const real *row = (const real *)pixels + (cell * height / cells - top) * pitch;
-        for (ptrdiff_t x = 0; x < count; x += 2 * LANES) {
-            vec groups[2]; /* compared first, since one comparison waits for the other */
-            UNROLL(2)
-            for (int v = 0; v < 2; v++) {
-                const ptrdiff_t begin = x + v * LANES;
-                const real *from = row + (begin + LANES <= count ? begin : count - LANES);
-                vec sum = {0};
-                for (int i = 0; i < rows; i++, from += step) {
-                    const vec value = load_once(from);
-                    sum += value * value;
-                }
-                sum += NEIGHBOURS(sum);
-                groups[v] = four ? sum + OTHER_PAIRS(sum) : sum;
-            }
-            smallest = smaller(smaller(groups[0], groups[1]), smallest);
-        }
-    }
     for (int i = 0; i < LANES; i++)
-        least = smallest[i] < least ? smallest[i] : least;
+        least = value[i] < least ? value[i] : least;
     return least;
+}
+
+/* The last vector of a row ends with it. */
+static double least_group(ptrdiff_t num_rows, ptrdiff_t num_columns, int group,
+                          const void *squares_, ptrdiff_t pitch)
+{
+    const real *squares = squares_;
+    vec least = splat((real)MOST);
+    for (ptrdiff_t y = 0; y < num_rows; y++, squares += pitch)
+        for (ptrdiff_t x = 0; x < num_columns; x += LANES) {
+            vec sum = load(squares + (x + LANES <= num_columns ? x : num_columns - LANES));
+            if (group > 1)
+                sum += NEIGHBOURS(sum);
+            if (group > 2)
+                sum += OTHER_PAIRS(sum);
+            if (group > 4)
+                sum += OTHER_FOURS(sum);
+            least = smaller(sum, least);
+        }
+    return least_lane(least);
 }
 
 static double least_window(ptrdiff_t num_rows, ptrdiff_t num_windows, ptrdiff_t width,
@@ -203,9 +215,7 @@ static double least_window(ptrdiff_t num_rows, ptrdiff_t num_windows, ptrdiff_t 
             least = window < least ? window : least;
         }
     }
-    for (int i = 0; i < LANES; i++)
-        least = smallest[i] < least ? smallest[i] : least;
-    return least;
+    return least < least_lane(smallest) ? least : least_lane(smallest);
 }
 
 #endif

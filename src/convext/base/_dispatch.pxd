@@ -26,6 +26,10 @@ cdef extern from "microkernel.h" nogil:
         void *data
         Py_ssize_t pitch
         Py_ssize_t rows, columns
+    const Py_ssize_t FFT_PAIRS "CONVEXT_FFT_PAIRS"
+    ctypedef struct FftRows "convext_fft_rows":
+        Py_ssize_t top, height, spread
+        Py_ssize_t pairs
 
     # What each micro-kernel takes stands in contracts.h alone: the C compiler, which sees it there,
     # checks and converts the arguments. Here is what they return.

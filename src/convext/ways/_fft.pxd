@@ -22,6 +22,7 @@ cdef struct FourierAxis:
     Py_ssize_t piece            # so many pixels under each
     Py_ssize_t origin           # where the first tap of the first result meets the source
     Py_ssize_t spread           # from one pixel of the source to the next
+    Py_ssize_t cell             # half of the pixels of the source under a window
     Py_ssize_t step             # from one result that is wanted to the next
     Py_ssize_t out              # results, also those between
     Py_ssize_t size             # pixels of a tile,
@@ -43,6 +44,7 @@ cdef struct Fourier:
     Py_ssize_t pairs                # of tiles,
     Py_ssize_t batch                # which meet a kernel together: 1, 2 or 4
     Py_ssize_t value_size           # elements of a transformed plane
+    Py_ssize_t squares_size         # and of the squares of a tile, a row for each row of cells
     double time                     # in multiplications of the direct way
     int num_threads
     Bands *bands                    # for AUTO, where tiles that are not safe are noted; or NULL

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from convext.ways._bands cimport (
     Bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band, most_of_kernels
 )
-from convext.base._dispatch cimport FftPixels, Limits, microkernels
+from convext.base._dispatch cimport FFT_PAIRS, FftPixels, FftRows, Limits, microkernels
 from convext.base._geometry cimport AUTO, FFT, Array4, Geometry, real
 from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
@@ -102,6 +102,7 @@ cdef FourierAxis axis_of(
     axis.piece = divide_up(axis.extent, axis.pieces)
     axis.origin = origin
     axis.spread = spread
+    axis.cell = max(<Py_ssize_t> 1, (axis.piece // spread + 1) // 2)
     axis.step = step
     axis.out = (out - 1) * step + 1
     axis.size = axis.results = axis.tiles = 0
@@ -188,6 +189,9 @@ cdef bint finish_plan(
         return False
     plan.bands = NULL
     plan.unfit = NULL
+    plan.squares_size = plan.columns.size * divide_up(
+        divide_up(plan.rows.size, plan.rows.spread), plan.rows.cell
+    )
     plan.num_threads = threads_for(
         products, plan.source.n * plan.groups * plan.kernels * plan.pairs, num_threads
     )
@@ -345,7 +349,7 @@ cdef void transform_kernel(
     tile[1].rows = 0
     plan.micro.fft_forward(
         plan.rows.size, plan.columns.size, tile, plan.columns.piece, plan.twiddles,
-        scratch + layout.strip, to
+        scratch + layout.strip, to, NULL, NULL, 0
     )
     plan.micro.fft_conjugate(plan.rows.size * plan.columns.size, to)
 
@@ -390,51 +394,18 @@ cdef struct Scratch:
     Py_ssize_t panel        # pixels of two tiles, where they cannot be read from the image; results
     Py_ssize_t values       # [batch][block] transformed pixels
     Py_ssize_t sums         # [batch] of products
-    Py_ssize_t squares      # [2][rows of cells][columns] sums down the columns of a cell
+    Py_ssize_t squares      # [2][rows of cells][columns]
     Py_ssize_t size
-
-
-# Pixels are judged by cells, of which each window holds a whole one. The source is cut into rows of
-# cells, which may lie anywhere in these.
-cdef inline Py_ssize_t cell_size(const FourierAxis *axis) noexcept nogil:
-    """Pixels of a cell along an axis, at most; one where no pixel need lie under a window."""
-    return max(<Py_ssize_t> 1, (axis.piece // axis.spread + 1) // 2)
-
-
-cdef inline Py_ssize_t num_cells(const Fourier *plan) noexcept nogil:
-    """Rows of cells of the source."""
-    return divide_up(plan.source.h, cell_size(&plan.rows))
-
-
-cdef inline Py_ssize_t cell_begin(const Fourier *plan, Py_ssize_t cell) noexcept nogil:
-    """The first row of a row of cells, of the spread source."""
-    return cell * plan.source.h // num_cells(plan) * plan.rows.spread
-
-
-cdef inline Py_ssize_t cell_at(const Fourier *plan, Py_ssize_t row) noexcept nogil:
-    """The row of cells that holds a row of the spread source, or the next one."""
-    cdef Py_ssize_t count = num_cells(plan)
-    cdef Py_ssize_t pixel = divide_up(max(<Py_ssize_t> 0, row), plan.rows.spread)
-    return min(count, ((pixel + 1) * count - 1) // plan.source.h)
-
-
-cdef inline Py_ssize_t rows_of_cells(const Fourier *plan) noexcept nogil:
-    """How many there are in a tile, at most."""
-    cdef Py_ssize_t height = plan.source.h // num_cells(plan)
-    return plan.rows.size // (max(<Py_ssize_t> 1, height) * plan.rows.spread) + 2
 
 
 cdef Scratch arrange(const Fourier *plan) noexcept nogil:
     cdef Scratch layout
-    cdef Py_ssize_t squares = 2 * rows_of_cells(plan) * plan.columns.size
     layout.strip = 0
     layout.panel = 2 * plan.rows.size * plan.micro.lanes
     layout.values = layout.panel + 2 * plan.rows.size * plan.columns.size
     layout.sums = layout.values + plan.batch * plan.block * plan.value_size
     layout.squares = layout.sums + plan.batch * plan.value_size
-    layout.size = layout.squares + (
-        aligned_size(squares, plan.itemsize) if plan.bands != NULL else 0
-    )
+    layout.size = layout.squares + (2 * plan.squares_size if plan.bands != NULL else 0)
     return layout
 
 
@@ -455,9 +426,18 @@ cdef Place place_of(const Fourier *plan, Py_ssize_t tile) noexcept nogil:
     return place
 
 
-# The squares of the pixels of tiles: of all, and of the cell that has the least.
+# What is judged of a tile: its rows and columns of pixels that lie in the source. Rows are cut into
+# rows of cells, which may begin in any column: each window holds a whole cell.
+cdef struct Cells:
+    FftRows rows
+    Py_ssize_t count                # rows of cells
+    Py_ssize_t begin, end
+    Py_ssize_t width                # of a cell
+
+# The squares of all pixels of a pair of tiles, whose cells are these.
 cdef struct Judgement:
-    double total, least
+    double total
+    Cells[2] cells
 
 
 cdef void copy_row(
@@ -555,32 +535,15 @@ cdef void transform_pixels(
     cdef Py_ssize_t num_columns = read_tiles(
         plan, sample, group, plane, places, scratch + layout.panel, tiles
     )
-    cdef double least = limits_of(plan.itemsize, 0).most
+    cdef FftRows[2] rows
+    cdef bint judged = plan.bands != NULL
+    for i in range(2 if judged else 0):
+        rows[i] = judgement.cells[i].rows
     judgement.total += plan.micro.fft_forward(
         plan.rows.size, plan.columns.size, tiles, num_columns, plan.twiddles,
-        scratch + layout.strip, to
+        scratch + layout.strip, to, rows, scratch + layout.squares if judged else NULL,
+        plan.squares_size
     )
-    if plan.bands == NULL:
-        return
-    # Now they are in the caches.
-    for i in range(2):
-        if places[i].height > 0:
-            least = min(least, bound_cells(plan, &tiles[i], plane, &places[i], least))
-    judgement.least += least
-
-
-cdef void add_squares(
-    const Fourier *plan, const FftPixels *tile, const Cells *cells, real *squares
-) noexcept nogil:
-    """Add the squares of the pixels of a tile, the rows of a cell into one."""
-    cdef Py_ssize_t cell, first
-    for cell in range(cells.first, cells.last):
-        first = cell_begin(plan, cell)
-        plan.micro.add_squares(
-            tile.columns, cell_begin(plan, cell + 1) - first,
-            <const real *> tile.data + (first - cells.top) * tile.pitch, tile.pitch, 1, squares
-        )
-        squares += plan.columns.size
 
 
 cdef inline bint in_pieces(const Fourier *plan) noexcept nogil:
@@ -588,105 +551,137 @@ cdef inline bint in_pieces(const Fourier *plan) noexcept nogil:
     return plan.rows.pieces * plan.columns.pieces > 1
 
 
-# What is judged of a tile: its first pixel, and the cells and columns of them that it holds.
-cdef struct Cells:
-    Py_ssize_t top, left
-    Py_ssize_t first, last          # rows of cells, entirely
-    Py_ssize_t begin, end           # columns, from the tile's first one on
-    Py_ssize_t width                # of a cell
-
-
 cdef Cells cells_of(const Fourier *plan, Py_ssize_t plane, const Place *place) noexcept nogil:
     cdef const FourierAxis *rows = &plan.rows
     cdef const FourierAxis *columns = &plan.columns
-    cdef Py_ssize_t bottom
-    cdef Cells cells
-    cells.top = place.top + rows.origin + plane // columns.pieces % rows.pieces * rows.piece
-    cells.left = place.left + columns.origin + plane % columns.pieces * columns.piece
-    bottom = cells.top + place.height + rows.piece - 1
-    cells.begin = max(<Py_ssize_t> 0, -cells.left)
-    cells.end = min(
-        place.width + columns.piece - 1, plan.source.w * columns.spread - cells.left
+    cdef Py_ssize_t top = (
+        place.top + rows.origin + plane // columns.pieces % rows.pieces * rows.piece
     )
-    cells.width = min(cell_size(columns) * columns.spread, cells.end - cells.begin)
-    cells.first = cell_at(plan, cells.top)
-    cells.last = 0
-    if bottom > 0:
-        cells.last = min(num_cells(plan), cell_at(plan, bottom - 1) + 1)
-    if cells.first < cells.last and cell_begin(plan, cells.last) > bottom:
-        cells.last -= 1
-    if cells.first < cells.last and cell_begin(plan, cells.first) < cells.top:
-        cells.first += 1
+    cdef Py_ssize_t left = (
+        place.left + columns.origin + plane % columns.pieces * columns.piece
+    )
+    cdef Py_ssize_t first = divide_up(max(<Py_ssize_t> 0, top), rows.spread)
+    cdef Py_ssize_t bottom = max(<Py_ssize_t> 0, top + place.height + rows.piece - 1)
+    cdef Cells cells
+    cells.rows.top = first * rows.spread - top
+    cells.rows.spread = rows.spread
+    cells.rows.height = max(
+        <Py_ssize_t> 0, min(plan.source.h, divide_up(bottom, rows.spread)) - first
+    )
+    cells.begin = max(<Py_ssize_t> 0, -left)
+    cells.end = min(
+        place.width + columns.piece - 1, plan.source.w * columns.spread - left
+    )
+    cells.width = min(columns.cell * columns.spread, cells.end - cells.begin)
+    cells.count = cells.rows.pairs = 0
+    if place.height > 0 and cells.width > 0:
+        cells.count = divide_up(cells.rows.height, rows.cell)
+    if cells.count > 0 and rows.cell > 1:
+        cells.rows.pairs = divide_up(cells.rows.height - 1, rows.cell - 1)
     return cells
 
 
-cdef double bound_cells(
-    const Fourier *plan, const FftPixels *tile, Py_ssize_t plane, const Place *place, double most
+cdef void begin_judgement(
+    const Fourier *plan, Py_ssize_t plane, const Place *places, Judgement *judgement,
+    real *squares
 ) noexcept nogil:
-    """At most the squares of each cell that a tile holds, by some of its pixels; or `most`."""
-    cdef Cells cells = cells_of(plan, plane, place)
-    cdef Py_ssize_t count = cells.end - cells.begin
-    cdef bint four
-    if cells.first >= cells.last or cells.width <= 0:
-        return most
-    if (
-        plan.rows.spread > 1 or plan.columns.spread > 1 or cells.width < 4
-        or count < plan.micro.lanes or plan.source.h // num_cells(plan) < 4
-    ):
+    cdef Cells *cells = judgement.cells
+    cdef Py_ssize_t i, rows
+    judgement.total = 0
+    for i in range(2):
+        cells[i] = cells_of(plan, plane, &places[i])
+        rows = divide_up(cells[i].rows.pairs, FFT_PAIRS)
+        memset(
+            squares + i * plan.squares_size, 0, rows * plan.columns.size * sizeof(real)
+        )
+
+
+cdef double bound_cells(
+    const Fourier *plan, const Cells *cells, const real *squares
+) noexcept nogil:
+    """At most the squares of a window, by groups of neighbours in pairs of rows."""
+    cdef Py_ssize_t columns = cells.end - cells.begin, lanes = plan.micro.lanes, count
+    cdef int group = min(8, plan.micro.lanes)
+    if columns < lanes or cells.rows.pairs == 0:
         return 0
-    four = cells.width >= 7 and plan.micro.lanes >= 4
-    return ((cells.width + 1) // 8 if four else (cells.width - 2) // 2) * plan.micro.least_group(
-        four, count, cells.first, cells.last, plan.source.h, num_cells(plan), cells.top,
-        <const char *> tile.data + cells.begin * <Py_ssize_t> plan.itemsize, tile.pitch
+    while group > cells.width:
+        group //= 2
+    # Windows begin anywhere; those that reach beyond the source begin or end with a group.
+    count = min(cells.width, lanes) // group
+    count += max(<Py_ssize_t> 0, cells.width - lanes - group + 1) // group
+    return min(count, (plan.columns.piece - group + 1) // group) * plan.micro.least_group(
+        divide_up(cells.rows.pairs, FFT_PAIRS), columns, group, squares + cells.begin,
+        plan.columns.size
     )
 
 
-cdef double least_cell(
-    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t first_plane,
-    Py_ssize_t last_plane, const Place *places, real *scratch
+cdef void add_squares(
+    const Fourier *plan, const FftPixels *tile, const Cells *cells, real *squares
 ) noexcept nogil:
-    """The least squares of a cell that one of two tiles holds, in all of these planes."""
-    cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t size = rows_of_cells(plan) * plan.columns.size
-    cdef Py_ssize_t plane, i
-    cdef double least = limits_of(plan.itemsize, 0).most
-    cdef real *squares = scratch + layout.squares
-    cdef FftPixels[2] tiles
-    cdef Cells cells
-    memset(squares, 0, 2 * size * sizeof(real))
-    for plane in range(first_plane, last_plane):
-        read_tiles(plan, sample, group, plane, places, scratch + layout.panel, tiles)
-        for i in range(2):
-            cells = cells_of(plan, plane, &places[i])
-            add_squares(plan, &tiles[i], &cells, squares + i * size)
+    """Add the squares of the pixels of a tile, the rows of a cell into one."""
+    cdef Py_ssize_t pitch = cells.rows.spread * tile.pitch
+    cdef const real *row = <const real *> tile.data + cells.rows.top * tile.pitch
+    cdef Py_ssize_t cell, height
+    for cell in range(cells.count):
+        height = (cells.rows.height + cell) // cells.count
+        plan.micro.add_squares(
+            tile.columns, height, row, pitch, 1, squares + cell * plan.columns.size
+        )
+        row += height * pitch
+
+
+cdef double least_cell(
+    const Fourier *plan, const Cells *cells, bint exact, const real *squares
+) noexcept nogil:
+    """The least squares of a cell, or a bound; 0 where windows meet no pixel."""
+    if cells.count == 0:
+        return 0
+    if not exact:
+        return bound_cells(plan, cells, squares)
+    return plan.micro.least_window(
+        cells.count, cells.end - cells.begin - cells.width + 1, cells.width,
+        squares + cells.begin, plan.columns.size
+    )
+
+
+cdef bint are_even(
+    const Fourier *plan, const Place *places, const Judgement *judgement, bint exact,
+    const real *squares
+) noexcept nogil:
+    """Whether each cell of two tiles has enough of their squares."""
+    cdef double most = MAX_CONTRAST * plan.rows.size * plan.columns.size
+    cdef Py_ssize_t i
     for i in range(2):
-        cells = cells_of(plan, first_plane, &places[i])
-        if places[i].height > 0 and cells.first < cells.last and cells.width > 0:
-            least = min(least, plan.micro.least_window(
-                cells.last - cells.first, cells.end - cells.begin - cells.width + 1, cells.width,
-                squares + i * size + cells.begin, plan.columns.size
-            ))
-    return least
+        if places[i].height > 0 and not judgement.total <= most * least_cell(
+            plan, &judgement.cells[i], exact, squares + i * plan.squares_size
+        ):
+            return False
+    return True
 
 
 cdef void judge_pair(
     const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t first_plane,
-    Py_ssize_t last_plane, Py_ssize_t pair, const Place *places, const Judgement *judgement,
+    Py_ssize_t last_plane, Py_ssize_t pair, const Place *places, Judgement *judgement,
     real *scratch
 ) noexcept nogil:
     """Note the bands of two tiles if they must be computed directly."""
-    cdef Limits limits = limits_of(
-        plan.itemsize, MAX_CONTRAST * plan.rows.size * plan.columns.size
-    )
+    cdef Limits limits = limits_of(plan.itemsize, 0)
+    cdef Scratch layout = arrange(plan)
+    cdef real *squares = scratch + layout.squares
     cdef double total = judgement.total
-    cdef Py_ssize_t i
-    # Few pixels are looked at, and all only where that does not do.
-    cdef bint bad = not total <= limits.most or not (
-        total <= limits.ratio * judgement.least
-        or total <= limits.ratio * least_cell(
-            plan, sample, group, first_plane, last_plane, places, scratch
-        )
-    )
+    cdef Py_ssize_t plane, i
+    cdef FftPixels[2] tiles
+    cdef bint bad = not total <= limits.most
+    # Some rows do, as a rule.
+    if not bad and not are_even(plan, places, judgement, False, squares):
+        memset(squares, 0, 2 * plan.squares_size * sizeof(real))
+        for plane in range(first_plane, last_plane):
+            read_tiles(plan, sample, group, plane, places, scratch + layout.panel, tiles)
+            for i in range(2):
+                add_squares(
+                    plan, &tiles[i], &judgement.cells[i], squares + i * plan.squares_size
+                )
+        bad = not are_even(plan, places, judgement, True, squares)
     for i in range(2):
         if places[i].height > 0 and (bad or (
             total < limits.least and has_small_pixels_under(
@@ -807,8 +802,11 @@ cdef void run_task(
         for p in range(num_planes):
             if interrupted(interrupt, may_poll):
                 return
-            if p == 0 or in_pieces(plan):
-                judgement = Judgement(0, 0)
+            if plan.bands != NULL and (p == 0 or in_pieces(plan)):
+                begin_judgement(
+                    plan, part.first_plane + p, &places[2 * i], &judgement,
+                    scratch + layout.squares
+                )
             transform_pixels(
                 plan, sample, group, part.first_plane + p, &places[2 * i], scratch,
                 scratch + layout.values + i * pair_stride + p * plan.value_size, &judgement

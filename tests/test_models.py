@@ -310,7 +310,7 @@ def test_shapes_alone_tell_whether_a_trainer_is_fused(isa):
         images = np.ones((count, int(rng.integers(1, 20)), *side), dtype)
         kernels = np.ones((int(rng.integers(1, 20)), images.shape[1], *size), dtype)
         targets = np.ones((count, len(kernels), *(side - size + 1)), dtype)
-        how = int(rng.integers(1, 4)), (1, 1), (0, 0), (1, 1)
+        how = int(rng.integers(1, 4)), ((1, 1), (0, 0), (1, 1), 1)
         update = SGD().make_update([[kernels.size]], dtype)
         threads = int(rng.integers(1, 3))
         trainer = _training.Trainer(images, targets, kernels, *how, threads, update)

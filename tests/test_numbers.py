@@ -130,7 +130,7 @@ def test_an_unknown_activation_fails(number):
     update = optimizers.SGD().make_update([[4]], np.dtype(np.float64))
     with pytest.raises(ValueError, match=f"activation {number} is unknown"):
         _training.Trainer(
-            IMAGES, np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)), 1, *OPTIONS[:3], 1, update,
+            IMAGES, np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)), 1, OPTIONS, 1, update,
             False, number,
         )  # fmt: skip
 

@@ -441,7 +441,7 @@ def test_a_signal_ends_an_epoch_that_would_take_minutes(batch_size, num_threads)
     targets = np.broadcast_to(np.ones((64, 60, 60), np.float32), (500, 64, 60, 60))
     trainer = _training.Trainer(
         inputs, targets, np.zeros((64, 16, 5, 5), np.float32), batch_size,
-        (1, 1), (0, 0), (1, 1), num_threads, convext.SGD().make_update([[25600]], np.float32),
+        ((1, 1), (0, 0), (1, 1), 1), num_threads, convext.SGD().make_update([[25600]], np.float32),
     )  # fmt: skip
     order = np.arange(500).repeat(200)
     with alarm_after(0.3), pytest.raises(AlarmError) as caught:

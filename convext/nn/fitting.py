@@ -120,11 +120,12 @@ def _fused_trainer(model: Learner, batches: Source, num_threads: int) -> Trainer
     if (inputs.size + targets.size) * itemsize > MAX_FUSED_BYTES:
         return None
     layer = model._layers_for(inputs.shape[1:])[0]
-    size, geometry = batches.batch_size, layer.geometry[:3]
-    if not fuses(inputs.shape, targets.shape, layer.kernels.shape, size, *geometry, itemsize):
+    size = batches.batch_size
+    shapes = inputs.shape, targets.shape, layer.kernels.shape
+    if not fuses(*shapes, size, layer.geometry, itemsize):
         return None
     images, wanted = (as_dtype(a, model.dtype, contiguous=True) for a in (inputs, targets))
     return Trainer(
-        images, wanted, layer.kernels, size, *geometry, num_threads, model._current_update(),
-        layer.bias is not None, layer.activation,
+        images, wanted, layer.kernels, size, layer.geometry, num_threads,
+        model._current_update(), layer.bias is not None, layer.activation,
     )  # fmt: skip

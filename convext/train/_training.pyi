@@ -2,6 +2,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import RealArray
+from ..ops.shapes import Geometry
 from ._optimizers import Update
 
 def fuses(
@@ -9,9 +10,7 @@ def fuses(
     target_shape: tuple[int, ...],
     kernel_shape: tuple[int, ...],
     batch_size: int,
-    stride: tuple[int, int],
-    padding_before: tuple[int, int],
-    dilation: tuple[int, int],
+    geometry: Geometry,
     itemsize: int,
 ) -> bool: ...
 
@@ -24,9 +23,7 @@ class Trainer:
         target_output: RealArray,
         kernels: RealArray,
         batch_size: int,
-        stride: tuple[int, int],
-        padding_before: tuple[int, int],
-        dilation: tuple[int, int],
+        geometry: Geometry,
         num_threads: int,
         update: Update,
         biased: bool = False,

@@ -186,7 +186,7 @@ class _Run:
         images, wanted = (as_dtype(a, kernels.dtype, contiguous=True) for a in (inputs, targets))
         update = Update(RULES["sgd"], np.array([kernels.size], np.intp), np.ones(1))
         self.trainer = _training.Trainer(
-            images, wanted, kernels, batch_size, *options.geometry[:3], num_threads, update
+            images, wanted, kernels, batch_size, options.geometry, num_threads, update
         )
         self.kernels, self.inputs, self.options = kernels, images, options
         self.learning_rate, self.batch_size = learning_rate, batch_size
@@ -203,8 +203,10 @@ class _Run:
         shapes = self.inputs.shape, self.kernels.shape, self.options.output_shape
         self.method = choose_method(method, *shapes, unit=self.unit, num_epochs=num_epochs)
 
-    def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> tuple[float, float]:
-        """Run an epoch; return its average loss and how many seconds it took."""
+    def report(
+        self, number: int, rate: float, order: npt.NDArray[np.intp], model: Model | None
+    ) -> EpochReport:
+        """Run an epoch; return what there is to say about it."""
         self.earlier, self.before = self.before, self.kernels.copy()
         started = time.perf_counter()
         if number == 1 and self.method == "statistics":
@@ -220,13 +222,6 @@ class _Run:
         if not loss <= DIVERGED * max(self.loss_of_zero, self.first_loss):
             last_good = self.before if math.isfinite(first_loss) else self.earlier
             raise self._divergence(number, rate, loss, last_good)
-        return loss, seconds
-
-    def report(
-        self, number: int, rate: float, order: npt.NDArray[np.intp], model: Model | None
-    ) -> EpochReport:
-        """Run an epoch; return what there is to say about it."""
-        loss, seconds = self.epoch(number, rate, order)
         return EpochReport(
             number, loss, rate, seconds, self.kernels.copy(), self.method, model=model,
             weights=self.kernels,

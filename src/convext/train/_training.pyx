@@ -76,19 +76,21 @@ cdef bint in_one_go(
 
 
 def fuses(
-    tuple input_shape, tuple target_shape, tuple kernel_shape, Py_ssize_t batch_size,
-    tuple stride, tuple padding_before, tuple dilation, size_t itemsize
+    tuple input_shape, tuple target_shape, tuple kernel_shape, Py_ssize_t batch_size, geometry,
+    size_t itemsize
 ):
     """Whether a Trainer for arrays of these shapes would be fused, without arrays to make it of."""
     cdef Array4 images = contiguous(input_shape), targets = contiguous(target_shape)
     cdef Array4 weights = contiguous(kernel_shape)
-    cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
+    cdef Geometry windows = geometry_of(
+        geometry[0], geometry[1], geometry[2], geometry[3]
+    )
     cdef Py_ssize_t samples = min(batch_size, images.n)
     cdef Correlation forward
     cdef KernelGradient gradient
     cdef bint fused
     if init_both(
-        &forward, &gradient, &images, &targets, &weights, samples, &geometry, 1, itemsize
+        &forward, &gradient, &images, &targets, &weights, samples, &windows, 1, itemsize
     ) == -1:
         raise MemoryError("not enough memory for training")
     fused = in_one_go(&forward, &gradient, samples)
@@ -136,12 +138,14 @@ cdef class Trainer:
 
     def __cinit__(
         self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
-        Py_ssize_t batch_size, tuple stride, tuple padding_before, tuple dilation,
-        int num_threads, Update update not None, bint biased=False, int activation=0
+        Py_ssize_t batch_size, geometry, int num_threads, Update update not None,
+        bint biased=False, int activation=0
     ):
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
         cdef Py_ssize_t most = MAX_PREDICTION_BYTES     # a global of Python, which tests replace
-        cdef Geometry geometry = geometry_of(stride, padding_before, dilation, 1)
+        cdef Geometry windows = geometry_of(
+            geometry[0], geometry[1], geometry[2], geometry[3]
+        )
         check_activation(activation)
         self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
         self.images = describe(input_data)
@@ -155,7 +159,7 @@ cdef class Trainer:
         self.part = max(1, min(
             min(batch_size, self.images.n), most // (self.targets.c * self.plane * itemsize)
         ))
-        self.ready = self.allocate(&geometry, itemsize) == 0
+        self.ready = self.allocate(&windows, itemsize) == 0
         if not self.ready:
             raise MemoryError("not enough memory for training")
 

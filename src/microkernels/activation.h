@@ -159,14 +159,11 @@ CONVEXT_INLINE void residual_of_row(ptrdiff_t num_columns, real *values, const r
     const ptrdiff_t last = num_columns - LANES;
     if (last < 0) {
         real padded[2][LANES] = {{0}};
-        for (ptrdiff_t c = 0; c < num_columns; c++) {
-            padded[0][c] = values[c];
-            padded[1][c] = target[c];
-        }
+        copy_part(num_columns, values, padded[0]);
+        copy_part(num_columns, target, padded[1]);
         store(padded[0], residual_of(load(padded[0]), load(padded[1]), bias, scale, activation,
                                      rest, sums));
-        for (ptrdiff_t c = 0; c < num_columns; c++)
-            values[c] = padded[0][c];
+        copy_part(num_columns, padded[0], values);
         return;
     }
     const vec end = residual_of(load(values + last), load(target + last), bias, scale, activation,

@@ -16,19 +16,12 @@ cdef Py_ssize_t MAX_PANEL_BYTES = 24 * 1024
 cdef Py_ssize_t MIN_PANEL_PIXELS = 32
 
 
-# The scratch memory: the pixels under a tile, where they have to be padded; the output gradients of
-# a panel; the offsets of its pixels and of their output gradients; the running sums, and these in
-# the order of the gradient.
+# The scratch memory: the pixels under a tile; the output gradients of a panel; the offsets of its
+# pixels and of their output gradients; the running sums, and these in the order of the gradient.
 cdef struct Scratch:
     Py_ssize_t width            # kernels side by side, whole vectors
     Py_ssize_t panel_pixels
     Py_ssize_t panel, offsets, sums, ordered, end   # where each begins
-
-
-# The pixels under a tile.
-cdef struct Pixels:
-    const void *data
-    Py_ssize_t channel_stride, pitch
 
 
 cdef Scratch arrange(const KernelGradient *gradient, Py_ssize_t kernels) noexcept nogil:
@@ -60,36 +53,25 @@ cdef Py_ssize_t kernels_scratch_size(
     return arrange(gradient, kernels).end
 
 
-cdef Pixels pixels_under(
+cdef Py_ssize_t lay_out_pixels(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
-    Py_ssize_t image, real *packed
+    Py_ssize_t image, real *panel
 ) noexcept nogil:
-    """The pixels under a tile where they lie, or packed with the padding around them."""
+    """Pack the pixels under a tile with the padding around them; return how long a row is."""
     cdef const Axis *rows = &gradient.tiling.rows
     cdef const Axis *columns = &gradient.tiling.columns
-    cdef Py_ssize_t top = tile.top * rows.stride + rows.origin
-    cdef Py_ssize_t left = tile.left * columns.stride + columns.origin
     cdef Py_ssize_t height = reach(rows, tile.height), width = reach(columns, tile.width)
-    cdef const real *channel = (
+    cdef Py_ssize_t c
+    cdef const real *first = (
         <const real *> images.data + image * images.n_stride + part.channel * images.c_stride
     )
-    cdef Pixels pixels
-    if (
-        images.w_stride == 1 and top >= 0 and left >= 0
-        and top + height <= images.h and left + width <= images.w
-    ):
-        pixels.data = channel + top * images.h_stride + left
-        pixels.channel_stride = images.c_stride
-        pixels.pitch = images.h_stride
-        return pixels
-    pixels.data = packed
-    pixels.channel_stride = height * width
-    pixels.pitch = width
-    for _ in range(part.channels):
-        pack_rectangle(gradient.micro, images, channel, top, 1, height, left, 1, width, packed)
-        packed += height * width
-        channel += images.c_stride
-    return pixels
+    for c in range(part.channels):
+        pack_rectangle(
+            gradient.micro, images, first + c * images.c_stride,
+            tile.top * rows.stride + rows.origin, 1, height,
+            tile.left * columns.stride + columns.origin, 1, width, panel + c * height * width
+        )
+    return width
 
 
 cdef void lay_out_gradients(
@@ -135,8 +117,8 @@ cdef void note_offsets(
 
 
 cdef void add_panel(
-    const KernelGradient *gradient, const Part *part, Py_ssize_t num_pixels, const Pixels *pixels,
-    const Scratch *layout, bint first, real *scratch
+    const KernelGradient *gradient, const Part *part, const Tile *tile, Py_ssize_t num_pixels,
+    Py_ssize_t pitch, const Scratch *layout, bint first, real *scratch
 ) noexcept nogil:
     """Add the products of some output gradients with the pixels that each tap meets there."""
     cdef const Axis *rows = &gradient.tiling.rows
@@ -148,10 +130,7 @@ cdef void add_panel(
     cdef const real *taps
     for c in range(part.channels):
         for i in range(rows.num_taps):
-            taps = (
-                <const real *> pixels.data + c * pixels.channel_stride
-                + rows.distance[i] * pixels.pitch
-            )
+            taps = scratch + (c * reach(rows, tile.height) + rows.distance[i]) * pitch
             for run in range(runs):
                 begin = run * num_columns // runs
                 end = (run + 1) * num_columns // runs
@@ -168,7 +147,7 @@ cdef void add_tile_by_kernels(
     Py_ssize_t image, const real *output_grad, bint first, real *scratch
 ) noexcept nogil:
     cdef Scratch layout = arrange(gradient, part.kernels)
-    cdef Pixels pixels = pixels_under(gradient, part, tile, images, image, scratch)
+    cdef Py_ssize_t pitch = lay_out_pixels(gradient, part, tile, images, image, scratch)
     cdef Py_ssize_t *pixel_offset = <Py_ssize_t *> (scratch + layout.offsets)
     cdef Py_ssize_t *gradient_offset = pixel_offset + layout.panel_pixels
     cdef Py_ssize_t end, begin = 0, count = tile.height * tile.width
@@ -179,8 +158,8 @@ cdef void add_tile_by_kernels(
         lay_out_gradients(
             gradient, part, tile, begin, end, output_grad, scratch + layout.panel, layout.width
         )
-        note_offsets(gradient, tile, begin, end, pixels.pitch, pixel_offset)
-        add_panel(gradient, part, end - begin, &pixels, &layout, first, scratch)
+        note_offsets(gradient, tile, begin, end, pitch, pixel_offset)
+        add_panel(gradient, part, tile, end - begin, pitch, &layout, first, scratch)
         first = False
         begin = end
 

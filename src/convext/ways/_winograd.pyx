@@ -42,9 +42,6 @@ cdef Py_ssize_t MAX_KERNEL_BYTES = 8 * 1024 * 1024
 # than to write what others have read (docs/measurements.md).
 cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = 4 * 1024 * 1024
 
-# So many of them at a time, for which the pixels are transformed anew.
-cdef Py_ssize_t MAX_PART_BYTES = 2 * 1024 * 1024
-
 # Kernels are fetched for each block, which has at least so many tiles for them.
 cdef Py_ssize_t MIN_TILES = 14
 
@@ -1438,29 +1435,11 @@ cdef void compute_unit(
 # ---------------------------------------------------------------- runs
 
 
-# What is computed at once: for some units of kernels all blocks. Tasks follow each other by part
-# of the units, block and unit: so a thread meets few blocks and few parts, whose pixels and kernels
-# it transforms.
+# What is computed at once: for some units of kernels all blocks. Tasks follow each other by block
+# and unit: so a thread meets few blocks, whose pixels it transforms.
 cdef struct Run:
     Py_ssize_t first_unit, last_unit
-    Py_ssize_t parts
     bint own            # each thread transforms the kernels for itself
-
-cdef struct Task:
-    Py_ssize_t block, unit
-
-
-cdef inline Task task_at(const Winograd *plan, const Run *run, Py_ssize_t index) noexcept nogil:
-    cdef Py_ssize_t units = run.last_unit - run.first_unit
-    # All blocks meet as many units: on average, a unit is done after so many tasks.
-    cdef Py_ssize_t part = ((index // plan.num_blocks + 1) * run.parts - 1) // units
-    cdef Py_ssize_t first = part * units // run.parts
-    cdef Py_ssize_t count = (part + 1) * units // run.parts - first
-    cdef Task task
-    index -= first * plan.num_blocks
-    task.block = index // count
-    task.unit = run.first_unit + first + index % count
-    return task
 
 
 cdef inline Py_ssize_t own_size(const Winograd *plan, const Run *run) noexcept nogil:
@@ -1495,19 +1474,18 @@ cdef void run_tasks(
     """Run the tasks of a thread."""
     cdef Scratch layout = arrange(plan)
     cdef Py_ssize_t units = run.last_unit - run.first_unit
-    cdef Py_ssize_t index = take_task(shares, thread), group, pixels, transformed = -1
-    cdef Task task
+    cdef Py_ssize_t index = take_task(shares, thread), unit, group, pixels, transformed = -1
     cdef Block block
     cdef const real *unit_ready = NULL
     if run.own:
         memset(scratch + layout.size + units * unit_size(plan), 0, units)
     while index >= 0 and not interrupted(interrupt, thread == 0):
-        task = task_at(plan, run, index)
-        group = task.unit // plan.group_units
-        pixels = task.block * plan.groups + group
+        unit = run.first_unit + index % units
+        group = unit // plan.group_units
+        pixels = index // units * plan.groups + group
         if pixels != transformed:
             block = describe_block(
-                plan, first_strip(plan, task.block), first_strip(plan, task.block + 1)
+                plan, first_strip(plan, index // units), first_strip(plan, index // units + 1)
             )
             transform_block(
                 plan, group, block.first, block.last, scratch + layout.panel,
@@ -1516,11 +1494,11 @@ cdef void run_tasks(
             transformed = pixels
         if run.own:
             unit_ready = own_kernels(
-                plan, run, kernels, task.unit, scratch + layout.taps, scratch + layout.size
+                plan, run, kernels, unit, scratch + layout.taps, scratch + layout.size
             )
         elif ready != NULL:
-            unit_ready = ready + (task.unit - run.first_unit) * ready_size(plan)
-        compute_unit(plan, kernels, unit_ready, task.unit, &block, bias, out, scratch)
+            unit_ready = ready + (unit - run.first_unit) * ready_size(plan)
+        compute_unit(plan, kernels, unit_ready, unit, &block, bias, out, scratch)
         index = take_task(shares, thread)
 
 
@@ -1530,11 +1508,7 @@ cdef int run_units(
 ) noexcept nogil:
     """Compute all tiles for some units; `ready` are these, or NULL."""
     cdef Py_ssize_t units = last_unit - first_unit
-    cdef Py_ssize_t bytes = units * unit_size(plan) * <Py_ssize_t> plan.itemsize
-    cdef bint in_parts = own and plan.num_threads > 1
-    cdef Run run = Run(
-        first_unit, last_unit, min(units, divide_up(bytes, MAX_PART_BYTES)) if in_parts else 1, own
-    )
+    cdef Run run = Run(first_unit, last_unit, own)
     cdef Shares shares
     cdef Py_ssize_t thread, size = arrange(plan).size + own_size(plan, &run)
     cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -36,6 +38,12 @@ WARNING = {
         "solve/least_squares",
     )
 }
+
+# What Python itself says of a number that is none.
+OF_PYTHON = [
+    "could not convert string to float: ",
+    "invalid literal for int() with base 10: ",
+]
 
 # One word, one translation.
 TERMS = {
@@ -175,6 +183,19 @@ def test_no_chinese_is_left_over():
     assert messages._chinese("messages").keys() - used == set()
 
 
+def test_no_chinese_of_errors_is_left_over():
+    """What stands between the fields of an error is in a text of this package, or of Python."""
+    texts = [*map(os.strerror, errno.errorcode), *OF_PYTHON]
+    for source in [*SOURCES, Path(argparse.__file__)]:
+        for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+            texts.append(template(node) or "")
+    text = "\n".join(texts).replace("%(choices)s", "").replace("%(value)r", "")
+    put_together = r"\{\w+\}|^it |\(shapes | and | above| at least| at most| below| for kernel"
+    for english in messages._chinese("errors"):
+        for part in re.split(put_together, english):
+            assert part.strip(" :()") in text, english
+
+
 def test_words_are_printed_by_say_alone():
     """`print_line` is for data, and for what was translated."""
     for place, call in calls("print", "print_line"):
@@ -285,6 +306,14 @@ def test_help_fits_the_terminal(command, lang, width, monkeypatch, capsys):
         (["apply", "a.npy", "b.npy", "c.txt"], "OUTPUT 应以 .npy 结尾或是图像，实际为 c.txt"),
         (["apply", "a.npy", "text.png", "c.npy"], "text.png 不是 Pillow 能读取的图像"),
         (["apply", "a.npy", "four.npy", "c.npy"], "kernels 有 1 个通道，input_data 却有 4 个"),
+        (
+            ["apply", "a.npy", "five.npy", "c.npy"],
+            "应为 (C, H, W) 或 (N, C, H, W)，实际为 5 维（形状",
+        ),
+        (
+            ["apply", "four.npy", "a.npy", "c.npy"],
+            "缺少的维大小为 1，如 array[None] 或 array[:, None",
+        ),
         (["show", "no.npz"], "错误: no.npz: 文件或文件夹不存在"),
         (["show", "empty"], "错误: kernels (empty) 是空的: 应为"),
         (["solve", "a.npy", "b.npy"], "错误: 缺少参数: --kernel-shape（见 convext solve --help）"),
@@ -297,6 +326,7 @@ def test_errors_are_chinese(arguments, message, chinese, tmp_path, monkeypatch, 
     np.save("a.npy", np.ones((1, 1, 4, 4)))
     np.save("b.npy", np.ones((2, 1, 3, 3)))
     np.save("four.npy", np.ones((4, 9, 9)))
+    np.save("five.npy", np.ones((1, 1, 1, 4, 4)))
     for name, contents in (("text", "some text"), ("text.png", "some text"), ("empty", "")):
         Path(name).write_text(contents)
     assert cli.main(arguments) in (1, 2)

@@ -58,7 +58,7 @@ def translate_error(text: str) -> str:
     """Return the message of an error, whose fields are filled in, in the language of people.
 
     Errors are English where they are raised, by this package or by Python. Here the field
-    ``{message}`` is a message of its own.
+    ``{message}`` is a message of its own, and ``{choices}`` are what one is to be taken of.
     """
     if printable_language() == "en":
         return text
@@ -67,6 +67,8 @@ def translate_error(text: str) -> str:
             fields = found.groupdict()
             if "message" in fields:
                 fields["message"] = translate_error(fields["message"])
+            if "choices" in fields:
+                fields["choices"] = fields["choices"].replace(" or ", " 或 ")
             return chinese.format(**fields)
     return text
 

@@ -1,6 +1,9 @@
-/* Activations of the layers of a network, and their gradients. Included by microkernel.c. */
+/* Activations of the layers of a network, and their gradients. */
 #ifndef CONVEXT_ACTIVATION_H
 #define CONVEXT_ACTIVATION_H
+
+#include "rows.h"
+#include "simd.h"
 
 #include <math.h>
 

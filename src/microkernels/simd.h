@@ -10,6 +10,9 @@ typedef CONVEXT_REAL real;
 
 enum { LANES = CONVEXT_LANES };
 
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
 typedef real vec __attribute__((vector_size(CONVEXT_LANES * sizeof(real))));
 
 /* The same vector wherever an element may lie. */
@@ -38,6 +41,15 @@ typedef __typeof__((vec){0} != (vec){0}) mask;
 #else
 #define CONVEXT_NO_INLINE __attribute__((noipa))
 #endif
+
+/* The compiler does not see where this leads, and so keeps no pointer for every step of a loop: there
+ * are not registers enough. */
+CONVEXT_INLINE const real *step_by(const real *pointer, ptrdiff_t stride)
+{
+    pointer += stride;
+    __asm__("" : "+r"(pointer));
+    return pointer;
+}
 
 CONVEXT_INLINE vec load(const real *from)
 {

@@ -6,7 +6,7 @@ import array
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -43,19 +43,6 @@ class Chosen(NamedTuple):
     order: npt.NDArray[np.intp]
     size: int
     number: int | None = None  # of batches that are given, from 0
-
-
-class Source(Protocol):
-    """Where the batches of an epoch come from."""
-
-    def count(self) -> int | None:
-        """Return how many batches an epoch has, about, if that is known."""
-
-    def order(self) -> npt.NDArray[np.intp]:
-        """Return the order of the samples in the next epoch, if it is known before."""
-
-    def epoch(self, order: npt.NDArray[np.intp]) -> Iterator[Chosen]:
-        """Yield the batches of an epoch."""
 
 
 # Checks a pair of arrays, of those names, against the model.
@@ -222,6 +209,10 @@ class GivenBatches:
             )
         prefix = "" if self.name == "x" else f"{self.name}: "
         return make_samples(self.pair, [prefix + name for name in NAMES], *batch)
+
+
+# Where the batches of an epoch come from.
+Source: TypeAlias = ArrayBatches | GivenBatches
 
 
 def _takes_argument(function: Callable[..., Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 from weakref import ReferenceType
 
@@ -22,7 +22,7 @@ Order: TypeAlias = Literal["KCHW", "HWCK"]
 _ORDERS = {"KCHW": (0, 1, 2, 3), "HWCK": (3, 2, 0, 1)}
 _BACK = {"KCHW": (0, 1, 2, 3), "HWCK": (2, 3, 1, 0)}
 
-Initializer: TypeAlias = Callable[[np.random.Generator, Shape, float, float], npt.NDArray[Any]]
+INITIALIZERS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "zeros")
 
 
 class Conv2D(Sealed, Stateful):
@@ -255,10 +255,13 @@ class Conv2D(Sealed, Stateful):
             return self.kernel
         if self.seed is not None:
             generator = np.random.default_rng(self.seed)
-        taps = math.prod(shape[2:])
-        return INITIALIZERS[self.kernel_initializer](
-            generator, shape, shape[1] * taps, shape[0] * taps
-        )
+        if self.kernel_initializer == "zeros":
+            return np.zeros(shape)
+        # The products that a result of the layer sums, and that an input takes part in.
+        fan_in, fan_out = (count * math.prod(shape[2:]) for count in shape[1::-1])
+        scheme, distribution = self.kernel_initializer.split("_")
+        variance = 2 / fan_in if scheme == "he" else 2 / (fan_in + fan_out)
+        return (_uniform if distribution == "uniform" else _normal)(generator, shape, variance)
 
     def config(self) -> dict[str, Any]:
         """Return the arguments of which this layer can be made again."""
@@ -340,18 +343,3 @@ def _normal(generator: np.random.Generator, shape: Shape, variance: float) -> np
     while (beyond := np.abs(values) > 2).any():
         values[beyond] = generator.standard_normal(int(beyond.sum()))
     return values * (math.sqrt(variance) / _CUT_OFF)
-
-
-# Each is given the generator, the shape, and the products that a result of the layer sums (fan_in)
-# and that an input takes part in (fan_out).
-INITIALIZERS: dict[str, Initializer] = {
-    "glorot_uniform": lambda rng, shape, fan_in, fan_out: _uniform(
-        rng, shape, 2 / (fan_in + fan_out)
-    ),
-    "glorot_normal": lambda rng, shape, fan_in, fan_out: _normal(
-        rng, shape, 2 / (fan_in + fan_out)
-    ),
-    "he_uniform": lambda rng, shape, fan_in, _: _uniform(rng, shape, 2 / fan_in),
-    "he_normal": lambda rng, shape, fan_in, _: _normal(rng, shape, 2 / fan_in),
-    "zeros": lambda _, shape, *__: np.zeros(shape),
-}

@@ -16,8 +16,7 @@ cdef struct KernelGradient:
     Py_ssize_t segments             # each over so many stretches of the tiles of all samples
     Py_ssize_t size                 # entries of the gradient
     Py_ssize_t row_size             # elements of a row of output gradients in the scratch memory
-    Py_ssize_t scratch_size         # elements of scratch memory for a thread
-    void *scratch                   # scratch_size elements for each of num_threads
+    Py_ssize_t scratch_size         # elements of scratch memory for a thread while it runs
     double *sums                    # [segments][size], NULL where parts need no sums
     int num_threads
     bint by_kernels, by_channels    # else by dots
@@ -43,8 +42,8 @@ cdef int init_kernel_gradient(
 cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil
 
 # Write the gradient over the samples images[order[0]] with output_grad[0], and so on (`order` NULL:
-# 0, 1, ...), to kernel_grad[0 .. size), in the order (K, C/groups, kh, kw).
-cdef void run_kernel_gradient(
-    KernelGradient *gradient, const real *images, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Interrupt *interrupt
+# 0, 1, ...), to kernel_grad[0 .. size), in the order (K, C/groups, kh, kw). -1: no memory.
+cdef int run_kernel_gradient(
+    const KernelGradient *gradient, const void *images, const Py_ssize_t *order,
+    Py_ssize_t num_samples, const void *output_grad, void *kernel_grad, Interrupt *interrupt
 ) noexcept nogil

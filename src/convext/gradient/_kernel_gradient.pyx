@@ -7,7 +7,6 @@ layout of the arrays, never on the number of threads.
 """
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.math cimport sqrt
 from libc.stdlib cimport free
 from libc.string cimport memset
@@ -17,7 +16,8 @@ from convext.ways._depthwise cimport (
 )
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport (
-    AUTO, WINOGRAD, Array4, Geometry, check_number, describe, geometry_of, real
+    AUTO, KERNEL_GRADIENT, WINOGRAD, Array4, Convolution, Geometry, check_number, describe,
+    geometry_of, real
 )
 from convext.gradient._gradient_by_channels cimport (
     add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
@@ -26,11 +26,12 @@ from convext.gradient._gradient_by_dots cimport add_tile_by_dots, arrange_dots
 from convext.gradient._gradient_by_kernels cimport (
     add_tile_by_kernels, flush_kernels, kernels_scratch_size, store_kernels
 )
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.gradient._segments cimport add_segments
 from convext.base._tasks cimport (
-    ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, Shares, divide_up, share_out, take_task, threads_for
+    ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, Task, Tasks, divide_up, run_tasks, tasks_of,
+    threads_for
 )
 from convext.ways._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
@@ -272,17 +273,14 @@ cdef int allocate(KernelGradient *gradient) noexcept nogil:
         else arrange_dots(gradient, kernels).end,
         gradient.itemsize
     )
-    gradient.scratch = aligned_alloc(
-        gradient.scratch_size * gradient.num_threads, gradient.itemsize
-    )
     gradient.sums = NULL
     if not gradient.in_one_go:
         gradient.sums = <double *> aligned_alloc(
             gradient.segments * gradient.size, sizeof(double)
         )
-    if gradient.scratch == NULL or (gradient.sums == NULL and not gradient.in_one_go):
-        free_kernel_gradient(gradient)
-        return -1
+        if gradient.sums == NULL:
+            free_kernel_gradient(gradient)
+            return -1
     return 0
 
 
@@ -325,7 +323,6 @@ cdef int init_kernel_gradient(
 cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil:
     free_tiling(&gradient.tiling)
     free_unfolding(&gradient.unfolding)
-    aligned_free(gradient.scratch)
     aligned_free(gradient.sums)
 
 
@@ -355,25 +352,35 @@ cdef inline Py_ssize_t first_tile(
     return segment * tiles // gradient.segments
 
 
-cdef void run_part(
-    const KernelGradient *gradient, const real *images, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Py_ssize_t task,
-    Py_ssize_t thread, Interrupt *interrupt
+# What the tasks read, and where they write.
+cdef struct Operands:
+    const KernelGradient *gradient
+    const void *images
+    const Py_ssize_t *order
+    Py_ssize_t num_samples
+    const void *output_grad
+    void *kernel_grad
+
+
+cdef void sum_part(
+    const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
     """Sum one part of the gradient over one segment of the tiles."""
+    cdef const Operands *operands = <const Operands *> work
+    cdef const KernelGradient *gradient = operands.gradient
     cdef const Tiling *tiling = &gradient.tiling
-    cdef real *scratch = <real *> gradient.scratch + thread * gradient.scratch_size
+    cdef real *kernel_grad = <real *> operands.kernel_grad
     cdef Py_ssize_t segment = task % gradient.segments
     cdef Part part = part_of(gradient, task // gradient.segments, segment)
     cdef Py_ssize_t tiles = tiling.tiles_down * tiling.tiles_across
-    cdef Py_ssize_t begin = first_tile(gradient, segment, num_samples * tiles)
-    cdef Py_ssize_t end = first_tile(gradient, segment + 1, num_samples * tiles)
+    cdef Py_ssize_t begin = first_tile(gradient, segment, operands.num_samples * tiles)
+    cdef Py_ssize_t end = first_tile(gradient, segment + 1, operands.num_samples * tiles)
     cdef Array4 source = gradient.images
     cdef Tile tile
     cdef Py_ssize_t i, n, k, image, running = 0
     cdef bint fresh = True
     cdef const real *first_grad
-    source.data = <void *> images
+    source.data = <void *> operands.images
     # Fewer samples than were prepared for may have fewer tiles than segments.
     if begin == end or not (gradient.by_kernels or gradient.by_channels):
         for k in range(part.kernels):
@@ -383,15 +390,15 @@ cdef void run_part(
             )
 
     for i in range(begin, end):
-        if interrupted(interrupt, thread == 0):
+        if i > begin and stopped(interrupt):
             return
         n = i // tiles
-        image = order[n] if order != NULL else n
+        image = operands.order[n] if operands.order != NULL else n
         tile = tile_at(tiling, i % tiles, gradient.micro.lanes)
         if gradient.unfolded:
             # Each window is read in whole vectors.
             tile.num_pixels += gradient.micro.lanes
-        first_grad = output_grad + (
+        first_grad = <const real *> operands.output_grad + (
             n * gradient.output_grad.n_stride + part.kernel * gradient.output_grad.c_stride
         )
         if gradient.by_kernels:
@@ -433,59 +440,49 @@ cdef void flush_running_sums(
         flush_channels(gradient, part, fresh, scratch)
 
 
-cdef void run_kernel_gradient(
-    KernelGradient *gradient, const real *images, const Py_ssize_t *order,
-    Py_ssize_t num_samples, const real *output_grad, real *kernel_grad, Interrupt *interrupt
+cdef int run_kernel_gradient(
+    const KernelGradient *gradient, const void *images, const Py_ssize_t *order,
+    Py_ssize_t num_samples, const void *output_grad, void *kernel_grad, Interrupt *interrupt
 ) noexcept nogil:
-    cdef Py_ssize_t tasks = (
-        gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments
+    cdef Operands operands = Operands(
+        gradient, images, order, num_samples, output_grad, kernel_grad
     )
-    cdef Py_ssize_t task, thread
-    cdef Shares shares
+    cdef Tasks parts = tasks_of(
+        &operands, gradient.itemsize, <Task> sum_part[float], <Task> sum_part[double],
+        gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments,
+        gradient.scratch_size * <Py_ssize_t> gradient.itemsize, gradient.num_threads
+    )
     if num_samples == 0:
-        memset(kernel_grad, 0, gradient.size * sizeof(real))
-        return
-    if gradient.num_threads == 1:   # as in run_correlation
-        for task in range(tasks):
-            run_part(
-                gradient, images, order, num_samples, output_grad, kernel_grad, task, 0, interrupt
-            )
-    else:
-        share_out(&shares, tasks, gradient.num_threads)
-        for thread in prange(
-            gradient.num_threads, num_threads=gradient.num_threads, schedule="static"
-        ):
-            task = take_task(&shares, thread)
-            while task >= 0:
-                run_part(
-                    gradient, images, order, num_samples, output_grad, kernel_grad, task, thread,
-                    interrupt
-                )
-                task = take_task(&shares, thread)
+        memset(kernel_grad, 0, gradient.size * gradient.itemsize)
+        return 0
+    if run_tasks(&parts, interrupt) == -1:
+        return -1
     if gradient.in_one_go:
-        return
-    add_segments(
-        gradient.sums, gradient.segments, gradient.size, kernel_grad, gradient.num_threads
+        return 0
+    return add_segments(
+        gradient.sums, gradient.segments, gradient.size, kernel_grad, gradient.itemsize,
+        gradient.num_threads, interrupt
     )
 
 
-cdef int differentiate(
-    const Array4 *images, const Array4 *output_grad, const Geometry *geometry,
-    Py_ssize_t kernel_h, Py_ssize_t kernel_w, real *kernel_grad, int num_threads,
-    Interrupt *interrupt
-) noexcept nogil:
+cdef int differentiate_directly(const void *described, Interrupt *interrupt) noexcept nogil:
+    """Compute the gradient of a Convolution."""
+    cdef const Convolution *convolution = <const Convolution *> described
+    cdef const Array4 *images = &convolution.images
     cdef KernelGradient gradient
+    cdef int status
     if init_kernel_gradient(
-        &gradient, images, output_grad, images.n, kernel_h, kernel_w, geometry, num_threads,
-        sizeof(real)
+        &gradient, images, &convolution.outputs, images.n, convolution.kernels.h,
+        convolution.kernels.w, &convolution.geometry, convolution.num_threads,
+        convolution.itemsize
     ) == -1:
         return -1
-    run_kernel_gradient(
-        &gradient, <const real *> images.data, NULL, images.n, <const real *> output_grad.data,
-        kernel_grad, interrupt
+    status = run_kernel_gradient(
+        &gradient, images.data, NULL, images.n, convolution.outputs.data,
+        convolution.kernels.data, interrupt
     )
     free_kernel_gradient(&gradient)
-    return 0
+    return status
 
 
 def conv2d_kernel_grad(
@@ -497,42 +494,33 @@ def conv2d_kernel_grad(
 
     All arrays are four-dimensional, of one type, aligned; the sizes fit, and the algorithm applies.
     """
-    cdef Array4 images = describe(input_data)
-    cdef Array4 gradients = describe(output_grad)
-    cdef Array4 result = describe(kernel_grad)
-    cdef Geometry geometry = geometry_of(stride, padding_before, dilation, groups)
-    cdef bint single = cnp.PyArray_ITEMSIZE(kernel_grad) == sizeof(float)
+    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(kernel_grad)
+    cdef Convolution convolution
+    cdef Array4 *images = &convolution.images
+    cdef Array4 *result = &convolution.kernels
+    cdef Array4 *gradients = &convolution.outputs
+    cdef Geometry *geometry = &convolution.geometry
     cdef WinogradGradient plan
     cdef Depthwise depthwise
-    cdef Interrupt interrupt
-    cdef int status
     check_number("algorithm", algorithm, WINOGRAD)
+    convolution.operation = KERNEL_GRADIENT
+    convolution.images = describe(input_data)
+    convolution.kernels = describe(kernel_grad)
+    convolution.outputs = describe(output_grad)
+    convolution.bias = NULL
+    convolution.geometry = geometry_of(stride, padding_before, dilation, groups)
+    convolution.itemsize = itemsize
+    convolution.num_threads = num_threads
     if images.n == 0:
         memset(result.data, 0, cnp.PyArray_NBYTES(kernel_grad))
         return
     if plan_kernel_gradient(
-        &plan, &images, &gradients, &geometry, result.h, result.w, algorithm, num_threads,
-        cnp.PyArray_ITEMSIZE(kernel_grad)
+        &plan, images, gradients, geometry, result.h, result.w, algorithm, num_threads, itemsize
     ) and differentiate_by_winograd(&plan, result.data):
         return
     if plan_depthwise_kernel_gradient(
-        &depthwise, &images, &gradients, &geometry, result.h, result.w, num_threads,
-        cnp.PyArray_ITEMSIZE(kernel_grad)
+        &depthwise, images, gradients, geometry, result.h, result.w, num_threads, itemsize
     ):
-        differentiate_depthwise(&depthwise, &gradients, result.data)
+        differentiate_depthwise(&depthwise, gradients, result.data)
         return
-    with nogil:
-        start_polling(&interrupt)
-        if single:
-            status = differentiate[float](
-                &images, &gradients, &geometry, result.h, result.w, <float *> result.data,
-                num_threads, &interrupt
-            )
-        else:
-            status = differentiate[double](
-                &images, &gradients, &geometry, result.h, result.w, <double *> result.data,
-                num_threads, &interrupt
-            )
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError("not enough memory for the gradient's scratch space")
+    perform("a kernel gradient", differentiate_directly, &convolution)

@@ -1,36 +1,42 @@
 # Sums over segments of the work, added up in an order that does not depend on the threads.
 
-from cython.parallel cimport prange
-
 from convext.base._geometry cimport real
-from convext.base._tasks cimport divide_up
+from convext.base._interrupt cimport Interrupt
+from convext.base._tasks cimport Task, Tasks, divide_up, run_tasks, tasks_of
 
 cdef enum:
-    ENTRIES_TO_ADD = 4096       # so many at a time
+    ENTRIES_TO_ADD = 4096       # of a task
+
+cdef struct Segments:
+    double *sums                # [segments][size]
+    Py_ssize_t segments, size
+    void *to                    # [size]
 
 
-# Add up the sums of all segments for a block of entries, and round them.
-cdef inline void add_block_of_segments(
-    double *sums, Py_ssize_t segments, Py_ssize_t size, Py_ssize_t block, real *to
+cdef inline void add_entries(
+    const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    cdef Py_ssize_t begin = block * ENTRIES_TO_ADD
-    cdef Py_ssize_t end = min(begin + ENTRIES_TO_ADD, size)
+    """Add up the sums of all segments for some entries, and round them."""
+    cdef const Segments *segments = <const Segments *> work
+    cdef double *sums = segments.sums
+    cdef Py_ssize_t begin = task * ENTRIES_TO_ADD
+    cdef Py_ssize_t end = min(begin + ENTRIES_TO_ADD, segments.size)
     cdef Py_ssize_t segment, i
-    for segment in range(1, segments):
+    for segment in range(1, segments.segments):
         for i in range(begin, end):
-            sums[i] += sums[segment * size + i]
+            sums[i] += sums[segment * segments.size + i]
     for i in range(begin, end):
-        to[i] = <real> sums[i]
+        (<real *> segments.to)[i] = <real> sums[i]
 
 
-# The same for all `size` entries.
-cdef inline void add_segments(
-    double *sums, Py_ssize_t segments, Py_ssize_t size, real *to, int num_threads
+# Add them up to `to`, an array of `size` floats or doubles.
+cdef inline int add_segments(
+    double *sums, Py_ssize_t segments, Py_ssize_t size, void *to, size_t itemsize,
+    int num_threads, Interrupt *interrupt
 ) noexcept nogil:
-    cdef Py_ssize_t blocks = divide_up(size, ENTRIES_TO_ADD), block
-    if num_threads == 1:    # a parallel region of one thread takes its time, too
-        for block in range(blocks):
-            add_block_of_segments(sums, segments, size, block, to)
-        return
-    for block in prange(blocks, schedule="static", num_threads=num_threads):
-        add_block_of_segments(sums, segments, size, block, to)
+    cdef Segments work = Segments(sums, segments, size, to)
+    cdef Tasks tasks = tasks_of(
+        &work, itemsize, <Task> add_entries[float], <Task> add_entries[double],
+        divide_up(size, ENTRIES_TO_ADD), 0, num_threads
+    )
+    return run_tasks(&tasks, interrupt)

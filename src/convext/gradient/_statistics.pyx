@@ -15,15 +15,14 @@ G is symmetric: rows i' >= i are computed, the others copied.
 """
 
 cimport numpy as cnp
-from cython.parallel cimport prange, threadid
 
 from convext.base._geometry cimport Array4, Geometry, describe
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.gradient._kernel_gradient cimport (
     KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
 from convext.base._scratch cimport aligned_alloc, aligned_free
-from convext.base._tasks cimport ENOUGH_TASKS, threads_for
+from convext.base._tasks cimport ENOUGH_TASKS, Tasks, run_tasks, tasks_of, threads_for
 
 # What a rectangle costs beside its products, in products.
 cdef double PRODUCTS_PER_RECTANGLE = 20000
@@ -34,7 +33,8 @@ cdef struct Patches:
     Py_ssize_t kernel_h, kernel_w
     Py_ssize_t out_h, out_w
     Py_ssize_t stride_h, stride_w, dilation_h, dilation_w
-    Py_ssize_t samples_of_unit
+    Py_ssize_t samples_of_unit, num_units
+    int num_threads
     double *products                # [units][taps][taps]
     bint by_displacement
 
@@ -103,7 +103,7 @@ cdef void spread(
 
 cdef int add_rectangle(
     const Patches *patches, const Rows *rows, const Columns *columns, Units units,
-    bint transposed, int num_threads, Interrupt *interrupt, bint may_poll
+    bint transposed, int num_threads, Interrupt *interrupt
 ) noexcept nogil:
     """Add what the pixels of a rectangle contribute to G of some units. -1: no memory."""
     cdef const Array4 *images = &patches.images
@@ -114,6 +114,7 @@ cdef int add_rectangle(
     cdef Py_ssize_t taps = images.c * patches.kernel_h * patches.kernel_w
     cdef Py_ssize_t kernel_h = rows.reach, kernel_w = columns.reach
     cdef Py_ssize_t unit, skip
+    cdef int status = 0
     cdef KernelGradient gradient
     cdef Array4 first = view(
         images, samples, rows.top, columns.left, rows.height, columns.width,
@@ -141,12 +142,12 @@ cdef int add_rectangle(
         aligned_free(sums)
         return -1
     for unit in range(units.first, units.end):
-        if interrupted(interrupt, may_poll):
+        if status == -1 or stopped(interrupt):
             break
         skip = unit * samples * images.n_stride
         # The last unit may be smaller; nothing behind its pixels may be read.
         gradient.images.n = min(samples, images.n - unit * samples)
-        run_kernel_gradient(
+        status = run_kernel_gradient(
             &gradient, <const double *> second.data + skip, NULL, gradient.images.n,
             <const double *> first.data + skip, sums, interrupt
         )
@@ -155,7 +156,7 @@ cdef int add_rectangle(
         )
     free_kernel_gradient(&gradient)
     aligned_free(sums)
-    return 0
+    return status
 
 
 cdef inline Py_ssize_t num_bands(const Patches *patches) noexcept nogil:
@@ -184,7 +185,7 @@ cdef Rows rows_of(const Patches *patches, Py_ssize_t band) noexcept nogil:
 
 
 cdef int add_core(
-    const Patches *patches, Units units, int num_threads, Interrupt *interrupt, bint may_poll
+    const Patches *patches, Units units, int num_threads, Interrupt *interrupt
 ) noexcept nogil:
     """Add the columns that all windows share, for each band of rows and each displacement."""
     cdef Py_ssize_t last = patches.kernel_w - 1
@@ -199,14 +200,14 @@ cdef int add_core(
     for band in range(num_bands(patches)):
         rows = rows_of(patches, band)
         if add_rectangle(
-            patches, &rows, &columns, units, False, num_threads, interrupt, may_poll
+            patches, &rows, &columns, units, False, num_threads, interrupt
         ) == -1:
             return -1
     return 0
 
 
 cdef int add_column(
-    const Patches *patches, Py_ssize_t j, Units units, Interrupt *interrupt, bint may_poll
+    const Patches *patches, Py_ssize_t j, Units units, Interrupt *interrupt
 ) noexcept nogil:
     """Add the other pixels that the taps in column j meet. No other column writes where it does."""
     cdef Columns left = Columns(
@@ -225,11 +226,11 @@ cdef int add_column(
         rows = rows_of(patches, band)
         # Along narrow rectangles, the sums run down the columns.
         if left.width > 0 and add_rectangle(
-            patches, &rows, &left, units, left.width < rows.height, 1, interrupt, may_poll
+            patches, &rows, &left, units, left.width < rows.height, 1, interrupt
         ) == -1:
             return -1
         if right.width > 0 and add_rectangle(
-            patches, &rows, &right, units, right.width < rows.height, 1, interrupt, may_poll
+            patches, &rows, &right, units, right.width < rows.height, 1, interrupt
         ) == -1:
             return -1
     return 0
@@ -273,50 +274,61 @@ cdef bint worth_going_by_displacement(const Patches *patches) noexcept nogil:
     )
 
 
-cdef int sum_unit(
-    const Patches *patches, int num_threads, Interrupt *interrupt
+# What the tasks read; where they write is in the patches.
+cdef struct Operands:
+    const Patches *patches
+    Py_ssize_t tasks
+    int *status         # -1 when memory runs out
+
+
+cdef void sum_column(
+    const void *work, Py_ssize_t j, void *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    """A single unit: its columns, and the pixels of the core, are shared out to the threads."""
-    cdef Py_ssize_t j
-    cdef Units units = Units(0, 1)
-    cdef int status = add_core(patches, units, num_threads, interrupt, True)
-    cdef int threads = threads_for(
-        products_of_unit(patches, patches.by_displacement), patches.kernel_w, num_threads
+    cdef const Operands *operands = <const Operands *> work
+    if add_column(operands.patches, j, Units(0, 1), interrupt) == -1:
+        operands.status[0] = -1
+
+
+cdef void sum_units(
+    const void *work, Py_ssize_t task, void *scratch, Interrupt *interrupt
+) noexcept nogil:
+    cdef const Operands *operands = <const Operands *> work
+    cdef const Patches *patches = operands.patches
+    cdef Units units = Units(
+        task * patches.num_units // operands.tasks, (task + 1) * patches.num_units // operands.tasks
     )
-    for j in prange(
-        patches.kernel_w, num_threads=threads, use_threads_if=threads > 1, schedule="dynamic"
-    ):
-        status += add_column(patches, j, units, interrupt, threadid() == 0)
-    mirror(patches, 0)
-    return status
-
-
-cdef int sum_units(
-    const Patches *patches, Units units, Interrupt *interrupt, bint may_poll
-) noexcept nogil:
+    cdef int status = add_core(patches, units, 1, interrupt)
     cdef Py_ssize_t j, unit
-    cdef int status = add_core(patches, units, 1, interrupt, may_poll)
     for j in range(patches.kernel_w):
-        status += add_column(patches, j, units, interrupt, may_poll)
+        if status == 0:
+            status = add_column(patches, j, units, interrupt)
     for unit in range(units.first, units.end):
         mirror(patches, unit)
-    return status
+    if status == -1:
+        operands.status[0] = -1
 
 
-cdef int sum_all_units(
-    const Patches *patches, Py_ssize_t num_units, int num_threads, Interrupt *interrupt
-) noexcept nogil:
-    cdef Py_ssize_t tasks = min(num_units, 4 * ENOUGH_TASKS), task
+cdef int sum_patches(const void *work, Interrupt *interrupt) noexcept nogil:
+    """Sum up a single unit, whose columns are tasks, and so are the pixels of its core; or many."""
+    cdef const Patches *patches = <const Patches *> work
+    cdef bint single = patches.num_units == 1
     cdef int status = 0
-    cdef int threads = threads_for(
-        num_units * products_of_unit(patches, patches.by_displacement), tasks, num_threads
+    cdef Operands operands = Operands(
+        patches, patches.kernel_w if single else min(patches.num_units, 4 * ENOUGH_TASKS), &status
     )
-    for task in prange(tasks, num_threads=threads, use_threads_if=threads > 1, schedule="dynamic"):
-        status += sum_units(
-            patches,
-            Units(task * num_units // tasks, (task + 1) * num_units // tasks),
-            interrupt, threadid() == 0
+    cdef Tasks tasks = tasks_of(
+        &operands, sizeof(double), NULL, sum_column if single else sum_units, operands.tasks, 0,
+        threads_for(
+            patches.num_units * products_of_unit(patches, patches.by_displacement),
+            operands.tasks, patches.num_threads
         )
+    )
+    if single:
+        status = add_core(patches, Units(0, 1), patches.num_threads, interrupt)
+    if status == 0:
+        run_tasks(&tasks, interrupt)
+    if single:
+        mirror(patches, 0)
     return status
 
 
@@ -329,24 +341,15 @@ def patch_products(
     `images` are float64, (N, C, H, W), aligned; the sizes fit. `products` are (units, taps, taps)
     for C * kh * kw taps, float64, C-contiguous and symmetric.
     """
-    cdef Py_ssize_t num_units = cnp.PyArray_DIM(products, 0)
     cdef Patches patches
-    cdef Interrupt interrupt
-    cdef int status
     patches.images = describe(images)
     patches.kernel_h, patches.kernel_w = kernel_size
     patches.stride_h, patches.stride_w = stride
     patches.dilation_h, patches.dilation_w = dilation
     patches.out_h, patches.out_w = output_shape
     patches.samples_of_unit = min(samples_of_unit, patches.images.n)
+    patches.num_units = cnp.PyArray_DIM(products, 0)
+    patches.num_threads = num_threads
     patches.products = <double *> cnp.PyArray_DATA(products)
     patches.by_displacement = worth_going_by_displacement(&patches)
-    with nogil:
-        start_polling(&interrupt)
-        if num_units == 1:
-            status = sum_unit(&patches, num_threads, &interrupt)
-        else:
-            status = sum_all_units(&patches, num_units, num_threads, &interrupt)
-    finish_polling(&interrupt)
-    if status != 0:
-        raise MemoryError("not enough memory for the sums over patches")
+    perform("the sums over patches", sum_patches, &patches)

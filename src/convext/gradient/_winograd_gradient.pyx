@@ -451,7 +451,10 @@ cdef int run(
             return -1
     run_tasks(plan, scratch, kernel_grad, sums, interrupt)
     if sums != NULL:
-        add_segments(sums, plan.segments, plan.size, kernel_grad, plan.num_threads)
+        add_segments(
+            sums, plan.segments, plan.size, kernel_grad, plan.pixels.itemsize, plan.num_threads,
+            interrupt
+        )
     aligned_free(sums)
     aligned_free(scratch)
     return 0

@@ -363,10 +363,11 @@ cdef int differentiate_samples(
         ) == -1:
             return -1
         squares[0] += subtract_targets(trainer, order + first, part, scale, predictions)
-        run_kernel_gradient(
-            &trainer.gradient, <const real *> trainer.images.data, order + first, part,
-            predictions, kernel_grad, interrupt
-        )
+        if run_kernel_gradient(
+            &trainer.gradient, trainer.images.data, order + first, part, predictions, kernel_grad,
+            interrupt
+        ) == -1:
+            return -1
         for i in range(trainer.gradient.size):
             total[i] += kernel_grad[i]
         first += part

@@ -18,7 +18,7 @@ from ..kernels_file import Record, are_numbers, load_kernels
 from ..ops.operations import conv2d
 from ..ops.shapes import Padding, check_channels, resolve
 from ..solve.blocks import padded_rows
-from .arguments import Parser, add_channels, add_max_pixels, add_padding, add_page
+from .arguments import Parser, add_channels, add_shared
 from .arrays import load_images_array
 from .outputs import check_outputs
 
@@ -38,17 +38,17 @@ EXAMPLE = "convext apply kernels.npz photo.png filtered.png --padding same"
 
 def add_arguments(parser: Parser) -> None:
     """Add kernels, both files, and how they are read."""
-    parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
+    add_shared(parser, "kernels")
     parser.add_argument("input", metavar="INPUT", help="an array or an image")
     parser.add_argument("output", metavar="OUTPUT", help="the file to write")
-    add_padding(
+    add_shared(
         parser,
-        "zeros around the input: valid (none, the default), same (the output is as large "
+        "--padding",
+        help="zeros around the input: valid (none, the default), same (the output is as large "
         "as the input), or how many",
     )
     add_channels(parser)
-    add_page(parser)
-    add_max_pixels(parser)
+    add_shared(parser, "--page", "--max-pixels")
 
 
 def run(options: Namespace) -> None:

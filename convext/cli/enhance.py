@@ -9,7 +9,7 @@ from ..enhancement import enhanced_strips
 from ..image.files import format_of
 from ..image.pictures import load_picture, save_strips
 from ..nn.models import load_model
-from .arguments import Parser, add_integer, add_max_pixels, add_page
+from .arguments import Parser, add_shared, integer_from
 from .outputs import check_outputs
 
 DESCRIPTION = (
@@ -26,10 +26,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="the file of a model")
     parser.add_argument("input", metavar="INPUT", help="an image")
     parser.add_argument("output", metavar="OUTPUT", help="the image to write")
-    text = "enlarge the image by bicubic interpolation first, so many times"
-    add_integer(parser, "--scale", "S", text, default=1)
-    add_page(parser)
-    add_max_pixels(parser)
+    parser.add_argument(
+        "--scale",
+        type=integer_from(1),
+        default=1,
+        metavar="S",
+        help="enlarge the image by bicubic interpolation first, so many times",
+    )
+    add_shared(parser, "--page", "--max-pixels")
 
 
 def run(options: Namespace) -> None:

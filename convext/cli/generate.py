@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ..ops.data import generate_random_data
-from .arguments import Parser, add_seed, integer_from
+from .arguments import Parser, add_shared, integer_from
 
 # The textbook's data set.
 SAMPLES, CHANNELS, IMAGE_SIZE = 100, 3, (28, 28)
@@ -52,7 +52,7 @@ def add_arguments(parser: Parser) -> None:
         default=(SAMPLES, NUM_KERNELS, height - 1, width - 1),
         help="shape of the target output (default: 100 2 27 27)",
     )
-    add_seed(parser, "the seed of the random numbers (default: 0)")
+    add_shared(parser, "--seed", help="the seed of the random numbers (default: 0)")
 
 
 def run(options: Namespace) -> None:

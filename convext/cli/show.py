@@ -21,7 +21,7 @@ from .._support.messages import (
 )
 from ..kernels_file import Record, are_numbers, load_kernels
 from ..plotting import plot_kernels, plot_training
-from .arguments import Parser, add_plot
+from .arguments import Parser, add_shared
 from .kernel_values import print_kernels
 from .outputs import check_outputs
 
@@ -34,8 +34,8 @@ EXAMPLE = "convext show kernels.npz --plot kernels.png"
 
 def add_arguments(parser: Parser) -> None:
     """Add the kernels and the file to draw them to."""
-    parser.add_argument("kernels", metavar="KERNELS", help="a kernels file, or a 4-D array")
-    add_plot(parser, "draw the kernels: a .png, .pdf or .svg file")
+    add_shared(parser, "kernels")
+    add_shared(parser, "--plot", help="draw the kernels: a .png, .pdf or .svg file")
 
 
 def run(options: Namespace) -> None:

@@ -10,15 +10,7 @@ from .._version import __version__
 from ..kernels_file import save_kernels
 from ..ops.operations import conv2d
 from ..plotting import plot_solution
-from .arguments import (
-    Parser,
-    add_channels,
-    add_kernel_shape,
-    add_max_pixels,
-    add_plot,
-    add_threads,
-    number_from_zero,
-)
+from .arguments import Parser, add_channels, add_shared, number_from_zero
 from .filter_between import Filter, find_filter, levels_of
 from .filter_report import show_filter
 from .outputs import check_outputs
@@ -42,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
     add("before", metavar="BEFORE", help="the image or array before")
     add("after", metavar="AFTER", help="the image or array after")
     text = "height and width of the kernels, or one number for both"
-    add_kernel_shape(parser, text, required=True)
+    add_shared(parser, "--kernel-shape", required=True, help=text)
     add("--bias", action="store_true", help="the filter may add a number, too")
     add(
         "--l2",
@@ -69,12 +61,12 @@ def add_arguments(parser: Parser) -> None:
         "the pixels, which is quick",
     )
     add_channels(parser)
-    add_threads(parser)
-    add_max_pixels(parser)
-    add("--out", metavar="FILE", help="the kernels file to write")
-    add_plot(
+    add_shared(parser, "--threads", "--max-pixels")
+    add_shared(parser, "--out", help="the kernels file to write")
+    add_shared(
         parser,
-        "draw before, after, what the kernels make of it, the difference and the kernels: a "
+        "--plot",
+        help="draw before, after, what the kernels make of it, the difference and the kernels: a "
         ".png, .pdf or .svg file",
     )
 

@@ -22,19 +22,7 @@ from ..train.callbacks import History
 from ..train.epoch_report import EpochReport
 from ..train.methods import METHODS
 from ..train.training import train_model
-from .arguments import (
-    Parser,
-    UsageError,
-    add_channels,
-    add_integer,
-    add_kernel_shape,
-    add_learning_rate,
-    add_padding,
-    add_plot,
-    add_quiet,
-    add_seed,
-    add_threads,
-)
+from .arguments import Parser, UsageError, add_channels, add_shared, integer_from
 from .arrays import channels_first
 from .generate import CHANNELS, IMAGE_SIZE, KERNEL_SHAPE, NUM_KERNELS, SAMPLES
 from .outputs import check_outputs
@@ -61,21 +49,24 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("input", metavar="INPUT", nargs="?", help="the file of the input data")
     add("target", metavar="TARGET", nargs="?", help="the file of the target output")
-    add_integer(
-        parser,
+    add(
         "--num-kernels",
-        "K",
-        "how many kernels (default: as many as TARGET has channels; 2 without files)",
+        type=integer_from(1),
+        metavar="K",
+        help="how many kernels (default: as many as TARGET has channels; 2 without files)",
     )
-    add_kernel_shape(
+    add_shared(
         parser,
-        "height and width of the kernels, or one number for both (default: what the sizes of "
+        "--kernel-shape",
+        help="height and width of the kernels, or one number for both (default: what the sizes of "
         "INPUT and TARGET say; 2 2 without files)",
     )
-    add_padding(parser, "zeros around the input: valid (none, the default), same, or how many")
+    text = "zeros around the input: valid (none, the default), same, or how many"
+    add_shared(parser, "--padding", help=text)
     text = "how often to go through the data (default: 100; 10 without files)"
-    add_integer(parser, "--epochs", "N", text)
-    add_learning_rate(parser, 0.1, "the learning rate of the first epoch (default: 0.1)")
+    add_shared(parser, "--epochs", help=text)
+    text = "the learning rate of the first epoch (default: 0.1)"
+    add_shared(parser, "--learning-rate", default=0.1, help=text)
     add(
         "--schedule",
         metavar="NAME[:VALUE...]",
@@ -84,7 +75,7 @@ def add_arguments(parser: Parser) -> None:
         "0.01), plateau:0.1:10 (times 0.1 after 10 epochs without improvement)",
     )
     text = "how many samples each step takes (default: 1)"
-    add_integer(parser, "--batch-size", "B", text, default=1)
+    add_shared(parser, "--batch-size", default=1, help=text)
     add("--shuffle", action="store_true", help="take the samples in a new order every epoch")
     add(
         "--method",
@@ -93,17 +84,12 @@ def add_arguments(parser: Parser) -> None:
         help="where losses come from: direct (the pixels), statistics (sums over them), or auto "
         "(what promises to be faster; the default)",
     )
-    add_seed(parser)
-    add_threads(parser)
-    add(
-        "--out",
-        default="kernels.npz",
-        metavar="FILE",
-        help="the kernels file to write (default: kernels.npz)",
-    )
+    add_shared(parser, "--seed", "--threads")
+    text = "the kernels file to write (default: kernels.npz)"
+    add_shared(parser, "--out", default="kernels.npz", help=text)
     add_channels(parser)
-    add_plot(parser, "draw loss and kernels: a .png, .pdf or .svg file")
-    add_quiet(parser)
+    add_shared(parser, "--plot", help="draw loss and kernels: a .png, .pdf or .svg file")
+    add_shared(parser, "--quiet")
 
 
 @stoppable()

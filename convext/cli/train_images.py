@@ -7,16 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from .._support.interruption import stoppable
 from ..enhancement import train_on_folders
 from ..train._layers import ACTIVATIONS
-from .arguments import (
-    Parser,
-    add_integer,
-    add_learning_rate,
-    add_max_pixels,
-    add_plot,
-    add_quiet,
-    add_seed,
-    add_threads,
-)
+from .arguments import Parser, add_shared, integer_from
 from .outputs import check_outputs
 
 DESCRIPTION = (
@@ -54,28 +45,25 @@ def add_arguments(parser: Parser) -> None:
     for option, metavar, default, text in (
         ("--patch", "SIZE", 33, "height and width of a patch (default: 33)"),
         ("--stride", "PIXELS", 14, "how far one patch is from the next (default: 14)"),
-        ("--epochs", "N", 20, "how often to go through the patches (default: 20)"),
-        ("--batch-size", "B", 16, "how many patches each step takes (default: 16)"),
     ):
-        add_integer(parser, option, metavar, text, default)
-    add_learning_rate(
+        add(option, type=integer_from(1), metavar=metavar, default=default, help=text)
+    text = "how often to go through the patches (default: 20)"
+    add_shared(parser, "--epochs", default=20, help=text)
+    text = "how many patches each step takes (default: 16)"
+    add_shared(parser, "--batch-size", default=16, help=text)
+    add_shared(
         parser,
-        0.001,
-        "the learning rate of Adam in the first epoch (default: 0.001); it falls to 0 along a "
+        "--learning-rate",
+        default=0.001,
+        help="the learning rate of Adam in the first epoch (default: 0.001); it falls to 0 along a "
         "cosine",
     )
     add("--loss", choices=("mse", "mae"), default="mse", help="what is made small (default: mse)")
-    add_seed(parser)
-    add_threads(parser)
-    add(
-        "--out",
-        default="model.npz",
-        metavar="FILE",
-        help="the file of the model to write (default: model.npz)",
-    )
-    add_plot(parser, "draw losses and results: a .png, .pdf or .svg file")
-    add_quiet(parser)
-    add_max_pixels(parser)
+    add_shared(parser, "--seed", "--threads")
+    text = "the file of the model to write (default: model.npz)"
+    add_shared(parser, "--out", default="model.npz", help=text)
+    add_shared(parser, "--plot", help="draw losses and results: a .png, .pdf or .svg file")
+    add_shared(parser, "--quiet", "--max-pixels")
 
 
 @stoppable()

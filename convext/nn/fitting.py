@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from ..train._steps import LOSSES
 from ..train._training import Trainer, fuses
 from ..train.epoch_report import EpochReport, Model
 from .batches import ArrayBatches, Chosen, Source
-from .learning import Learner, Means
+from .learning import Learner, means
 from .optimizers import LearningRate
 
 # Arrays up to this size are converted and kept for the fused steps of a single small layer.
@@ -49,7 +50,7 @@ class Fit:
         if self.trainer is not None:
             values = {"loss": self._run_fused_epoch(when, rate, order)}
         else:
-            values = self._run_epoch(when, rate, order)
+            values = means(self._take_steps(when, rate, order))
         loss, val_loss = values.pop("loss"), None
         if self.validation is not None:
             tested = self.model._test(self.validation, self.num_threads, when)
@@ -62,18 +63,17 @@ class Fit:
             weights=self.model._weights,
         )  # fmt: skip
 
-    def _run_epoch(self, when: str, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:
-        """Take a step for every batch; return the mean loss, and the metrics."""
-        means = Means()
+    def _take_steps(
+        self, when: str, rate: float, order: npt.NDArray[np.intp]
+    ) -> Iterator[tuple[dict[str, float], int]]:
+        """Take a step for every batch; yield its loss and metrics, and the samples it had."""
         self.done = 0
         for batch in self.batches.epoch(order):
             if self.done == 0:  # there are no weights before the first batch
                 self.model._freeze()
-            values = self.model._learn(batch, rate, self.num_threads, when)
-            means.add(values, len(batch.order))
+            yield self.model._take(batch, self.num_threads, when, rate), len(batch.order)
             self.done += 1
         self.count = self.done
-        return means.values()
 
     def _run_fused_epoch(self, when: str, rate: float, order: npt.NDArray[np.intp]) -> float:
         """Take a step for every batch of a small layer; return the mean loss."""

@@ -6,8 +6,7 @@ import copy
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy.typing as npt
 from .._support.messages import format_loss, print_line
 from .._support.sharing import changing, reading
 from ..config import resolve_num_threads
-from ..ops.shapes import Shape
 from ..train._optimizers import Update
 from ..train._steps import LOSSES, Step
 from . import optimizers
@@ -31,22 +29,15 @@ Images: TypeAlias = npt.ArrayLike | Batches
 NUM_STEPS = 4
 
 
-class Means:
-    """Means of losses and metrics over samples."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sums: dict[str, float] = {}
-
-    def add(self, values: dict[str, float], count: int) -> None:
-        """Add the means over `count` samples."""
-        self.count += count
+def means(results: Iterable[tuple[dict[str, float], int]]) -> dict[str, float]:
+    """Return losses and metrics of samples, from those of parts of them and the parts' sizes."""
+    sums: dict[str, float] = {}
+    total = 0
+    for values, count in results:
+        total += count
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * count
-
-    def values(self) -> dict[str, float]:
-        """Return the means over all samples."""
-        return {name: value / self.count for name, value in self._sums.items()}
+            sums[name] = sums.get(name, 0.0) + value * count
+    return {name: value / total for name, value in sums.items()}
 
 
 class Learner(Network):
@@ -211,7 +202,7 @@ class Learner(Network):
         samples = make_samples(self._pair, NAMES, x, y, sample_weight)
         self._freeze()
         batch = Chosen(samples, np.arange(len(samples.inputs)), len(samples.inputs))
-        return _as_asked(self._learn(batch, rate, threads, "in train_on_batch"), return_dict)
+        return _as_asked(self._take(batch, threads, "in train_on_batch", rate), return_dict)
 
     def test_on_batch(
         self,
@@ -230,23 +221,6 @@ class Learner(Network):
             raise ValueError("the model must be compiled before it is trained: see compile")
         return self.optimizer
 
-    @contextmanager
-    def _step(self, input_shape: Shape, batch_size: int, num_threads: int) -> Iterator[Step]:
-        """Lend a step for batches of at most `batch_size` images (C, H, W), with its memory."""
-        measuring = bool(self._metrics)
-        key = (input_shape, batch_size, num_threads, self.loss, measuring)
-        with self._guard.lock:
-            step = self._steps.pop(key, None)
-        if step is None:
-            layers = self._layers_for(input_shape)
-            size, loss, crop = self._weights.size, LOSSES[self.loss], self._crop(layers)
-            step = Step(layers, size, batch_size, loss, crop, self.dtype, num_threads, measuring)
-        yield step
-        with self._guard.lock:
-            self._steps[key] = step
-            while len(self._steps) > NUM_STEPS:
-                self._steps.popitem(last=False)
-
     def _current_update(self) -> Update:
         if self._update is None:
             self._update = self._make_update()
@@ -264,34 +238,44 @@ class Learner(Network):
         sizes = [[variable.size for variable in layer._variables] for layer in self.layers]
         return self._compiled().make_update(sizes, self.dtype, states)
 
-    def _learn(self, batch: Chosen, rate: float, num_threads: int, when: str) -> dict[str, float]:
-        """Take a step for a batch; return its loss and metrics before."""
-        update = self._current_update()
-        update.learning_rate = rate
+    def _take(
+        self, batch: Chosen, num_threads: int, when: str | None = None, rate: float | None = None
+    ) -> dict[str, float]:
+        """Return the loss and the metrics of a batch; with a learning rate, take a step then.
+
+        Where it is said when that is, the loss must be finite.
+        """
         inputs, targets, weights = batch.samples
-        with self._step(inputs.shape[1:], batch.size, num_threads) as step:
-            loss = step.differentiate(inputs, targets, batch.order, weights)
-            if not math.isfinite(loss):
-                raise self._not_finite(loss, batch, when, rate)
+        key = (inputs.shape[1:], batch.size, num_threads, self.loss, bool(self._metrics))
+        with self._guard.lock:
+            step = self._steps.pop(key, None)
+        if step is None:
+            layers = self._layers_for(inputs.shape[1:])
+            size, loss_number, crop = self._weights.size, LOSSES[self.loss], self._crop(layers)
+            step = Step(
+                layers, size, batch.size, loss_number, crop, self.dtype, num_threads, key[-1]
+            )
+        compute = step.evaluate if rate is None else step.differentiate
+        loss = compute(inputs, targets, batch.order, weights)
+        if when is not None and not math.isfinite(loss):
+            raise self._not_finite(loss, batch, when, rate)
+        if rate is not None:
+            update = self._current_update()
+            update.learning_rate = rate
             update.update(self._weights, step.gradient)
-            return self._values(loss, step)
+        values = {"loss": loss}
+        if step.measures is not None:
+            values |= {name: float(step.measures[LOSSES[name]]) for name in self._metrics}
+        with self._guard.lock:
+            self._steps[key] = step
+            while len(self._steps) > NUM_STEPS:
+                self._steps.popitem(last=False)
+        return values
 
     def _test(self, batches: Source, num_threads: int, when: str | None = None) -> dict[str, float]:
         """Return the loss and the metrics for batches; in a training these must be finite."""
-        means = Means()
-        for batch in batches.epoch(batches.order()):
-            inputs, targets, weights = batch.samples
-            with self._step(inputs.shape[1:], batch.size, num_threads) as step:
-                loss = step.evaluate(inputs, targets, batch.order, weights)
-                if when is not None and not math.isfinite(loss):
-                    raise self._not_finite(loss, batch, when)
-                means.add(self._values(loss, step), len(batch.order))
-        return means.values()
-
-    def _values(self, loss: float, step: Step) -> dict[str, float]:
-        if step.measures is None:
-            return {"loss": loss}
-        return {"loss": loss, **{m: float(step.measures[LOSSES[m]]) for m in self._metrics}}
+        parts = batches.epoch(batches.order())
+        return means((self._take(part, num_threads, when), len(part.order)) for part in parts)
 
     def _not_finite(
         self, loss: float, batch: Chosen, when: str, rate: float | None = None

@@ -114,9 +114,6 @@ cdef void cut_into_blocks(Separable *plan) noexcept nogil:
     plan.block_w = divide_up(plan.out_w, plan.blocks_across)    # at most: see first_of_block
     most = MAX_PANEL_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
     most = max(most, max(<Py_ssize_t> 16, plan.taps_h))
-    # A single row needs no pixels of others, which are best copied right before they are used.
-    if plan.taps_h == 1:
-        most = STRIP
     plan.blocks_down = divide_up(plan.out_h, most)
     # Whole strips.
     plan.block_h = divide_up(divide_up(plan.out_h, plan.blocks_down), STRIP) * STRIP

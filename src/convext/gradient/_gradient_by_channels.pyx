@@ -60,13 +60,12 @@ cdef inline Py_ssize_t pixels_under(const Tiling *tiling) noexcept nogil:
 cdef inline bint goes_by_rows(const KernelGradient *gradient) noexcept nogil:
     """Whether the channels are laid side by side in one step, row by row with the padding.
 
-    Rows that are hardly longer than a vector are better packed first.
+    Where taps meet less than half of the pixels, these are better packed first.
     """
     cdef const Tiling *tiling = &gradient.tiling
     return (
         not (gradient.unfolded or tiling.contiguous)
-        and pixels_under(tiling) <= tiling.channel_size
-        and reach(&tiling.columns, tiling.tile_w) >= 2 * gradient.micro.lanes
+        and pixels_under(tiling) <= 2 * tiling.channel_size
     )
 
 

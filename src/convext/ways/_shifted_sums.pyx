@@ -20,9 +20,6 @@ from convext.base._tasks cimport (
 cdef Py_ssize_t MAX_KERNELS = 4
 cdef Py_ssize_t MAX_CHANNELS = 4096
 
-# Vectors of pixels, of all channels, that meet all taps before the next ones do.
-cdef Py_ssize_t PIECE_VECTORS = 8
-
 # The sums of a chunk of pixels, and the pixels, should stay in L2.
 cdef Py_ssize_t MAX_SUM_BYTES = 128 * 1024
 cdef Py_ssize_t MAX_PIXEL_BYTES = 128 * 1024
@@ -172,11 +169,11 @@ cdef struct Chunk:
     Py_ssize_t top, left, height, width
 
 
-cdef void sum_piece(
+cdef void sum_vectors(
     const ShiftedSums *plan, const Operands *operands, const real *packed, Py_ssize_t num_pixels,
     const real *pixels, real *sums, Py_ssize_t stride
 ) noexcept nogil:
-    """Make the sums of a few neighbouring pixels."""
+    """Make the sums of whole vectors of neighbouring pixels."""
     cdef Py_ssize_t b, count
     for b in range(plan.num_blocks):
         count = min(plan.width, plan.sums - b * plan.width)
@@ -194,18 +191,15 @@ cdef void sum_channels(
 ) noexcept nogil:
     """Make the sums of neighbouring pixels, in whole vectors: the last one may overlap."""
     cdef Py_ssize_t lanes = plan.micro.lanes
-    cdef Py_ssize_t most = PIECE_VECTORS * lanes
-    cdef Py_ssize_t p = 0, count
+    cdef Py_ssize_t whole = num_pixels // lanes * lanes
     cdef const real *packed = <const real *> operands.packed + (
         group * plan.num_blocks * plan.channels * plan.width
     )
-    while p < num_pixels:
-        count = min(most, (num_pixels - p) // lanes * lanes)
-        if count == 0:
-            p = num_pixels - lanes
-            count = lanes
-        sum_piece(plan, operands, packed, count, pixels + p, sums + p, stride)
-        p += count
+    sum_vectors(plan, operands, packed, whole, pixels, sums, stride)
+    if whole < num_pixels:
+        pixels += num_pixels - lanes
+        sums += num_pixels - lanes
+        sum_vectors(plan, operands, packed, lanes, pixels, sums, stride)
 
 
 cdef void sum_chunk(

@@ -7,8 +7,8 @@
  *     MICROKERNELS(result, name, [entries], (parameters))
  *
  * This list is the only one: microkernel.h makes the members of the table of it, and microkernel.c
- * their values, so the definition of a micro-kernel is a function of the same name there.
- * _dispatch.pxd repeats the names.
+ * their values. So a new micro-kernel is an entry here, a static function of the same name in one of
+ * the headers that microkernel.c includes, and its name in _dispatch.pxd.
  *
  * Pointers are `void *` so that both element types share this list: they point to elements of the
  * table's type. No pointer needs more than the alignment of an element. */

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .._support.checks import as_dtype
 from ..train._steps import LOSSES
 from ..train._training import Trainer, fuses
-from ..train.epoch_report import EpochReport, Model
+from ..train.epoch_report import EpochReport
 from .batches import ArrayBatches, Chosen, Source
 from .learning import Learner, means
 from .optimizers import LearningRate
@@ -41,9 +41,7 @@ class Fit:
         """The learning rate, which a callback may change."""
         return self.model._compiled().learning_rate
 
-    def report(
-        self, number: int, rate: float, order: npt.NDArray[np.intp], model: Model | None
-    ) -> EpochReport:
+    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
         started = time.perf_counter()
         when = f"in epoch {number}"
@@ -59,8 +57,8 @@ class Fit:
         seconds = time.perf_counter() - started
         kernels = self.model._variables()[0].copy()
         return EpochReport(
-            number, loss, rate, seconds, kernels, val_loss=val_loss, model=model, metrics=values,
-            weights=self.model._weights,
+            number, loss, rate, seconds, kernels, val_loss=val_loss, model=self.model,
+            metrics=values, weights=self.model._weights,
         )  # fmt: skip
 
     def _take_steps(

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy.typing as npt
+from typing import Any
 
 from .._support.checks import RealArray
-from .._support.files import FilePath
 from .._support.messages import Language, format_loss, translate
 from ._steps import LOSSES
 
 # Shorter times are printed as 3e-06, longer ones as 0.000085, which is easier to read.
 _SHORTEST_IN_FULL = 5e-6
-
-
-class Model(Protocol):
-    """A model that is trained, as far as this and the callbacks need to know it."""
-
-    stop_training: bool
-
-    def predict(self, x: npt.ArrayLike) -> RealArray:
-        """Return what the model makes of images."""
-
-    def evaluate(self, x: Any, y: npt.ArrayLike | None = None) -> Any:
-        """Return the loss of the predictions, and the metrics."""
-
-    def save(self, filepath: FilePath, checkpoint: dict[str, object] | None = None) -> None:
-        """Write the model to a file, with what a `ModelCheckpoint` notes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +51,7 @@ class EpochReport:
     kernels: RealArray
     method: str = "direct"
     val_loss: float | None = None
-    model: Model | None = None
+    model: Any = None  # a Sequential, which this room does not know
     metrics: dict[str, float] = field(default_factory=dict)
     weights: RealArray | None = field(default=None, repr=False)
 

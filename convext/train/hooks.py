@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import StopTraining
 from .callbacks import Callback
-from .epoch_report import EpochReport, Model
+from .epoch_report import EpochReport
 
 _CALLED = ("on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end")
 _NOT_CALLED = [
@@ -40,6 +40,12 @@ def checked_callbacks(callbacks: Iterable[Callback] | None) -> tuple[Callback, .
                     f"are called at {', '.join(_CALLED)}"
                 )
     return result
+
+
+class Model(Protocol):
+    """A model that callbacks are told of, as far as it concerns a training."""
+
+    stop_training: bool
 
 
 class Hooks:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from .._support.checks import finite_number
 from .._support.sharing import Stateful, in_use
 from .callbacks import Callback
-from .epoch_report import EpochReport, Model, monitored
-from .hooks import Hooks
+from .epoch_report import EpochReport, monitored
+from .hooks import Hooks, Model
 from .progress import Progress
 
 
@@ -24,9 +24,7 @@ class Run(Protocol):
     def learning_rate(self) -> float | Callable[[int], float]:
         """The learning rate, or what gives that of an epoch; a callback may set another."""
 
-    def report(
-        self, number: int, rate: float, order: npt.NDArray[np.intp], model: Model | None
-    ) -> EpochReport:
+    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run the epoch of that number (from 1), taking the samples in that order."""
 
     def progress(self) -> tuple[int, int | None]:
@@ -65,7 +63,7 @@ def run_epochs(
             if hooks.stopped:
                 break
             schedule = run.learning_rate
-            report = run.report(epoch + 1, _rate(schedule, epoch), orders(), model)
+            report = run.report(epoch + 1, _rate(schedule, epoch), orders())
             if hasattr(schedule, "observe"):
                 schedule.observe(monitored(report, getattr(schedule, "monitor", "loss")))
             progress.epoch(report)

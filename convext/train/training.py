@@ -32,7 +32,7 @@ from ..solve.products import products_of_units
 from . import _training
 from ._optimizers import RULES, Update
 from .callbacks import Callback
-from .epoch_report import EpochReport, Model
+from .epoch_report import EpochReport
 from .hooks import checked_callbacks
 from .loop import run_epochs
 from .methods import Method, choose_method, samples_of_unit
@@ -203,9 +203,7 @@ class _Run:
         shapes = self.inputs.shape, self.kernels.shape, self.options.output_shape
         self.method = choose_method(method, *shapes, unit=self.unit, num_epochs=num_epochs)
 
-    def report(
-        self, number: int, rate: float, order: npt.NDArray[np.intp], model: Model | None
-    ) -> EpochReport:
+    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
         self.earlier, self.before = self.before, self.kernels.copy()
         started = time.perf_counter()
@@ -223,9 +221,8 @@ class _Run:
             last_good = self.before if math.isfinite(first_loss) else self.earlier
             raise self._divergence(number, rate, loss, last_good)
         return EpochReport(
-            number, loss, rate, seconds, self.kernels.copy(), self.method, model=model,
-            weights=self.kernels,
-        )  # fmt: skip
+            number, loss, rate, seconds, self.kernels.copy(), self.method, weights=self.kernels
+        )
 
     def progress(self) -> tuple[int, int | None]:
         """Return how many samples of the epoch are done, and how many there are."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-import warnings
 from threading import get_ident
 from typing import TypedDict
 
 from ._compiled import _dispatch
 from ._support.checks import integer
-from ._support.messages import columns, print_line, translate
+from ._support.messages import columns, print_line, translate, warn
 from ._support.quota import quota_in_cpus
 from ._version import __version__
 
@@ -206,11 +205,10 @@ def _startable(n: int) -> int:
         _started[get_ident()] = n
         if n < min(wanted, _most_threads):
             _most_threads = n
-            warnings.warn(
+            warn(
                 f"the system starts only {n} of {wanted} threads, so convext uses no more; is "
                 f"there a limit of processes (ulimit -u, a container's) or of memory?",
                 RuntimeWarning,
-                stacklevel=3,
             )
     return n
 

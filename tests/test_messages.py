@@ -211,7 +211,7 @@ def raised(source):
         call = node.exc if isinstance(node, ast.Raise) else node
         if isinstance(call, ast.Call) and call.args:
             kind = ast.unparse(call.func) if call is node else "raise"
-            text = template(call.args[0]) if kind in ("raise", "warnings.warn") else None
+            text = template(call.args[0]) if kind in ("raise", "warn") else None
             if text is not None and not text.startswith("{} (see"):
                 # Of two files only, whose shapes are put together before.
                 for before in ("1x1 {}", "INPUT {}"):

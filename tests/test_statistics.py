@@ -310,24 +310,6 @@ def test_loading_statistics_of_other_shapes_is_an_error(tmp_path):
         PatchStatistics.load(file)
 
 
-FLAT, LAST = np.ones((1, 9, 9)), np.ones((1, 32, 32, 3))
-WARNED = {
-    "rank of solve_kernels": lambda: convext.solve_kernels(FLAT, FLAT, 3),
-    "rank of solve": lambda: statistics_of(FLAT, FLAT[:, 2:, 1:]).solve(),
-    "underflow": lambda: statistics_of(FLAT * 1e-200, FLAT[:, 2:, 1:]),
-    "channels of solve_kernels": lambda: convext.solve_kernels(LAST, LAST, 1, l2=1.0),
-    "channels of update": lambda: PatchStatistics(32, 32, 1).update(LAST, LAST),
-    "channels of train_model": lambda: convext.train_model(LAST, LAST, 32, 1, 1e-3, 1, verbose=0),
-}
-
-
-@pytest.mark.parametrize("kind", WARNED)
-def test_a_warning_is_shown_where_the_function_was_called(kind):
-    with pytest.warns() as caught:
-        WARNED[kind]()
-    assert {warning.filename for warning in caught} == {__file__}
-
-
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [

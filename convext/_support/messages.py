@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -92,6 +93,14 @@ def format_size(sizes: Iterable[int]) -> str:
 def say(text: str, /, **fields: object) -> None:
     """Print a message in the language of people; see `translate`."""
     print_line(translate(text, **fields))
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of the line outside this package that has called it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "convext":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def print_line(text: str) -> None:

@@ -10,7 +10,6 @@ import mimetypes
 import os
 import struct
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from .._support.checks import LARGEST_SIZE
 from .._support.files import FilePath, atomic_write
+from .._support.messages import warn
 from . import tiff
 from .tiff import (
     BITS_PER_SAMPLE,
@@ -99,10 +99,9 @@ def image_files(folder: FilePath) -> list[str]:
     ]
     if skipped:
         more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        warnings.warn(
+        warn(
             f"{os.fspath(folder)}: {', '.join(skipped[:3])}{more} skipped, which cannot be read as "
             "images",
-            stacklevel=3,
         )
     if not names:
         raise ValueError(f"{os.fspath(folder)} holds no image ({', '.join(sorted(SUFFIXES))})")
@@ -202,10 +201,9 @@ def read(
             pixels = upright(np.atleast_3d(pixels), orientation(image))
     if page is None and count > 1:
         name = os.fspath(file)
-        warnings.warn(
+        warn(
             f"{name} holds {count} images, of which the first was read: see page (--page of apply "
             "and enhance)",
-            stacklevel=4,
         )
     return pixels, largest
 

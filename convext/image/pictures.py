@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from .._support.checks import LARGEST_SIZE, as_numeric_array, check_dimensions, integer
 from .._support.files import FilePath
+from .._support.messages import warn
 from ..ops.shapes import IMAGES
 from . import files
 
@@ -111,9 +111,8 @@ def _depth(file: FilePath, bits: int | None, wanted: int) -> int:
             raise ValueError(f"bits must be one of {depths} for {os.fspath(file)}, got {bits!r}")
         return bits
     if wanted > depths[-1]:
-        warnings.warn(
+        warn(
             f"{os.fspath(file)} holds {depths[-1]} bits for each value, of {wanted} that there are",
-            stacklevel=4,
         )
     return min(wanted, depths[-1])
 

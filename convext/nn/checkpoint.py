@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 
 from .._support.array_files import load_record
 from .._support.checks import finite_number
 from .._support.files import FilePath, check_writable
+from .._support.messages import warn
 from .._support.sharing import Stateful, in_one_training
 from ..train._steps import LOSSES
 from ..train.epoch_report import EpochReport, check_monitor, monitored
@@ -130,9 +130,8 @@ class ModelCheckpoint(Stateful):
         except (KeyError, OSError, TypeError, ValueError):
             return  # it was not written by a checkpoint
         self.best_loss = loss
-        warnings.warn(
+        warn(
             f"{os.fsdecode(filepath)} holds a model of an earlier training whose {self.monitor} is "
             f"{loss:g}: it is kept until there is a better one. To replace it in any case, give "
             f"initial_value_threshold=float('inf')",
-            stacklevel=2,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,7 +20,7 @@ from .._support.checks import (
     shape_of_length,
 )
 from .._support.files import FilePath, atomic_write
-from .._support.messages import say
+from .._support.messages import say, warn
 from .shapes import IMAGES, Pair, seems_channels_last
 
 __all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data", "paired_samples"]
@@ -194,10 +193,9 @@ def paired_samples(
     layout = IMAGES[inputs.ndim].replace("C, H, W", "K, OH, OW")
     check_dimensions("target_output", targets.shape, {inputs.ndim: layout})
     if seems_channels_last(inputs.shape) and seems_channels_last(targets.shape):
-        warnings.warn(
+        warn(
             f"input_data of shape {inputs.shape} is taken for {inputs.shape[-3]} channels: if they "
             "come last, give np.moveaxis(input_data, -1, -3), and target_output likewise",
-            stacklevel=4,
         )
     if inputs.ndim == 3:
         inputs, targets = inputs[np.newaxis], targets[np.newaxis]

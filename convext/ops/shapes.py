@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, TypeAlias
 
 from .._support.checks import check_size, integer, integer_pair
+from .._support.messages import format_size
 
 IMAGES = {3: "(C, H, W)", 4: "(N, C, H, W)"}
 KERNELS = {4: "(K, C/groups, kh, kw)"}
@@ -85,8 +86,8 @@ def resolve(
     padded = (height + sum(margins[0]), width + sum(margins[1]))
     if extents[0] > padded[0] or extents[1] > padded[1]:
         raise ValueError(
-            f"kernels of {_size(kernel_size)}{_dilated(dilations, extents)} do not fit "
-            f"{image_name} of {_size((height, width))}{_padded(padded, (height, width))}"
+            f"kernels of {format_size(kernel_size)}{_dilated(dilations, extents)} do not fit "
+            f"{image_name} of {format_size((height, width))}{_padded(padded, (height, width))}"
         )
     out_h, out_w = ((padded[axis] - extents[axis]) // strides[axis] + 1 for axis in range(2))
     check_size("the result for this padding", (out_h, out_w))
@@ -175,13 +176,9 @@ def _same_margin(size: int, extent: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _size(shape: Shape) -> str:
-    return "x".join(str(length) for length in shape)
-
-
 def _dilated(dilations: tuple[int, int], extents: list[int]) -> str:
-    return f" (dilated to {_size(tuple(extents))})" if dilations != (1, 1) else ""
+    return f" (dilated to {format_size(extents)})" if dilations != (1, 1) else ""
 
 
 def _padded(padded: tuple[int, int], size: tuple[int, int]) -> str:
-    return f" (padded to {_size(padded)})" if padded != size else ""
+    return f" (padded to {format_size(padded)})" if padded != size else ""

@@ -170,14 +170,8 @@ def solve_kernels(
     """
     threads = resolve_num_threads(num_threads)
     inputs, targets, counts, hidden = samples_and_masks(input_data, target_output, mask)
-    unknowns = Unknowns.checked(
-        inputs.shape[1],
-        targets.shape[1],
-        kernel_shape,
-        bias=bias,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
+    unknowns = Unknowns(
+        inputs.shape[1], targets.shape[1], kernel_shape, bias, stride, padding, dilation
     )
     size = unknowns.kernel_shape
     solutions = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.interruption import interruptible
+from .._support.messages import warn
 
 Matrix = npt.NDArray[np.float64]
 
@@ -283,11 +283,10 @@ def add_rows(triangle: Matrix, rows: Matrix) -> Matrix:
 def warn_of_rank(rank: int, num_unknowns: int) -> None:
     """Warn that the kernels are not determined by the data, where they are not."""
     if rank < num_unknowns:
-        warnings.warn(
+        warn(
             f"the data determine only {rank} of the {num_unknowns} numbers of a kernel: of all "
             "kernels that fit equally well, those of the smallest norm are returned",
             np.exceptions.RankWarning,
-            stacklevel=3,
         )
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from .._support.array_files import load_array, load_record
 from .._support.files import FilePath, atomic_write
 from .._support.interruption import interruptible
+from .._support.messages import format_size
 from .._support.sharing import Stateful, in_turn
 from ..config import resolve_num_threads
 from ..ops.shapes import Padding, Pair
@@ -112,32 +112,20 @@ class PatchStatistics(Stateful):
         padding: Padding = 0,
         dilation: Pair = 1,
     ) -> None:
-        unknowns = Unknowns.checked(
-            num_channels,
-            num_kernels,
-            kernel_shape,
-            bias=bias,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
+        self._unknowns = unknowns = Unknowns(
+            num_channels, num_kernels, kernel_shape, bias, stride, padding, dilation
         )
-        vars(self).update(vars(unknowns))
-        nothing = Sums.of_nothing(unknowns)
-        vars(self).update({name: getattr(nothing, name) for name in Sums.layout(unknowns)})
-
-    @property
-    def _unknowns(self) -> Unknowns:
-        return Unknowns(**{field.name: getattr(self, field.name) for field in fields(Unknowns)})
+        vars(self).update(vars(unknowns), **Sums.of_nothing(unknowns).arrays)
 
     @in_turn
     def _sums(self) -> Sums:
-        unknowns = self._unknowns
-        return Sums(unknowns, **{name: getattr(self, name) for name in Sums.layout(unknowns)})
+        arrays = self.products, self.cross_products, self.squares, self.counts
+        return Sums(self._unknowns, *arrays)
 
     @in_turn
     def _add(self, sums: Sums) -> None:
-        for name in Sums.layout(sums.unknowns):
-            setattr(self, name, getattr(self, name) + getattr(sums, name))
+        for name, added in sums.arrays.items():
+            setattr(self, name, getattr(self, name) + added)
 
     @property
     def num_unknowns(self) -> int:
@@ -233,7 +221,7 @@ class PatchStatistics(Stateful):
         return result
 
     def __repr__(self) -> str:
-        shape = "x".join(map(str, (self.num_channels, *self.kernel_shape)))
+        shape = format_size((self.num_channels, *self.kernel_shape))
         return (
             f"<PatchStatistics of {int(self.counts.sum())} target elements "
             f"for {self.num_kernels} kernels of {shape}>"
@@ -374,10 +362,10 @@ class PatchStatistics(Stateful):
         OSError
             The folder does not exist or is not writable, or the disk is full.
         """
-        arrays = vars(self._sums())
-        settings = vars(arrays.pop("unknowns"))
+        arrays: dict[str, Any] = self._sums().arrays
+        settings = json.dumps(vars(self._unknowns))
         with atomic_write(file) as stream:
-            np.savez_compressed(stream, settings=np.array(json.dumps(settings)), **arrays)
+            np.savez_compressed(stream, settings=np.array(settings), **arrays)
 
     @classmethod
     def load(cls, file: FilePath) -> PatchStatistics:
@@ -410,17 +398,18 @@ class PatchStatistics(Stateful):
         label = f"statistics ({os.fspath(file)})"
         settings = load_record(file, "statistics", "settings") or {}
         try:
-            unknowns = Unknowns.checked(**settings)
+            unknowns = Unknowns(**settings)
+            expected = Sums.of_nothing(unknowns).arrays
         except (ValueError, TypeError) as error:
             raise ValueError(f"{label} does not hold patch statistics: {error}") from None
         statistics = cls.__new__(cls)
-        vars(statistics).update(vars(unknowns))
-        for name, (dtype, shape) in Sums.layout(unknowns).items():
+        vars(statistics).update(vars(unknowns), _unknowns=unknowns)
+        for name, nothing in expected.items():
             array: npt.NDArray[Any] = load_array(file, "statistics", member=name)
-            shapes = {shape, (unknowns.num_kernels, *shape[1:])}
-            if array.dtype != dtype or array.shape not in shapes:
+            shapes = {nothing.shape, (unknowns.num_kernels, *nothing.shape[1:])}
+            if array.dtype != nothing.dtype or array.shape not in shapes:
                 raise ValueError(
-                    f"{label}: {name} must be {np.dtype(dtype)} of shape {shape}, "
+                    f"{label}: {name} must be {nothing.dtype} of shape {nothing.shape}, "
                     f"got {array.dtype} of shape {array.shape}"
                 )
             if not np.isfinite(array).all() or (

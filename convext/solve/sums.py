@@ -6,7 +6,6 @@ See `statistics`, which keeps them for users.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import as_float64, check_finite, samples_in_blocks
+from .._support.messages import warn
 from ..ops.shapes import Convolution
 from .blocks import Block, Scaling, blocks, patch_rows
 from .least_squares import Matrix, Systems, check_memory
@@ -38,23 +38,22 @@ class Sums:
     squares: Matrix  # |Y|², (K,)
     counts: npt.NDArray[np.int64]  # elements of the target, (K,)
 
-    @staticmethod
-    def layout(unknowns: Unknowns) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
-        """Return the type and shape of each array, while all kernels have met the same pixels."""
-        kernels, size = unknowns.num_kernels, unknowns.of_kernel
-        return {
-            "products": (np.float64, (1, size, size)),
-            "cross_products": (np.float64, (kernels, size)),
-            "squares": (np.float64, (kernels,)),
-            "counts": (np.int64, (kernels,)),
-        }
-
     @classmethod
     def of_nothing(cls, unknowns: Unknowns) -> Sums:
-        """Return sums that are zero; the products, which may be many, take no memory."""
-        (_, shape), *others = cls.layout(unknowns).values()
-        zeros: list[Any] = [np.zeros(size, dtype) for dtype, size in others]
-        return cls(unknowns, np.broadcast_to(0.0, shape), *zeros)
+        """Return sums that are zero, and take no memory."""
+        kernels, size = unknowns.num_kernels, unknowns.of_kernel
+        return cls(
+            unknowns,
+            np.broadcast_to(0.0, (1, size, size)),
+            np.broadcast_to(0.0, (kernels, size)),
+            np.broadcast_to(0.0, kernels),
+            np.broadcast_to(np.int64(0), kernels),
+        )
+
+    @property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays, by their names."""
+        return {name: array for name, array in vars(self).items() if name != "unknowns"}
 
     @classmethod
     def of(
@@ -73,8 +72,8 @@ class Sums:
         size = unknowns.of_kernel
         check_memory(3 * 8 * size**2, f"the sums of products of {size} unknowns")
         options = unknowns.resolve(inputs.shape, targets.shape)
-        sums = cls.of_nothing(unknowns)
-        sums.products = np.zeros((1, size, size))
+        nothing = cls.of_nothing(unknowns).arrays.values()
+        sums = cls(unknowns, *(np.zeros(array.shape, array.dtype) for array in nothing))
         with np.errstate(all="ignore"):
             for block in blocks(inputs, targets, mask, unknowns.kernel_shape, options, scaling):
                 sums._add(block, options, num_threads)
@@ -217,9 +216,8 @@ def _warn_of_underflow(name: str, array: npt.NDArray[Any]) -> None:
     for _, block in samples_in_blocks(array):
         np.maximum(largest, np.abs(block).max(axis=(0, 2, 3), initial=0), out=largest)
     if ((largest > 0) & (largest < math.sqrt(UNDERFLOW))).any():
-        warnings.warn(
+        warn(
             f"values of {name} are as small as {largest[largest > 0].min():.3g}: their squares "
             "underflow float64; multiply by a large number, or use solve_kernels",
             RuntimeWarning,
-            stacklevel=4,
         )

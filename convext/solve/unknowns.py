@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,46 +15,36 @@ from .._support.checks import (
     integer,
     integer_pair,
 )
+from .._support.messages import format_size
 from ..ops.shapes import Convolution, Padding, Pair, Shape, edges_of, resolve
 from .least_squares import Matrix
 
 
-@dataclass(frozen=True)
 class Unknowns:
     """The numbers of all kernels, and the convolution that these are of.
 
     Weights hold them: a row for each kernel, its taps and, where there is a bias, that.
     """
 
-    num_channels: int
-    num_kernels: int
-    kernel_shape: tuple[int, int]
-    bias: bool = False
-    stride: tuple[int, int] = (1, 1)
-    padding: Padding = ((0, 0), (0, 0))
-    dilation: tuple[int, int] = (1, 1)
-
-    @classmethod
-    def checked(
-        cls,
+    def __init__(
+        self,
         num_channels: int,
         num_kernels: int,
         kernel_shape: Pair,
-        *,
         bias: bool,
         stride: Pair,
         padding: Padding,
         dilation: Pair,
-    ) -> Unknowns:
-        """Return those of arguments that may be wrong."""
-        channels = integer("num_channels", num_channels, minimum=1)
-        kernels = integer("num_kernels", num_kernels, minimum=1)
-        size = as_kernel_shape(kernel_shape)
+    ) -> None:
+        self.num_channels = integer("num_channels", num_channels, minimum=1)
+        self.num_kernels = integer("num_kernels", num_kernels, minimum=1)
+        self.kernel_shape = as_kernel_shape(kernel_shape)
         if not isinstance(bias, (bool, np.bool_)):
             raise TypeError(f"bias must be True or False, got {bias!r} ({type(bias).__name__})")
-        strides = integer_pair("stride", stride, minimum=1)
-        dilations = integer_pair("dilation", dilation, minimum=1)
-        return cls(channels, kernels, size, bool(bias), strides, edges_of(padding), dilations)
+        self.bias = bool(bias)
+        self.stride = integer_pair("stride", stride, minimum=1)
+        self.padding = edges_of(padding)
+        self.dilation = integer_pair("dilation", dilation, minimum=1)
 
     @property
     def num_taps(self) -> int:
@@ -86,7 +75,7 @@ class Unknowns:
         if target_shape != expected:
             raise ValueError(
                 f"target_output must have the shape {expected} for {self.num_kernels} kernels of "
-                f"{self.kernel_shape[0]}x{self.kernel_shape[1]} on input_data of shape "
+                f"{format_size(self.kernel_shape)} on input_data of shape "
                 f"{input_shape}, got {target_shape}"
             )
         return options

@@ -215,7 +215,7 @@ def _solved(
 
 
 def _sums(before: Matrix, after: Matrix, size: tuple[int, int], bias: bool, mask: Mask) -> Sums:
-    unknowns = Unknowns(before.shape[1], after.shape[1], size, bias)
+    unknowns = Unknowns(before.shape[1], after.shape[1], size, bias, 1, 0, 1)
     return sums_of(unknowns, before, after, mask, get_num_threads())
 
 

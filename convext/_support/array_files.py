@@ -63,23 +63,11 @@ class _Header(NamedTuple):
 def load_array(
     file: FilePath, name: str, *, member: str | None = None, mmap: bool = False
 ) -> NumericArray:
-    """Read one array of real numbers from a .npy file, or from a .npz file that holds one array.
+    """Read one array of real numbers, in the type of its file.
 
-    Parameters
-    ----------
-    file : path
-        The file to read; what it is is told from its contents, not from its name.
-    name : str
-        What the array is, for error messages.
-    member : str, optional
-        Which array of a .npz file to read when it is there, so that the file may hold more.
-    mmap : bool
-        Map the file read-only instead of reading it (.npy only).
-
-    Returns
-    -------
-    numpy.ndarray
-        In the type of the file.
+    That is a .npy file, or a .npz file that holds one array, or one that is named `member`: what a
+    file is is told from its contents. A .npy file can be mapped, read-only, instead. `name` is what
+    messages call the array.
 
     Raises
     ------
@@ -120,10 +108,7 @@ def is_archive(file: FilePath, name: str) -> bool:
 def load_record(file: FilePath, name: str, member: str) -> dict[str, Any] | None:
     """Return the JSON object in the text that is `member` of a .npz file; None where it is not.
 
-    Raises
-    ------
-    OSError, ValueError
-        As `load_array`.
+    Errors are those of `load_array`.
     """
     label = f"{name} ({os.fspath(file)})"
     with _open(file, label) as stream:

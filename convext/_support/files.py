@@ -22,24 +22,10 @@ _TRIAL = 4096
 def check_writable(file: FilePath) -> None:
     """Raise the OSError with which writing `file` would fail, as far as can be known before.
 
-    A little is written to a temporary file in its folder, which is removed again.
-
-    Parameters
-    ----------
-    file : path
-        The file to be written; it need not exist, its folder must.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        The name is empty, or the folder of `file` does not exist, or is a file.
-    IsADirectoryError
-        `file` is a folder, or ends like one.
-    PermissionError
-        The folder, or a `file` that already exists, is not writable, or is another user's in a
-        folder such as /tmp, where only owners may replace files.
-    OSError
-        Symbolic links go round in a circle, the name is too long, or the disk is full.
+    The name is empty, or too long; its folder does not exist, or is a file; it is a folder, or ends
+    like one; the folder, or a file that already exists, is not writable, or is another user's in a
+    folder such as /tmp, where only owners may replace files; symbolic links go round in a circle;
+    the disk is full. A little is written to a temporary file, which is removed again.
 
     Examples
     --------
@@ -65,21 +51,7 @@ def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
     the name of `file` in one step. On any failure, Ctrl-C included, the temporary file is removed
     and an existing `file` stays as it was. A symbolic link is followed; an existing file keeps its
     permissions, a new one gets those of the umask. What is not a regular file (``/dev/null``)
-    is written, not replaced.
-
-    Parameters
-    ----------
-    file : path
-        The file to write.
-
-    Yields
-    ------
-    binary stream
-
-    Raises
-    ------
-    OSError
-        As described at `check_writable`, or when the disk is full.
+    is written, not replaced. Errors are those of `check_writable`.
 
     Examples
     --------

@@ -162,24 +162,9 @@ def paired_samples(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return input and target as four-dimensional arrays with the same number of samples.
 
-    Parameters
-    ----------
-    input_data : array_like, (C, H, W) or (N, C, H, W)
-        A single sample, or N of them.
-    target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
-        What belongs to it, with as many dimensions.
-
-    Returns
-    -------
-    input_data, target_output : numpy.ndarray
-        Not copied where they were arrays.
-
-    Raises
-    ------
-    TypeError
-        An array does not hold real numbers.
-    ValueError
-        The arrays have other shapes, or are empty, or the numbers of samples differ.
+    Each may be a single sample, (C, H, W) and (K, OH, OW), or N of them. Arrays are not copied.
+    What does not hold real numbers is a TypeError; other shapes, empty arrays and numbers of
+    samples that differ are a ValueError.
 
     Examples
     --------

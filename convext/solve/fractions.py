@@ -43,18 +43,9 @@ def common_fraction(
 ) -> CommonFraction | None:
     """Return the common fraction that a kernel is, if its standard errors allow no other.
 
-    Parameters
-    ----------
-    kernel : numpy.ndarray, (C, kh, kw) or (kh, kw)
-    errors : numpy.ndarray of that shape, or float, default 0
-        The standard errors of the entries.
-
-    Returns
-    -------
-    CommonFraction or None
-        With the smallest denominator, up to 256, that the errors allow. None where a random kernel
-        might be as near to a fraction with such a denominator or a smaller one, and where another
-        fraction, of less than twice the denominator, is allowed as well.
+    It is that with the smallest denominator, up to 256, that the errors allow. None where a random
+    kernel might be as near to a fraction with such a denominator or a smaller one, and where
+    another fraction, of less than twice the denominator, is allowed as well.
 
     Examples
     --------

@@ -71,30 +71,12 @@ class Weights(NamedTuple):
 class NormalEquations:
     """G w = b for a symmetric G without negative eigenvalues, decomposed.
 
-    Parameters
-    ----------
-    products : numpy.ndarray, (unknowns, unknowns)
-        G.
-    ridge : numpy.ndarray, (unknowns,)
-        What is added to the diagonal of G; `rank` and `condition` are those without it.
-    num_rows : int
-        How many rows of X were summed.
-
-    Attributes
-    ----------
-    rank : int
-        The rank of X.
-    condition : float
-        The condition number of X: the square root of that of G.
-    spread : float
-        The ratio of the smallest to the largest eigenvalue of G with its ridge, where the unknowns
-        are scaled so that the diagonal is 1. That much, over the precision of float64, errors may
-        grow.
-
-    Notes
-    -----
-    Scaled so, unknowns of different units (a bias and pixels of 16 bits) do not look like an
-    ill-conditioned problem. Where G is singular to rounding, the smallest weights are taken,
+    To the diagonal of G, the sums of `num_rows` rows of X, a ridge is added. `rank` is that of X,
+    and `condition` its condition number, the square root of that of G; both without the ridge.
+    `spread` is the ratio of the smallest to the largest eigenvalue of G with its ridge, where the
+    unknowns are scaled so that the diagonal is 1: that much, over the precision of float64, errors
+    may grow. Scaled so, unknowns of different units (a bias and pixels of 16 bits) do not look like
+    an ill-conditioned problem. Where G is singular to rounding, the smallest weights are taken,
     without scaling unless the units are so far apart that one would be lost beside another.
 
     Examples
@@ -140,10 +122,7 @@ class NormalEquations:
 class Systems:
     """The normal equations of all kernels together, or of each one: G is (1 or K, ...).
 
-    Attributes
-    ----------
-    rank, condition, spread
-        As of `NormalEquations`: the worst of all.
+    `rank`, `condition` and `spread` are the worst of all.
     """
 
     def __init__(self, products: Matrix, ridge: Matrix, num_rows: int) -> None:
@@ -171,20 +150,9 @@ def solve_triangle(
 ) -> tuple[Weights, Matrix]:
     """Solve the least-squares problem with the triangle of the QR decomposition of [X Y].
 
-    Parameters
-    ----------
-    triangle : numpy.ndarray, (columns, columns)
-        Upper triangular; `num_unknowns` columns are those of X.
-    num_unknowns : int
-    ridge, num_rows
-        As in `NormalEquations`.
-
-    Returns
-    -------
-    weights : Weights
-        The smallest weights with the smallest sum of squared residuals, plus ridge * weights².
-    squares : numpy.ndarray, (right-hand sides,)
-        The sum of squared residuals of each, without the ridge.
+    Its first `num_unknowns` columns are those of X. Returned are the smallest weights with the
+    smallest sum of squared residuals, plus ridge * weights², and that sum, without the ridge, for
+    each right-hand side.
 
     Examples
     --------
@@ -209,22 +177,10 @@ def solve_triangle(
 
 
 def solve_rows(rows: Matrix, sides: Matrix, ridge: Matrix) -> tuple[Weights, Matrix]:
-    """Solve the least-squares problem of no more rows than unknowns, by their singular values.
+    """Solve the problem of no more rows X than unknowns, with targets Y, by singular values.
 
-    Parameters
-    ----------
-    rows : numpy.ndarray, (rows, unknowns)
-        X.
-    sides : numpy.ndarray, (rows, right-hand sides)
-        Y.
-    ridge : numpy.ndarray, (unknowns,)
-        As in `NormalEquations`: one number, but for a last unknown that costs nothing.
-
-    Returns
-    -------
-    weights : Weights
-    squares : numpy.ndarray, (right-hand sides,)
-        As `solve_triangle` does.
+    The ridge is one number, but for a last unknown that costs nothing. Returned is what
+    `solve_triangle` returns.
 
     Examples
     --------

@@ -48,9 +48,9 @@ def with_hidden(mask: Flags | None, hidden: Flags | None) -> Flags | None:
 
 def meet(hidden: Flags, kernel_size: tuple[int, int], options: Convolution) -> Flags:
     """Return which windows meet a pixel that is hidden in any channel: (N, 1, OH, OW)."""
-    flags = _in_any_channel(hidden)
+    flags: Flags = np.logical_or.reduce(hidden, axis=1, keepdims=True)
     for axis in range(2):
-        windows = _none(flags, axis, options.output_shape[axis])
+        windows = _lowered(flags, axis, options.output_shape[axis])
         for outputs, pixels in _meetings(axis, flags.shape[2 + axis], kernel_size, options):
             windows[outputs] |= flags[pixels]
         flags = windows
@@ -61,20 +61,16 @@ def seen(
     counts: Flags, size: tuple[int, ...], kernel_size: tuple[int, int], options: Convolution
 ) -> Flags:
     """Return which pixels (N, 1, *size) lie in windows (N, K or 1, OH, OW) that count."""
-    flags = _in_any_channel(counts)
+    flags: Flags = np.logical_or.reduce(counts, axis=1, keepdims=True)
     for axis in range(2):
-        of_pixels = _none(flags, axis, size[axis])
+        of_pixels = _lowered(flags, axis, size[axis])
         for outputs, pixels in _meetings(axis, size[axis], kernel_size, options):
             of_pixels[pixels] |= flags[outputs]
         flags = of_pixels
     return flags
 
 
-def _in_any_channel(flags: Flags) -> Flags:
-    return np.asarray(flags.any(axis=1))[:, np.newaxis]
-
-
-def _none(flags: Flags, axis: int, size: int) -> Flags:
+def _lowered(flags: Flags, axis: int, size: int) -> Flags:
     """Return flags that are all down, as many as given but for one axis."""
     shape = list(flags.shape)
     shape[2 + axis] = size

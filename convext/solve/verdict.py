@@ -114,12 +114,8 @@ class Verdict(NamedTuple):
 def judge(problem: Problem, rounding: float, jpeg: float) -> Verdict:
     """Say what the error of kernels may be.
 
-    Parameters
-    ----------
-    problem : Problem
-    rounding, jpeg : float
-        The root mean square of what rounding to levels leaves, and of what the rounding of
-        coefficients in JPEG files may leave.
+    `rounding` and `jpeg` are the root mean squares of what rounding to levels leaves, and of what
+    the rounding of coefficients in JPEG files may leave.
     """
     part = problem.middle()
     error = _error_of(part)

@@ -32,6 +32,8 @@ LAYOUTS = (
     "broadcast_first",
     "broadcast_last",
     "unaligned",
+    "off_by_one",
+    "odd_singles",
     "read_only",
     "swapped_bytes",
 )
@@ -77,6 +79,23 @@ def _unaligned(values: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+def _off_by_one(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values one element beyond a cache line, or beyond where they would begin."""
+    view = _poisoned((values.size + 1,), values.dtype)[1:].reshape(values.shape)
+    view[...] = values
+    return view
+
+
+def _odd_singles(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy in which the axes of one element have strides that lead nowhere."""
+    view = values.copy()
+    strides = [
+        7 * view.itemsize * (3 + axis) if size == 1 else stride
+        for axis, (size, stride) in enumerate(zip(view.shape, view.strides, strict=True))
+    ]
+    return np.lib.stride_tricks.as_strided(view, view.shape, strides)
+
+
 def _read_only(values: NDArray[Any]) -> NDArray[Any]:
     view = values.copy()
     view.setflags(write=False)
@@ -96,6 +115,8 @@ def lay_out(values: NDArray[Any], layout: str) -> NDArray[Any]:
         "broadcast_first": lambda: np.broadcast_to(values[:1], values.shape),
         "broadcast_last": lambda: np.broadcast_to(values[..., :1], values.shape),
         "unaligned": lambda: _unaligned(values),
+        "off_by_one": lambda: _off_by_one(values),
+        "odd_singles": lambda: _odd_singles(values),
         "read_only": lambda: _read_only(values),
         "swapped_bytes": lambda: values.astype(values.dtype.newbyteorder("S")),
     }

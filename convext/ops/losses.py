@@ -38,7 +38,8 @@ def mse_loss(predicted: npt.ArrayLike, target: npt.ArrayLike) -> float:
         raise ValueError(
             f"predicted and target are empty (shape {predictions.shape}): there is no mean"
         )
-    difference = np.asarray(np.subtract(predictions, targets, dtype=np.float64))
+    # In C order, whatever the arrays' own: numpy sums up in the order of the memory.
+    difference = np.asarray(np.subtract(predictions, targets, dtype=np.float64, order="C"))
     return float(np.mean(np.square(difference, out=difference)))
 
 

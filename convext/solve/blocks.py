@@ -127,7 +127,7 @@ def patch_rows(
     for sample in range(len(images)):
         for top in range(0, height, step):
             some = sample, slice(None), slice(top, top + step)
-            sides = targets[some].reshape(kernels, -1).T
+            sides = np.ascontiguousarray(targets[some]).reshape(kernels, -1).T
             counted = as_float64(counts[some]).reshape(-1, len(sides)).T
             shape = len(sides) // width, width
             yield _patches(images[sample], top, shape, kernel_size, options), sides, counted

@@ -434,7 +434,7 @@ class _Problem:
                 residual *= mask
             # Summed with the mean taken out of the pixels, the products round less, and what the
             # mean adds errs only where the patches say most.
-            means = images.mean(axis=(0, 2, 3), keepdims=True)
+            means = np.ascontiguousarray(images).mean(axis=(0, 2, 3), keepdims=True)
             totals = residual.sum(axis=(0, 2, 3))
             sums = kernel_gradient(
                 images - means,

@@ -170,7 +170,7 @@ def _energies(inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     result = np.empty(len(inputs))
     with np.errstate(over="ignore"):
         for begin, block in samples_in_blocks(inputs):
-            squares = np.square(block, dtype=np.float64)
+            squares = np.square(block, dtype=np.float64, order="C")
             result[begin : begin + len(block)] = squares.sum(axis=(1, 2, 3))
     return result
 

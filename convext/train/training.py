@@ -247,7 +247,8 @@ class _Run:
 
 def _mean_square(array: npt.NDArray[Any]) -> float:
     total = sum(
-        float(np.sum(np.square(block, dtype=np.float64))) for _, block in samples_in_blocks(array)
+        float(np.sum(np.square(block, dtype=np.float64, order="C")))
+        for _, block in samples_in_blocks(array)
     )
     return total / array.size
 

@@ -53,7 +53,8 @@ cdef inline Array4 describe(cnp.ndarray array) noexcept:
     description.n_stride = stride[0] >> shift if channel == 1 else 0
     description.c_stride = stride[channel] >> shift
     description.h_stride = stride[channel + 1] >> shift
-    description.w_stride = stride[channel + 2] >> shift
+    # The stride of a single column is arbitrary, and no way of computing may depend on it.
+    description.w_stride = stride[channel + 2] >> shift if description.w > 1 else 1
     return description
 
 

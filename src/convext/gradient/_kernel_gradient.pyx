@@ -34,7 +34,7 @@ from convext.base._tasks cimport (
     threads_for
 )
 from convext.ways._tile cimport (
-    Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
+    MAX_PACKED_WIDTH, Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
 )
 from convext.gradient._unfolding cimport free_unfolding, init_unfolding
 from convext.gradient._winograd_gradient cimport (
@@ -209,7 +209,9 @@ cdef int cut_into_tiles(
         max_block = channels_in_place(gradient, taps, pixels)
     if init_tiling(
         tiling, rows[0], columns[0], &gradient.images, gradient.channels, gradient.output_grad.h,
-        gradient.output_grad.w, max_pixels, max_block, itemsize
+        gradient.output_grad.w, max_pixels, max_block,
+        # By channels, the pixels of all channels are laid out under a tile.
+        not gradient.by_channels or gradient.output_grad.w <= MAX_PACKED_WIDTH, True, itemsize
     ) == -1:
         return -1
     if gradient.in_place or gradient.by_channels and not gradient.unfolded:

@@ -140,7 +140,7 @@ cdef int init_correlation(
         max_block = max(max_block, BLOCK // (rows.num_taps * columns.num_taps))
     if init_tiling(
         &correlation.tiling, rows, columns, source, correlation.channels, out_h, out_w,
-        max_pixels, max_block, itemsize
+        max_pixels, max_block, True, False, itemsize
     ) == -1:
         return -1
 

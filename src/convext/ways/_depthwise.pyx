@@ -35,8 +35,6 @@ cdef bint plan_depthwise(
     Depthwise *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
     const Array4 *out, int num_threads, size_t itemsize
 ) noexcept nogil:
-    if out.w_stride != 1:
-        return False
     return finish_plan(
         plan, images, kernels.n, kernels.h, kernels.w, geometry, out.h, out.w, num_threads,
         itemsize
@@ -48,10 +46,7 @@ cdef bint plan_depthwise_input_gradient(
     const Array4 *input_grad, int num_threads, size_t itemsize
 ) noexcept nogil:
     cdef Geometry options = geometry[0]
-    if (
-        geometry.stride_h > 1 or geometry.stride_w > 1 or kernels.c > 1
-        or input_grad.w_stride != 1
-    ):
+    if geometry.stride_h > 1 or geometry.stride_w > 1 or kernels.c > 1:
         return False
     options.padding_top = (kernels.h - 1) * geometry.dilation_h - geometry.padding_top
     options.padding_left = (kernels.w - 1) * geometry.dilation_w - geometry.padding_left

@@ -71,7 +71,7 @@ cdef bint finish_plan(
     # What most convolutions are turned away by comes first.
     if (
         plan.kernels > MAX_KERNELS or geometry.stride_h > 1 or geometry.stride_w > 1
-        or plan.channels > MAX_CHANNELS or out.w_stride != 1 or source.w_stride != 1
+        or plan.channels > MAX_CHANNELS
     ):
         return False
     plan.micro = microkernels(itemsize)
@@ -133,7 +133,9 @@ cdef struct Operands:
     const Array4 *out
     void *packed                    # the weights,
     Py_ssize_t *weight_offset       # [channels] where in a block those of each channel begin,
-    Py_ssize_t *channel_offset      # [channels] and where in the source its pixels
+    Py_ssize_t *channel_offset      # [channels] and where its pixels, in the source or the copy
+    Py_ssize_t copy                 # where in the scratch memory, behind the sums, pixels of other
+                                    # layouts are copied, so that neighbours lie side by side
 
 
 cdef void pack_sum(
@@ -206,15 +208,22 @@ cdef void sum_chunk(
     const ShiftedSums *plan, const Operands *operands, Py_ssize_t group, const Chunk *chunk,
     const real *source, real *sums
 ) noexcept nogil:
-    cdef Py_ssize_t r, size = chunk.height * chunk.width
-    source += chunk.top * plan.source.h_stride + chunk.left
-    if chunk.width == plan.source.h_stride:     # the rows follow each other
+    cdef Py_ssize_t r, c, size = chunk.height * chunk.width, pitch = plan.source.h_stride
+    cdef real *copy = sums + operands.copy
+    source += chunk.top * pitch + chunk.left * plan.source.w_stride
+    if plan.source.w_stride != 1:
+        for c in range(plan.channels):
+            plan.micro.pack(
+                chunk.height, chunk.width, source + c * plan.source.c_stride, pitch,
+                plan.source.w_stride, copy + operands.channel_offset[c], chunk.width
+            )
+        source, pitch = copy, chunk.width
+    if chunk.width == pitch:        # the rows follow each other
         sum_channels(plan, operands, group, size, source, sums, size)
         return
     for r in range(chunk.height):
         sum_channels(
-            plan, operands, group, chunk.width, source + r * plan.source.h_stride,
-            sums + r * chunk.width, size
+            plan, operands, group, chunk.width, source + r * pitch, sums + r * chunk.width, size
         )
 
 
@@ -311,6 +320,7 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
     cdef const ShiftedSums *plan = operands.plan
     cdef Py_ssize_t itemsize = plan.itemsize, c
     cdef Py_ssize_t chunk_size = plan.chunk_h * divide_up(plan.source.w, plan.columns)
+    cdef Py_ssize_t channel_stride = plan.source.c_stride
     cdef Py_ssize_t packed_bytes = aligned_size(
         plan.groups * plan.num_blocks * plan.channels * plan.width * itemsize, 1
     )
@@ -324,6 +334,10 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
         plan.num_threads
     )
     cdef int status
+    operands.copy = plan.sums * chunk_size
+    if plan.source.w_stride != 1:
+        channel_stride = chunk_size
+        bands.scratch += plan.channels * chunk_size * itemsize
     operands.packed = aligned_alloc(
         packed_bytes + 2 * plan.channels * <Py_ssize_t> sizeof(Py_ssize_t), 1
     )
@@ -333,7 +347,7 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
     operands.channel_offset = operands.weight_offset + plan.channels
     for c in range(plan.channels):
         operands.weight_offset[c] = c * plan.width
-        operands.channel_offset[c] = c * plan.source.c_stride
+        operands.channel_offset[c] = c * channel_stride
     run_tasks(&packing, interrupt)
     status = run_tasks(&bands, interrupt)
     aligned_free(operands.packed)
@@ -343,5 +357,5 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
 cdef int convolve_by_shifts(
     const ShiftedSums *plan, const void *bias, const Array4 *out
 ) except -1:
-    cdef Operands operands = Operands(plan, bias, out, NULL, NULL, NULL)
+    cdef Operands operands = Operands(plan, bias, out, NULL, NULL, NULL, 0)
     return perform("a convolution by shifted sums", convolve, &operands)

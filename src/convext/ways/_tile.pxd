@@ -55,13 +55,26 @@ cdef int init_axis_at(
     Axis *axis, Py_ssize_t num_taps, Py_ssize_t stride, const Py_ssize_t *position
 ) noexcept nogil
 
-# Cut the output into tiles of at most about `max_pixels`, which are read where they lie if they lie
-# as they must (the axes become the tiling's own, freed with it, also on failure). -1 when memory
+# Wider rows are cut, so that the rows under a tile stay in the caches.
+cdef enum:
+    MAX_PACKED_WIDTH = 1024
+
+# Whether the rows of an image, and those of the next, lie one after the other.
+cdef inline bint has_no_gaps(const Array4 *images) noexcept nogil:
+    return (
+        images.w_stride == 1 and images.h_stride == images.w
+        and images.c_stride >= 0 and images.n_stride >= 0
+    )
+
+# Cut the output into tiles of at most about `max_pixels`. Where shapes allow it, tiles may be of
+# `whole_rows`, which are read where they lie if there are no gaps. Of other layouts they are cut,
+# too, if they are wide, unless pixels are summed up: sums depend on where tiles end, and no result
+# on the layout. (The axes become the tiling's own, freed with it, also on failure.) -1 when memory
 # runs out.
 cdef int init_tiling(
     Tiling *tiling, Axis rows, Axis columns, const Array4 *source, Py_ssize_t channels,
     Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t max_pixels, Py_ssize_t max_block,
-    size_t itemsize
+    bint whole_rows, bint summing, size_t itemsize
 ) noexcept nogil
 
 cdef void free_tiling(Tiling *tiling) noexcept nogil

@@ -7,8 +7,6 @@ from convext.base._dispatch cimport Microkernels, microkernels
 from convext.base._geometry cimport Array4, real
 from convext.base._tasks cimport divide_up
 
-# Wider rows are cut, so that the rows under a tile stay in the caches.
-cdef Py_ssize_t MAX_PACKED_WIDTH = 1024
 cdef Py_ssize_t MAX_WIDTH_IN_PLACE = 4096
 
 # A packed block of channels should stay in half of a small L2 cache.
@@ -84,10 +82,23 @@ cdef void assign_planes(Axis *axis, Py_ssize_t tile_length) noexcept nogil:
             axis.shift[t] = 0
 
 
+cdef void cut_tiles(Tiling *tiling, bint whole_rows, Py_ssize_t max_pixels) noexcept nogil:
+    tiling.tiles_across = 1 if whole_rows else divide_up(tiling.out_w, MAX_PACKED_WIDTH)
+    tiling.tile_w = divide_up(tiling.out_w, tiling.tiles_across)
+    assign_planes(&tiling.columns, tiling.tile_w)
+    tiling.pitch = tiling.tile_w + tiling.columns.reach
+    tiling.tile_h = min(tiling.out_h, max(1, max_pixels // tiling.pitch))
+    tiling.tiles_down = divide_up(tiling.out_h, tiling.tile_h)
+    tiling.tile_h = divide_up(tiling.out_h, tiling.tiles_down)
+    assign_planes(&tiling.rows, tiling.tile_h)
+    tiling.plane_size = (tiling.tile_h + tiling.rows.reach) * tiling.pitch
+    tiling.channel_size = tiling.rows.num_planes * tiling.columns.num_planes * tiling.plane_size
+
+
 cdef int init_tiling(
     Tiling *tiling, Axis rows, Axis columns, const Array4 *source, Py_ssize_t channels,
     Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t max_pixels, Py_ssize_t max_block,
-    size_t itemsize
+    bint whole_rows, bint summing, size_t itemsize
 ) noexcept nogil:
     cdef Py_ssize_t fitting
     tiling.micro = microkernels(itemsize)
@@ -97,29 +108,21 @@ cdef int init_tiling(
     tiling.out_h = out_h
     tiling.out_w = out_w
     # Rows that follow each other without a gap, under whole strides of one, need not be packed.
-    tiling.contiguous = (
-        rows.stride == 1 and columns.stride == 1 and columns.origin == 0
-        and source.w_stride == 1 and source.h_stride == out_w + columns.extent == source.w
-        and source.c_stride >= 0 and source.n_stride >= 0 and out_w <= MAX_WIDTH_IN_PLACE
+    whole_rows = (
+        whole_rows and rows.stride == 1 and columns.stride == 1 and columns.origin == 0
+        and out_w + columns.extent == source.w and out_w <= MAX_WIDTH_IN_PLACE
         # Where taps lie further apart than the output is wide, packing only what they meet is less.
         and columns.extent <= (columns.num_taps - 1) * out_w
     )
-    tiling.tiles_across = 1 if tiling.contiguous else divide_up(out_w, MAX_PACKED_WIDTH)
-    tiling.tile_w = divide_up(out_w, tiling.tiles_across)
-    assign_planes(&tiling.columns, tiling.tile_w)
-    tiling.pitch = source.w if tiling.contiguous else tiling.tile_w + tiling.columns.reach
-
-    tiling.tile_h = min(out_h, max(1, max_pixels // tiling.pitch))
-    tiling.tiles_down = divide_up(out_h, tiling.tile_h)
-    tiling.tile_h = divide_up(out_h, tiling.tiles_down)
-    assign_planes(&tiling.rows, tiling.tile_h)
-    tiling.plane_size = (tiling.tile_h + tiling.rows.reach) * tiling.pitch
-    tiling.channel_size = tiling.rows.num_planes * tiling.columns.num_planes * tiling.plane_size
+    tiling.contiguous = whole_rows and has_no_gaps(source)
+    cut_tiles(tiling, whole_rows, max_pixels)
     tiling.taps = rows.num_taps * columns.num_taps
 
     fitting = MAX_PACKED_BYTES // (tiling.channel_size * <Py_ssize_t> itemsize)
     tiling.block = max(1, min(channels, min(max_block, fitting)))
     tiling.block = divide_up(channels, divide_up(channels, tiling.block))
+    if whole_rows and not (tiling.contiguous or summing):
+        cut_tiles(tiling, False, max_pixels)
 
     tiling.channel_stride = source.c_stride
     return init_offsets(tiling)

@@ -208,7 +208,10 @@ cdef void lay_out_gradients(
 cdef inline bint lie_in_rows(const KernelGradient *gradient, const Tile *tile) noexcept nogil:
     """Whether to read the output gradients where they lie, those of each kernel in one row."""
     cdef const Array4 *layout = &gradient.output_grad
-    return layout.w_stride == 1 and (tile.height == 1 or layout.h_stride == tile.width)
+    # A distance of zero, as in broadcast gradients, says to the micro-kernel that it has offsets.
+    return layout.w_stride == 1 and layout.c_stride != 0 and (
+        tile.height == 1 or layout.h_stride == tile.width
+    )
 
 
 cdef void add_tile_by_channels(

@@ -88,12 +88,13 @@ def _off_by_one(values: NDArray[Any]) -> NDArray[Any]:
 
 def _odd_singles(values: NDArray[Any]) -> NDArray[Any]:
     """Return a copy in which the axes of one element have strides that lead nowhere."""
-    view = values.copy()
+    copy = values.copy()
     strides = [
-        7 * view.itemsize * (3 + axis) if size == 1 else stride
-        for axis, (size, stride) in enumerate(zip(view.shape, view.strides, strict=True))
+        7 * copy.itemsize * (3 + axis) if size == 1 else stride
+        for axis, (size, stride) in enumerate(zip(copy.shape, copy.strides, strict=True))
     ]
-    return np.lib.stride_tricks.as_strided(view, view.shape, strides)
+    view: NDArray[Any] = np.ndarray(copy.shape, copy.dtype, copy, strides=strides)
+    return view
 
 
 def _read_only(values: NDArray[Any]) -> NDArray[Any]:

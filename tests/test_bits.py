@@ -149,3 +149,83 @@ def test_an_operation_has_one_bit_pattern_in_thousands_of_cases(operation):
     rng = np.random.default_rng(2)
     for _ in range(5000):
         check_case(operation, rng, 8)
+
+
+def train(x, y, mask, case, options):
+    return convext.train_model(
+        x, y, y.shape[1], case["kernel_shape"], 0.01, 2, batch_size=2, seed=1, verbose=False,
+        **{name: case[name] for name in GEOMETRY}, **options,
+    )  # fmt: skip
+
+
+def fit(x, y, mask, case, options):
+    layers = [
+        convext.Conv2D(3, case["kernel_shape"], activation="relu", padding="same"),
+        convext.Conv2D(x.shape[1], 3, padding="same"),
+    ]
+    model = convext.Sequential(layers, input_channels=x.shape[1], seed=0, dtype=case["dtype"])
+    model.compile(convext.Adam(), "mse", ["mae"])
+    history = model.fit(x, x, batch_size=2, shuffle=False, verbose=0, **options)
+    loss = model.evaluate(x, x, **options)
+    return [model.get_weights(), history.loss, loss, model.predict(x, **options)]
+
+
+def sum_up(x, y, mask, case, options):
+    geometry = {name: case[name] for name in GEOMETRY}
+    statistics = convext.PatchStatistics(
+        x.shape[1], y.shape[1], case["kernel_shape"], bias=True, **geometry
+    )
+    statistics.update(x, y, mask=mask, **options)
+    return [statistics.products, statistics.cross_products, statistics.counts]
+
+
+def solve(x, y, mask, case, options):
+    geometry = {name: case[name] for name in GEOMETRY}
+    solution = convext.solve_kernels(
+        x, y, case["kernel_shape"], mask=mask, bias=True, l2=1e-3, **geometry, **options
+    )
+    return [solution.kernels, solution.bias, solution.loss]
+
+
+def measure(x, y, mask, case, options):
+    energy = convext.suggest_learning_rate(x, (1, 1))
+    return [energy, convext.mse_loss(y, y[::-1] / 2), convext.mse_loss_gradient(y, y[::-1] / 2)]
+
+
+WHOLES = [train, fit, sum_up, solve, measure]
+
+
+def check_whole(function, rng):
+    """Train, solve or measure with arrays in some layout, and compare with plain arrays."""
+    case = random_cases.draw_solution(rng)
+    shape, count = case["input_shape"], case["num_kernels"]
+    size = reference.output_size(shape[2:], case["kernel_shape"], *(case[n] for n in GEOMETRY))
+    arrays = [
+        random_cases.values_of(rng, whole, case["dtype"])
+        for whole in (shape, (shape[0], count, *size))
+    ]
+    counted = None if case["mask"] == "none" else rng.random((shape[0], 1, *size)) < 0.7
+    if counted is not None:
+        counted[0, :, 0, 0] = True
+    with random_cases.instruction_set(case["isa"]):
+        expected = function(*arrays, counted, case, {"num_threads": 1})
+        views = [any_layout(rng, array) for array in arrays]
+        mask = counted if counted is None else np.asfortranarray(counted)
+        actual = function(*views, mask, case, {"num_threads": int(rng.integers(1, 4))})
+    strides = [(view.shape, view.strides) for view in views]
+    assert bits(actual) == bits(expected), (case, strides)
+
+
+@pytest.mark.parametrize("function", WHOLES)
+def test_what_is_made_of_operations_has_one_bit_pattern(function):
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        check_whole(function, rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", WHOLES)
+def test_what_is_made_of_operations_has_one_bit_pattern_in_many_cases(function):
+    rng = np.random.default_rng(4)
+    for _ in range(1000):
+        check_whole(function, rng)

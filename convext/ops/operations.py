@@ -99,6 +99,11 @@ def conv2d(
 
     Notes
     -----
+    The values of the arrays, their shapes and types, the options and the instruction set decide
+    every bit of the result: not the number of threads, nor how the arrays lie in memory, nor
+    whether the kernels were prepared. With "auto", values decide where transforms are exact
+    enough, and whether kernels are separable; all else that it chooses by are shapes and types.
+
     With "auto", as with "direct", NaN and infinity reach the results whose windows cover them and
     no others, and so do outliers: the error of a result is at most 32 eps times the norms (roots
     of the sums of squares) of the pixels under its window and of its kernel; "direct" stays below

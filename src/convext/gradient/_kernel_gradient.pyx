@@ -2,8 +2,8 @@
 
 The gradient is computed in parts (some kernels, some channels), each over segments of the tiles of
 all samples, by dot products or by the building block of the forward convolution, whichever is
-faster for the shape. The sums are added in float64, in an order that depends on the shapes and the
-layout of the arrays, never on the number of threads.
+faster for the shape. The sums are added in float64, in an order that depends on the shapes
+alone.
 """
 
 cimport numpy as cnp

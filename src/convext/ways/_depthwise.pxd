@@ -21,8 +21,7 @@ cdef struct Depthwise:
     Py_ssize_t gradient_pitch       # of the output gradients of a band
     int num_threads
 
-# Whether the forward convolution, or the gradient, should be computed so. The arrays are of the
-# types and the layouts that they will be computed with.
+# Whether the forward convolution, or the gradient, should be computed so.
 cdef bint plan_depthwise(
     Depthwise *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
     const Array4 *out, int num_threads, size_t itemsize

@@ -21,8 +21,7 @@ cdef struct ShiftedSums:
     Py_ssize_t columns              # and the parts into which they are cut
     int num_threads
 
-# Whether the forward convolution, or the input gradient, should be computed so. The arrays are of
-# the types and the layouts that they will be computed with.
+# Whether the forward convolution, or the input gradient, should be computed so.
 cdef bint plan_forward_by_shifts(
     ShiftedSums *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
     const Array4 *out, int num_threads, size_t itemsize

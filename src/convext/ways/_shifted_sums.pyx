@@ -134,8 +134,7 @@ cdef struct Operands:
     void *packed                    # the weights,
     Py_ssize_t *weight_offset       # [channels] where in a block those of each channel begin,
     Py_ssize_t *channel_offset      # [channels] and where its pixels, in the source or the copy
-    Py_ssize_t copy                 # where in the scratch memory, behind the sums, pixels of other
-                                    # layouts are copied, so that neighbours lie side by side
+    Py_ssize_t copy                 # where in the scratch memory neighbours lie side by side
 
 
 cdef void pack_sum(

@@ -144,7 +144,7 @@ def conv2d(
     weights = as_array("kernels", kernels)
     offsets = None if bias is None else as_array("bias", bias)
     make = remembering(plan_conv2d, stride, padding, dilation, groups, algorithm=algorithm)
-    shape, dtype, convolution, method = make(
+    shape, dtype, convolution, number = make(
         images.shape,
         images.dtype,
         weights.shape,
@@ -174,7 +174,7 @@ def conv2d(
         convolution.groups,
         threads,
         kept,
-        method,
+        number,
     )
     return out
 
@@ -239,7 +239,7 @@ def conv2d_kernel_grad(
     images = as_array("input_data", input_data)
     gradients = as_array("output_grad", output_grad)
     make = remembering(plan_kernel_grad, stride, padding, dilation, groups, kernel_shape, algorithm)
-    shape, dtype, convolution, method = make(
+    shape, dtype, convolution, number = make(
         images.shape,
         images.dtype,
         gradients.shape,
@@ -262,7 +262,7 @@ def conv2d_kernel_grad(
         convolution.dilation,
         convolution.groups,
         threads,
-        method,
+        number,
     )
     return result
 
@@ -313,7 +313,7 @@ def conv2d_input_grad(
     gradients = as_array("output_grad", output_grad)
     weights = as_array("kernels", kernels)
     make = remembering(plan_input_grad, stride, padding, dilation, groups, input_shape, algorithm)
-    shape, dtype, convolution, method = make(
+    shape, dtype, convolution, number = make(
         gradients.shape,
         gradients.dtype,
         weights.shape,
@@ -336,7 +336,7 @@ def conv2d_input_grad(
         convolution.dilation,
         convolution.groups,
         threads,
-        method,
+        number,
     )
     return result
 

@@ -134,8 +134,8 @@ def plan_kernel_grad(
     check_groups(channels, num_kernels, convolution.groups)
     _check_output_grad(grad_shape, (*image_shape[:-3], num_kernels, *convolution.output_shape))
     shape = (num_kernels, channels // convolution.groups, *size)
-    method = resolve_algorithm(algorithm, shape, convolution, kernel_gradient=True)
-    return _plan(shape, dtype, convolution, method)
+    number = resolve_algorithm(algorithm, shape, convolution, kernel_gradient=True)
+    return _plan(shape, dtype, convolution, number)
 
 
 @lru_cache(NUM_REMEMBERED)

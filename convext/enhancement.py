@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._support.atomic_files import FilePath
 from ._support.checks import check_not_masked
-from ._support.files import FilePath
 from ._support.interruption import unused_name
 from ._support.messages import say
 from .image.images import luminance, psnr, replace_luminance

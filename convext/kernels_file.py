@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 
 from ._support.array_files import MOST_CHARACTERS, load_array, load_record
+from ._support.atomic_files import FilePath, atomic_write
 from ._support.checks import RealArray, as_dtype, as_numeric_array, check_dimensions, real_dtype
-from ._support.files import FilePath, atomic_write
 
 # What JSON can hold, by name.
 Record: TypeAlias = dict[str, object]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ._support.atomic_files import FilePath, atomic_write
 from ._support.checks import as_float64, as_numeric_array, check_dimensions, check_not_masked
-from ._support.files import FilePath, atomic_write
 from ._support.messages import format_loss
 from .image.pictures import as_floats
 

@@ -9,7 +9,6 @@ import convext
 from convext import enhancement
 from convext.cli import main as cli
 from convext.enhancement import enhance, enhanced_strips, enlarge
-from convext.image.files import is_image
 from convext.image.images import (
     extract_patches,
     load_image,
@@ -20,6 +19,7 @@ from convext.image.images import (
     save_image,
 )
 from convext.image.pictures import as_picture
+from convext.image.pillow_files import is_image
 
 Image = pytest.importorskip("PIL.Image")
 metrics = pytest.importorskip("skimage.metrics")

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convext._support import files
-from convext._support.files import atomic_write, check_writable
+from convext._support import atomic_files
+from convext._support.atomic_files import atomic_write, check_writable
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
 
@@ -159,7 +159,7 @@ def write(path, contents, seconds=0.0):
 @contextmanager
 def writer(code, *arguments):
     """Run a process that writes files, to its end unless it is killed before."""
-    command = [sys.executable, "-c", WRITER + code, files.__file__, *map(str, arguments)]
+    command = [sys.executable, "-c", WRITER + code, atomic_files.__file__, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process
 

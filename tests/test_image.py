@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convext.enhancement import enlarge
-from convext.image import files as _image_files
+from convext.image import pillow_files as _image_files
 from convext.image.images import load_image, luminance, psnr, replace_luminance, save_image
 
 Image = pytest.importorskip("PIL.Image")

@@ -11,7 +11,7 @@ from reference import conv2d as reference_conv2d
 import convext
 from convext.cli import apply as apply_command
 from convext.cli import main as cli
-from convext.image import files as _image_files
+from convext.image import pillow_files as _image_files
 from convext.image.images import load_image, save_image
 from convext.kernels_file import load_kernels, save_kernels
 

@@ -32,7 +32,7 @@ OF_THE_COMMAND_LINE = set((PACKAGE / "cli").glob("*.py"))
 WARNING = {
     PACKAGE / f"{name}.py"
     for name in (
-        "image/files",
+        "image/pillow_files",
         "image/images",
         "image/pictures",
         "solve/least_squares",

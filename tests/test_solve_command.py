@@ -670,9 +670,9 @@ def test_standard_errors_are_the_spread_of_the_kernels(bias, correlated):
             noise = gaussian_filter(noise, (0, 0, 1.5, 1.5))
         after = convext.conv2d(image, true) + noise
         solution = convext.solve_kernels(image, after, (3, 3), bias=bias)
-        problem = verdict.Problem(image, after, None, None, solution.kernels, solution.bias)
+        pair = verdict.SolvedPair(image, after, None, None, solution.kernels, solution.bias)
         kernels.append(solution.kernels)
-        errors.append(verdict.standard_errors(problem))
+        errors.append(verdict.standard_errors(pair))
     ratio = np.mean(errors, axis=0) / np.std(kernels, axis=0)
     assert 0.7 < ratio.min() < ratio.max() < (3 if correlated else 1.6)  # the larger of two
 
@@ -699,8 +699,8 @@ def test_noise_in_the_image_before_makes_no_fraction_wrong():
         after = correlate(image, kernel) + noise[1] * rng.standard_normal(image.shape)
         before, after = before[np.newaxis, np.newaxis], after[np.newaxis, np.newaxis]
         kernels = convext.solve_kernels(before, after, (3, 3)).kernels
-        problem = verdict.Problem(before, after[:, :, 1:-1, 1:-1], None, None, kernels, None)
-        fraction = common_fraction(kernels[0], verdict.standard_errors(problem)[0])
+        pair = verdict.SolvedPair(before, after[:, :, 1:-1, 1:-1], None, None, kernels, None)
+        fraction = common_fraction(kernels[0], verdict.standard_errors(pair)[0])
         if fraction is not None:
             found += 1
             np.testing.assert_allclose(fraction.numerators[0] / fraction.denominator, kernel)

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
+from .atomic_files import FilePath
 from .checks import real_dtype
-from .files import FilePath
 
 if TYPE_CHECKING:
     import zipfile

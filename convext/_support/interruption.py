@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import chain, count
 from typing import Any, NoReturn
 
-from .files import FilePath
+from .atomic_files import FilePath
 
 # Matrices of as many elements take LAPACK a tenth of a second.
 MIN_ELEMENTS = 500**2

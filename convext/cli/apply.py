@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .._support.atomic_files import atomic_write
 from .._support.checks import RealArray
-from .._support.files import atomic_write
 from .._support.messages import say
-from ..image.files import FORMATS, is_image, suffix_of
 from ..image.images import save_image
 from ..image.pictures import Picture, load_picture, save_strips, strips_of
+from ..image.pillow_files import FORMATS, is_image, suffix_of
 from ..kernels_file import Record, are_numbers, load_kernels
 from ..ops.operations import conv2d
 from ..ops.shapes import Padding, check_channels, resolve

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from .._support.array_files import NumericArray, is_archive, load_array
 from .._support.checks import check_dimensions
-from ..image.files import is_image
 from ..image.images import load_image
+from ..image.pillow_files import is_image
 from ..ops.shapes import IMAGES, seems_channels_last
 
 Samples = npt.NDArray[Any]

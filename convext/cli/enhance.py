@@ -6,8 +6,8 @@ from argparse import Namespace
 
 from .._support.messages import say
 from ..enhancement import enhanced_strips
-from ..image.files import format_of
 from ..image.pictures import load_picture, save_strips
+from ..image.pillow_files import format_of
 from ..nn.models import load_model
 from .arguments import Parser, add_shared, integer_from
 from .outputs import check_outputs

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from .._support.checks import as_kernel_shape
 from .._support.messages import format_size, say, translate
-from ..image.files import is_image, read_header
+from ..image.pillow_files import is_image, read_header
 from ..solve.jpeg import find_kernel, rounding_error
 from ..solve.kernels import solve_kernels, without_border
 from ..solve.least_squares import Matrix, Solution
-from ..solve.verdict import Problem, Verdict, judge, standard_errors
+from ..solve.verdict import SolvedPair, Verdict, judge, standard_errors
 from ..train.progress import waiting
 from .arrays import Samples, load_samples
 
@@ -110,7 +110,7 @@ def find_filter(options: Namespace) -> Filter:
 
 def _solve(
     pair: _Pair, size: tuple[int, int], options: Namespace
-) -> tuple[_Pair, list[Problem], list[Solution]]:
+) -> tuple[_Pair, list[SolvedPair], list[Solution]]:
     """Solve for all channels together, or for one after the other.
 
     With the solutions comes the pair without its border.
@@ -131,12 +131,12 @@ def _solve(
             pair = pair.inside(size, solution.centre)
             part = pair.channels(some)
         mask = part.unsaturated if options.ignore_saturated else None
-        parts.append(Problem(*part[:2], mask, part.unsaturated, solution.kernels, solution.bias))
+        parts.append(SolvedPair(*part[:2], mask, part.unsaturated, solution.kernels, solution.bias))
         solutions.append(solution)
     return pair, parts, solutions
 
 
-def _judge(parts: list[Problem], jpeg: list[float], options: Namespace) -> Verdict:
+def _judge(parts: list[SolvedPair], jpeg: list[float], options: Namespace) -> Verdict:
     """Return what is to be said about the channel of which the least is explained."""
     after = parts[0].after
     levels = levels_of(options.after, after)
@@ -157,8 +157,8 @@ def _are_whole_numbers(array: Samples) -> bool:
 
 
 def _by_coefficients(
-    found: Filter, part: Problem, after: Samples, options: Namespace
-) -> tuple[Filter, Problem] | None:
+    found: Filter, part: SolvedPair, after: Samples, options: Namespace
+) -> tuple[Filter, SolvedPair] | None:
     """Return the filter that fits what a JPEG file knows of a grey image, if it is one."""
     grey = found.before.shape[1] == after.shape[1] == 1
     files = options.before, options.after

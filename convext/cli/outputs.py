@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from .._support.files import check_writable
+from .._support.atomic_files import check_writable
 
 
 def check_outputs(

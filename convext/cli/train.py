@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from .._support.array_files import NumericArray, is_archive
+from .._support.atomic_files import FilePath
 from .._support.checks import RealArray
-from .._support.files import FilePath
 from .._support.interruption import stoppable, unused_name
 from .._support.messages import counted, format_loss, format_size, say
 from .._version import __version__

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from .._support.atomic_files import FilePath
 from .._support.checks import (
     LARGEST_SIZE,
     as_numeric_array,
@@ -20,16 +21,15 @@ from .._support.checks import (
     integer,
     integer_pair,
 )
-from .._support.files import FilePath
 from ..ops.losses import mse_loss
 from ..ops.shapes import IMAGES, Pair
-from . import files
+from . import pillow_files
 from .pictures import as_floats, as_picture, load_picture, save_strips, strips_of
 
 # Where Pillow keeps which of a JPEG file's tables a component uses.
 _TABLE_OF_COMPONENT = 3
 
-IMAGE_SUFFIXES = files.SUFFIXES
+IMAGE_SUFFIXES = pillow_files.SUFFIXES
 
 
 def load_image(
@@ -126,7 +126,7 @@ def save_image(
     ...     load_image(f"{folder}/red.png").ravel()
     array([1., 0., 0.])
     """
-    files.format_of(file)
+    pillow_files.format_of(file)
     picture = as_picture("array", array)
     channels, height, width = picture.shape
     own = 16 if picture.largest == 65535 else 8
@@ -177,7 +177,7 @@ def load_images(
     """
     return {
         name: load_image(os.path.join(folder, name), max_pixels=max_pixels)
-        for name in files.image_files(folder)
+        for name in pillow_files.image_files(folder)
     }
 
 
@@ -348,8 +348,8 @@ def image_suffix(file: FilePath) -> str:
     >>> image_suffix("photo.PNG")
     '.png'
     """
-    files.format_of(file)
-    return files.suffix_of(file)
+    pillow_files.format_of(file)
+    return pillow_files.suffix_of(file)
 
 
 def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
@@ -357,8 +357,8 @@ def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
 
     None for other files, and where the image is turned after it has been read.
     """
-    with files.opened(file, max_pixels=LARGEST_SIZE) as image:
-        upright = files.orientation(image) == 1
+    with pillow_files.opened(file, max_pixels=LARGEST_SIZE) as image:
+        upright = pillow_files.orientation(image) == 1
         if image.format != "JPEG" or image.mode != "L" or not upright:
             return None
         jpeg: Any = image
@@ -368,6 +368,6 @@ def jpeg_steps(file: FilePath) -> npt.NDArray[np.float64] | None:
 
 def jpeg_tables(file: FilePath) -> list[npt.NDArray[np.float64]]:
     """Return the steps of each table of a JPEG file, that of the luminance first; else none."""
-    with files.opened(file, max_pixels=LARGEST_SIZE) as image:
+    with pillow_files.opened(file, max_pixels=LARGEST_SIZE) as image:
         tables = getattr(image, "quantization", None) if image.format == "JPEG" else None
         return [np.asarray(tables[i], np.float64) for i in sorted(tables)] if tables else []

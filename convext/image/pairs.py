@@ -11,13 +11,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .._support.files import FilePath
-from .files import image_files, read_header
+from .._support.atomic_files import FilePath
 from .images import luminance
 from .pictures import load_picture, strips_of
+from .pillow_files import image_files, read_header
 
 Image: TypeAlias = npt.NDArray[np.float32]
-Pair: TypeAlias = tuple[Image, Image]
+BeforeAndAfter: TypeAlias = tuple[Image, Image]
 
 # Images that patches are mixed from are in memory together, up to this size, and so are those
 # after them.
@@ -48,7 +48,7 @@ class ImagePairs:
                 )
             self.sizes.append(first)
 
-    def load(self, index: int) -> Pair:
+    def load(self, index: int) -> BeforeAndAfter:
         """Read a pair, (C, H, W) each."""
         first, second = (self._load(file) for file in self.files[index])
         if not first.shape[1:] == second.shape[1:] == self.sizes[index]:
@@ -93,7 +93,7 @@ class PatchBatches:
         if training in (0, self.total):
             raise ValueError(f"{self.total} patches are too few to train on and to validate with")
         self._training, self._validation = places[:training], places[training:]
-        self._kept: dict[int, Pair] | None = None
+        self._kept: dict[int, BeforeAndAfter] | None = None
 
     def __len__(self) -> int:
         """Return about how many batches an epoch has: those of several groups may be more."""
@@ -106,7 +106,7 @@ class PatchBatches:
         places = np.meshgrid(index, rows, columns, indexing="ij")
         return np.stack(places, -1).reshape(-1, 3).astype(np.int32)
 
-    def __call__(self, generator: np.random.Generator) -> Iterator[Pair]:
+    def __call__(self, generator: np.random.Generator) -> Iterator[BeforeAndAfter]:
         """Yield the batches of an epoch."""
         order = generator.permutation(np.unique(self._training[:, 0]))
         for images in self._loaded(self._groups(order.tolist())):
@@ -115,7 +115,7 @@ class PatchBatches:
             for first in range(0, len(places), self.batch_size):
                 yield self._cut(images, places[first : first + self.batch_size])
 
-    def validation(self) -> Pair:
+    def validation(self) -> BeforeAndAfter:
         """Return the patches for validation, evenly spaced ones where they are too many."""
         bytes_each = 8 * self.pairs.channels * self.size**2
         step = -(-len(self._validation) * bytes_each // VALIDATION_BYTES)
@@ -140,7 +140,7 @@ class PatchBatches:
             held += needed
         return groups
 
-    def _loaded(self, groups: list[list[int]]) -> Iterator[dict[int, Pair]]:
+    def _loaded(self, groups: list[list[int]]) -> Iterator[dict[int, BeforeAndAfter]]:
         """Yield the images of each group; those of the next are read meanwhile."""
         if self._kept is not None:
             yield self._kept
@@ -157,7 +157,9 @@ class PatchBatches:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _cut(self, images: dict[int, Pair], places: npt.NDArray[np.int32]) -> Pair:
+    def _cut(
+        self, images: dict[int, BeforeAndAfter], places: npt.NDArray[np.int32]
+    ) -> BeforeAndAfter:
         """Return the patches at some places, (B, C, size, size), and what is to become of them."""
         size = self.size
         x, y = (

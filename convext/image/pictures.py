@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .._support.atomic_files import FilePath
 from .._support.checks import LARGEST_SIZE, as_numeric_array, check_dimensions, integer
-from .._support.files import FilePath
 from .._support.messages import warn
 from ..ops.shapes import IMAGES
-from . import files
+from . import pillow_files
 
 # Strips that images are taken in have so many values.
 _STRIP = 1 << 22
@@ -48,7 +48,7 @@ def load_picture(file: FilePath, page: int | None = None, max_pixels: int | None
     """Read an image as `load_image` does, but leave its pixels as they are stored."""
     page = None if page is None else integer("page", page, minimum=0)
     limit = None if max_pixels is None else integer("max_pixels", max_pixels, minimum=1)
-    return Picture(*files.read(file, page, limit))
+    return Picture(*pillow_files.read(file, page, limit))
 
 
 def as_picture(name: str, image: npt.ArrayLike) -> Picture:
@@ -81,9 +81,9 @@ def save_strips(
             f"an image has 1 channel (grey) or 3 (colour), got {shape[0]} "
             f"(shape {shape}); other arrays can be saved as .npy"
         )
-    header = None if like is None else files.read_header(like, max_pixels=LARGEST_SIZE)
+    header = None if like is None else pillow_files.read_header(like, max_pixels=LARGEST_SIZE)
     depth = _depth(file, bits, own_bits if header is None else header.bits)
-    pixels = np.empty((*shape[1:], shape[0]), files.TYPES[depth])
+    pixels = np.empty((*shape[1:], shape[0]), pillow_files.TYPES[depth])
     clipped = 0
     for begin, rows in strips:
         values = rows
@@ -99,13 +99,13 @@ def save_strips(
     others = {b"GRAY", b"RGB ", b"CMYK", b"Lab "} - {b"GRAY" if shape[0] == 1 else b"RGB "}
     if profile is not None and profile[16:20] in others:
         profile = None
-    files.write(file, pixels, profile, None if header is None else header.dpi)
+    pillow_files.write(file, pixels, profile, None if header is None else header.dpi)
     return clipped / pixels.size
 
 
 def _depth(file: FilePath, bits: int | None, wanted: int) -> int:
     """Return how many bits a value gets in a file."""
-    depths = files.DEPTHS[files.format_of(file)]
+    depths = pillow_files.DEPTHS[pillow_files.format_of(file)]
     if bits is not None:
         if bits not in depths:
             raise ValueError(f"bits must be one of {depths} for {os.fspath(file)}, got {bits!r}")

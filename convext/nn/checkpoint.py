@@ -6,8 +6,8 @@ import math
 import os
 
 from .._support.array_files import load_record
+from .._support.atomic_files import FilePath, check_writable
 from .._support.checks import finite_number
-from .._support.files import FilePath, check_writable
 from .._support.messages import warn
 from .._support.sharing import Stateful, in_one_training
 from ..train._steps import LOSSES

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
+from .._support.atomic_files import FilePath, atomic_write
 from .._support.checks import integer
-from .._support.files import FilePath, atomic_write
 from . import optimizers
 from .layers import Conv2D
 from .learning import Learner

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._support.atomic_files import FilePath
 from .._support.checks import integer
-from .._support.files import FilePath
 from .._support.sharing import changing, reading
 from ..config import resolve_num_threads
 from ..ops.shapes import Pair

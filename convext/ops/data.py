@@ -11,6 +11,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from .._support.array_files import NumericArray, load_array
+from .._support.atomic_files import FilePath, atomic_write
 from .._support.checks import (
     as_kernel_shape,
     as_numeric_array,
@@ -19,7 +20,6 @@ from .._support.checks import (
     integer,
     shape_of_length,
 )
-from .._support.files import FilePath, atomic_write
 from .._support.messages import say, warn
 from .shapes import IMAGES, Pair, seems_channels_last
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import as_float64
 from ..ops.shapes import Convolution
-from .masks import seen
-
-Matrix: TypeAlias = npt.NDArray[np.float64]
+from .least_squares import Matrix
+from .masks import Flags, seen
 
 # Elements of the images and targets of a block, together: 16 MiB in float64.
 MAX_ELEMENTS = 1 << 21
@@ -27,9 +26,9 @@ class Scaling(NamedTuple):
     1e-150. Factors are powers of two, which round nothing.
     """
 
-    offset: npt.NDArray[np.float64]  # (C,)
-    factor: npt.NDArray[np.float64]  # (C,)
-    target_offset: npt.NDArray[np.float64]  # (K,)
+    offset: Matrix  # (C,)
+    factor: Matrix  # (C,)
+    target_offset: Matrix  # (K,)
     target_factor: float
 
     @classmethod
@@ -47,13 +46,13 @@ class Scaling(NamedTuple):
             or self.target_factor != 1
         )
 
-    def of_images(self, images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def of_images(self, images: Matrix) -> Matrix:
         """Return pixels (N, C, H, W) as they are scaled."""
         return (images - self.offset[:, np.newaxis, np.newaxis]) * self.factor[
             :, np.newaxis, np.newaxis
         ]
 
-    def of_targets(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def of_targets(self, targets: Matrix) -> Matrix:
         """Return targets (N, K, OH, OW) as they are scaled."""
         return (targets - self.target_offset[:, np.newaxis, np.newaxis]) * self.target_factor
 
@@ -61,15 +60,15 @@ class Scaling(NamedTuple):
 class Block(NamedTuple):
     """Some samples, or some rows of the targets of one, with all pixels that these depend on."""
 
-    images: npt.NDArray[np.float64]  # (n, C, h, w), with the padding
-    targets: npt.NDArray[np.float64]  # (n, K, oh, ow), zero where they do not count
-    mask: npt.NDArray[np.bool_] | None  # (n, K or 1, oh, ow), True where they count
+    images: Matrix  # (n, C, h, w), with the padding
+    targets: Matrix  # (n, K, oh, ow), zero where they do not count
+    mask: Flags | None  # (n, K or 1, oh, ow), True where they count
 
 
 def blocks(
     inputs: npt.NDArray[Any],
     targets: npt.NDArray[Any],
-    mask: npt.NDArray[np.bool_] | None,
+    mask: Flags | None,
     kernel_size: tuple[int, int],
     options: Convolution,
     scaling: Scaling | None = None,
@@ -106,7 +105,7 @@ def blocks(
                 _give_back_pages(array)
 
 
-def _are_finite(images: npt.NDArray[np.float64]) -> bool:
+def _are_finite(images: Matrix) -> bool:
     """Return whether all values are finite; perhaps not, if they are near the largest number."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(images.sum()))
@@ -176,7 +175,7 @@ def padded_rows(
     output_shape: tuple[int, ...],
     kernel_size: tuple[int, int],
     options: Convolution,
-) -> npt.NDArray[np.float64]:
+) -> Matrix:
     """Return what the rows of the output from `top` on depend on, zeros outside included."""
     needed = [
         (outputs - 1) * stride + (size - 1) * dilation + 1

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .._support.files import FilePath
+from .._support.atomic_files import FilePath
 from ..image.images import jpeg_steps, jpeg_tables
 from .least_squares import Matrix
 

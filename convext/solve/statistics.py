@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
-from .._support.files import FilePath, atomic_write
+from .._support.atomic_files import FilePath, atomic_write
 from .._support.interruption import interruptible
 from .._support.messages import format_size
 from .._support.sharing import Stateful, in_turn

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from ..config import get_num_threads
 from ..ops.operations import conv2d
 from .least_squares import Matrix
+from .masks import Flags
 from .products import kernel_gradient
 from .sums import Sums, sums_of
 from .unknowns import Unknowns
 
 Images = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_] | None
+Mask = Flags | None
 
 # Rows and columns, in the middle, of what is looked at.
 LARGEST = 640
@@ -49,7 +50,7 @@ FLAT = 0.3
 CURVE_POINTS = 64
 
 
-class Problem(NamedTuple):
+class SolvedPair(NamedTuple):
     """A pair of images, and the kernels found between them."""
 
     before: Images  # (N, C, H, W)
@@ -59,21 +60,22 @@ class Problem(NamedTuple):
     kernels: Matrix  # (K, C, kh, kw)
     bias: Matrix | None
 
-    def middle(self) -> Problem:
+    def middle(self) -> SolvedPair:
         """Return the middle of the first sample."""
-        kh, kw = self.kernels.shape[2:]
-        height, width = self.after.shape[2:]
-        top, left = max(0, height - LARGEST) // 2, max(0, width - LARGEST) // 2
-        rows, columns = slice(top, top + LARGEST), slice(left, left + LARGEST)
+        starts = [max(0, n - LARGEST) // 2 for n in self.after.shape[2:]]
+        rows, columns = (slice(start, start + LARGEST) for start in starts)
         return self._replace(
-            before=np.asarray(
-                self.before[:1, :, top : top + LARGEST + kh - 1, left : left + LARGEST + kw - 1],
-                np.float64,
-            ),
+            before=np.asarray(self.under(rows, columns)[:1], np.float64),
             after=np.asarray(self.after[:1, :, rows, columns], np.float64),
             mask=None if self.mask is None else self.mask[:1, :, rows, columns],
             unclipped=None if self.unclipped is None else self.unclipped[:1, :, rows, columns],
         )
+
+    def under(self, rows: slice, columns: slice) -> Images:
+        """Return the pixels that a rectangle of the image after depends on."""
+        kh, kw = self.kernels.shape[2:]
+        below, right = rows.stop + kh - 1, columns.stop + kw - 1
+        return self.before[:, :, rows.start : below, columns.start : right]
 
     def predicted(self) -> Matrix:
         """Return what the kernels make of the image."""
@@ -111,13 +113,13 @@ class Verdict(NamedTuple):
     trials: list[Trial]  # what explains the pair better, the best first
 
 
-def judge(problem: Problem, rounding: float, jpeg: float) -> Verdict:
+def judge(pair: SolvedPair, rounding: float, jpeg: float) -> Verdict:
     """Say what the error of kernels may be.
 
     `rounding` and `jpeg` are the root mean squares of what rounding to levels leaves, and of what
     the rounding of coefficients in JPEG files may leave.
     """
-    part = problem.middle()
+    part = pair.middle()
     error = _error_of(part)
     floor = 1e-6 * float(np.sqrt(np.mean(np.square(part.after))))
     known = max(math.hypot(rounding, jpeg), floor)
@@ -140,15 +142,15 @@ def judge(problem: Problem, rounding: float, jpeg: float) -> Verdict:
     return Verdict("noise" if error <= FAR * noise else "unexplained", error, noise, [])
 
 
-def standard_errors(problem: Problem) -> Matrix:
+def standard_errors(pair: SolvedPair) -> Matrix:
     """Return the standard errors of the kernels' entries, (K, C, kh, kw).
 
     They are the larger of two: those of errors that are independent from pixel to pixel, and those
     that the differences between parts of the image show.
     """
-    part = problem.middle()
-    kernels, _, height, width = problem.kernels.shape
-    has_bias = problem.bias is not None
+    part = pair.middle()
+    kernels, _, height, width = pair.kernels.shape
+    has_bias = pair.bias is not None
     sums = _sums(part.before, part.after, (height, width), has_bias, part.mask)
     residual = part.residual()
     taps = sums.unknowns.num_taps
@@ -161,36 +163,31 @@ def standard_errors(problem: Problem) -> Matrix:
         steps = np.array([of_tile[k] for of_tile in gradients]) @ inverse[:, :taps]
         between = np.square(steps).sum(axis=0)
         result[k] = np.sqrt(np.maximum(variance * np.diag(inverse)[:taps], between))
-    share = part.counted / problem.counted
-    return (result * math.sqrt(share)).reshape(problem.kernels.shape)
+    share = part.counted / pair.counted
+    return (result * math.sqrt(share)).reshape(pair.kernels.shape)
 
 
-def _tiles(part: Problem) -> Iterator[tuple[slice, slice]]:
+def _tiles(part: SolvedPair) -> Iterator[tuple[slice, slice]]:
     edges = [np.linspace(0, n, min(TILES, n) + 1).astype(int) for n in part.after.shape[2:]]
     for top, bottom in zip(edges[0], edges[0][1:], strict=False):
         for left, right in zip(edges[1], edges[1][1:], strict=False):
             yield slice(top, bottom), slice(left, right)
 
 
-def _products(part: Problem, residual: Matrix, tile: tuple[slice, slice]) -> Matrix:
+def _products(part: SolvedPair, residual: Matrix, tile: tuple[slice, slice]) -> Matrix:
     """Return the products of what each unknown meets with the residual of a tile, (K, unknowns)."""
-    height, width = part.kernels.shape[2:]
-    rows, columns = (
-        slice(some.start, some.stop + length - 1)
-        for some, length in zip(tile, (height, width), strict=True)
-    )
-    inside = np.ascontiguousarray(residual[(slice(None), slice(None), *tile)])
-    patches = np.ascontiguousarray(part.before[:, :, rows, columns])
-    sums = kernel_gradient(patches, inside, (height, width), (1, 1), (1, 1), 1)
+    inside = np.ascontiguousarray(residual[(..., *tile)])
+    patches = np.ascontiguousarray(part.under(*tile))
+    sums = kernel_gradient(patches, inside, part.kernels.shape[2:], (1, 1), (1, 1), 1)
     sums = sums.reshape(len(sums), -1)
     if part.bias is None:
         return sums
     return np.column_stack([sums, inside.sum(axis=(0, 2, 3))])
 
 
-def _error_of(problem: Problem) -> float:
-    squares = np.square(problem.residual())
-    return math.sqrt(float(squares.sum()) / max(1, problem.counted))
+def _error_of(pair: SolvedPair) -> float:
+    squares = np.square(pair.residual())
+    return math.sqrt(float(squares.sum()) / max(1, pair.counted))
 
 
 def _solved(
@@ -215,7 +212,7 @@ def _sums(before: Matrix, after: Matrix, size: tuple[int, int], bias: bool, mask
     return sums_of(unknowns, before, after, mask, get_num_threads())
 
 
-def _trials(part: Problem, known: float) -> Iterator[Trial]:
+def _trials(part: SolvedPair, known: float) -> Iterator[Trial]:
     """Try what else may have been done."""
     before, after, mask = part.before, part.after, part.mask
     kh, kw = part.kernels.shape[2:]
@@ -242,7 +239,7 @@ def _trials(part: Problem, known: float) -> Iterator[Trial]:
     yield from _ranked(part)
 
 
-def _straight(part: Problem) -> list[Trial]:
+def _straight(part: SolvedPair) -> list[Trial]:
     """Try a bias, and to leave out what may have been clipped."""
 
     def error(bias: bool, mask: Mask) -> float:
@@ -257,7 +254,7 @@ def _straight(part: Problem) -> list[Trial]:
     return trials
 
 
-def _shifted(part: Problem) -> Iterator[Trial]:
+def _shifted(part: SolvedPair) -> Iterator[Trial]:
     """Try the shift that the phases of both spectra show, beyond what the kernel reaches."""
     kh, kw = part.kernels.shape[2:]
     height, width = part.after.shape[2:]
@@ -279,8 +276,7 @@ def _shifted(part: Problem) -> Iterator[Trial]:
         (slice(max(0, n), min(size, size + n)), slice(max(0, -n), min(size, size - n)))
         for n, size in ((down, height), (across, width))
     )
-    moved = part.before[:, :, rows[1].start : rows[1].stop + kh - 1]
-    moved = moved[:, :, :, columns[1].start : columns[1].stop + kw - 1]
+    moved = part.under(rows[1], columns[1])
     here = (slice(None), slice(None), rows[0], columns[0])
     mask = None if part.mask is None else part.mask[here]
     bias = part.bias is not None
@@ -293,7 +289,7 @@ def _shifted(part: Problem) -> Iterator[Trial]:
     yield Trial("shift", error, (down, across))
 
 
-def _error_with_curve(part: Problem) -> float:
+def _error_with_curve(part: SolvedPair) -> float:
     """Return the error when a curve of the predicted values comes after the kernels."""
     squares, predicted = 0.0, part.predicted()
     for k in range(predicted.shape[1]):
@@ -310,15 +306,15 @@ def _error_with_curve(part: Problem) -> float:
     return math.sqrt(squares / max(1, part.counted))
 
 
-def _ranked(part: Problem) -> Iterator[Trial]:
+def _ranked(part: SolvedPair) -> Iterator[Trial]:
     """Try filters that sort the pixels of a window, on a part of the image."""
     kernels, channels, kh, kw = part.kernels.shape
     if kernels != channels or kh * kw == 1 or part.mask is not None:
         return
     side = min(96, *part.after.shape[2:])
-    top, left = ((n - side) // 2 for n in part.after.shape[2:])
-    after = part.after[0, :, top : top + side, left : left + side]
-    before = part.before[0, :, top : top + side + kh - 1, left : left + side + kw - 1]
+    starts = [(n - side) // 2 for n in part.after.shape[2:]]
+    rows, columns = (slice(start, start + side) for start in starts)
+    after, before = part.after[0, :, rows, columns], part.under(rows, columns)[0]
     windows = np.lib.stride_tricks.sliding_window_view(before, (kh, kw), axis=(1, 2))
     windows = windows.reshape(*after.shape, kh * kw)
     # Only what no kernel does as well on this part says something.
@@ -335,7 +331,7 @@ def _distance(first: Matrix, second: Matrix) -> float:
     return math.sqrt(float(np.mean(np.square(first - second))))
 
 
-def _noise(part: Problem) -> float | None:
+def _noise(part: SolvedPair) -> float | None:
     """Return the error in flat parts of the image, each without its mean; None without such."""
     shape = part.after.shape
     rows, columns = (n // TILE for n in shape[2:])

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._support.atomic_files import FilePath
 from .._support.checks import RealArray, finite_number, integer
-from .._support.files import FilePath
 from .._support.sharing import Stateful, in_one_training
 from ..errors import StopTraining
 from .epoch_report import EpochReport, check_monitor, monitored

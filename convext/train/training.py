@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeGuard, cast
 import numpy as np
 import numpy.typing as npt
 
+from .._support.atomic_files import FilePath
 from .._support.checks import (
     RealArray,
     as_dtype,
@@ -23,7 +24,6 @@ from .._support.checks import (
     integer,
     samples_in_blocks,
 )
-from .._support.files import FilePath
 from ..config import resolve_num_threads
 from ..errors import DivergenceError
 from ..ops.data import generate_kernels, load_data, paired_samples, random_generator

@@ -18,8 +18,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from .._support.atomic_files import FilePath, atomic_write
 from .._support.checks import LARGEST_SIZE
-from .._support.files import FilePath, atomic_write
 from .._support.messages import warn
 from . import tiff
 from .tiff import (

@@ -63,8 +63,10 @@ cdef int perform(str name, Operation operation, const void *work) except -1:
     with nogil:
         start_polling(&interrupt)
         status = operation(work, &interrupt)
-    if interrupt.raised:
-        return -1
+    return -1 if interrupt.raised else check_memory(status, name)
+
+
+cdef int check_memory(int status, str name) except -1:
     if status == -1:
         raise MemoryError(f"not enough memory for {name}")
     return 0

@@ -1,6 +1,6 @@
 # How work is shared out to threads. Tasks are cut at places that depend on the shapes alone.
 
-from convext.base._interrupt cimport Interrupt
+from convext.base._interrupt cimport Interrupt, stopped
 
 cdef enum:
     # Below so many multiplications a second thread costs more than it brings.
@@ -8,6 +8,7 @@ cdef enum:
     MIN_PRODUCTS_TO_SHARE = 2 * MIN_PRODUCTS_PER_THREAD
     # Work that is worth several threads is cut into at least so many tasks where it can be.
     ENOUGH_TASKS = 16
+    TASKS_PER_POLL = 8
 
 
 cdef inline int threads_for(double products, Py_ssize_t tasks, int num_threads) noexcept nogil:
@@ -19,6 +20,11 @@ cdef inline int threads_for(double products, Py_ssize_t tasks, int num_threads) 
 
 cdef inline Py_ssize_t divide_up(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return (a + b - 1) // b
+
+
+# Tasks take a millisecond, or much less than a look at the clock: it is looked at after some.
+cdef inline bint stopped_after(Py_ssize_t tasks, Interrupt *interrupt) noexcept nogil:
+    return interrupt.raised or (tasks % TASKS_PER_POLL == TASKS_PER_POLL - 1 and stopped(interrupt))
 
 
 # Compute one of the tasks of `work`, in scratch memory of the thread's own. An argument is passed

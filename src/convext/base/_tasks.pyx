@@ -2,19 +2,20 @@
 
 from cython.parallel cimport prange
 
-from convext.base._interrupt cimport Interrupt, stopped, perform
+from convext.base._interrupt cimport Interrupt, perform
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 
 cdef void run_share(
     const Tasks *tasks, Shares *shares, Py_ssize_t thread, void *scratch, Interrupt *interrupt
 ) noexcept nogil:
     """Run tasks while there are any."""
-    cdef Py_ssize_t task = take_task(shares, thread)
+    cdef Py_ssize_t task = take_task(shares, thread), done = 0
     if task >= 0 and tasks.start != NULL:
         tasks.start(tasks.work, scratch)
-    while task >= 0 and not stopped(interrupt):
+    while task >= 0 and not stopped_after(done, interrupt):
         tasks.task(tasks.work, task, scratch, interrupt)
         task = take_task(shares, thread)
+        done += 1
 
 
 cdef void run_alone(const Tasks *tasks, void *scratch, Interrupt *interrupt) noexcept nogil:
@@ -23,18 +24,18 @@ cdef void run_alone(const Tasks *tasks, void *scratch, Interrupt *interrupt) noe
     if tasks.start != NULL:
         tasks.start(tasks.work, scratch)
     for task in range(tasks.count):
-        # Who looks at the clock before the first task, too, makes small calls slower.
-        if task > 0 and stopped(interrupt):
+        if stopped_after(task, interrupt):
             break
         tasks.task(tasks.work, task, scratch, interrupt)
 
 
 cdef int run_tasks(const Tasks *tasks, Interrupt *interrupt) noexcept nogil:
-    cdef Py_ssize_t bytes = aligned_size(tasks.scratch, 1), thread
     cdef int num_threads = tasks.num_threads
+    cdef Py_ssize_t bytes = 0, thread
     cdef char *scratch = NULL
     cdef Shares shares
-    if bytes > 0:
+    if tasks.scratch > 0:
+        bytes = aligned_size(tasks.scratch, 1)
         scratch = <char *> aligned_alloc(num_threads * bytes, 1)
         if scratch == NULL:
             return -1
@@ -44,7 +45,8 @@ cdef int run_tasks(const Tasks *tasks, Interrupt *interrupt) noexcept nogil:
         share_out(&shares, tasks.count, num_threads)
         for thread in prange(num_threads, num_threads=num_threads, schedule="static"):
             run_share(tasks, &shares, thread, scratch + thread * bytes, interrupt)
-    aligned_free(scratch)
+    if scratch != NULL:
+        aligned_free(scratch)
     return 0
 
 

@@ -1,11 +1,12 @@
 """What happens to the values of a layer between the convolutions: bias, activation, samples."""
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.string cimport memcpy
 
 from convext.base._dispatch cimport Microkernels, microkernels
 from convext.base._geometry cimport check_number, real
+from convext.base._interrupt cimport Interrupt
+from convext.base._tasks cimport Task, Tasks, perform_tasks, tasks_of
 
 cnp.import_array()
 
@@ -26,53 +27,62 @@ cdef int check_activation(int activation) except -1:
     return check_number("activation", activation, num_activations - 1)
 
 
-cdef inline int threads_for_planes(
-    Py_ssize_t planes, Py_ssize_t plane, int num_threads
+# What is done to the planes of some samples, all in one piece.
+cdef struct Planes:
+    const Microkernels *micro
+    size_t itemsize
+    void *values                # [num_samples][channels][plane], which are changed
+    const void *activated       # likewise, for a gradient
+    void *bias                  # [channels], for a gradient that of the bias; or NULL
+    Py_ssize_t num_samples, channels, plane
+    int activation
+
+
+cdef Planes planes_of(cnp.ndarray values, cnp.ndarray bias, int activation) except *:
+    cdef Planes planes
+    check_activation(activation)
+    planes.itemsize = cnp.PyArray_ITEMSIZE(values)
+    planes.micro = microkernels(planes.itemsize)
+    planes.values = cnp.PyArray_DATA(values)
+    planes.activated = NULL
+    planes.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
+    planes.num_samples, planes.channels = values.shape[0], values.shape[1]
+    planes.plane = values.shape[2] * values.shape[3]
+    planes.activation = activation
+    return planes
+
+
+cdef inline int threads_for_planes(const Planes *planes, int num_threads) noexcept nogil:
+    cdef Py_ssize_t count = planes.num_samples * planes.channels
+    return <int> max(1, min(min(<Py_ssize_t> num_threads, count),
+                            count * planes.plane // MIN_VALUES_PER_THREAD))
+
+
+cdef void activate_plane(
+    const void *work, Py_ssize_t i, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    return <int> max(1, min(min(<Py_ssize_t> num_threads, planes),
-                            planes * plane // MIN_VALUES_PER_THREAD))
-
-
-cdef void activate_planes(
-    real *out, const real *bias, Py_ssize_t num_samples, Py_ssize_t channels, Py_ssize_t plane,
-    int activation, int num_threads
-) noexcept nogil:
-    cdef const Microkernels *micro = microkernels(sizeof(real))
-    cdef int threads = threads_for_planes(num_samples * channels, plane, num_threads)
-    cdef Py_ssize_t i
-    for i in prange(num_samples * channels, num_threads=threads, use_threads_if=threads > 1):
-        micro.activate(
-            plane, out + i * plane, bias[i % channels] if bias != NULL else 0, activation
-        )
-
-
-cdef void differentiate_planes(
-    real *gradient, const real *activated, real *bias_grad, Py_ssize_t num_samples,
-    Py_ssize_t channels, Py_ssize_t plane, int activation, int num_threads
-) noexcept nogil:
-    cdef int threads = threads_for_planes(num_samples * channels, plane, num_threads)
-    cdef Py_ssize_t k
-    for k in prange(channels, num_threads=threads, use_threads_if=threads > 1):
-        differentiate_channel(
-            gradient + k * plane, activated + k * plane,
-            NULL if bias_grad == NULL else bias_grad + k, num_samples, channels * plane, plane,
-            activation
-        )
+    cdef const Planes *planes = <const Planes *> work
+    cdef const real *bias = <const real *> planes.bias
+    planes.micro.activate(
+        planes.plane, <real *> planes.values + i * planes.plane,
+        bias[i % planes.channels] if bias != NULL else 0, planes.activation
+    )
 
 
 cdef void differentiate_channel(
-    real *gradient, const real *activated, real *bias_grad, Py_ssize_t num_samples,
-    Py_ssize_t stride, Py_ssize_t plane, int activation
+    const void *work, Py_ssize_t k, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    cdef const Microkernels *micro = microkernels(sizeof(real))
+    cdef const Planes *planes = <const Planes *> work
+    cdef Py_ssize_t n, first
     cdef double total = 0
-    cdef Py_ssize_t n
-    for n in range(num_samples):
-        total += micro.activation_gradient(
-            plane, gradient + n * stride, activated + n * stride, activation
+    for n in range(planes.num_samples):
+        first = (n * planes.channels + k) * planes.plane
+        total += planes.micro.activation_gradient(
+            planes.plane, <real *> planes.values + first, <const real *> planes.activated + first,
+            planes.activation
         )
-    if bias_grad != NULL:
-        bias_grad[0] = <real> total
+    if planes.bias != NULL:
+        (<real *> planes.bias)[k] = <real> total
 
 
 def activate(cnp.ndarray out, cnp.ndarray bias, int activation, int num_threads):
@@ -80,20 +90,12 @@ def activate(cnp.ndarray out, cnp.ndarray bias, int activation, int num_threads)
 
     `out` is (N, K, OH, OW) and C-contiguous, `bias` of its type.
     """
-    cdef Py_ssize_t plane = out.shape[2] * out.shape[3]
-    cdef void *offsets = NULL if bias is None else cnp.PyArray_DATA(bias)
-    check_activation(activation)
-    with nogil:
-        if cnp.PyArray_ITEMSIZE(out) == sizeof(float):
-            activate_planes(
-                <float *> cnp.PyArray_DATA(out), <float *> offsets, out.shape[0], out.shape[1],
-                plane, activation, num_threads
-            )
-        else:
-            activate_planes(
-                <double *> cnp.PyArray_DATA(out), <double *> offsets, out.shape[0], out.shape[1],
-                plane, activation, num_threads
-            )
+    cdef Planes planes = planes_of(out, bias, activation)
+    cdef Tasks tasks = tasks_of(
+        &planes, planes.itemsize, <Task> activate_plane[float], <Task> activate_plane[double],
+        planes.num_samples * planes.channels, 0, threads_for_planes(&planes, num_threads)
+    )
+    perform_tasks("an activation", &tasks)
 
 
 def differentiate(
@@ -105,22 +107,14 @@ def differentiate(
     `gradient` and `activated` are (N, K, OH, OW) and C-contiguous. The sums over each channel are
     written to `bias_grad`, (K,), which may be None.
     """
-    cdef Py_ssize_t plane = gradient.shape[2] * gradient.shape[3]
-    cdef void *sums = NULL if bias_grad is None else cnp.PyArray_DATA(bias_grad)
-    check_activation(activation)
-    with nogil:
-        if cnp.PyArray_ITEMSIZE(gradient) == sizeof(float):
-            differentiate_planes(
-                <float *> cnp.PyArray_DATA(gradient), <float *> cnp.PyArray_DATA(activated),
-                <float *> sums, gradient.shape[0], gradient.shape[1], plane, activation,
-                num_threads
-            )
-        else:
-            differentiate_planes(
-                <double *> cnp.PyArray_DATA(gradient), <double *> cnp.PyArray_DATA(activated),
-                <double *> sums, gradient.shape[0], gradient.shape[1], plane, activation,
-                num_threads
-            )
+    cdef Planes planes = planes_of(gradient, bias_grad, activation)
+    cdef Tasks tasks = tasks_of(
+        &planes, planes.itemsize, <Task> differentiate_channel[float],
+        <Task> differentiate_channel[double], planes.channels, 0,
+        threads_for_planes(&planes, num_threads)
+    )
+    planes.activated = cnp.PyArray_DATA(activated)
+    perform_tasks("the gradient of an activation", &tasks)
 
 
 cdef void convert(

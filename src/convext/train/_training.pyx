@@ -1,7 +1,6 @@
 """Training by gradient descent: an epoch in compiled code, without Python between the samples."""
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.math cimport isfinite
 from libc.string cimport memset
 
@@ -9,11 +8,14 @@ from convext.ways._correlation cimport (
     Correlation, all_weights, pack_weights, run_correlation
 )
 from convext.ways._forward cimport free_forward, init_forward
+from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport (
     Array4, Geometry, contiguous, describe, geometry_of, real
 )
 from convext.gradient._gradient_by_dots cimport DotsScratch, add_dots, arrange_dots
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._interrupt cimport (
+    Interrupt, Operation, check_memory, perform, stopped
+)
 from convext.gradient._kernel_gradient cimport (
     KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
@@ -23,7 +25,9 @@ from convext.train._quadratic cimport (
     Quadratic, expand, expand_from, free_quadratic, init_quadratic
 )
 from convext.base._scratch cimport aligned_alloc, aligned_free
-from convext.base._tasks cimport MIN_PRODUCTS_TO_SHARE
+from convext.base._tasks cimport (
+    MIN_PRODUCTS_TO_SHARE, Task, Tasks, run_tasks, stopped_after, tasks_of
+)
 from convext.ways._tile cimport Tile, Tiling, lay_out, tile_at
 from convext.ways._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
 
@@ -115,8 +119,12 @@ cdef class Trainer:
     cdef Py_ssize_t part            # samples taken together
     cdef Py_ssize_t plane           # elements of one channel of a prediction
     cdef int num_threads
-    cdef bint single, ready
+    cdef size_t itemsize
+    cdef bint ready
+    cdef const Py_ssize_t *order    # of the epoch's samples,
+    cdef Py_ssize_t num_samples     # all that are taken
     cdef readonly Py_ssize_t done   # samples of the epoch that were gone through
+    cdef double loss, first_loss    # of the epoch, and of its first batch
     cdef readonly bint fused        # each sample is taken in one go, by one thread
     cdef DotsScratch layout         # of its memory, whichever way the gradient itself would go
     cdef void *scratch              # layout.end elements, or NULL
@@ -154,7 +162,7 @@ cdef class Trainer:
         self.batch_size = batch_size
         self.num_threads = num_threads
         self.update, self.biased, self.activation = update, biased, activation
-        self.single = itemsize == sizeof(float)
+        self.itemsize = itemsize
         self.plane = self.targets.h * self.targets.w
         self.part = max(1, min(
             min(batch_size, self.images.n), most // (self.targets.c * self.plane * itemsize)
@@ -217,15 +225,18 @@ cdef class Trainer:
         C * kh * kw, C * kh * kw), float64 and C-contiguous.
         """
         cdef Py_ssize_t units = cnp.PyArray_DIM(products, 0)
-        if not self.expanding:
-            self.products = products
-            self.by_sample = units == self.images.n
-            self.expanding = init_quadratic(
+        if self.expanding:
+            return
+        self.products = products
+        self.by_sample = units == self.images.n
+        check_memory(
+            init_quadratic(
                 &self.quadratic, <double *> cnp.PyArray_DATA(products), units, self.weights.n,
                 cnp.PyArray_DIM(products, 1)
-            ) == 0
-        if not self.expanding:
-            raise MemoryError("not enough memory for training")
+            ),
+            "training"
+        )
+        self.expanding = True
 
     def run_epoch(self, cnp.ndarray order, double learning_rate):
         """Take a step for every batch of the samples in `order`, which is of intp and contiguous.
@@ -233,61 +244,51 @@ cdef class Trainer:
         Returns the mean loss of the predictions made on the way and the loss of the first batch.
         Ends before the update, with a loss that is not finite, where a batch's loss is not.
         """
-        cdef const Py_ssize_t *samples = <const Py_ssize_t *> cnp.PyArray_DATA(order)
-        cdef Py_ssize_t num_samples = cnp.PyArray_DIM(order, 0)
-        cdef double[2] losses = [0, 0]
-        cdef Interrupt interrupt
-        cdef int status
+        self.order = <const Py_ssize_t *> cnp.PyArray_DATA(order)
+        self.num_samples = cnp.PyArray_DIM(order, 0)
+        self.loss = self.first_loss = 0
         self.done = 0
         self.update.learning_rate = learning_rate
-        with nogil:
-            start_polling(&interrupt)
-            if self.single:
-                status = descend[float](
-                    self, samples, num_samples, losses, &interrupt, <float *> self.weights.data
-                )
-            else:
-                status = descend[double](
-                    self, samples, num_samples, losses, &interrupt, <double *> self.weights.data
-                )
-        finish_polling(&interrupt)
-        if status == -1:
-            raise MemoryError("not enough memory for training")
-        return losses[0], losses[1]
+        perform("training", <Operation> take_steps, <const void *> self)
+        return self.loss, self.first_loss
 
 
-cdef int descend(
-    Trainer trainer, const Py_ssize_t *order, Py_ssize_t num_samples, double *losses,
-    Interrupt *interrupt, real *kernels
-) noexcept nogil:
-    cdef Py_ssize_t first = 0, count
+cdef int take_steps(Trainer trainer, Interrupt *interrupt) noexcept nogil:
+    if trainer.itemsize == sizeof(float):
+        return descend(trainer, interrupt, <float *> trainer.weights.data)
+    return descend(trainer, interrupt, <double *> trainer.weights.data)
+
+
+cdef int descend(Trainer trainer, Interrupt *interrupt, real *kernels) noexcept nogil:
+    cdef Py_ssize_t first = 0, count, num_samples = trainer.num_samples
     cdef double squares = 0, batch_squares
     cdef double elements = <double> trainer.targets.c * trainer.plane
     while first < num_samples:
         count = min(trainer.batch_size, num_samples - first)
         if differentiate_batch(
-            trainer, order, first, count, &batch_squares, interrupt, kernels
+            trainer, first, count, &batch_squares, interrupt, kernels
         ) == -1:
             return -1
         if interrupt.raised:
             return 0
         if first == 0:
-            losses[1] = batch_squares / (count * elements)
+            trainer.first_loss = batch_squares / (count * elements)
         squares += batch_squares
         if not isfinite(batch_squares):
             break
         trainer.update.apply(kernels, trainer.total)
         first += count
         trainer.done = first
-    losses[0] = squares / (num_samples * elements)
+    trainer.loss = squares / (num_samples * elements)
     return 0
 
 
 cdef int differentiate_batch(
-    Trainer trainer, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t count, double *squares,
-    Interrupt *interrupt, real *kernels
+    Trainer trainer, Py_ssize_t first, Py_ssize_t count, double *squares, Interrupt *interrupt,
+    real *kernels
 ) noexcept nogil:
     """Leave the gradient of a batch's loss in trainer.total."""
+    cdef const Py_ssize_t *order = trainer.order
     cdef Py_ssize_t i
     cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
     squares[0] = 0
@@ -302,7 +303,7 @@ cdef int differentiate_batch(
             kernels
         )
     for i in range(first, first + count):
-        if interrupted(interrupt, True):
+        if stopped(interrupt):
             return 0
         if expand_unit(
             trainer, order[i], order + i, 1, scale, squares, interrupt, kernels
@@ -349,20 +350,20 @@ cdef int differentiate_samples(
         return -1
     if trainer.fused:
         for i in range(count):
-            if interrupted(interrupt, True):
+            if stopped_after(trainer.done, interrupt):
                 return 0
             squares[0] += differentiate_sample(
                 trainer, order[i], scale, <real *> trainer.scratch, total
             )
             trainer.done += 1
         return 0
-    while first < count and not interrupted(interrupt, True):
+    while first < count and not stopped(interrupt):
         part = min(trainer.part, count - first)
         if run_correlation(
             &trainer.forward, trainer.images.data, order + first, part, NULL, &out, interrupt
         ) == -1:
             return -1
-        squares[0] += subtract_targets(trainer, order + first, part, scale, predictions)
+        squares[0] += subtract_targets(trainer, order + first, part, scale, interrupt)
         if run_kernel_gradient(
             &trainer.gradient, trainer.images.data, order + first, part, predictions, kernel_grad,
             interrupt
@@ -426,26 +427,47 @@ cdef double differentiate_sample(
     return squares
 
 
+# Predictions that become the gradient of their loss.
+cdef struct Residuals:
+    const Microkernels *micro
+    const Array4 *targets
+    const Py_ssize_t *order
+    void *predictions
+    double scale
+    double *squares                 # of each plane
+
+
+cdef void subtract_target(
+    const void *work, Py_ssize_t i, real *scratch, Interrupt *interrupt
+) noexcept nogil:
+    """Turn a plane of predictions into the gradient."""
+    cdef const Residuals *residuals = <const Residuals *> work
+    cdef const Array4 *targets = residuals.targets
+    cdef Py_ssize_t plane = targets.h * targets.w, sample = residuals.order[i // targets.c]
+    residuals.squares[i] = residuals.micro.residual(
+        1, plane, <real *> residuals.predictions + i * plane, plane,
+        <const real *> targets.data + sample * targets.n_stride + i % targets.c * targets.c_stride,
+        plane, residuals.scale
+    )
+
+
 cdef double subtract_targets(
-    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, real *predictions
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, Interrupt *interrupt
 ) noexcept nogil:
     """Turn predictions into the gradient of the loss; return the sum of squared residuals."""
-    cdef const real *targets = <const real *> trainer.targets.data
-    cdef Py_ssize_t channels = trainer.targets.c
-    cdef Py_ssize_t plane = trainer.plane
-    cdef Py_ssize_t planes = count * channels
-    cdef double squares = 0
-    cdef Py_ssize_t i
-    cdef int threads = <int> max(
-        1, min(<Py_ssize_t> trainer.num_threads, planes * plane // MIN_RESIDUALS_PER_THREAD)
+    cdef Py_ssize_t planes = count * trainer.targets.c, i
+    cdef Residuals residuals = Residuals(
+        trainer.forward.micro, &trainer.targets, order, trainer.predictions, scale,
+        trainer.squares
     )
-    for i in prange(planes, num_threads=threads, use_threads_if=threads > 1):
-        trainer.squares[i] = trainer.forward.micro.residual(
-            1, plane, predictions + i * plane, plane,
-            targets + order[i // channels] * trainer.targets.n_stride
-            + i % channels * trainer.targets.c_stride,
-            plane, scale
-        )
+    cdef Tasks tasks = tasks_of(
+        &residuals, trainer.itemsize, <Task> subtract_target[float],
+        <Task> subtract_target[double], planes, 0, <int> max(1, min(
+            <Py_ssize_t> trainer.num_threads, planes * trainer.plane // MIN_RESIDUALS_PER_THREAD
+        ))
+    )
+    cdef double squares = 0
+    run_tasks(&tasks, interrupt)
     for i in range(planes):
         squares += trainer.squares[i]
     return squares

@@ -138,6 +138,17 @@ def test_values_that_are_not_finite_reach_the_windows_that_cover_them(isa, name)
     assert_within(np.where(covered, 0, result), expected, norms(finite, k, options), where=~covered)
 
 
+@pytest.mark.parametrize("taps", [(1, 64), (64, 1), (2, 40)])
+def test_kernels_of_few_rows_or_columns_keep_the_bound(taps):
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((1, 8, 140, 140), np.float32)
+    k = rng.standard_normal((4, 8, *taps), np.float32)
+    assert (convext.conv2d(x, k) == convext.conv2d(x, k, algorithm="fft")).all()
+    x[..., 70:] *= np.float32(1e-6)
+    x[..., :70, :] *= np.float32(1e6)
+    assert_within(convext.conv2d(x, k), convolve_by_definition(x, k), norms(x, k, {}))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
 @pytest.mark.parametrize("name", SHAPES)
 def test_kernels_that_are_not_finite_leave_others_alone(isa, name, value):

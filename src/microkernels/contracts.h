@@ -72,7 +72,8 @@ MICROKERNEL(void, interleave,
             (ptrdiff_t count, ptrdiff_t num_rows, const void *from, ptrdiff_t row_stride,
              ptrdiff_t step, void *to, ptrdiff_t to_stride))
 
-/* The same, and sums[i] += from[r * row_stride + i * step] squared, for every r in order. */
+/* The same, and sums[i] += from[r * row_stride + i * step] squared, for every r in order. `to_stride`
+ * is a multiple of `lanes`, and at least num_rows. */
 MICROKERNEL(void, interleave_and_square,
             (ptrdiff_t count, ptrdiff_t num_rows, const void *from, ptrdiff_t row_stride,
              ptrdiff_t step, void *to, ptrdiff_t to_stride, void *sums))
@@ -94,10 +95,12 @@ MICROKERNEL(void, unfold,
             (ptrdiff_t num_pixels, ptrdiff_t num_pieces, const void *pixels,
              const ptrdiff_t *offset, void *to, const ptrdiff_t *start, ptrdiff_t width))
 
-/* to[i] += from[r * row_stride + i * step] squared, for every r < num_rows in order and i < count. */
+/* to[j * to_stride + i] += from[j * stride + r * row_stride + i * step] squared, for every r < num_rows
+ * in order, i < count and j < num_lines. */
 MICROKERNEL(void, add_squares,
-            (ptrdiff_t count, ptrdiff_t num_rows, const void *from, ptrdiff_t row_stride,
-             ptrdiff_t step, void *to))
+            (ptrdiff_t num_lines, ptrdiff_t count, ptrdiff_t num_rows, const void *from,
+             ptrdiff_t stride, ptrdiff_t row_stride, ptrdiff_t step, void *to,
+             ptrdiff_t to_stride))
 
 /* Whether a transform of tiles is safe: from sums of squares, those of the pixels of a tile must be at
  * most `ratio` times those of each of its windows, and at most `most`. Below `least`, which is SMALL,
@@ -110,10 +113,12 @@ MICROKERNEL(int, uneven,
              ptrdiff_t num_columns, ptrdiff_t num_tiles, const void *squares, ptrdiff_t pitch,
              void *scratch))
 
-/* The sum of the squares in some rows; raises *most to the largest, unless `most` is NULL. */
-MICROKERNEL(double, add_up,
+/* Adds to `sums` the squares in some rows, and those in rows inside[0] <= y < inside[1] and columns
+ * inside[2] <= x < inside[3], and raises sums[2] to the largest. Squares are read in whole vectors:
+ * those beyond the last column are zero. */
+MICROKERNEL(void, add_up,
             (ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squares, ptrdiff_t pitch,
-             double *most))
+             const ptrdiff_t inside[4], double sums[3]))
 
 /* The least sum of `width` neighbours in some rows that begin in one of the first `num_windows`
  * columns; at most 1e38, or 1e300 of double. */

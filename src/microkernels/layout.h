@@ -12,16 +12,19 @@
 enum { PREFETCH_ELEMENTS = 8 * LANES };
 
 /* `count` elements, at most LANES, of LANES rows side by side. Reads whole vectors, and writes them
- * for each element. */
+ * for each element. Unless `sum` is NULL, their squares are added to it. */
 CONVEXT_INLINE void interleave_square(ptrdiff_t count, const real *const row[LANES], real *to,
-                                      ptrdiff_t to_stride)
+                                      ptrdiff_t to_stride, vec *sum)
 {
     vec square[LANES];
     UNROLL(16)
     for (int r = 0; r < LANES; r++) {
-        square[r] = load(row[r]);
+        square[r] = load_once(row[r]);
         __builtin_prefetch(row[r] + PREFETCH_ELEMENTS);
     }
+    UNROLL(16)
+    for (int r = 0; sum && r < LANES; r++)
+        *sum += square[r] * square[r];
     transpose(square);
     UNROLL(16)
     for (int i = 0; i < LANES; i++) {
@@ -34,7 +37,7 @@ CONVEXT_INLINE void interleave_square(ptrdiff_t count, const real *const row[LAN
 /* The same, without reading at or beyond `from_end`, or writing at or beyond `to_end`. */
 static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *const row[LANES],
                             const real *from_end, real *to, ptrdiff_t to_stride,
-                            const real *to_end)
+                            const real *to_end, vec *sum)
 {
     real copy[LANES * LANES], result[LANES * LANES];
     const real *inside[LANES];
@@ -47,44 +50,46 @@ static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *con
         }
     }
     if (to + (count - 1) * to_stride + LANES <= to_end) {
-        interleave_square(count, inside, to, to_stride);
+        interleave_square(count, inside, to, to_stride, sum);
         return;
     }
-    interleave_square(LANES, inside, result, LANES);
+    interleave_square(LANES, inside, result, LANES, sum);
     for (ptrdiff_t i = 0; i < count; i++)
         for (ptrdiff_t r = 0; r < num_rows; r++)
             to[i * to_stride + r] = result[i * LANES + r];
 }
 
-/* LANES rows, at least as many elements of each, in whole squares: the last one may overlap. Unless
- * `sums` is NULL, the elements' squares are added to it, as add_squares would do. */
-static void interleave_whole(ptrdiff_t count, const real *from, ptrdiff_t row_stride, real *to,
-                             ptrdiff_t to_stride, real *sums)
+/* Whole squares of rows, whose number is a multiple of LANES, and at least as many elements of each:
+ * the last square may overlap. Unless `sums` is NULL, the elements' squares are added to it, as
+ * add_squares would do. */
+static void interleave_whole(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
+                             ptrdiff_t row_stride, real *to, ptrdiff_t to_stride, real *sums)
 {
     vec last = {0};
     if (sums)
         last = load(sums + count - LANES);
     for (ptrdiff_t begin = 0; begin < count; begin += LANES) {
         const ptrdiff_t i = MIN(begin, count - LANES);
+        vec sum = sums && begin + LANES < count ? load(sums + i) : last;
         const real *row = from + i;
-        const real *column = to + i * to_stride;
-        vec square[LANES];
-        UNROLL(16)
-        for (int r = 0; r < LANES; r++, row = step_by(row, row_stride)) {
-            square[r] = load_once(row);
-            __builtin_prefetch(row + PREFETCH_ELEMENTS);
-        }
-        if (sums) {
-            vec sum = begin + LANES < count ? load(sums + i) : last;
+        for (ptrdiff_t first = 0; first < num_rows; first += LANES) {
+            const real *column = to + i * to_stride + first;
+            vec square[LANES];
             UNROLL(16)
-            for (int r = 0; r < LANES; r++)
+            for (int r = 0; r < LANES; r++, row = step_by(row, row_stride)) {
+                square[r] = load_once(row);
+                __builtin_prefetch(row + PREFETCH_ELEMENTS);
+            }
+            UNROLL(16)
+            for (int r = 0; sums && r < LANES; r++)
                 sum += square[r] * square[r];
-            store(sums + i, sum);
+            transpose(square);
+            UNROLL(16)
+            for (int r = 0; r < LANES; r++, column = step_by(column, to_stride))
+                store((real *)column, square[r]);
         }
-        transpose(square);
-        UNROLL(16)
-        for (int r = 0; r < LANES; r++, column = step_by(column, to_stride))
-            store((real *)column, square[r]);
+        if (sums)
+            store(sums + i, sum);
     }
 }
 
@@ -92,11 +97,11 @@ static void interleave_whole(ptrdiff_t count, const real *from, ptrdiff_t row_st
  * next elements; the last ones must not write more than there is room for. */
 static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
                              ptrdiff_t row_stride, const real *from_end, real *to,
-                             ptrdiff_t to_stride, const real *to_end)
+                             ptrdiff_t to_stride, const real *to_end, vec *sum)
 {
     const real *row[LANES];
     if (num_rows == LANES && count >= LANES) {
-        interleave_whole(count, from, row_stride, to, to_stride, NULL);
+        interleave_whole(count, LANES, from, row_stride, to, to_stride, NULL);
         return;
     }
     for (int r = 0; r < LANES; r++)
@@ -104,9 +109,9 @@ static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *fr
     for (ptrdiff_t i = 0; i < count; i += LANES) {
         const ptrdiff_t elements = MIN(LANES, count - i);
         if (row[LANES - 1] + LANES > from_end || to + (elements - 1) * to_stride + LANES > to_end)
-            interleave_edge(elements, num_rows, row, from_end, to, to_stride, to_end);
+            interleave_edge(elements, num_rows, row, from_end, to, to_stride, to_end, sum);
         else
-            interleave_square(elements, row, to, to_stride);
+            interleave_square(elements, row, to, to_stride, sum);
         to += LANES * to_stride;
         UNROLL(16)
         for (int r = 0; r < LANES; r++)
@@ -147,7 +152,7 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
             /* The last rows are taken together with some before, so as to write nothing beyond. */
             const ptrdiff_t first = MAX(0, MIN(r, num_rows - LANES));
             interleave_strip(count, MIN(LANES, num_rows), from + first * row_stride, row_stride,
-                             from_end, to + first, to_stride, to_end);
+                             from_end, to + first, to_stride, to_end, NULL);
         }
     if (r < num_rows)
         interleave_elements(count, num_rows - r, from + r * row_stride, row_stride, step, to + r,
@@ -156,18 +161,29 @@ static void interleave(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
 
 static void interleave_and_square(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
                                   ptrdiff_t row_stride, ptrdiff_t step, void *to_,
-                                  ptrdiff_t to_stride, void *sums)
+                                  ptrdiff_t to_stride, void *sums_)
 {
+    real *sums = sums_;
     const real *from = from_;
+    const real *from_end = from + (num_rows - 1) * row_stride + count;
     real *to = to_;
-    if (step != 1 || row_stride <= 1 || count < LANES || num_rows % LANES) {
-        interleave(count, num_rows, from, row_stride, step, to, to_stride);
-        /* While the elements are in the L1 cache. */
-        add_squares(count, num_rows, from, row_stride, step, sums);
-        return;
+    const real *to_end = to + (count - 1) * to_stride + num_rows;
+    const ptrdiff_t whole = step == 1 && row_stride > 1 ? num_rows / LANES * LANES : 0;
+    if (whole > 0 && count >= LANES)
+        interleave_whole(count, whole, from, row_stride, to, to_stride, sums);
+    else if (whole > 0) {
+        vec sum = load_elements(count, sums, 1, sums);
+        for (ptrdiff_t r = 0; r < whole; r += LANES)
+            interleave_strip(count, LANES, from + r * row_stride, row_stride, from_end, to + r,
+                             to_stride, to_end, &sum);
+        copy_part(count, (const real *)&sum, sums);
     }
-    for (ptrdiff_t r = 0; r < num_rows; r += LANES)
-        interleave_whole(count, from + r * row_stride, row_stride, to + r, to_stride, sums);
+    if (whole < num_rows) {
+        from += whole * row_stride;
+        interleave(count, num_rows - whole, from, row_stride, step, to + whole, to_stride);
+        /* While the elements are in the L1 cache. */
+        add_squares(1, count, num_rows - whole, from, 0, row_stride, step, sums, 0);
+    }
 }
 
 /* The last vector ends with the last element that is wanted, and nothing beyond it is read. */

@@ -21,11 +21,9 @@ CONVEXT_INLINE vec load_elements(ptrdiff_t count, const real *from, ptrdiff_t st
 }
 
 /* Each element has its rows added in order, however they lie. The last vector may overlap. */
-static void add_squares(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
-                        ptrdiff_t row_stride, ptrdiff_t step, void *to_)
+CONVEXT_INLINE void add_line(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
+                             ptrdiff_t row_stride, ptrdiff_t step, real *to)
 {
-    const real *from = from_;
-    real *to = to_;
     /* Other rows lie behind the elements of a row. */
     const real *end = row_stride >= count ? from + (num_rows - 1) * row_stride + count : from;
     const ptrdiff_t elements = count < LANES ? count : LANES;
@@ -49,6 +47,15 @@ static void add_squares(ptrdiff_t count, ptrdiff_t num_rows, const void *from_,
         else
             copy_part(elements, (const real *)&sum, to);
     }
+}
+
+static void add_squares(ptrdiff_t num_lines, ptrdiff_t count, ptrdiff_t num_rows,
+                        const void *from, ptrdiff_t stride, ptrdiff_t row_stride, ptrdiff_t step,
+                        void *to, ptrdiff_t to_stride)
+{
+    for (ptrdiff_t j = 0; j < num_lines; j++)
+        add_line(count, num_rows, (const real *)from + j * stride, row_stride, step,
+                 (real *)to + j * to_stride);
 }
 
 /* All bits of a lane where a tile and its windows are not within the limits. */
@@ -92,40 +99,59 @@ CONVEXT_INLINE vec sum_of(const ptrdiff_t count, const real *from, ptrdiff_t str
     return sum;
 }
 
-/* A window is judged by the least of each of its columns, over all windows of a tile and a column:
- * never too well. Or by the rows that all of these windows have, from `shared` on. */
-CONVEXT_INLINE int judge(const convext_tile tile, const convext_limits *limits,
-                         const ptrdiff_t num_rows, const ptrdiff_t shared, ptrdiff_t num_columns,
-                         ptrdiff_t num_tiles, const real *squares, ptrdiff_t pitch, real *scratch)
+/* Along an axis of a tile, the pixels that `group` windows have in common, which follow each other: so
+ * many cores, from `first` on. */
+typedef struct {
+    ptrdiff_t group, first, count, size;
+} cores;
+
+CONVEXT_INLINE cores cores_of(ptrdiff_t group, ptrdiff_t windows, ptrdiff_t size)
+{
+    return (cores){group, group - 1, (windows + group - 1) / group, size - group + 1};
+}
+
+/* A window has at least the squares of its core, and this the least that its columns have in any row of
+ * cores. */
+CONVEXT_INLINE int judge(const convext_tile tile, const cores down, const cores across,
+                         const convext_limits *limits, ptrdiff_t num_columns, ptrdiff_t num_tiles,
+                         const real *squares, ptrdiff_t pitch, real *scratch)
 {
     real *columns = scratch, *least = columns + pitch, *windows = least + pitch;
     const ptrdiff_t pixels = num_tiles + tile.width - 1;
+    /* What lies beyond is within the limits. */
+    const ptrdiff_t judged = num_columns + across.group - 1;
     mask bad = (vec){0} != (vec){0}, small = bad;
     for (ptrdiff_t x = 0; x < pixels; x += LANES) {
-        vec window = sum_of(tile.window_height - shared, squares + shared * pitch + x, pitch);
+        const real *core = squares + down.first * pitch + x;
+        vec window = sum_of(down.size, core, pitch);
         UNROLL(3)
-        for (ptrdiff_t y = 1; y < num_rows && !shared; y++)
-            window = smaller(sum_of(tile.window_height, squares + y * pitch + x, pitch), window);
+        for (ptrdiff_t i = 1; i < down.count; i++)
+            window = smaller(sum_of(down.size, core + i * down.group * pitch, pitch), window);
         store(least + x, window);
         store(columns + x, sum_of(tile.height, squares + x, pitch));
     }
-    for (ptrdiff_t x = 0; x < num_columns; x += LANES)
-        store(windows + x, sum_of(tile.window_width, least + x, 1));
-    /* What lies beyond is within the limits. */
-    for (ptrdiff_t x = pixels; x < pixels + tile.width + LANES; x++)
-        columns[x] = (real)limits->least;
-    for (ptrdiff_t x = num_columns; x < num_tiles + tile.windows + LANES; x++)
-        windows[x] = (real)limits->most;
+    for (ptrdiff_t x = pixels; x < pixels + tile.width + LANES; x += LANES)
+        store(columns + x, splat((real)limits->least));
+    for (ptrdiff_t x = 0; x < judged; x += LANES)
+        store(windows + x, sum_of(across.size, least + x, 1));
+    for (ptrdiff_t x = judged; x < num_tiles + tile.windows + LANES; x += LANES)
+        store(windows + x, splat((real)limits->most));
     for (ptrdiff_t x = 0; x < num_tiles; x += LANES) {
         const vec sum = sum_of(tile.width, columns + x, 1);
-        vec window = load(windows + x);
+        vec window = load(windows + x + across.first);
         UNROLL(3)
-        for (ptrdiff_t i = 1; i < tile.windows; i++)
-            window = smaller(load(windows + x + i), window);
+        for (ptrdiff_t i = 1; i < across.count; i++)
+            window = smaller(load(windows + x + across.first + i * across.group), window);
         bad |= beyond_limits(limits, sum, window);
         small |= sum < (real)limits->least;
     }
     return any_lane(bad) ? CONVEXT_UNEVEN : any_lane(small) ? CONVEXT_SMALL : CONVEXT_EVEN;
+}
+
+/* How many windows may share a core that holds most of their pixels. */
+CONVEXT_INLINE ptrdiff_t group_of(ptrdiff_t windows, ptrdiff_t size)
+{
+    return windows > 2 && size < 2 * windows ? 2 : windows;
 }
 
 static int uneven(const convext_tile *tile, const convext_limits *limits, ptrdiff_t num_rows,
@@ -133,40 +159,53 @@ static int uneven(const convext_tile *tile, const convext_limits *limits, ptrdif
                   ptrdiff_t pitch, void *scratch)
 {
     const convext_tile usual = {6, 6, 3, 3, 4};
+    const cores down = cores_of(group_of(num_rows, tile->window_height), num_rows,
+                                tile->window_height);
+    const cores across = cores_of(group_of(tile->windows, tile->window_width), tile->windows,
+                                  tile->window_width);
+    int verdict;
     if (num_rows == 4 && tile->height == 6 && tile->width == 6 && tile->window_height == 3
         && tile->window_width == 3)
-        return judge(usual, limits, 4, 0, num_columns, num_tiles, squares, pitch, scratch);
-    /* Large windows have enough in common as a rule. */
-    ptrdiff_t shared = 2 * num_rows <= tile->window_height ? num_rows - 1 : 0;
-    for (;; shared = 0) {
-        const int verdict = judge(*tile, limits, num_rows, shared, num_columns, num_tiles, squares,
-                                  pitch, scratch);
-        if (verdict != CONVEXT_UNEVEN || !shared)
-            return verdict;
-    }
+        verdict = judge(usual, cores_of(2, 4, 3), cores_of(2, 4, 3), limits, num_columns, num_tiles,
+                        squares, pitch, scratch);
+    else
+        verdict = judge(*tile, down, across, limits, num_columns, num_tiles, squares, pitch,
+                        scratch);
+    if (verdict == CONVEXT_UNEVEN)
+        verdict = judge(*tile, cores_of(1, num_rows, tile->window_height),
+                        cores_of(1, tile->windows, tile->window_width), limits, num_columns,
+                        num_tiles, squares, pitch, scratch);
+    return verdict;
 }
 
-static double add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squares_,
-                     ptrdiff_t pitch, double *most)
+/* A vector of columns after the other: its rows inside, and the others. */
+static void add_up(ptrdiff_t num_rows, ptrdiff_t num_columns, const void *squares_,
+                   ptrdiff_t pitch, const ptrdiff_t inside[4], double sums[3])
 {
     const real *squares = squares_;
-    vec sum = {0}, least = {0}; /* of the negative squares */
-    real total;
-    for (ptrdiff_t y = 0; y < num_rows; y++, squares += pitch)
-        for (ptrdiff_t x = 0; x < num_columns; x += LANES) {
-            vec value = {0};
-            if (x + LANES <= num_columns)
-                value = load_once(squares + x);
+    vec sum[2] = {0}, least = {0}, column; /* the least of the negative squares */
+    real total[2];
+    for (int i = 0; i < LANES; i++)
+        column[i] = i;
+    for (ptrdiff_t x = 0; x < num_columns; x += LANES, column += LANES) {
+        vec inner = {0}, outer = {0};
+        for (ptrdiff_t y = 0; y < num_rows; y++) {
+            const vec value = load_once(squares + y * pitch + x);
+            if (y >= inside[0] && y < inside[1])
+                inner += value;
             else
-                copy_part(num_columns - x, squares + x, (real *)&value);
-            sum += value;
-            if (most)
-                least = smaller(-value, least);
+                outer += value;
+            least = smaller(-value, least);
         }
-    for (int i = 0; most && i < LANES; i++)
-        *most = -least[i] > *most ? -least[i] : *most;
-    sum_lanes(1, (real *)&sum, &total);
-    return total;
+        const mask counts = (column >= (real)inside[2]) & (column < (real)inside[3]);
+        sum[0] += inner + outer;
+        sum[1] += (vec)((mask)inner & counts);
+    }
+    sum_lanes(2, (real *)sum, total);
+    sums[0] += total[0];
+    sums[1] += total[1];
+    for (int i = 0; i < LANES; i++)
+        sums[2] = -least[i] > sums[2] ? -least[i] : sums[2];
 }
 
 CONVEXT_INLINE double least_lane(vec value)

@@ -53,9 +53,9 @@ cdef extern from "microkernel.h" nogil:
         Microkernel activate
         Summing activation_gradient, activated_residual
 
-        Microkernel add_squares
+        Microkernel add_squares, add_up
         Judging uneven
-        Summing add_up, least_window, least_group
+        Summing least_window, least_group
 
         Microkernel winograd_kernels, winograd_pixels, winograd_products, winograd_results
         Microkernel winograd_lines

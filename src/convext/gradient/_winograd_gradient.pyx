@@ -23,7 +23,7 @@ from convext.base._tasks cimport (
 )
 from convext.ways._winograd cimport (
     Squares, Winograd, add_up_squares, cut_into_blocks, fill_panel, first_strip, panel_columns,
-    panel_strips, squares_pitch, squares_size, transform_block
+    squares_size, transform_block
 )
 
 cdef enum:
@@ -222,7 +222,7 @@ cdef Scratch arrange(const WinogradGradient *plan) noexcept nogil:
     cdef const Winograd *tiles = &plan.pixels
     cdef Py_ssize_t taps = WINOGRAD_CHANNELS * WINOGRAD_CHANNELS * AREA
     cdef Py_ssize_t panel = (
-        (panel_strips(tiles) * TILE + OVERLAP) * panel_columns(tiles) * WINOGRAD_CHANNELS
+        (tiles.panel_strips * TILE + OVERLAP) * panel_columns(tiles) * WINOGRAD_CHANNELS
     )
     cdef Scratch layout
     layout.pixels = 0
@@ -242,7 +242,7 @@ cdef void transform_gradients(
     """Transform the output gradients of `count` kernels in the strips first <= strip < last."""
     cdef Py_ssize_t strip, sample, top, left
     cdef Py_ssize_t num_rows = 0    # of squares that are not added up yet
-    cdef Py_ssize_t most = panel_strips(tiles) * TILE, pitch = squares_pitch(tiles)
+    cdef Py_ssize_t most = tiles.panel_strips * TILE, pitch = tiles.squares_pitch
     for strip in range(first, last):
         sample = strip // (tiles.tiles_down * tiles.strips_across)
         top = strip % tiles.tiles_down * TILE

@@ -625,7 +625,7 @@ cdef void add_squares(
     for cell in range(cells.count):
         height = (cells.rows.height + cell) // cells.count
         plan.micro.add_squares(
-            tile.columns, height, row, pitch, 1, squares + cell * plan.columns.size
+            1, tile.columns, height, row, 0, pitch, 1, squares + cell * plan.columns.size, 0
         )
         row += height * pitch
 

@@ -69,6 +69,8 @@ cdef struct Winograd:
     Py_ssize_t value_stride         # of pixels
     Py_ssize_t value_size           # transformed pixels of a block of channels
     Py_ssize_t sum_stride           # of sums
+    Py_ssize_t panel_strips         # so many, one below the other, are laid out together
+    Py_ssize_t squares_pitch        # elements of a row of squares
     int num_threads
 
 # Plan the forward convolution, or the gradient with respect to the input. False, with nothing
@@ -105,12 +107,9 @@ cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil
 cdef inline Py_ssize_t first_strip(const Winograd *plan, Py_ssize_t block) noexcept nogil:
     return block * plan.num_strips // plan.num_blocks
 
-# Columns of a panel, and so many strips, one below the other, are laid out together.
 cdef Py_ssize_t panel_columns(const Winograd *plan) noexcept nogil
-cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil
 
-# Elements of a row of `squares` and of the memory for them; and add up those of some rows.
-cdef Py_ssize_t squares_pitch(const Winograd *plan) noexcept nogil
+# Elements of the memory for `squares`; and add up those of some rows.
 cdef Py_ssize_t squares_size(const Winograd *plan) noexcept nogil
 cdef void add_up_squares(
     const Winograd *plan, Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows,

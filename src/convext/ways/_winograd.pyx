@@ -351,12 +351,23 @@ cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil:
 
 
 cdef void set_blocks(Winograd *plan, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t row_bytes = (
+        panel_columns(plan) * WINOGRAD_CHANNELS * <Py_ssize_t> plan.itemsize
+    )
     plan.num_blocks = count
     plan.block_strips = divide_up(plan.num_strips, count)
     plan.value_stride = apart(
         plan.block_strips * plan.strip_tiles * WINOGRAD_CHANNELS, plan.itemsize
     )
     plan.value_size = plan.points * plan.points * plan.value_stride
+    plan.panel_strips = max(<Py_ssize_t> 1, min(
+        min(plan.block_strips, plan.tiles_down),
+        (MAX_PANEL_BYTES // row_bytes // plan.source_stride - overlap(plan)) // plan.tile
+    ))
+    # Two vectors and the width of a tile more.
+    plan.squares_pitch = aligned_size(
+        squares_columns(plan) + 2 * plan.micro.lanes + MAX_TAPS + PART, plan.itemsize
+    )
 
 
 cdef void share_out_blocks(Winograd *plan) noexcept nogil:
@@ -733,36 +744,18 @@ cdef inline Py_ssize_t result_columns(const Winograd *plan) noexcept nogil:
     return plan.strip_tiles * plan.tile * plan.result_stride
 
 
-cdef Py_ssize_t panel_strips(const Winograd *plan) noexcept nogil:
-    """So many strips, one below the other, are laid out together."""
-    cdef Py_ssize_t row_bytes = (
-        panel_columns(plan) * WINOGRAD_CHANNELS * <Py_ssize_t> plan.itemsize
-    )
-    return max(<Py_ssize_t> 1, min(
-        min(plan.block_strips, plan.tiles_down),
-        (MAX_PANEL_BYTES // row_bytes // plan.source_stride - overlap(plan)) // plan.tile
-    ))
-
-
 cdef inline Py_ssize_t squares_rows(const Winograd *plan) noexcept nogil:
     """Rows of pixels under a panel, those that other parts of the kernels meet included."""
-    return panel_rows(plan, panel_strips(plan)) + (plan.parts_down - 1) * PART
+    return panel_rows(plan, plan.panel_strips) + (plan.parts_down - 1) * PART
 
 
 cdef inline Py_ssize_t squares_columns(const Winograd *plan) noexcept nogil:
     return panel_columns(plan) + (plan.parts_across - 1) * PART
 
 
-cdef Py_ssize_t squares_pitch(const Winograd *plan) noexcept nogil:
-    """Columns of squares, two vectors and the width of a tile."""
-    return aligned_size(
-        squares_columns(plan) + 2 * plan.micro.lanes + MAX_TAPS + PART, plan.itemsize
-    )
-
-
 cdef Py_ssize_t squares_size(const Winograd *plan) noexcept nogil:
     """Elements of squares, and of scratch memory: windows, and the rows of a phase."""
-    return squares_pitch(plan) * (squares_rows(plan) + 3 + POINTS)
+    return plan.squares_pitch * (squares_rows(plan) + 3 + POINTS)
 
 
 cdef Scratch arrange(const Winograd *plan) noexcept nogil:
@@ -770,7 +763,7 @@ cdef Scratch arrange(const Winograd *plan) noexcept nogil:
     cdef bint phases = num_phases(plan) > 1
     cdef Py_ssize_t strip = result_rows(plan) * result_columns(plan) * plan.width
     cdef Py_ssize_t panel = (
-        panel_rows(plan, panel_strips(plan)) * panel_columns(plan) * WINOGRAD_CHANNELS
+        panel_rows(plan, plan.panel_strips) * panel_columns(plan) * WINOGRAD_CHANNELS
     )
     # A strip of six rows of pixels, or of four of sums.
     cdef Py_ssize_t lines = (
@@ -803,7 +796,7 @@ cdef void fill_panel(
 ) noexcept nogil:
     lay_side_by_side(
         plan.micro, &plan.source, image, channels, top, left, num_rows, panel_columns(plan), panel,
-        WINOGRAD_CHANNELS, squares, squares_pitch(plan)
+        WINOGRAD_CHANNELS, squares, plan.squares_pitch
     )
 
 
@@ -923,14 +916,15 @@ cdef void add_squares(
     cdef const Array4 *source = &plan.source
     cdef Py_ssize_t begin = max(<Py_ssize_t> 0, -left)
     cdef Py_ssize_t end = min(squares_columns(plan), source.w - left)
-    cdef Py_ssize_t y
-    if begin >= end:
+    cdef Py_ssize_t first = max(<Py_ssize_t> 0, top), last = min(source.h, top + num_rows)
+    if begin >= end or first >= last:
         return
-    for y in range(max(<Py_ssize_t> 0, top), min(source.h, top + num_rows)):
-        plan.micro.add_squares(
-            end - begin, channels, image + y * source.h_stride + (left + begin) * source.w_stride,
-            source.c_stride, source.w_stride, squares + (y - top) * squares_pitch(plan) + begin
-        )
+    plan.micro.add_squares(
+        last - first, end - begin, channels,
+        image + first * source.h_stride + (left + begin) * source.w_stride, source.h_stride,
+        source.c_stride, source.w_stride, squares + (first - top) * plan.squares_pitch + begin,
+        plan.squares_pitch
+    )
 
 
 cdef void add_up_squares(
@@ -938,14 +932,13 @@ cdef void add_up_squares(
     const real *rows, Squares *squares
 ) noexcept nogil:
     """Add up the squares of a panel that begins at these rows and columns of the tile grid."""
-    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, plan.inside_left - left)
-    cdef Py_ssize_t end = min(panel_columns(plan), plan.inside_right - left)
-    cdef Py_ssize_t first = max(<Py_ssize_t> 0, plan.inside_top - top)
-    cdef Py_ssize_t last = min(num_rows, plan.inside_bottom - top)
-    cdef Py_ssize_t pitch = squares_pitch(plan)
-    squares.total += plan.micro.add_up(num_rows, panel_columns(plan), rows, pitch, &squares.most)
-    squares.inside += plan.micro.add_up(
-        last - first, end - begin, rows + first * pitch + begin, pitch, NULL
+    cdef Py_ssize_t[4] inside
+    inside[:] = [
+        plan.inside_top - top, plan.inside_bottom - top,
+        plan.inside_left - left, plan.inside_right - left
+    ]
+    plan.micro.add_up(
+        num_rows, panel_columns(plan), rows, plan.squares_pitch, inside, <double *> squares
     )
 
 
@@ -956,7 +949,7 @@ cdef int judge_phase(
     """Judge a strip of tiles of a phase; along an axis of one tap, each result."""
     cdef Phase phase = describe_phase(plan, index)
     cdef Limits limits = limits_of(plan.itemsize, MAX_CONTRAST)
-    cdef Py_ssize_t stride = plan.source_stride, pitch = squares_pitch(plan)
+    cdef Py_ssize_t stride = plan.source_stride, pitch = plan.squares_pitch
     cdef Py_ssize_t columns = plan.strip_tiles * plan.tile + phase.columns.taps - 1
     cdef Py_ssize_t count = 1, y
     cdef int worst = EVEN
@@ -1002,7 +995,7 @@ cdef int judge_tiles(
     tile.windows = plan.tile
     return plan.micro.uneven(
         &tile, &limits, num_rows, num_columns, squares_columns(plan) - tile.width + 1, squares,
-        squares_pitch(plan), scratch
+        plan.squares_pitch, scratch
     )
 
 
@@ -1043,12 +1036,12 @@ cdef void judge_strips(
     Py_ssize_t left, real *squares
 ) noexcept nogil:
     """Note which of the strips first <= strip < last must be computed directly."""
-    cdef Py_ssize_t strip, down
+    cdef Py_ssize_t strip, down, pitch = plan.squares_pitch
+    cdef real *scratch = squares + squares_rows(plan) * pitch
     for strip in range(first, last):
         down = plan.source_stride * (strip_row(plan, strip) - strip_row(plan, first))
         if is_uneven(
-            plan, strip, image, top + down, left, squares + down * squares_pitch(plan),
-            squares + squares_rows(plan) * squares_pitch(plan)
+            plan, strip, image, top + down, left, squares + down * pitch, scratch
         ):
             mark_band(
                 plan.bands, strip // (plan.tiles_down * plan.strips_across),
@@ -1077,7 +1070,7 @@ cdef void transform_strips(
         + group * plan.source_channels * plan.source.c_stride
     )
     if plan.bands != NULL:
-        memset(squares, 0, squares_rows(plan) * squares_pitch(plan) * sizeof(real))
+        memset(squares, 0, squares_rows(plan) * plan.squares_pitch * sizeof(real))
         if num_parts(plan) > 1:
             add_squares(
                 plan, image, plan.source_channels, top, left,
@@ -1085,7 +1078,7 @@ cdef void transform_strips(
             )
     for b in range(plan.channel_blocks):
         if plan.squares != NULL:
-            memset(squares, 0, squares_rows(plan) * squares_pitch(plan) * sizeof(real))
+            memset(squares, 0, squares_rows(plan) * plan.squares_pitch * sizeof(real))
         fill_panel_of_block(
             plan, image, b, top, left, num_rows, panel,
             NULL if plan.bands == NULL and plan.squares == NULL else squares
@@ -1114,7 +1107,7 @@ cdef void transform_block(
     cdef Py_ssize_t strip = first, count
     while strip < last:
         count = min(
-            min(last - strip, panel_strips(plan)), plan.tiles_down - strip % plan.tiles_down
+            min(last - strip, plan.panel_strips), plan.tiles_down - strip % plan.tiles_down
         )
         transform_strips(plan, group, &block, strip, strip + count, panel, lines, squares, values)
         strip += count
@@ -1273,7 +1266,7 @@ cdef void check_values(
     if plan.bands == NULL:
         return
     memset(squares, 0, kernels * sizeof(real))
-    plan.micro.add_squares(kernels, channels, values, plan.width, 1, squares)
+    plan.micro.add_squares(1, kernels, channels, values, 0, plan.width, 1, squares, 0)
     for k in range(kernels):
         if not squares[k] <= most:
             mark_all(plan.bands)

@@ -422,10 +422,11 @@ def test_validation_data_that_are_not_finite_are_named(layers):
     assert np.isnan(model.evaluate(x, Y))
 
 
-def test_a_value_too_large_for_the_models_type_is_named():
+@pytest.mark.parametrize("dtype", ["<f8", ">f8"])
+def test_a_value_too_large_for_the_models_type_is_named(dtype):
     model = Sequential([Conv2D(2, 3), Conv2D(1, 1)], input_channels=2)
     model.compile("sgd")
-    x = X.copy()
+    x = X.astype(dtype)
     x[3, 0, 0, 0] = 1e300
     with pytest.raises(FloatingPointError, match=r"x\[3\] contains 1 value that is"):
         model.fit(x, Y, verbose=0)

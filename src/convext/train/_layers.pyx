@@ -1,6 +1,7 @@
 """What happens to the values of a layer between the convolutions: bias, activation, samples."""
 
 cimport numpy as cnp
+import numpy as np
 from libc.string cimport memcpy
 
 from convext.base._dispatch cimport Microkernels, microkernels
@@ -152,8 +153,9 @@ cdef int gather(
     if stored_type not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_UBYTE) or not (
         cnp.PyArray_ISALIGNED(source) and cnp.PyArray_ISNOTSWAPPED(source)
     ):
-        for i in range(count):
-            to[i] = source[order[i]]
+        with np.errstate(over="ignore"):    # infinite values make an infinite loss
+            for i in range(count):
+                to[i] = source[order[i]]
         return 0
     with nogil:
         for i in range(count):

@@ -4,7 +4,6 @@ Two tiles are transformed at a time, as real and imaginary parts; see docs/fft.m
 """
 
 cimport numpy as cnp
-from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
 from convext.ways._bands cimport (
@@ -12,9 +11,11 @@ from convext.ways._bands cimport (
 )
 from convext.base._dispatch cimport FFT_PAIRS, FftPixels, FftRows, Limits, microkernels
 from convext.base._geometry cimport AUTO, FFT, Array4, Geometry, real
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
-from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+from convext.base._tasks cimport (
+    Start, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
+)
 
 cdef extern from "<math.h>":
     long double cosl(long double x) nogil
@@ -57,7 +58,7 @@ cdef Py_ssize_t TASKS_PER_THREAD = 3
 # cell: errors are in proportion to its root. A window holds a whole cell.
 cdef double MAX_CONTRAST = 8
 
-NO_MEMORY = "not enough memory for the scratch space of the Fourier transforms"
+NAME = "a convolution by Fourier transforms"
 
 
 # ---------------------------------------------------------------- roots of unity
@@ -354,36 +355,36 @@ cdef void transform_kernel(
     plan.micro.fft_conjugate(plan.rows.size * plan.columns.size, to)
 
 
-cdef void transform_all_kernels(
-    const Fourier *plan, const Array4 *kernels, real *scratch, real *to
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(num_units(plan) * plan.planes):
-        transform_kernel(
-            plan, kernels, i // plan.planes, i % plan.planes, scratch, to + i * plan.value_size
-        )
+# What is to be transformed: planes of some units.
+cdef struct Transformation:
+    const Fourier *plan
+    const Array4 *kernels
+    Py_ssize_t first_unit, num_units
+    Py_ssize_t first_plane, num_planes
+    void *to
 
 
-cdef int transform_kernels(
-    const Fourier *plan, const Array4 *kernels, Py_ssize_t first_unit, Py_ssize_t num_units,
-    Py_ssize_t first_plane, Py_ssize_t num_planes, real *to, Interrupt *interrupt
+cdef void transform_plane(
+    const void *work, Py_ssize_t i, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    """Transform some units for some planes."""
-    cdef Py_ssize_t size = arrange(plan).values     # of panel and strip
-    cdef Py_ssize_t i
-    cdef int threads = <int> min(<Py_ssize_t> plan.num_threads, num_units * num_planes)
-    cdef real *scratch = <real *> aligned_alloc(threads * size, plan.itemsize)
-    if scratch == NULL:
-        return -1
-    with parallel(num_threads=threads, use_threads_if=threads > 1):
-        for i in prange(num_units * num_planes, schedule="static"):
-            if not interrupted(interrupt, threadid() == 0):
-                transform_kernel(
-                    plan, kernels, first_unit + i // num_planes, first_plane + i % num_planes,
-                    scratch + threadid() * size, to + i * plan.value_size
-                )
-    aligned_free(scratch)
-    return 0
+    cdef const Transformation *wanted = <const Transformation *> work
+    transform_kernel(
+        wanted.plan, wanted.kernels, wanted.first_unit + i // wanted.num_planes,
+        wanted.first_plane + i % wanted.num_planes, scratch,
+        <real *> wanted.to + i * wanted.plan.value_size
+    )
+
+
+cdef int transform_kernels(const void *work, Interrupt *interrupt) noexcept nogil:
+    cdef const Transformation *wanted = <const Transformation *> work
+    cdef const Fourier *plan = wanted.plan
+    cdef Py_ssize_t count = wanted.num_units * wanted.num_planes
+    cdef Tasks tasks = tasks_of(
+        work, plan.itemsize, <Task> transform_plane[float], <Task> transform_plane[double], count,
+        arrange(plan).values * <Py_ssize_t> plan.itemsize,      # panel and strip
+        <int> min(<Py_ssize_t> plan.num_threads, count)
+    )
+    return run_tasks(&tasks, interrupt)
 
 
 # ---------------------------------------------------------------- tasks
@@ -756,12 +757,16 @@ cdef void finish_pair(
             keep_wanted(plan, &places[i], &tile[i], out, to, accumulate)
 
 
-# A part of the work that is done at once: some units for some planes, whose transformed kernels
-# are there, `unit_size` elements from one unit to the next.
+# What the tasks read, and where they write: results of some units, for some planes.
 cdef struct Part:
+    const Fourier *plan
+    const Array4 *kernels
+    const void *transformed         # of the part; NULL: each thread transforms all for itself
+    const void *bias
+    const Array4 *out
     Py_ssize_t first_unit, last_unit
     Py_ssize_t first_plane, last_plane
-    Py_ssize_t unit_size
+    Py_ssize_t unit_size            # from the transformed kernels of a unit to the next one's
     Py_ssize_t shares               # of the kernels of a group, computed by tasks of their own
 
 
@@ -770,14 +775,14 @@ cdef inline Py_ssize_t num_batches(const Fourier *plan) noexcept nogil:
     return plan.pairs // plan.batch + plan.pairs % plan.batch
 
 
-cdef void run_task(
-    const Fourier *plan, const Part *part, Py_ssize_t task, const real *transformed,
-    const real *bias, const Array4 *out, real *scratch, Interrupt *interrupt, bint may_poll
+cdef void convolve_batch(
+    const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    """Compute a batch of pairs of tiles of a sample for a share of the kernels of a group.
-
-    `transformed` are the kernels of the part.
-    """
+    """Compute a batch of pairs of tiles of a sample for a share of the kernels of a group."""
+    cdef const Part *part = <const Part *> work
+    cdef const Fourier *plan = part.plan
+    cdef const real *transformed = <const real *> part.transformed
+    cdef const Array4 *out = part.out
     cdef Scratch layout = arrange(plan)
     cdef Py_ssize_t first_group = part.first_unit // plan.kernels
     cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
@@ -793,6 +798,8 @@ cdef void run_task(
     cdef double offset
     cdef Judgement judgement
     cdef Place[8] places
+    if transformed == NULL:
+        transformed = scratch + layout.size
     if batch < plan.pairs // plan.batch:
         num_pairs = plan.batch
         pair = batch * plan.batch
@@ -800,7 +807,7 @@ cdef void run_task(
         places[i] = place_of(plan, 2 * pair + i)
     for i in range(num_pairs):
         for p in range(num_planes):
-            if interrupted(interrupt, may_poll):
+            if stopped(interrupt):
                 return
             if plan.bands != NULL and (p == 0 or in_pieces(plan)):
                 begin_judgement(
@@ -819,7 +826,7 @@ cdef void run_task(
     for unit in range(
         first + share * units // part.shares, first + (share + 1) * units // part.shares
     ):
-        if interrupted(interrupt, may_poll):
+        if stopped(interrupt):
             return
         plan.micro.fft_products(
             plan.rows.size, plan.columns.size, num_pairs, num_planes, scratch + layout.values,
@@ -828,8 +835,8 @@ cdef void run_task(
             plan.twiddles, scratch + layout.sums, plan.value_size
         )
         offset = 0
-        if bias != NULL and part.first_plane == 0:
-            offset = bias[unit]
+        if part.bias != NULL and part.first_plane == 0:
+            offset = (<const real *> part.bias)[unit]
         for i in range(num_pairs):
             finish_pair(
                 plan, &places[2 * i], out,
@@ -867,105 +874,91 @@ cdef bint have_own_kernels(const Fourier *plan) noexcept nogil:
     )
 
 
-cdef int run_part(
-    const Fourier *plan, const Array4 *kernels, Part *part, const real *transformed,
-    const real *bias, const Array4 *out, Interrupt *interrupt
-) noexcept nogil:
-    """Compute a part; `transformed` are its kernels, or NULL where each thread has its own."""
+cdef void transform_own_kernels(const void *work, real *scratch) noexcept nogil:
+    """Transform all kernels, behind the scratch memory of a task."""
+    cdef const Part *part = <const Part *> work
+    cdef const Fourier *plan = part.plan
+    cdef Transformation all = Transformation(
+        plan, part.kernels, 0, num_units(plan), 0, plan.planes, scratch + arrange(plan).size
+    )
+    cdef Py_ssize_t i
+    for i in range(all.num_units * all.num_planes):
+        transform_plane(&all, i, scratch, NULL)
+
+
+cdef int run_part(Part *part, Interrupt *interrupt) noexcept nogil:
+    cdef const Fourier *plan = part.plan
     cdef Py_ssize_t first_group = part.first_unit // plan.kernels
     cdef Py_ssize_t groups = (part.last_unit - 1) // plan.kernels + 1 - first_group
-    cdef Py_ssize_t tasks = plan.source.n * num_batches(plan) * groups
-    cdef Py_ssize_t task, thread, size = arrange(plan).size
-    cdef Py_ssize_t stride = size + (size_of_all_kernels(plan) if transformed == NULL else 0)
-    cdef Shares shares
-    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * stride, plan.itemsize)
-    cdef real *own
-    cdef const real *ready
-    if scratch == NULL:
-        return -1
+    cdef Py_ssize_t size = arrange(plan).size
+    cdef Tasks batches
     part.shares = num_shares(plan, part.last_unit - part.first_unit, groups)
-    share_out(&shares, tasks * part.shares, plan.num_threads)
-    for thread in prange(
-        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
-        schedule="static"
-    ):
-        own = scratch + thread * stride
-        ready = transformed
-        task = take_task(&shares, thread)
-        if ready == NULL and task >= 0:
-            transform_all_kernels(plan, kernels, own, own + size)
-            ready = own + size
-        while task >= 0:
-            run_task(plan, part, task, ready, bias, out, own, interrupt, thread == 0)
-            task = take_task(&shares, thread)
-    aligned_free(scratch)
-    return 0
+    if part.transformed == NULL:
+        size += size_of_all_kernels(plan)
+    batches = tasks_of(
+        part, plan.itemsize, <Task> convolve_batch[float], <Task> convolve_batch[double],
+        plan.source.n * num_batches(plan) * groups * part.shares,
+        size * <Py_ssize_t> plan.itemsize, plan.num_threads
+    )
+    if part.transformed == NULL:
+        batches.start = (
+            <Start> transform_own_kernels[float] if plan.itemsize == sizeof(float)
+            else <Start> transform_own_kernels[double]
+        )
+    return run_tasks(&batches, interrupt)
 
 
-cdef int run_kept(
-    const Fourier *plan, const real *transformed, const real *bias, const Array4 *out,
-    Interrupt *interrupt
-) noexcept nogil:
-    """Compute `out` with all kernels transformed. -1 when memory runs out."""
-    cdef Part part
+cdef int convolve_with_kept(const void *work, Interrupt *interrupt) noexcept nogil:
+    """Compute a part that is all there is, with all kernels transformed, for some planes a time."""
+    cdef Part part = (<const Part *> work)[0]
+    cdef const Fourier *plan = part.plan
+    cdef const char *transformed = <const char *> part.transformed
     cdef int status = 0
-    part.first_unit = 0
-    part.last_unit = num_units(plan)
     part.unit_size = plan.planes * plan.value_size
-    part.first_plane = 0
     while part.first_plane < plan.planes and status == 0:
         part.last_plane = min(plan.planes, part.first_plane + plan.block)
-        status = run_part(
-            plan, NULL, &part, transformed + part.first_plane * plan.value_size, bias, out,
-            interrupt
+        part.transformed = transformed + (
+            part.first_plane * plan.value_size * <Py_ssize_t> plan.itemsize
         )
+        status = run_part(&part, interrupt)
         part.first_plane = part.last_plane
     return status
 
 
-cdef int run(
-    const Fourier *plan, const Array4 *kernels, const real *bias, const Array4 *out,
-    Interrupt *interrupt
-) noexcept nogil:
-    """Compute `out`, transforming so many kernels at a time as fit. -1 when memory runs out."""
-    cdef Py_ssize_t bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
-    cdef Py_ssize_t units = min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
-    cdef real *transformed = NULL
-    cdef Part part
+cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
+    """The same, transforming as many kernels at a time as fit."""
+    cdef Part part = (<const Part *> work)[0]
+    cdef const Fourier *plan = part.plan
+    cdef Py_ssize_t unit_bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
+    cdef Py_ssize_t units = min(
+        num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // unit_bytes)
+    )
+    cdef void *memory = NULL
+    cdef Transformation wanted
     cdef int status = 0
     if not have_own_kernels(plan):
-        transformed = <real *> aligned_alloc(
-            units * plan.block * plan.value_size, plan.itemsize
-        )
-        if transformed == NULL:
+        memory = aligned_alloc(units * unit_bytes, 1)
+        if memory == NULL:
             return -1
-    part.first_plane = 0
+    part.transformed = memory
     while part.first_plane < plan.planes and status == 0:
         part.last_plane = min(plan.planes, part.first_plane + plan.block)
         part.unit_size = (part.last_plane - part.first_plane) * plan.value_size
         part.first_unit = 0
         while part.first_unit < num_units(plan) and status == 0:
             part.last_unit = min(num_units(plan), part.first_unit + units)
-            if transformed != NULL:
-                status = transform_kernels(
-                    plan, kernels, part.first_unit, part.last_unit - part.first_unit,
-                    part.first_plane, part.last_plane - part.first_plane, transformed, interrupt
+            if memory != NULL:
+                wanted = Transformation(
+                    plan, part.kernels, part.first_unit, part.last_unit - part.first_unit,
+                    part.first_plane, part.last_plane - part.first_plane, memory
                 )
+                status = transform_kernels(&wanted, interrupt)
             if status == 0:
-                status = run_part(plan, kernels, &part, transformed, bias, out, interrupt)
+                status = run_part(&part, interrupt)
             part.first_unit = part.last_unit
         part.first_plane = part.last_plane
-    aligned_free(transformed)
+    aligned_free(memory)
     return status
-
-
-cdef int convolve(
-    const Fourier *plan, const Array4 *kernels, const real *transformed, const real *bias,
-    const Array4 *out, Interrupt *interrupt
-) noexcept nogil:
-    if transformed != NULL:
-        return run_kept(plan, transformed, bias, out, interrupt)
-    return run(plan, kernels, bias, out, interrupt)
 
 
 cdef int note_bands(Fourier *plan, Bands *bands) except -1:
@@ -974,8 +967,7 @@ cdef int note_bands(Fourier *plan, Bands *bands) except -1:
     plan.bands = bands
     if bands == NULL:
         return 0
-    if init_bands(bands, plan.source.n, plan.rows.tiles) == -1:
-        raise MemoryError(NO_MEMORY)
+    check_memory(init_bands(bands, plan.source.n, plan.rows.tiles), NAME)
     for i in range(plan.rows.tiles + 1):
         bands.row[i] = divide_up(
             min(i * plan.rows.results, plan.rows.out), plan.rows.step
@@ -990,28 +982,17 @@ cdef int convolve_by_fft(
     # Must live as long as it is read.
     cdef cnp.ndarray memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
     cdef void *transformed = NULL if memory is None else cnp.PyArray_DATA(memory)
-    cdef Interrupt interrupt
-    cdef int status
+    cdef Part whole = Part(
+        plan, kernels, transformed, bias, out, 0, num_units(plan), 0, plan.planes, 0, 0
+    )
     cdef char unfit = False
     if transformed != NULL:
         unfit = (<char *> transformed)[cnp.PyArray_SIZE(memory) - 1]
     plan.unfit = &unfit
     note_bands(plan, bands)
-    with nogil:
-        start_polling(&interrupt)
-        if plan.itemsize == sizeof(float):
-            status = convolve[float](
-                plan, kernels, <float *> transformed, <const float *> bias, out, &interrupt
-            )
-        else:
-            status = convolve[double](
-                plan, kernels, <double *> transformed, <const double *> bias, out, &interrupt
-            )
-        if unfit and bands != NULL:
-            mark_all(bands)
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
+    perform(NAME, convolve if transformed == NULL else convolve_with_kept, &whole)
+    if unfit and bands != NULL:
+        mark_all(bands)
     return 0
 
 
@@ -1025,8 +1006,7 @@ cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept):
         "fft", plan.itemsize, plan.micro.lanes, plan.rows.size, plan.columns.size
     )
     cdef cnp.ndarray memory = kept.get(key)
-    cdef Interrupt interrupt
-    cdef int status
+    cdef Transformation all
     if memory is not None or size > MAX_KEPT_BYTES:
         return memory
     # And whether they are unfit.
@@ -1034,18 +1014,7 @@ cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept):
     cdef void *to = cnp.PyArray_DATA(memory)
     plan.unfit = <char *> to + size
     plan.unfit[0] = False
-    with nogil:
-        start_polling(&interrupt)
-        if plan.itemsize == sizeof(float):
-            status = transform_kernels(
-                plan, kernels, 0, units, 0, plan.planes, <float *> to, &interrupt
-            )
-        else:
-            status = transform_kernels(
-                plan, kernels, 0, units, 0, plan.planes, <double *> to, &interrupt
-            )
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
+    all = Transformation(plan, kernels, 0, units, 0, plan.planes, to)
+    perform("prepared kernels", transform_kernels, &all)
     # Another thread may have transformed them meanwhile.
     return kept.setdefault(key, memory)

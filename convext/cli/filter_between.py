@@ -73,9 +73,9 @@ def find_filter(options: Namespace) -> Filter:
     before, after = _load_pair(options)
     size = as_kernel_shape(options.kernel_shape)
     _check_sizes(before.shape, after.shape, size, options)
+    pair = _Pair(before, after, _unsaturated(after, options))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", np.exceptions.RankWarning)
-        pair = _Pair(before, after, _unsaturated(after, options))
         pair, parts, solutions = _solve(pair, size, options)
     counts = [part.counted for part in parts]
     biases = [solution.bias for solution in solutions if solution.bias is not None]

@@ -417,15 +417,15 @@ class _Problem:
         """Return the products of pixels with residuals (K, unknowns), and the squared residuals."""
         kernels, bias = self.unknowns.split(weights)
         right, squares = np.zeros_like(weights), np.zeros(len(weights))
-        taps = self.unknowns.num_taps
-        options, threads = self.options, self.num_threads
+        taps, threads = self.unknowns.num_taps, self.num_threads
+        inside = self.options.geometry._replace(padding_before=(0, 0))
         for images, targets, mask in self._blocks(hide=True):
             predicted = conv2d(
                 images,
                 kernels,
                 bias=bias,
-                stride=options.stride,
-                dilation=options.dilation,
+                stride=inside.stride,
+                dilation=inside.dilation,
                 algorithm="direct",
                 num_threads=threads,
             )
@@ -436,14 +436,8 @@ class _Problem:
             # mean adds errs only where the patches say most.
             means = np.ascontiguousarray(images).mean(axis=(0, 2, 3), keepdims=True)
             totals = residual.sum(axis=(0, 2, 3))
-            sums = kernel_gradient(
-                images - means,
-                residual,
-                kernels.shape[2:],
-                options.stride,
-                options.dilation,
-                threads,
-            )
+            size = self.unknowns.kernel_shape
+            sums = kernel_gradient(images - means, residual, size, threads, inside)
             sums += means * totals[:, np.newaxis, np.newaxis, np.newaxis]
             right[:, :taps] += sums.reshape(len(kernels), -1)
             if bias is not None:

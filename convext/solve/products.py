@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..gradient import _kernel_gradient, _statistics
-from ..ops.shapes import Convolution
+from ..ops.shapes import Convolution, Geometry
 from ..ways._forward import ALGORITHMS
 from .blocks import MAX_ELEMENTS, blocks, padded_rows
 from .least_squares import Matrix
@@ -18,27 +18,26 @@ from .least_squares import Matrix
 DIRECT = ALGORITHMS["direct"]
 
 
+PLAIN = Geometry(stride=(1, 1), padding_before=(0, 0), dilation=(1, 1), groups=1)
+
+
 def kernel_gradient(
     images: Matrix,
     gradients: Matrix,
     kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
     num_threads: int,
-    groups: int = 1,
+    geometry: Geometry = PLAIN,
 ) -> Matrix:
     """Return the sums of the products of pixels with output gradients, (K, C/groups, kh, kw)."""
-    result = np.empty((gradients.shape[1], images.shape[1] // groups, *kernel_size))
-    _kernel_gradient.conv2d_kernel_grad(
-        images, gradients, result, stride, (0, 0), dilation, groups, num_threads, DIRECT
-    )
+    result = np.empty((gradients.shape[1], images.shape[1] // geometry.groups, *kernel_size))
+    _kernel_gradient.conv2d_kernel_grad(images, gradients, result, *geometry, num_threads, DIRECT)
     return result
 
 
 def sums_of_planes(first: Matrix, second: Matrix, num_threads: int) -> Matrix:
     """Return the sum of the products of two arrays for each channel."""
-    channels = first.shape[1]
-    return kernel_gradient(first, second, (1, 1), (1, 1), (1, 1), num_threads, channels).ravel()
+    each = PLAIN._replace(groups=first.shape[1])
+    return kernel_gradient(first, second, (1, 1), num_threads, each).ravel()
 
 
 def add_patch_products(

@@ -83,7 +83,7 @@ class Sums:
         """Add a block of samples."""
         images, targets, mask = block
         taps, size = self.unknowns.num_taps, self.unknowns.kernel_shape
-        arguments = size, options.stride, options.dilation, num_threads
+        arguments = size, num_threads, options.geometry._replace(padding_before=(0, 0))
         cross = kernel_gradient(images, targets, *arguments)
         self.cross_products[:, :taps] += cross.reshape(len(cross), taps)
         self.squares += sums_of_planes(targets, targets, num_threads)
@@ -104,9 +104,8 @@ class Sums:
             self.products[:, -1, :taps] += sums.reshape(-1, taps)
             self.products[:, :taps, -1] = self.products[:, -1, :taps]
             self.products[:, -1, -1] += sums_of_planes(counted, counted, num_threads)
-            self.cross_products[:, -1] += kernel_gradient(
-                targets, ones, (1, 1), (1, 1), (1, 1), num_threads
-            ).ravel()
+            totals = kernel_gradient(targets, ones, (1, 1), num_threads)
+            self.cross_products[:, -1] += totals.ravel()
 
     def _add_masked_products(self, block: Block, options: Convolution) -> None:
         """Add G over the patches whose target elements count.

@@ -178,7 +178,7 @@ def _products(part: SolvedPair, residual: Matrix, tile: tuple[slice, slice]) -> 
     """Return the products of what each unknown meets with the residual of a tile, (K, unknowns)."""
     inside = np.ascontiguousarray(residual[(..., *tile)])
     patches = np.ascontiguousarray(part.under(*tile))
-    sums = kernel_gradient(patches, inside, part.kernels.shape[2:], (1, 1), (1, 1), 1)
+    sums = kernel_gradient(patches, inside, part.kernels.shape[2:], 1)
     sums = sums.reshape(len(sums), -1)
     if part.bias is None:
         return sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 
@@ -423,8 +424,9 @@ def test_validation_data_that_are_not_finite_are_named(layers):
 
 
 @pytest.mark.parametrize("dtype", ["<f8", ">f8"])
-def test_a_value_too_large_for_the_models_type_is_named(dtype):
-    model = Sequential([Conv2D(2, 3), Conv2D(1, 1)], input_channels=2)
+@pytest.mark.parametrize("layers", [[Conv2D(1, 3)], [Conv2D(2, 3), Conv2D(1, 1)]])
+def test_a_value_too_large_for_the_models_type_is_named(dtype, layers):
+    model = Sequential(copy.deepcopy(layers), input_channels=2)
     model.compile("sgd")
     x = X.astype(dtype)
     x[3, 0, 0, 0] = 1e300

@@ -122,7 +122,8 @@ def _fused_trainer(model: Learner, batches: Source, num_threads: int) -> Trainer
     shapes = inputs.shape, targets.shape, layer.kernels.shape
     if not fuses(*shapes, size, layer.geometry, itemsize):
         return None
-    images, wanted = (as_dtype(a, model.dtype, contiguous=True) for a in (inputs, targets))
+    with np.errstate(over="ignore"):  # infinite values make an infinite loss
+        images, wanted = (as_dtype(a, model.dtype, contiguous=True) for a in (inputs, targets))
     return Trainer(
         images, wanted, layer.kernels, size, layer.geometry, num_threads,
         model._current_update(), layer.bias is not None, layer.activation,

@@ -11,7 +11,7 @@ from .._support.messages import format_size, line_width, say, translate, transla
 from ..solve.fractions import common_fraction
 from ..solve.verdict import LARGER, Trial
 from .filter_between import Filter
-from .kernel_values import print_kernels
+from .show import print_kernels
 
 # The values of so many kernels are printed, and of so many channels of each.
 MOST_SHOWN = 9

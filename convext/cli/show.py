@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from .._support.messages import (
 from ..kernels_file import Record, are_numbers, load_kernels
 from ..plotting import plot_kernels, plot_training
 from .arguments import Parser, add_shared
-from .kernel_values import print_kernels
 from .outputs import check_outputs
 
 # The values of so many kernels are printed, and of so many channels of each.
@@ -90,6 +89,27 @@ def _losses(record: Mapping[str, object]) -> list[float]:
     """Return the losses in a record, which may hold anything; none where they are not numbers."""
     losses = record.get("losses")
     return losses if isinstance(losses, list) and are_numbers(losses) else []
+
+
+def print_kernels(
+    kernels: RealArray,
+    most: int,
+    as_text: Callable[[RealArray], str],
+    after: Callable[[int], object] = bool,
+) -> None:
+    """Print the values of at most so many kernels, and of as many channels of each.
+
+    `as_text` writes a channel, (kh, kw); `after` is called with the index of each kernel after it.
+    """
+    for index, kernel in enumerate(kernels[:most]):
+        for channel, values in enumerate(kernel[:most], 1):
+            say("kernel {number}, channel {channel}:", number=index + 1, channel=channel)
+            print_line(as_text(values))
+        if len(kernel) > most:
+            say("... and {rest}", rest=counted(len(kernel) - most, "more channel"))
+        after(index)
+    if len(kernels) > most:
+        say("... and {rest}", rest=counted(len(kernels) - most, "more kernel"))
 
 
 def _as_text(values: RealArray) -> str:

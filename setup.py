@@ -48,6 +48,10 @@ WITH_O3 = {"_depthwise", "_gradient_by_dots", "_kernel_gradient", "_vectors_of_p
 
 # Loops over elements take next to nothing of the time of these: -Os saves 75 KB.
 FOR_SIZE = {
+    "_convolution",
+    "_differentiation",
+    "_direct",
+    "_direct_gradient",
     "_dispatch",
     "_forward",
     "_input_gradient",
@@ -56,6 +60,7 @@ FOR_SIZE = {
     "_scratch",
     "_statistics",
     "_steps",
+    "_ways",
 }
 
 # The module in whose library all others lie: see convext/_compiled.py.

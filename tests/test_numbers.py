@@ -11,11 +11,11 @@ import plain_network
 import pytest
 
 import convext
-from convext.gradient import _kernel_gradient
+from convext.gradient import _differentiation
 from convext.nn import activations, learning, optimizers
 from convext.ops import algorithms
 from convext.train import _layers, _optimizers, _steps, _training
-from convext.ways import _forward, _input_gradient
+from convext.ways import _convolution
 
 SOURCES = Path(__file__).parents[1] / "src"
 
@@ -36,12 +36,6 @@ def enumerators(file, first):
     ("table", "file", "first", "names"),
     [
         (
-            algorithms.ALGORITHMS,
-            "convext/base/_geometry.pxd",
-            "AUTO",
-            get_args(algorithms.Algorithm),
-        ),
-        (
             optimizers.RULES,
             "convext/train/_optimizers.pxd",
             "SGD",
@@ -53,6 +47,16 @@ def test_both_sides_have_the_same_names_and_numbers(table, file, first, names):
     expected = {name.lower(): number for name, number in enumerators(file, first).items()}
     assert table == expected
     assert names == tuple(table)
+
+
+def test_the_algorithms_have_the_names_of_the_lists_of_ways():
+    for numbers, names in (
+        (algorithms.NUMBERS, _convolution.NAMES),
+        (algorithms.NUMBERS_OF_KERNEL_GRADIENT, _differentiation.NAMES),
+    ):
+        assert tuple(numbers) == ("auto", *names)
+        assert list(numbers.values()) == list(range(len(numbers)))
+    assert set(get_args(algorithms.Algorithm)) == set(algorithms.NUMBERS)
 
 
 def test_the_activations_have_the_names_of_the_compiled_code():
@@ -100,13 +104,13 @@ OPTIONS = (1, 1), (0, 0), (1, 1), 1
 
 def operations(number):
     kernels, out = np.ones((1, 1, 3, 3)), np.empty((1, 1, 2, 2))
-    yield _forward.conv2d, (IMAGES, kernels, None, out, *OPTIONS, 1, None, number)
-    yield _forward.keep_kernels, (kernels, IMAGES.shape, out.shape, *OPTIONS, {}, number)
-    yield _input_gradient.conv2d_input_grad, (out, kernels, IMAGES.copy(), *OPTIONS, 1, number)
-    yield _kernel_gradient.conv2d_kernel_grad, (IMAGES, out, kernels, *OPTIONS, 1, number)
+    yield _convolution.conv2d, (IMAGES, kernels, None, out, *OPTIONS, 1, None, number)
+    yield _convolution.keep_kernels, (kernels, IMAGES.shape, out.shape, *OPTIONS, {}, number)
+    yield _convolution.conv2d_input_grad, (out, kernels, IMAGES.copy(), *OPTIONS, 1, number)
+    yield _differentiation.conv2d_kernel_grad, (IMAGES, out, kernels, *OPTIONS, 1, number)
 
 
-@pytest.mark.parametrize("number", [-1, 4, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("number", [-1, 7, 2**31 - 1, -(2**31)])
 def test_an_unknown_algorithm_fails(number):
     for operation, arguments in operations(number):
         with pytest.raises(ValueError, match=f"algorithm {number} is unknown"):
@@ -114,8 +118,8 @@ def test_an_unknown_algorithm_fails(number):
 
 
 def test_the_kernel_gradient_knows_no_fourier_transforms():
-    operation, arguments = list(operations(algorithms.ALGORITHMS["fft"]))[-1]
-    with pytest.raises(ValueError, match="algorithm 3 is unknown"):
+    operation, arguments = list(operations(algorithms.NUMBERS["fft"]))[-1]
+    with pytest.raises(ValueError, match="algorithm 4 is unknown"):
         operation(*arguments)
 
 
@@ -153,7 +157,7 @@ def test_what_is_added_in_python_alone_does_not_run(monkeypatch):
     number = len(activations.ACTIVATIONS)
     monkeypatch.setitem(activations.ACTIVATIONS, "swish", number)
     monkeypatch.setitem(learning.LOSSES, "huber", 2)
-    monkeypatch.setitem(algorithms.ALGORITHMS, "fast", 4)
+    monkeypatch.setitem(algorithms.NUMBERS, "fast", 7)
     model = convext.Sequential([convext.Conv2D(1, 2, activation="swish")])
     model.compile("sgd")
     for use in (lambda: model.predict(x), lambda: model.evaluate(x, y), lambda: model.fit(x, y)):
@@ -164,5 +168,5 @@ def test_what_is_added_in_python_alone_does_not_run(monkeypatch):
     for use in (lambda: model.evaluate(x, y), lambda: model.fit(x, y)):
         with pytest.raises(ValueError, match="loss 2 is unknown"):
             use()
-    with pytest.raises(ValueError, match="algorithm 4 is unknown"):
+    with pytest.raises(ValueError, match="algorithm 7 is unknown"):
         convext.conv2d(x, np.ones((1, 1, 2, 2)), algorithm="fast")

@@ -134,7 +134,7 @@ def test_what_it_shows_of_itself():
         (
             {"algorithm": "winograd", "stride": 3},
             ValueError,
-            "algorithm 'winograd' computes kernels of 3x3",
+            "algorithm 'winograd' does not apply: it is for kernels of 3x3",
         ),
         ({"algorithm": 1}, TypeError, "algorithm must be"),
         ({"groups": 3}, ValueError, "groups is 3, which does not divide the 4 kernels"),

@@ -364,8 +364,8 @@ def test_nan_spreads_over_the_tiles_that_it_meets_and_no_further(isa, taps, stri
         ("float64", (1, 64, 28, 28), (64, 64, 5, 5), 1, "winograd"),
         ("float64", (1, 3, 100, 100), (64, 3, 3, 3), 1, "direct"),
         ("float32", (1, 3, 100, 100), (64, 3, 3, 3), 1, "direct"),
-        ("float32", (1, 64, 100, 100), (1, 64, 3, 3), 1, "direct"),
-        ("float32", (1, 64, 100, 100), (1, 64, 5, 5), 1, "direct"),
+        ("float32", (1, 64, 100, 100), (1, 64, 3, 3), 1, "shifted_sums"),
+        ("float32", (1, 64, 100, 100), (1, 64, 5, 5), 1, "shifted_sums"),
         ("float32", (1, 64, 2, 2), (64, 64, 3, 3), 1, "direct"),
         ("float32", (1, 3, 30, 30), (8, 3, 5, 5), 1, "direct"),
         ("float32", (16, 1, 33, 33), (64, 1, 9, 9), 1, "winograd"),
@@ -391,7 +391,7 @@ def test_auto_takes_winograd_where_it_saves_time(
     options = {"padding": 1, "stride": stride}
     value = convext.conv2d(x, w, **options)
     assert same_bits(value, convext.conv2d(x, w, **options, algorithm=expected))
-    other = {"direct": "winograd", "winograd": "direct"}[expected]
+    other = "direct" if expected == "winograd" else "winograd"
     if stride <= 2:
         assert not same_bits(value, convext.conv2d(x, w, **options, algorithm=other))
 
@@ -428,14 +428,14 @@ OPERATIONS = ("conv2d", "conv2d_input_grad")
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("algorithm", ["FFT", "Winograd", ""])
 def test_an_unknown_algorithm_is_an_error_that_names_those_there_are(operation, algorithm):
-    with pytest.raises(ValueError, match=r"algorithm.*'auto', 'direct', 'winograd' or 'fft', got"):
+    with pytest.raises(ValueError, match=r"algorithm.*'auto', 'direct', .*'shifted_sums', got"):
         call(operation, algorithm=algorithm)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("algorithm", [None, 2, b"direct", ["direct"]])
 def test_an_algorithm_that_is_no_text_is_a_type_error(operation, algorithm):
-    with pytest.raises(TypeError, match=r"algorithm.*'auto', 'direct', 'winograd' or 'fft', got"):
+    with pytest.raises(TypeError, match=r"algorithm.*'auto', 'direct', .*'shifted_sums', got"):
         call(operation, algorithm=algorithm)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from .._support.checks import RealArray, as_dtype
 from ..train._layers import activate
 from ..train._steps import Layer
-from ..ways import _forward
+from ..ways import _convolution
 
 # What all layers make of a strip, in bytes, where the strips have more rows than the least.
 MAX_BYTES = 32 << 20
@@ -89,7 +89,7 @@ def _convolve(strip: _Strip, values: RealArray, num_threads: int) -> RealArray:
         out[...] = 0
     else:
         padding = (strip.padding_top, padding_left)
-        _forward.conv2d(
+        _convolution.conv2d(
             values, layer.kernels, None, out, stride, padding, dilation, groups, num_threads
         )
     if layer.bias is not None or layer.activation:

@@ -20,8 +20,8 @@ from .._support.checks import (
     check_not_masked,
 )
 from ..config import resolve_num_threads
-from ..gradient import _kernel_gradient
-from ..ways import _forward, _input_gradient
+from ..gradient import _differentiation
+from ..ways import _convolution
 from .algorithms import Algorithm
 from .losses import mse_loss_gradient
 from .plans import plan_conv2d, plan_input_grad, plan_kernel_grad, remembering
@@ -163,7 +163,7 @@ def conv2d(
         out = np.empty(shape, dtype)
     else:
         _check_out(out, shape, dtype, {"input_data": images, "kernels": weights, "bias": offsets})
-    _forward.conv2d(
+    _convolution.conv2d(
         as_dtype(images, dtype),
         as_dtype(weights, dtype),
         None if offsets is None else as_dtype(offsets, dtype, contiguous=True),
@@ -253,7 +253,7 @@ def conv2d_kernel_grad(
     )
     threads = resolve_num_threads(num_threads)
     result: RealArray = np.empty(shape, dtype)
-    _kernel_gradient.conv2d_kernel_grad(
+    _differentiation.conv2d_kernel_grad(
         as_dtype(images, dtype),
         as_dtype(gradients, dtype),
         result,
@@ -327,7 +327,7 @@ def conv2d_input_grad(
     )
     threads = resolve_num_threads(num_threads)
     result: RealArray = np.empty(shape, dtype)
-    _input_gradient.conv2d_input_grad(
+    _convolution.conv2d_input_grad(
         as_dtype(gradients, dtype),
         as_dtype(weights, dtype),
         result,

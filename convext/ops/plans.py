@@ -19,7 +19,7 @@ from .._support.checks import (
     common_dtype,
     shape_of_length,
 )
-from .algorithms import Algorithm, resolve_algorithm
+from .algorithms import NUMBERS_OF_KERNEL_GRADIENT, Algorithm, resolve_algorithm
 from .shapes import (
     IMAGES,
     KERNELS,
@@ -103,7 +103,7 @@ def plan_conv2d(
     )
     check_channels(image_shape, kernel_shape, convolution.groups)
     shape = (*image_shape[:-3], kernel_shape[0], *convolution.output_shape)
-    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm))
 
 
 @lru_cache(NUM_REMEMBERED)
@@ -134,7 +134,7 @@ def plan_kernel_grad(
     check_groups(channels, num_kernels, convolution.groups)
     _check_output_grad(grad_shape, (*image_shape[:-3], num_kernels, *convolution.output_shape))
     shape = (num_kernels, channels // convolution.groups, *size)
-    number = resolve_algorithm(algorithm, shape, convolution, kernel_gradient=True)
+    number = resolve_algorithm(algorithm, NUMBERS_OF_KERNEL_GRADIENT)
     return _plan(shape, dtype, convolution, number)
 
 
@@ -173,7 +173,7 @@ def plan_input_grad(
     if len(shape) > len(grad_shape):
         grad_shape = (1, *grad_shape)
     _check_output_grad(grad_shape, (*shape[:-3], kernel_shape[0], *convolution.output_shape))
-    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm, kernel_shape, convolution))
+    return _plan(shape, dtype, convolution, resolve_algorithm(algorithm))
 
 
 def _plan(shape: Shape, dtype: np.dtype[Any], convolution: Convolution, algorithm: int) -> Plan:

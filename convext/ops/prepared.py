@@ -16,10 +16,13 @@ from .._support.checks import (
     integer_pair,
     shape_of_length,
 )
-from ..ways import _forward
-from .algorithms import Algorithm, resolve_algorithm
+from ..ways import _convolution
+from .algorithms import Algorithm
 from .plans import plan_conv2d
-from .shapes import IMAGES, KERNELS, Padding, Pair, Shape, resolve
+from .shapes import IMAGES, KERNELS, Padding, Pair, Shape
+
+# Results of a row that no way finds too few, on any instruction set.
+_WIDE = 64
 
 
 class PreparedKernels:
@@ -121,7 +124,7 @@ class PreparedKernels:
             self.groups,
             self.algorithm,
         )
-        _forward.keep_kernels(
+        _convolution.keep_kernels(
             self.kernels,
             (1, *input_shape)[-4:],
             (1, *shape)[-4:],
@@ -188,23 +191,6 @@ def prepare_kernels(
     offsets = None if bias is None else check_bias(bias, weights.shape[0])
     groups = integer("groups", groups, minimum=1)
     dilations = integer_pair("dilation", dilation, minimum=1)
-    # The smallest image that the kernels fit on; what is wrong with the options shows on any.
-    size = (
-        (length - 1) * step + 1 for length, step in zip(weights.shape[2:], dilations, strict=True)
-    )
-    convolution = resolve(
-        (weights.shape[1] * groups, *size),
-        weights.shape,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-    )
-    resolve_algorithm(algorithm, weights.shape, convolution)
-    if weights.shape[0] % groups:
-        raise ValueError(
-            f"groups is {groups}, which does not divide the {weights.shape[0]} kernels"
-        )
     dtypes = {"kernels": weights.dtype}
     if offsets is not None:
         dtypes["bias"] = offsets.dtype
@@ -218,7 +204,16 @@ def prepare_kernels(
         groups,
         algorithm,
     )
-    if input_shape is not None:
+    if input_shape is None:
+        # What is wrong with the options shows without images; with one, whether kernels are
+        # separable.
+        size = (
+            (length - 1) * step + _WIDE
+            for length, step in zip(weights.shape[2:], dilations, strict=True)
+        )
+        samples = 1 if algorithm == "separable" else 0
+        prepared._prepare_for((samples, weights.shape[1] * groups, *size))
+    else:
         prepared._prepare_for(shape_of_length("input_shape", input_shape, IMAGES, empty_batch=True))
     return prepared
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..gradient import _kernel_gradient, _statistics
+from ..gradient import _differentiation, _statistics
+from ..ops.algorithms import NUMBERS_OF_KERNEL_GRADIENT
 from ..ops.shapes import Convolution, Geometry
-from ..ways._forward import ALGORITHMS
 from .blocks import MAX_ELEMENTS, blocks, padded_rows
 from .least_squares import Matrix
 
 # Winograd's algorithm rounds more.
-DIRECT = ALGORITHMS["direct"]
+DIRECT = NUMBERS_OF_KERNEL_GRADIENT["direct"]
 
 
 PLAIN = Geometry(stride=(1, 1), padding_before=(0, 0), dilation=(1, 1), groups=1)
@@ -30,7 +30,7 @@ def kernel_gradient(
 ) -> Matrix:
     """Return the sums of the products of pixels with output gradients, (K, C/groups, kh, kw)."""
     result = np.empty((gradients.shape[1], images.shape[1] // geometry.groups, *kernel_size))
-    _kernel_gradient.conv2d_kernel_grad(images, gradients, result, *geometry, num_threads, DIRECT)
+    _differentiation.conv2d_kernel_grad(images, gradients, result, *geometry, num_threads, DIRECT)
     return result
 
 

@@ -25,10 +25,10 @@ from .._support.checks import (
     samples_in_blocks,
 )
 from ..config import get_num_threads
-from ..gradient import _kernel_gradient
+from ..gradient import _differentiation
 from ..ops.shapes import IMAGES, Convolution, Padding, Pair, Shape, resolve
 from ..solve.products import products_of_units
-from ..ways import _forward
+from ..ways import _convolution
 
 # The most taps for which G is made, and its largest eigenvalue found exactly.
 MAX_TAPS = 512
@@ -268,7 +268,7 @@ def _multiply(
     """Return G times `vector`."""
     arguments = (*options.geometry, get_num_threads())
     response = np.empty((len(batch), 1, *options.output_shape))
-    _forward.conv2d(batch, vector, None, response, *arguments)
+    _convolution.conv2d(batch, vector, None, response, *arguments)
     product = np.empty_like(vector)
-    _kernel_gradient.conv2d_kernel_grad(batch, response, product, *arguments)
+    _differentiation.conv2d_kernel_grad(batch, response, product, *arguments)
     return product

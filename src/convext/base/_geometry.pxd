@@ -6,13 +6,6 @@ ctypedef fused real:
     float
     double
 
-# How a convolution is computed. Each operation knows the first few.
-cdef enum:
-    AUTO = 0
-    DIRECT = 1
-    WINOGRAD = 2
-    FFT = 3
-
 
 # Names are turned into numbers in Python: one that the compiled code does not know is an error.
 cdef inline int check_number(str what, int number, int last) except -1:
@@ -98,3 +91,34 @@ cdef struct Convolution:
     Geometry geometry
     size_t itemsize
     int num_threads
+    bint asked              # for one way by its name, which then need be neither fast nor safe
+
+
+# What the kernels, or their transpose, are moved over.
+cdef inline const Array4 *source_of(const Convolution *convolution) noexcept nogil:
+    if convolution.operation == INPUT_GRADIENT:
+        return &convolution.outputs
+    return &convolution.images
+
+
+cdef inline const Array4 *result_of(const Convolution *convolution) noexcept nogil:
+    if convolution.operation == INPUT_GRADIENT:
+        return &convolution.images
+    if convolution.operation == KERNEL_GRADIENT:
+        return &convolution.kernels
+    return &convolution.outputs
+
+
+# The arrays are still to be described.
+cdef inline Convolution convolution_of(
+    int operation, tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups,
+    size_t itemsize, int num_threads
+):
+    cdef Convolution convolution
+    convolution.operation = operation
+    convolution.bias = NULL
+    convolution.geometry = geometry_of(stride, padding_before, dilation, groups)
+    convolution.itemsize = itemsize
+    convolution.num_threads = num_threads
+    convolution.asked = False
+    return convolution

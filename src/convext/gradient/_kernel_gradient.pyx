@@ -6,19 +6,12 @@ faster for the shape. The sums are added in float64, in an order that depends on
 alone.
 """
 
-cimport numpy as cnp
 from libc.math cimport sqrt
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from convext.ways._depthwise cimport (
-    Depthwise, differentiate_depthwise, plan_depthwise_kernel_gradient
-)
 from convext.base._dispatch cimport microkernels
-from convext.base._geometry cimport (
-    AUTO, KERNEL_GRADIENT, WINOGRAD, Array4, Convolution, Geometry, check_number, describe,
-    geometry_of, real
-)
+from convext.base._geometry cimport Array4, Geometry, real
 from convext.gradient._gradient_by_channels cimport (
     add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
 )
@@ -26,7 +19,7 @@ from convext.gradient._gradient_by_dots cimport add_tile_by_dots, arrange_dots
 from convext.gradient._gradient_by_kernels cimport (
     add_tile_by_kernels, flush_kernels, kernels_scratch_size, store_kernels
 )
-from convext.base._interrupt cimport Interrupt, perform, stopped
+from convext.base._interrupt cimport Interrupt, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.gradient._segments cimport add_segments
 from convext.base._tasks cimport (
@@ -37,9 +30,6 @@ from convext.ways._tile cimport (
     MAX_PACKED_WIDTH, Axis, Tile, Tiling, free_tiling, init_axis, init_tiling, row_size, tile_at
 )
 from convext.gradient._unfolding cimport free_unfolding, init_unfolding
-from convext.gradient._winograd_gradient cimport (
-    WinogradGradient, differentiate_by_winograd, plan_kernel_gradient
-)
 
 # By dots: a few rows of output gradients should stay in L1 beside the pixels.
 cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
@@ -465,64 +455,3 @@ cdef int run_kernel_gradient(
         gradient.sums, gradient.segments, gradient.size, kernel_grad, gradient.itemsize,
         gradient.num_threads, interrupt
     )
-
-
-cdef int differentiate_directly(const void *described, Interrupt *interrupt) noexcept nogil:
-    """Compute the gradient of a Convolution."""
-    cdef const Convolution *convolution = <const Convolution *> described
-    cdef const Array4 *images = &convolution.images
-    cdef KernelGradient gradient
-    cdef int status
-    if init_kernel_gradient(
-        &gradient, images, &convolution.outputs, images.n, convolution.kernels.h,
-        convolution.kernels.w, &convolution.geometry, convolution.num_threads,
-        convolution.itemsize
-    ) == -1:
-        return -1
-    status = run_kernel_gradient(
-        &gradient, images.data, NULL, images.n, convolution.outputs.data,
-        convolution.kernels.data, interrupt
-    )
-    free_kernel_gradient(&gradient)
-    return status
-
-
-def conv2d_kernel_grad(
-    cnp.ndarray input_data, cnp.ndarray output_grad, cnp.ndarray kernel_grad,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
-    int algorithm=AUTO
-):
-    """Write the gradient with respect to the kernels to `kernel_grad`, which is C-contiguous.
-
-    All arrays are four-dimensional, of one type, aligned; the sizes fit, and the algorithm applies.
-    """
-    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(kernel_grad)
-    cdef Convolution convolution
-    cdef Array4 *images = &convolution.images
-    cdef Array4 *result = &convolution.kernels
-    cdef Array4 *gradients = &convolution.outputs
-    cdef Geometry *geometry = &convolution.geometry
-    cdef WinogradGradient plan
-    cdef Depthwise depthwise
-    check_number("algorithm", algorithm, WINOGRAD)
-    convolution.operation = KERNEL_GRADIENT
-    convolution.images = describe(input_data)
-    convolution.kernels = describe(kernel_grad)
-    convolution.outputs = describe(output_grad)
-    convolution.bias = NULL
-    convolution.geometry = geometry_of(stride, padding_before, dilation, groups)
-    convolution.itemsize = itemsize
-    convolution.num_threads = num_threads
-    if images.n == 0:
-        memset(result.data, 0, cnp.PyArray_NBYTES(kernel_grad))
-        return
-    if plan_kernel_gradient(
-        &plan, images, gradients, geometry, result.h, result.w, algorithm, num_threads, itemsize
-    ) and differentiate_by_winograd(&plan, result.data):
-        return
-    if plan_depthwise_kernel_gradient(
-        &depthwise, images, gradients, geometry, result.h, result.w, num_threads, itemsize
-    ):
-        differentiate_depthwise(&depthwise, gradients, result.data)
-        return
-    perform("a kernel gradient", differentiate_directly, &convolution)

@@ -14,13 +14,14 @@ from libc.string cimport memcpy, memset
 
 from convext.ways._bands cimport has_small_pixels, limits_of
 from convext.base._dispatch cimport VALUES, WINOGRAD_CHANNELS, Limits, microkernels
-from convext.base._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
+from convext.base._geometry cimport Array4, Convolution, Geometry, real
 from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
 from convext.gradient._segments cimport add_segments
 from convext.base._tasks cimport (
     ENOUGH_TASKS, Shares, divide_up, share_out, take_task, threads_for
 )
+from convext.ways._ways cimport Needs, Way, time_of_results
 from convext.ways._winograd cimport (
     Squares, Winograd, add_up_squares, cut_into_blocks, fill_panel, first_strip, panel_columns,
     squares_size, transform_block
@@ -49,7 +50,7 @@ cdef Py_ssize_t MIN_MAP = 8
 # The partial gradients of all segments together.
 cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
 
-# For AUTO: not all taps meet the pixels near the edges, so that these may have so many times the
+# For "auto": not all taps meet the pixels near the edges, so that these may have so many times the
 # squares of the others; and no pixel may have more than this share of them.
 cdef double MAX_OUTSIDE = 16
 cdef double MAX_SHARE = 0.25
@@ -60,47 +61,64 @@ NO_MEMORY = "not enough memory for the scratch space of Winograd's kernel gradie
 # ---------------------------------------------------------------- the plan
 
 
-cdef bint plan_kernel_gradient(
-    WinogradGradient *plan, const Array4 *images, const Array4 *output_grad,
-    const Geometry *geometry, Py_ssize_t kernel_h, Py_ssize_t kernel_w, int algorithm,
-    int num_threads, size_t itemsize
-) noexcept nogil:
-    cdef Py_ssize_t unit_bytes = VALUES * WINOGRAD_CHANNELS * <Py_ssize_t> itemsize
-    cdef Py_ssize_t channels = images.c // geometry.groups
-    cdef Py_ssize_t kernels = output_grad.c // geometry.groups
-    cdef Py_ssize_t most
-    if algorithm != WINOGRAD and not (
-        algorithm == AUTO
-        and kernel_h == TAPS and kernel_w == TAPS
-        and geometry.stride_h == 1 and geometry.stride_w == 1
-        and geometry.dilation_h == 1 and geometry.dilation_w == 1
+cdef const char *objection(const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    if (
+        kernels.h != TAPS or kernels.w != TAPS
+        or geometry.stride_h > 1 or geometry.stride_w > 1
+        or geometry.dilation_h > 1 or geometry.dilation_w > 1
     ):
-        return False
-    most = min(MAX_UNIT_BYTES // unit_bytes, max(
-        MIN_TILES, MAX_BLOCK_BYTES // (unit_bytes * divide_up(channels, WINOGRAD_CHANNELS))
-    ))
-    describe_tiles(&plan.pixels, images, channels, output_grad, itemsize, most)
-    describe_tiles(&plan.gradients, output_grad, kernels, output_grad, itemsize, most)
-    if algorithm == AUTO and not is_faster(&plan.pixels, kernels):
-        return False
+        return "it is for 3x3 kernels with stride 1, not dilated"
+    if convolution.asked:
+        return NULL
+    if kernels.c > MAX_CHANNELS:
+        return "the pixels of so many channels do not stay in the caches"
+    if min(convolution.outputs.h, convolution.outputs.w) < MIN_MAP:
+        return "sums over so few pixels would round more than directly"
+    return NULL
+
+
+cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
+    """Begin the plan, and return how long it takes; a tenth is added, since it rounds more."""
+    cdef WinogradGradient *gradient = <WinogradGradient *> plan
+    cdef const Array4 *outputs = &convolution.outputs
+    cdef Py_ssize_t itemsize = convolution.itemsize
+    cdef Py_ssize_t unit_bytes = VALUES * WINOGRAD_CHANNELS * itemsize
+    cdef Py_ssize_t most
+    gradient.groups = convolution.geometry.groups
+    gradient.channels = convolution.kernels.c
+    most = min(MAX_UNIT_BYTES // unit_bytes, max(MIN_TILES, MAX_BLOCK_BYTES // (
+        unit_bytes * divide_up(gradient.channels, WINOGRAD_CHANNELS)
+    )))
+    describe_tiles(
+        &gradient.pixels, &convolution.images, gradient.channels, outputs, itemsize, most
+    )
+    describe_tiles(
+        &gradient.gradients, outputs, outputs.c // gradient.groups, outputs, itemsize, most
+    )
+    return 1.1 * time_of(gradient) + time_of_results(convolution)
+
+
+cdef void finish_plan(WinogradGradient *plan, const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *images = &convolution.images
+    cdef const Array4 *outputs = &convolution.outputs
     plan.pixels.top = -geometry.padding_top
     plan.pixels.left = -geometry.padding_left
     plan.gradients.top = plan.gradients.left = 0
-    plan.groups = geometry.groups
-    plan.group_units = divide_up(kernels, WINOGRAD_CHANNELS)
-    plan.channels = channels
+    plan.group_units = divide_up(plan.gradients.channels, WINOGRAD_CHANNELS)
     plan.first_channel = 0
-    plan.size = output_grad.c * channels * AREA
-    plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, itemsize)
-    cut_into_tasks(plan, num_threads)
-    plan.is_checked = algorithm == AUTO
+    plan.size = outputs.c * plan.channels * AREA
+    plan.sum_stride = apart(WINOGRAD_CHANNELS * WINOGRAD_CHANNELS, convolution.itemsize)
+    cut_into_tasks(plan, convolution.num_threads)
+    plan.is_checked = not convolution.asked
     plan.pixels.all_blocks = plan.pixels.channel_blocks
-    set_inside(&plan.pixels, OVERLAP, output_grad.h, OVERLAP, output_grad.w)
+    set_inside(&plan.pixels, OVERLAP, outputs.h, OVERLAP, outputs.w)
     set_inside(
         &plan.gradients, geometry.padding_top, images.h - OVERLAP + geometry.padding_top,
         geometry.padding_left, images.w - OVERLAP + geometry.padding_left
     )
-    return True
 
 
 cdef void set_inside(
@@ -119,25 +137,18 @@ cdef inline double time_of_tile(double kernels, double channels) noexcept nogil:
     return 38 * channels * kernels + 400 * channels + 320 * kernels
 
 
-cdef bint is_faster(const Winograd *tiles, Py_ssize_t kernels) noexcept nogil:
-    """Whether the direct way takes longer, by a tenth at least, since it rounds less.
+cdef double time_of(const WinogradGradient *plan) noexcept nogil:
+    """How long the plan takes, in multiplications of the direct way.
 
-    Times were fitted to some hundred sizes on three instruction sets and both types.
+    Fitted to some hundred sizes on three instruction sets and both types.
     """
-    cdef double count = <double> tiles.num_strips * tiles.strip_tiles
+    cdef const Winograd *tiles = &plan.pixels
     # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
-    cdef double whole_channels = divide_up(tiles.channels, 16) * 16
-    cdef double whole_kernels = divide_up(kernels, 16) * 16
-    cdef double winograd = (
-        count * time_of_tile(whole_kernels, whole_channels)
-        + 340 * tiles.num_blocks * whole_channels * whole_kernels   # transforming the sums
-    )
-    cdef double direct = (
-        <double> AREA * tiles.source.n * tiles.out_h * tiles.out_w * tiles.channels * kernels
-    )
-    return (
-        tiles.channels <= MAX_CHANNELS and min(tiles.out_h, tiles.out_w) >= MIN_MAP
-        and 1.1 * winograd < direct
+    cdef double channels = divide_up(plan.channels, 16) * 16
+    cdef double kernels = divide_up(plan.gradients.channels, 16) * 16
+    return plan.groups * (
+        <double> tiles.num_strips * tiles.strip_tiles * time_of_tile(kernels, channels)
+        + 340 * tiles.num_blocks * channels * kernels   # transforming the sums
     )
 
 
@@ -539,3 +550,26 @@ cdef int differentiate_by_winograd(WinogradGradient *plan, void *kernel_grad) ex
     if status == -1:
         raise MemoryError(NO_MEMORY)
     return safe
+
+
+# ---------------------------------------------------------------- the way
+
+
+cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    finish_plan(<WinogradGradient *> plan, convolution)
+    return differentiate_by_winograd(<WinogradGradient *> plan, convolution.kernels.data)
+
+
+cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
+    cdef WinogradGradient *gradient = <WinogradGradient *> plan
+    finish_plan(gradient, convolution)
+    needs.num_threads = gradient.num_threads
+    needs.of_thread = scratch_size(gradient) * convolution.itemsize
+    needs.shared = 0
+    if not gradient.in_one_go:
+        needs.shared = gradient.segments * gradient.size * <Py_ssize_t> sizeof(double)
+    return True
+
+
+cdef Way winograd_gradient_way() noexcept:
+    return Way("winograd", objection, time, NULL, NULL, run_way, NULL, measure)

@@ -15,10 +15,10 @@ from libc.math cimport fabs
 
 
 from convext.base._dispatch cimport Microkernels, microkernels
-from convext.ways._forward import conv2d
+from convext.ways._convolution import conv2d
 from convext.base._geometry cimport check_number, real
-from convext.ways._input_gradient import conv2d_input_grad
-from convext.gradient._kernel_gradient import conv2d_kernel_grad
+from convext.ways._convolution import conv2d_input_grad
+from convext.gradient._differentiation import conv2d_kernel_grad
 from convext.train._layers cimport check_activation, gather
 from convext.train._layers import activate, differentiate
 from convext.base._tasks cimport ENOUGH_TASKS, divide_up

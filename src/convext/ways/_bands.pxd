@@ -8,8 +8,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from convext.base._dispatch cimport Limits
-from convext.base._geometry cimport FORWARD, Array4, Convolution, real
-from convext.base._interrupt cimport Interrupt, Operation, perform, stopped
+from convext.base._geometry cimport Array4, real
 
 cdef struct Bands:
     Py_ssize_t samples, count       # bands of a sample: rows of tiles
@@ -112,50 +111,6 @@ cdef inline Array4 rows_of(
     part.data = <char *> part.data + region.top * part.h_stride * <Py_ssize_t> itemsize
     part.h = region.bottom - region.top
     return part
-
-
-cdef inline Convolution part_of(
-    const Convolution *convolution, const Region *region
-) noexcept nogil:
-    """The part whose results are a region: their convolution, or input gradient."""
-    cdef Convolution part = convolution[0]
-    cdef size_t itemsize = convolution.itemsize
-    if convolution.operation == FORWARD:
-        part.images = samples_of(&convolution.images, region, itemsize)
-        part.outputs = rows_of(&convolution.outputs, region, itemsize)
-        part.geometry.padding_top -= region.top * part.geometry.stride_h
-    else:
-        part.images = rows_of(&convolution.images, region, itemsize)
-        part.outputs = samples_of(&convolution.outputs, region, itemsize)
-        part.geometry.padding_top += region.top
-    return part
-
-
-# `directly` computes a convolution.
-cdef struct MarkedBands:
-    const Bands *bands
-    const Convolution *convolution
-    Operation directly
-
-
-cdef inline int compute_regions(const void *work, Interrupt *interrupt) noexcept nogil:
-    cdef const MarkedBands *marked = <const MarkedBands *> work
-    cdef Region region
-    cdef Convolution part
-    cdef int status = 0
-    region.next = 0
-    while status == 0 and not stopped(interrupt) and next_region(marked.bands, &region):
-        part = part_of(marked.convolution, &region)
-        status = marked.directly(&part, interrupt)
-    return status
-
-
-cdef inline int compute_bands(
-    str name, const Bands *bands, const Convolution *convolution, Operation directly
-) except -1:
-    """Compute the rows that a transform is not safe for."""
-    cdef MarkedBands marked = MarkedBands(bands, convolution, directly)
-    return perform(name, compute_regions, &marked) if bands.any else 0
 
 
 # Squares, and products of transformed values, stay between these limits.

@@ -10,6 +10,7 @@ from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport Array4, real
 from convext.base._interrupt cimport Interrupt
 from convext.ways._tile cimport Axis, Tile, Tiling
+from convext.ways._ways cimport Needs
 
 # The weight of tap (i, j) is kernels[k, c, rows[i], columns[j]]; k counts through the groups, c
 # within one. Where `swapped`, k and c of each group change places.
@@ -70,6 +71,11 @@ cdef inline Py_ssize_t all_weights(const Correlation *correlation) noexcept nogi
         * correlation.tiling.taps * correlation.width
     )
 
+
+# Say what a correlation of `num_samples` samples needs.
+cdef void measure_correlation(
+    const Correlation *correlation, Py_ssize_t num_samples, Needs *needs
+) noexcept nogil
 
 # Pack all weights of a correlation for the micro-kernels, to `packed` there, in the order group,
 # block of kernels, channel, tap, kernel within the block.

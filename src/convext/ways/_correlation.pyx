@@ -24,6 +24,7 @@ from convext.ways._vectors_of_pixels cimport (
     Runs, finish_vectors_of_pixels, pixels_scratch_size, runs_of_tile, slide_vectors_of_pixels,
     sum_vectors_of_pixels
 )
+from convext.ways._ways cimport Needs
 
 # The sums of a tile for all kernels should stay in a small L2 cache, a block's weights in L1.
 cdef Py_ssize_t MAX_SUM_BYTES = 256 * 1024
@@ -209,6 +210,17 @@ cdef bint worth_packing(const Correlation *correlation, Py_ssize_t num_samples) 
     return num_samples * correlation.tasks_per_sample > (
         correlation.num_chunks * correlation.groups
     )
+
+
+cdef void measure_correlation(
+    const Correlation *correlation, Py_ssize_t num_samples, Needs *needs
+) noexcept nogil:
+    cdef Py_ssize_t itemsize = correlation.itemsize
+    needs.num_threads = correlation.num_threads
+    needs.of_thread = correlation.scratch_size * itemsize
+    needs.shared = 0
+    if worth_packing(correlation, num_samples):
+        needs.shared = all_weights(correlation) * itemsize
 
 
 cdef Py_ssize_t consecutive_weights(

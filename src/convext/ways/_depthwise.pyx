@@ -8,10 +8,13 @@ laid out side by side.
 from libc.string cimport memset
 
 from convext.base._dispatch cimport microkernels
-from convext.base._geometry cimport Array4, Geometry, real
+from convext.base._geometry cimport (
+    INPUT_GRADIENT, KERNEL_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+)
 from convext.base._interrupt cimport Interrupt, stopped
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
+from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 
 # Sums of more products should be added up in blocks, as others do.
 cdef enum:
@@ -31,81 +34,71 @@ cdef Py_ssize_t MAX_PLANE_BYTES = 1024 * 1024
 # ---------------------------------------------------------------- the plan
 
 
-cdef bint plan_depthwise(
-    Depthwise *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    const Array4 *out, int num_threads, size_t itemsize
-) noexcept nogil:
-    return finish_plan(
-        plan, images, kernels.n, kernels.h, kernels.w, geometry, out.h, out.w, num_threads,
-        itemsize
-    )
-
-
-cdef bint plan_depthwise_input_gradient(
-    Depthwise *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    const Array4 *input_grad, int num_threads, size_t itemsize
-) noexcept nogil:
-    cdef Geometry options = geometry[0]
-    if geometry.stride_h > 1 or geometry.stride_w > 1 or kernels.c > 1:
-        return False
-    options.padding_top = (kernels.h - 1) * geometry.dilation_h - geometry.padding_top
-    options.padding_left = (kernels.w - 1) * geometry.dilation_w - geometry.padding_left
-    # As many output gradients as groups: each channel has one kernel only.
-    if not finish_plan(
-        plan, output_grad, kernels.n, kernels.h, kernels.w, &options, input_grad.h, input_grad.w,
-        num_threads, itemsize
+cdef const char *objection(const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef Py_ssize_t taps = convolution.kernels.h * convolution.kernels.w
+    cdef Depthwise plan
+    if convolution.kernels.c > 1:
+        return "each channel must meet kernels of its own"
+    if taps > MAX_TAPS:
+        return "it is for kernels of 64 taps at most"
+    if convolution.operation == INPUT_GRADIENT and (
+        geometry.stride_h > 1 or geometry.stride_w > 1
+        or convolution.kernels.n > geometry.groups
     ):
-        return False
-    plan.turned = True
+        return "gradients must have stride 1, and each channel one kernel"
+    if convolution.asked:
+        return NULL
+    if geometry.groups == 1 or taps == 1:
+        return "it is for several groups and more than one tap"
+    make_plan(&plan, convolution)
+    if plan.plane_size * <Py_ssize_t> plan.itemsize > MAX_PLANE_BYTES:
+        return "the pixels under its rows do not stay in any cache"
+    return NULL
+
+
+cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
+    """As long as the direct way, at most: it stands before that in the list."""
+    make_plan(<Depthwise *> plan, convolution)
+    return direct_products(convolution) + time_of_results(convolution)
+
+
+cdef bint settles(const Convolution *convolution) noexcept nogil:
+    """It takes less time than predicted."""
     return True
 
 
-cdef bint plan_depthwise_kernel_gradient(
-    Depthwise *plan, const Array4 *images, const Array4 *output_grad, const Geometry *geometry,
-    Py_ssize_t kernel_h, Py_ssize_t kernel_w, int num_threads, size_t itemsize
-) noexcept nogil:
-    if not finish_plan(
-        plan, images, output_grad.c, kernel_h, kernel_w, geometry, output_grad.h, output_grad.w,
-        num_threads, itemsize
-    ):
-        return False
-    plan.num_threads = <int> min(<Py_ssize_t> plan.num_threads, plan.blocks)
-    return True
-
-
-cdef bint finish_plan(
-    Depthwise *plan, const Array4 *source, Py_ssize_t num_kernels, Py_ssize_t taps_h,
-    Py_ssize_t taps_w, const Geometry *geometry, Py_ssize_t out_h, Py_ssize_t out_w,
-    int num_threads, size_t itemsize
-) noexcept nogil:
-    if (
-        geometry.groups == 1 or source.c != geometry.groups
-        or taps_h * taps_w == 1 or taps_h * taps_w > MAX_TAPS
-    ):
-        return False
-    plan.micro = microkernels(itemsize)
-    plan.itemsize = itemsize
-    plan.source = source[0]
-    plan.multiplier = num_kernels // geometry.groups
-    plan.taps_h = taps_h
-    plan.taps_w = taps_w
-    plan.turned = False
+cdef void make_plan(Depthwise *plan, const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef const Array4 *outputs = &convolution.outputs
+    plan.micro = microkernels(convolution.itemsize)
+    plan.itemsize = convolution.itemsize
+    plan.source = source_of(convolution)[0]
+    plan.multiplier = kernels.n // geometry.groups
+    plan.taps_h = kernels.h
+    plan.taps_w = kernels.w
+    plan.turned = convolution.operation == INPUT_GRADIENT
     plan.top = -geometry.padding_top
     plan.left = -geometry.padding_left
+    if plan.turned:
+        # As many output gradients as groups: each channel has one kernel only.
+        plan.top = geometry.padding_top - (kernels.h - 1) * geometry.dilation_h
+        plan.left = geometry.padding_left - (kernels.w - 1) * geometry.dilation_w
+        outputs = &convolution.images
     plan.stride_h = geometry.stride_h
     plan.stride_w = geometry.stride_w
     plan.dilation_h = geometry.dilation_h
     plan.dilation_w = geometry.dilation_w
-    plan.out_h = out_h
-    plan.out_w = out_w
+    plan.out_h = outputs.h
+    plan.out_w = outputs.w
     cut_into_tasks(plan)
-    if plan.plane_size * <Py_ssize_t> itemsize > MAX_PLANE_BYTES:
-        return False
     plan.num_threads = threads_for(
-        <double> source.n * num_kernels * out_h * out_w * taps_h * taps_w,
-        source.n * plan.blocks * plan.bands, num_threads
+        direct_products(convolution), plan.source.n * plan.blocks * plan.bands,
+        convolution.num_threads
     )
-    return True
+    if convolution.operation == KERNEL_GRADIENT:
+        plan.num_threads = <int> min(<Py_ssize_t> plan.num_threads, plan.blocks)
 
 
 cdef inline Py_ssize_t rows_under(const Depthwise *plan, Py_ssize_t rows) noexcept nogil:
@@ -376,3 +369,32 @@ cdef int differentiate_depthwise(
     )
     tasks.start = clear_planes_and_gradient
     return perform_tasks("the gradient of a depthwise convolution", &tasks)
+
+
+# ---------------------------------------------------------------- the way
+
+
+cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    if convolution.operation == KERNEL_GRADIENT:
+        differentiate_depthwise(
+            <Depthwise *> plan, &convolution.outputs, convolution.kernels.data
+        )
+    else:
+        convolve_depthwise(
+            <Depthwise *> plan, &convolution.kernels, convolution.bias, result_of(convolution)
+        )
+    return True
+
+
+cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
+    cdef Depthwise *depthwise = <Depthwise *> plan
+    needs.num_threads = depthwise.num_threads
+    needs.shared = 0
+    needs.of_thread = depthwise.planes * depthwise.plane_size * convolution.itemsize
+    if convolution.operation == KERNEL_GRADIENT:
+        needs.of_thread = arrange_gradient(depthwise).end
+    return True
+
+
+cdef Way depthwise_way() noexcept:
+    return Way("depthwise", objection, time, settles, NULL, run_way, NULL, measure)

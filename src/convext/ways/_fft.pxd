@@ -12,7 +12,8 @@
 
 from convext.ways._bands cimport Bands
 from convext.base._dispatch cimport Microkernels
-from convext.base._geometry cimport Array4, Geometry
+from convext.base._geometry cimport Array4
+from convext.ways._ways cimport Way
 
 # One axis of a convolution, and how it is cut.
 cdef struct FourierAxis:
@@ -47,29 +48,7 @@ cdef struct Fourier:
     Py_ssize_t squares_size         # and of the squares of a tile, a row for each row of cells
     double time                     # in multiplications of the direct way
     int num_threads
-    Bands *bands                    # for AUTO, where tiles that are not safe are noted; or NULL
+    Bands *bands                    # for "auto", where tiles that are not safe are noted; or NULL
     char *unfit                     # set where kernels are not finite, or too large
 
-# Plan the forward convolution, or the gradient with respect to the input. False, with nothing
-# planned, where another way is to be taken: by the algorithm that was asked for, or, for AUTO,
-# because that takes less time, which depends on sizes alone.
-cdef bint plan_fft_forward(
-    Fourier *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil
-cdef bint plan_fft_input_gradient(
-    Fourier *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil
-
-# Compute `out`, and note in `bands`, unless they are NULL, what is to be computed directly. `bias`
-# may be NULL; transformed kernels are looked up in `kept`, unless that is None, and left there for
-# the next call.
-cdef int convolve_by_fft(
-    Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
-    Bands *bands
-) except -1
-
-# The memory of transformed kernels in `kept`, which are transformed where they are not there; None
-# where that would be too much memory.
-cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept)
+cdef Way fft_way() noexcept

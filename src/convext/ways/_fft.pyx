@@ -7,15 +7,20 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
 from convext.ways._bands cimport (
-    Bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band, most_of_kernels
+    Bands, free_bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band,
+    most_of_kernels, no_bands
 )
 from convext.base._dispatch cimport FFT_PAIRS, FftPixels, FftRows, Limits, microkernels
-from convext.base._geometry cimport AUTO, FFT, Array4, Geometry, real
+from convext.base._geometry cimport (
+    INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+)
 from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
 from convext.base._tasks cimport (
     Start, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
+from convext.ways._direct cimport compute_bands
+from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 
 cdef extern from "<math.h>":
     long double cosl(long double x) nogil
@@ -35,8 +40,8 @@ cdef double L2_BYTES = 1024 * 1024
 cdef double L3_BYTES = 16 * 1024 * 1024
 cdef double START = 200000
 
-# For AUTO, kernels of fewer taps are not looked at, nor what takes a few starts the direct way: to
-# choose takes its time, too.
+# For "auto", kernels of fewer taps are not looked at, nor what takes a few starts the direct way:
+# to choose takes its time, too.
 cdef Py_ssize_t MIN_TAPS = 16
 cdef Py_ssize_t MIN_STARTS = 4
 
@@ -54,8 +59,8 @@ cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 # With a few tasks for each thread none waits long for the last one.
 cdef Py_ssize_t TASKS_PER_THREAD = 3
 
-# For AUTO, the mean square of the pixels of two tiles is at most so many times the squares of each
-# cell: errors are in proportion to its root. A window holds a whole cell.
+# For "auto", the mean square of the pixels of two tiles is at most so many times the squares of
+# each cell: errors are in proportion to its root. A window holds a whole cell.
 cdef double MAX_CONTRAST = 8
 
 NAME = "a convolution by Fourier transforms"
@@ -91,6 +96,11 @@ fill_twiddles(12)
 # ---------------------------------------------------------------- the plan
 
 
+cdef inline Py_ssize_t piece_of(Py_ssize_t extent) noexcept nogil:
+    """Pixels under a piece of a kernel along an axis."""
+    return divide_up(extent, divide_up(extent, MAX_PIECE))
+
+
 cdef FourierAxis axis_of(
     Py_ssize_t taps, Py_ssize_t dilation, Py_ssize_t origin, Py_ssize_t spread, Py_ssize_t step,
     Py_ssize_t out
@@ -100,7 +110,7 @@ cdef FourierAxis axis_of(
     axis.dilation = dilation
     axis.extent = (taps - 1) * dilation + 1
     axis.pieces = divide_up(axis.extent, MAX_PIECE)
-    axis.piece = divide_up(axis.extent, axis.pieces)
+    axis.piece = piece_of(axis.extent)
     axis.origin = origin
     axis.spread = spread
     axis.cell = max(<Py_ssize_t> 1, (axis.piece // spread + 1) // 2)
@@ -110,93 +120,82 @@ cdef FourierAxis axis_of(
     return axis
 
 
-cdef bint plan_fft_forward(
-    Fourier *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil:
-    if not may_be_worthwhile(kernels, geometry, algorithm):
-        return False
-    plan.kernels = kernels.n // geometry.groups
-    plan.channels = kernels.c
-    plan.swapped = False
-    plan.rows = axis_of(
-        kernels.h, geometry.dilation_h, -geometry.padding_top, 1, geometry.stride_h, out_h
-    )
-    plan.columns = axis_of(
-        kernels.w, geometry.dilation_w, -geometry.padding_left, 1, geometry.stride_w, out_w
-    )
-    return finish_plan(plan, images, geometry, algorithm, num_threads, itemsize)
+cdef const char *objection(const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    if convolution.asked:
+        return NULL
+    if kernels.h * kernels.w < MIN_TAPS:
+        return "transforms of kernels of so few taps do not pay"
+    if geometry.dilation_h > 1 or geometry.dilation_w > 1:
+        return "what dilated kernels see of outliers is not known"
+    if convolution.operation == INPUT_GRADIENT and (
+        piece_of(kernels.h) < geometry.stride_h or piece_of(kernels.w) < geometry.stride_w
+    ):
+        return "some windows would hold no output gradient"
+    if direct_products(convolution) < MIN_STARTS * START:
+        return "there is too little to compute"
+    return NULL
 
 
-cdef bint plan_fft_input_gradient(
-    Fourier *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil:
-    if not may_be_worthwhile(kernels, geometry, algorithm):
-        return False
-    plan.kernels = kernels.c
-    plan.channels = kernels.n // geometry.groups
-    plan.swapped = True
-    plan.rows = axis_of(
-        kernels.h, geometry.dilation_h,
-        geometry.padding_top - (kernels.h - 1) * geometry.dilation_h, geometry.stride_h, 1, in_h
-    )
-    plan.columns = axis_of(
-        kernels.w, geometry.dilation_w,
-        geometry.padding_left - (kernels.w - 1) * geometry.dilation_w, geometry.stride_w, 1, in_w
-    )
-    return finish_plan(plan, output_grad, geometry, algorithm, num_threads, itemsize)
+cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
+    """Cut the tiles, and return how long they take."""
+    begin_plan(<Fourier *> plan, convolution)
+    choose_sizes(<Fourier *> plan)
+    return (<Fourier *> plan).time + time_of_results(convolution)
 
 
-cdef inline bint may_be_worthwhile(
-    const Array4 *kernels, const Geometry *geometry, int algorithm
-) noexcept nogil:
-    # What dilated kernels see of a cell is not known.
-    return algorithm == FFT or (
-        algorithm == AUTO and kernels.h * kernels.w >= MIN_TAPS
-        and geometry.dilation_h == 1 and geometry.dilation_w == 1
-    )
+cdef bint settles(const Convolution *convolution) noexcept nogil:
+    """What shifted sums are said to take was compared with the direct way alone."""
+    return True
 
 
-cdef bint finish_plan(
-    Fourier *plan, const Array4 *source, const Geometry *geometry, int algorithm, int num_threads,
-    size_t itemsize
-) noexcept nogil:
-    cdef double products
-    plan.micro = microkernels(itemsize)
-    plan.itemsize = itemsize
+cdef void begin_plan(Fourier *plan, const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef const Array4 *result = result_of(convolution)
+    plan.micro = microkernels(convolution.itemsize)
+    plan.itemsize = convolution.itemsize
     plan.twiddles = (
-        <const void *> twiddles_of_float if itemsize == sizeof(float)
+        <const void *> twiddles_of_float if plan.itemsize == sizeof(float)
         else <const void *> twiddles_of_double
     )
-    plan.source = source[0]
+    plan.source = source_of(convolution)[0]
     plan.groups = geometry.groups
+    plan.kernels = result.c // plan.groups
+    plan.channels = plan.source.c // plan.groups
+    plan.swapped = convolution.operation == INPUT_GRADIENT
+    if plan.swapped:
+        plan.rows = axis_of(
+            kernels.h, geometry.dilation_h,
+            geometry.padding_top - (kernels.h - 1) * geometry.dilation_h, geometry.stride_h, 1,
+            result.h
+        )
+        plan.columns = axis_of(
+            kernels.w, geometry.dilation_w,
+            geometry.padding_left - (kernels.w - 1) * geometry.dilation_w, geometry.stride_w, 1,
+            result.w
+        )
+    else:
+        plan.rows = axis_of(
+            kernels.h, geometry.dilation_h, -geometry.padding_top, 1, geometry.stride_h, result.h
+        )
+        plan.columns = axis_of(
+            kernels.w, geometry.dilation_w, -geometry.padding_left, 1, geometry.stride_w, result.w
+        )
     plan.planes = plan.channels * plan.rows.pieces * plan.columns.pieces
-    # What the direct way takes: strides leave out results, or pixels.
-    products = (
-        <double> source.n * plan.groups * plan.kernels * plan.channels
-        * plan.rows.taps * plan.columns.taps * plan.rows.out * plan.columns.out
-        / geometry.stride_h / geometry.stride_w
-    )
-    if algorithm == AUTO and products < MIN_STARTS * START:
-        return False
-    # Each window must hold a pixel.
-    if algorithm == AUTO and min(
-        plan.rows.piece // plan.rows.spread, plan.columns.piece // plan.columns.spread
-    ) == 0:
-        return False
-    choose_sizes(plan)
-    if algorithm == AUTO and plan.time >= products:
-        return False
     plan.bands = NULL
     plan.unfit = NULL
+
+
+cdef void finish_plan(Fourier *plan, const Convolution *convolution) noexcept nogil:
     plan.squares_size = plan.columns.size * divide_up(
         divide_up(plan.rows.size, plan.rows.spread), plan.rows.cell
     )
     plan.num_threads = threads_for(
-        products, plan.source.n * plan.groups * plan.kernels * plan.pairs, num_threads
+        direct_products(convolution), plan.source.n * plan.groups * plan.kernels * plan.pairs,
+        convolution.num_threads
     )
-    return True
 
 
 # The pixels of a tile along an axis may be so many; in the time of a transform, they count as so
@@ -925,14 +924,18 @@ cdef int convolve_with_kept(const void *work, Interrupt *interrupt) noexcept nog
     return status
 
 
+cdef inline Py_ssize_t shared_units(const Fourier *plan) noexcept nogil:
+    """Units that are transformed at a time, for all threads."""
+    cdef Py_ssize_t bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
+    return min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
+
+
 cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
     """The same, transforming as many kernels at a time as fit."""
     cdef Part part = (<const Part *> work)[0]
     cdef const Fourier *plan = part.plan
     cdef Py_ssize_t unit_bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
-    cdef Py_ssize_t units = min(
-        num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // unit_bytes)
-    )
+    cdef Py_ssize_t units = shared_units(plan)
     cdef void *memory = NULL
     cdef Transformation wanted
     cdef int status = 0
@@ -1018,3 +1021,47 @@ cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept):
     perform("prepared kernels", transform_kernels, &all)
     # Another thread may have transformed them meanwhile.
     return kept.setdefault(key, memory)
+
+
+# ---------------------------------------------------------------- the way
+
+
+cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef Bands bands = no_bands()
+    finish_plan(<Fourier *> plan, convolution)
+    try:
+        convolve_by_fft(
+            <Fourier *> plan, &convolution.kernels, convolution.bias, result_of(convolution), kept,
+            NULL if convolution.asked else &bands
+        )
+        compute_bands(convolution, &bands)
+    finally:
+        free_bands(&bands)
+    return True
+
+
+cdef bint keep(const Convolution *convolution, void *plan, dict kept) except -1:
+    finish_plan(<Fourier *> plan, convolution)
+    keep_fft_kernels(<Fourier *> plan, &convolution.kernels, kept)
+    return True
+
+
+cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
+    cdef Fourier *fourier = <Fourier *> plan
+    cdef Bands bands
+    finish_plan(fourier, convolution)
+    fourier.bands = NULL if convolution.asked else &bands
+    needs.num_threads = fourier.num_threads
+    needs.of_thread = arrange(fourier).size * convolution.itemsize
+    needs.shared = 0
+    if have_own_kernels(fourier):
+        needs.of_thread += size_of_all_kernels(fourier) * convolution.itemsize
+    else:
+        needs.shared = (
+            shared_units(fourier) * fourier.block * fourier.value_size * convolution.itemsize
+        )
+    return True
+
+
+cdef Way fft_way() noexcept:
+    return Way("fft", objection, time, settles, NULL, run_way, keep, measure)

@@ -7,32 +7,16 @@ the gradient is a correlation of the output gradient, stride 1, with the taps of
 its results lie `stride` pixels apart.
 """
 
-cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from convext.ways._bands cimport Bands, compute_bands, free_bands, no_bands
 from convext.ways._correlation cimport (
-    Correlation, free_correlation, init_correlation, pack_and_run
+    Correlation, free_correlation, init_correlation, measure_correlation, pack_and_run
 )
-from convext.ways._depthwise cimport (
-    Depthwise, convolve_depthwise, plan_depthwise_input_gradient
-)
-from convext.ways._fft cimport Fourier, convolve_by_fft, plan_fft_input_gradient
-from convext.base._geometry cimport (
-    AUTO, FFT, INPUT_GRADIENT, Array4, Convolution, Geometry, check_number, describe, geometry_of
-)
-from convext.base._interrupt cimport Interrupt, perform, stopped
-from convext.ways._separable cimport (
-    Separable, convolve_separably, factors_of, plan_separable_input_gradient
-)
-from convext.ways._shifted_sums cimport (
-    ShiftedSums, convolve_by_shifts, plan_input_gradient_by_shifts
-)
+from convext.base._geometry cimport Array4, Convolution, Geometry
+from convext.base._interrupt cimport Interrupt, stopped
 from convext.ways._tile cimport Axis, init_axis_at
-from convext.ways._winograd cimport (
-    Winograd, convolve_by_winograd, plan_input_gradient
-)
+from convext.ways._ways cimport Needs
 
 # One phase of one axis: the input pixels first, first + stride, ..., `count` of them.
 cdef struct Phase:
@@ -186,80 +170,44 @@ cdef int gather_directly(const void *described, Interrupt *interrupt) noexcept n
     return status
 
 
-def conv2d_input_grad(
-    cnp.ndarray output_grad, cnp.ndarray kernels, cnp.ndarray input_grad,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
-    int algorithm=AUTO
-):
-    """Write the gradient with respect to the input to `input_grad`.
+cdef int init_largest_phase(
+    Phase *phase, Py_ssize_t input_size, Py_ssize_t kernel_size, Py_ssize_t stride,
+    Py_ssize_t padding, Py_ssize_t dilation
+) noexcept nogil:
+    """Describe the phase of an axis that has the most taps."""
+    cdef Py_ssize_t p, best = 0, most = 0
+    for p in range(min(stride, input_size)):
+        if init_phase(phase, p, input_size, kernel_size, stride, padding, dilation) == -1:
+            return -1
+        if phase.num_taps > most:
+            best, most = p, phase.num_taps
+        free(phase.tap)
+    return init_phase(phase, best, input_size, kernel_size, stride, padding, dilation)
 
-    All arrays are four-dimensional, of one type, aligned; the sizes fit, and the algorithm applies.
-    """
-    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(input_grad)
-    cdef Convolution convolution
-    cdef Array4 *gradients = &convolution.outputs
-    cdef Array4 *weights = &convolution.kernels
-    cdef Array4 *result = &convolution.images
-    cdef Geometry *geometry = &convolution.geometry
-    cdef Winograd plan
-    cdef Bands bands = no_bands()
-    cdef ShiftedSums by_shifts
-    cdef Separable separable
-    cdef Depthwise depthwise
-    cdef Array4 turned
-    cdef object factors
-    cdef Fourier fourier
-    check_number("algorithm", algorithm, FFT)
-    convolution.operation = INPUT_GRADIENT
-    convolution.images = describe(input_grad)
-    convolution.kernels = describe(kernels)
-    convolution.outputs = describe(output_grad)
-    convolution.bias = NULL
-    convolution.geometry = geometry_of(stride, padding_before, dilation, groups)
-    convolution.itemsize = itemsize
-    convolution.num_threads = num_threads
-    if gradients.n == 0:
-        return
-    if plan_input_gradient(
-        &plan, gradients, weights, geometry, result.h, result.w, algorithm, num_threads,
-        itemsize
-    ):
-        try:
-            convolve_by_winograd(
-                &plan, weights, NULL, result, None, &bands if algorithm == AUTO else NULL
-            )
-            compute_bands("an input gradient", &bands, &convolution, gather_directly)
-        finally:
-            free_bands(&bands)
-        return
-    if plan_separable_input_gradient(
-        &separable, gradients, weights, geometry, result.h, result.w, algorithm, num_threads,
-        itemsize, &turned
-    ):
-        factors = factors_of(&separable, &turned, None)
-        if factors is not None:
-            convolve_separably(&separable, factors, NULL, result)
-            return
-    if algorithm != FFT and plan_depthwise_input_gradient(
-        &depthwise, gradients, weights, geometry, result, num_threads, itemsize
-    ):
-        convolve_depthwise(&depthwise, weights, NULL, result)
-        return
-    if plan_fft_input_gradient(
-        &fourier, gradients, weights, geometry, result.h, result.w, algorithm, num_threads,
-        itemsize
-    ):
-        try:
-            convolve_by_fft(
-                &fourier, weights, NULL, result, None, &bands if algorithm == AUTO else NULL
-            )
-            compute_bands("an input gradient", &bands, &convolution, gather_directly)
-        finally:
-            free_bands(&bands)
-        return
-    if plan_input_gradient_by_shifts(
-        &by_shifts, gradients, weights, geometry, result, num_threads, itemsize
-    ):
-        convolve_by_shifts(&by_shifts, NULL, result)
-        return
-    perform("an input gradient", gather_directly, &convolution)
+
+cdef int measure_gathering(const Convolution *convolution, Needs *needs) except -1:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef Correlation correlation
+    cdef Phase rows, columns
+    cdef int status = 0
+    needs[0] = Needs(1, 0, 0)
+    columns.tap = NULL
+    if init_largest_phase(
+        &rows, convolution.images.h, kernels.h, geometry.stride_h, geometry.padding_top,
+        geometry.dilation_h
+    ) == -1 or init_largest_phase(
+        &columns, convolution.images.w, kernels.w, geometry.stride_w, geometry.padding_left,
+        geometry.dilation_w
+    ) == -1:
+        status = -1
+    elif rows.num_taps > 0 and columns.num_taps > 0:
+        status = init_phase_correlation(&correlation, convolution, &rows, &columns)
+        if status == 0:
+            measure_correlation(&correlation, convolution.outputs.n, needs)
+            free_correlation(&correlation)
+    free(rows.tap)
+    free(columns.tap)
+    if status == -1:
+        raise MemoryError("not enough memory for an input gradient")
+    return 0

@@ -2,7 +2,8 @@
 # then along the rows with v.
 
 from convext.base._dispatch cimport Microkernels
-from convext.base._geometry cimport Array4, Geometry
+from convext.base._geometry cimport Array4
+from convext.ways._ways cimport Way
 
 cdef struct Separable:
     const Microkernels *micro
@@ -17,25 +18,4 @@ cdef struct Separable:
     Py_ssize_t blocks_down, blocks_across
     int num_threads
 
-# Plan the forward convolution, or the gradient with respect to the input, which is one with the
-# kernels turned around, where each channel has one kernel: they come back in `turned`. False where
-# sizes or options speak for another way.
-cdef bint plan_separable(
-    Separable *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil
-
-cdef bint plan_separable_input_gradient(
-    Separable *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize,
-    Array4 *turned
-) noexcept nogil
-
-# The factors u and v of each kernel, or None where not all kernels are separable. What was found is
-# kept, where `kept` is not None.
-cdef object factors_of(const Separable *plan, const Array4 *kernels, dict kept)
-
-# Compute `out`. `bias` may be NULL.
-cdef int convolve_separably(
-    const Separable *plan, object factors, const void *bias, const Array4 *out
-) except -1
+cdef Way separable_way() noexcept

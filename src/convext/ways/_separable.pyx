@@ -10,10 +10,13 @@ from libc.math cimport fabs
 from libc.string cimport memcpy, memset
 
 from convext.base._dispatch cimport BLOCK, microkernels
-from convext.base._geometry cimport AUTO, Array4, Geometry, real
+from convext.base._geometry cimport (
+    INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+)
 from convext.base._interrupt cimport Interrupt
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
+from convext.ways._ways cimport Needs, Way
 
 cdef enum:
     STRIP = 4           # rows that are computed at once, at most
@@ -23,11 +26,10 @@ cdef Py_ssize_t MAX_ROW_BYTES = 16384
 cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
 
 # A pass along the rows takes twice the time of one down the columns, since its loads cross cache
-# lines. Laying out pixels and writing results takes less time than in the direct way, by the time
-# of so many products; but first the factors are to be found.
+# lines. One pass takes what its products do directly, but RESULT_OF_ONE_PASS for a result instead
+# of RESULT; two passes take their products alone. But first the factors are to be found.
 cdef Py_ssize_t ROW_FACTOR = 2
-cdef Py_ssize_t SAVED_BY_ONE_PASS = 6
-cdef Py_ssize_t SAVED_BY_TWO_PASSES = 8
+cdef Py_ssize_t RESULT_OF_ONE_PASS = 2
 cdef Py_ssize_t START = 150000
 
 # Results of a kernel that are worth a task.
@@ -40,71 +42,93 @@ cdef Py_ssize_t MAX_PRODUCTS = 130
 # ---------------------------------------------------------------- the plan
 
 
-cdef bint plan_separable(
-    Separable *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil:
+cdef const char *objection(const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef const Array4 *result = result_of(convolution)
+    if kernels.c > 1:
+        return "it is for kernels of one channel"
     if (
-        algorithm != AUTO or kernels.c > 1
-        or geometry.stride_h > 1 or geometry.stride_w > 1
+        geometry.stride_h > 1 or geometry.stride_w > 1
         or geometry.dilation_h > 1 or geometry.dilation_w > 1
-        or not is_faster(kernels.h, kernels.w, images.n * kernels.n * out_h * out_w)
-        or out_h * out_w < MIN_PLANE
     ):
-        return False
-    plan.micro = microkernels(itemsize)
-    if out_w < plan.micro.lanes:
-        return False
-    plan.itemsize = itemsize
-    plan.source = images[0]
+        return "it is for stride 1 and kernels that are not dilated"
+    if convolution.operation == INPUT_GRADIENT and kernels.n > geometry.groups:
+        return "each channel may have one kernel"
+    if kernels.h * kernels.w == 1 or max(kernels.h, kernels.w) > BLOCK:
+        return "it is for kernels of more than one tap, and of 256 taps along an axis at most"
+    if result.w < microkernels(convolution.itemsize).lanes:
+        return "its results are narrower than a vector"
+    if convolution.asked:
+        return NULL
+    if products_of(kernels) > MAX_PRODUCTS:
+        return "for such kernels Fourier transforms take less time"
+    if result.h * result.w < MIN_PLANE:
+        return "there are so few results"
+    return NULL
+
+
+cdef Py_ssize_t products_of(const Array4 *kernels) noexcept nogil:
+    """The products of a result in both passes, as many as take their time."""
+    return (kernels.h if kernels.h > 1 else 0) + (ROW_FACTOR * kernels.w if kernels.w > 1 else 0)
+
+
+cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef const Array4 *result = result_of(convolution)
+    cdef Py_ssize_t of_result = products_of(kernels)
+    if kernels.h == 1 or kernels.w == 1:
+        of_result = kernels.h * kernels.w + RESULT_OF_ONE_PASS
+    return START + <double> of_result * result.n * result.c * result.h * result.w
+
+
+cdef bint settles(const Convolution *convolution) noexcept nogil:
+    """Where the values allow it, no way below was found to take less time, up to MAX_PRODUCTS."""
+    return True
+
+
+cdef const char *condition(const Convolution *convolution) noexcept nogil:
+    if convolution.kernels.h == 1 or convolution.kernels.w == 1:
+        return NULL
+    return "all kernels must be separable"
+
+
+cdef Array4 taps_of(const Convolution *convolution) noexcept nogil:
+    """The kernels; for the input gradient, turned around."""
+    cdef Array4 taps = convolution.kernels
+    if convolution.operation == INPUT_GRADIENT:
+        # The address of the last tap, in elements of any type.
+        taps.data = <char *> taps.data + <Py_ssize_t> convolution.itemsize * (
+            (taps.h - 1) * taps.h_stride + (taps.w - 1) * taps.w_stride
+        )
+        taps.h_stride = -taps.h_stride
+        taps.w_stride = -taps.w_stride
+    return taps
+
+
+cdef void finish_plan(Separable *plan, const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef const Array4 *result = result_of(convolution)
+    plan.micro = microkernels(convolution.itemsize)
+    plan.itemsize = convolution.itemsize
+    plan.source = source_of(convolution)[0]
     plan.kernels = kernels.n
     plan.group_kernels = kernels.n // geometry.groups
     plan.taps_h = kernels.h
     plan.taps_w = kernels.w
     plan.top = -geometry.padding_top
     plan.left = -geometry.padding_left
-    plan.out_h = out_h
-    plan.out_w = out_w
+    if convolution.operation == INPUT_GRADIENT:
+        plan.top = geometry.padding_top - (kernels.h - 1)
+        plan.left = geometry.padding_left - (kernels.w - 1)
+    plan.out_h = result.h
+    plan.out_w = result.w
     cut_into_blocks(plan)
     plan.num_threads = threads_for(
-        <double> images.n * plan.kernels * out_h * out_w * (kernels.h + kernels.w),
-        images.n * plan.kernels * plan.blocks_down * plan.blocks_across, num_threads
+        <double> result.n * result.c * result.h * result.w * (kernels.h + kernels.w),
+        result.n * plan.kernels * plan.blocks_down * plan.blocks_across, convolution.num_threads
     )
-    return True
-
-
-cdef bint plan_separable_input_gradient(
-    Separable *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize,
-    Array4 *turned
-) noexcept nogil:
-    cdef Geometry options = geometry[0]
-    if kernels.n > geometry.groups:
-        return False
-    options.padding_top = kernels.h - 1 - geometry.padding_top
-    options.padding_left = kernels.w - 1 - geometry.padding_left
-    turned[0] = kernels[0]
-    # The address of the last tap, in elements of any type.
-    turned.data = <char *> kernels.data + <Py_ssize_t> itemsize * (
-        (kernels.h - 1) * kernels.h_stride + (kernels.w - 1) * kernels.w_stride
-    )
-    turned.h_stride = -kernels.h_stride
-    turned.w_stride = -kernels.w_stride
-    return plan_separable(
-        plan, output_grad, turned, &options, in_h, in_w, algorithm, num_threads, itemsize
-    )
-
-
-cdef bint is_faster(Py_ssize_t taps_h, Py_ssize_t taps_w, Py_ssize_t results) noexcept nogil:
-    """Whether the passes take less time than the direct way, or Fourier transforms, in products."""
-    cdef Py_ssize_t products = 0, saved = SAVED_BY_ONE_PASS
-    if taps_h > 1:
-        products += taps_h
-    if taps_w > 1:
-        products += ROW_FACTOR * taps_w
-    if taps_h > 1 and taps_w > 1:
-        saved = taps_h * taps_w + SAVED_BY_TWO_PASSES - products
-    return 0 < products <= MAX_PRODUCTS and saved * results > START
 
 
 cdef void cut_into_blocks(Separable *plan) noexcept nogil:
@@ -393,3 +417,38 @@ cdef int convolve_separably(
     for i in range(plan.taps_w):
         operands.column[i] = i
     return perform_tasks("a separable convolution", &tasks)
+
+
+# ---------------------------------------------------------------- the way
+
+
+cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef Array4 taps = taps_of(convolution)
+    cdef object factors
+    finish_plan(<Separable *> plan, convolution)
+    factors = factors_of(<Separable *> plan, &taps, kept)
+    if factors is None:
+        return False
+    convolve_separably(<Separable *> plan, factors, convolution.bias, result_of(convolution))
+    return True
+
+
+cdef bint keep(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef Array4 taps = taps_of(convolution)
+    finish_plan(<Separable *> plan, convolution)
+    return factors_of(<Separable *> plan, &taps, kept) is not None
+
+
+cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
+    cdef Separable *separable = <Separable *> plan
+    finish_plan(separable, convolution)
+    needs.num_threads = separable.num_threads
+    needs.of_thread = arrange(separable).size * convolution.itemsize
+    needs.shared = (
+        separable.kernels * (separable.taps_h + separable.taps_w) * convolution.itemsize
+    )
+    return True
+
+
+cdef Way separable_way() noexcept:
+    return Way("separable", objection, time, settles, condition, run_way, keep, measure)

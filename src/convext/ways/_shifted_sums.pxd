@@ -2,7 +2,8 @@
 # summed over the channels, then these sums, shifted to the results that they belong to.
 
 from convext.base._dispatch cimport Microkernels
-from convext.base._geometry cimport Array4, Geometry
+from convext.base._geometry cimport Array4
+from convext.ways._ways cimport Way
 
 cdef struct ShiftedSums:
     const Microkernels *micro
@@ -21,18 +22,4 @@ cdef struct ShiftedSums:
     Py_ssize_t columns              # and the parts into which they are cut
     int num_threads
 
-# Whether the forward convolution, or the input gradient, should be computed so.
-cdef bint plan_forward_by_shifts(
-    ShiftedSums *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    const Array4 *out, int num_threads, size_t itemsize
-) noexcept nogil
-cdef bint plan_input_gradient_by_shifts(
-    ShiftedSums *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    const Array4 *input_grad, int num_threads, size_t itemsize
-) noexcept nogil
-
-# Write it to `out`, plus the bias of each kernel (or NULL). Raises where memory runs out, or when
-# the user interrupts.
-cdef int convolve_by_shifts(
-    const ShiftedSums *plan, const void *bias, const Array4 *out
-) except -1
+cdef Way shifted_sums_way() noexcept

@@ -9,12 +9,15 @@ No zeros of a padding are multiplied, which for an input gradient are most of th
 """
 
 from convext.base._dispatch cimport microkernels
-from convext.base._geometry cimport Array4, Geometry, real
+from convext.base._geometry cimport (
+    INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+)
 from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
     ENOUGH_TASKS, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
+from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 
 # With more kernels a vector of pixels meets enough weights.
 cdef Py_ssize_t MAX_KERNELS = 4
@@ -34,64 +37,86 @@ cdef Py_ssize_t MIN_BAND_EXTENTS = 6
 # ---------------------------------------------------------------- the plan
 
 
-cdef bint plan_forward_by_shifts(
-    ShiftedSums *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    const Array4 *out, int num_threads, size_t itemsize
-) noexcept nogil:
-    plan.channels = kernels.c
-    plan.kernels = kernels.n // geometry.groups
-    plan.swapped = False
-    plan.down = geometry.padding_top
-    plan.right = geometry.padding_left
-    plan.step_h = -geometry.dilation_h
-    plan.step_w = -geometry.dilation_w
-    return finish_plan(plan, images, kernels, geometry, out, num_threads, itemsize)
-
-
-cdef bint plan_input_gradient_by_shifts(
-    ShiftedSums *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    const Array4 *input_grad, int num_threads, size_t itemsize
-) noexcept nogil:
-    plan.channels = kernels.n // geometry.groups
-    plan.kernels = kernels.c
-    plan.swapped = True
-    plan.down = -geometry.padding_top
-    plan.right = -geometry.padding_left
-    plan.step_h = geometry.dilation_h
-    plan.step_w = geometry.dilation_w
-    return finish_plan(plan, output_grad, kernels, geometry, input_grad, num_threads, itemsize)
-
-
-cdef bint finish_plan(
-    ShiftedSums *plan, const Array4 *source, const Array4 *weights, const Geometry *geometry,
-    const Array4 *out, int num_threads, size_t itemsize
-) noexcept nogil:
-    cdef Py_ssize_t extent = (weights.h - 1) * geometry.dilation_h + 1
-    cdef Py_ssize_t pixels, lanes
+cdef const char *objection(const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *source = source_of(convolution)
+    cdef const Array4 *result = result_of(convolution)
+    cdef Py_ssize_t lanes, kernels = result.c // geometry.groups
     # What most convolutions are turned away by comes first.
-    if (
-        plan.kernels > MAX_KERNELS or geometry.stride_h > 1 or geometry.stride_w > 1
-        or plan.channels > MAX_CHANNELS
-    ):
-        return False
-    plan.micro = microkernels(itemsize)
-    plan.itemsize = itemsize
+    if not convolution.asked and kernels > MAX_KERNELS:
+        return "so many kernels meet each vector of pixels anyway"
+    if geometry.stride_h > 1 or geometry.stride_w > 1:
+        return "it is for stride 1"
+    lanes = microkernels(convolution.itemsize).lanes
+    if source.w < lanes:
+        return "its rows are shorter than a vector"
+    if convolution.asked:
+        return NULL
+    if convolution.kernels.h * convolution.kernels.w == 1:
+        return "there is nothing to shift"
+    if source.c // geometry.groups > MAX_CHANNELS or pixels_of_chunk(convolution) < 2 * lanes:
+        return "the sums of so many taps, or channels, do not stay in the caches"
+    return NULL
+
+
+cdef Py_ssize_t pixels_of_chunk(const Convolution *convolution) noexcept nogil:
+    """Pixels whose sums stay in the caches."""
+    cdef Py_ssize_t groups = convolution.geometry.groups, itemsize = convolution.itemsize
+    cdef Py_ssize_t kernels = result_of(convolution).c // groups
+    return min(
+        MAX_SUM_BYTES // (kernels * convolution.kernels.h * convolution.kernels.w * itemsize),
+        MAX_PIXEL_BYTES // (source_of(convolution).c // groups * itemsize)
+    )
+
+
+cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
+    """How long it takes; a tenth is added.
+
+    Measured on some dozen sizes: the sums take a tenth longer than the products alone would, and
+    shifting them as long as the products of a few channels; the direct way has the more of the
+    processor's usual speed, the more kernels there are and the wider the rows.
+    """
+    cdef const Array4 *source = source_of(convolution)
+    cdef const Array4 *result = result_of(convolution)
+    cdef Py_ssize_t groups = convolution.geometry.groups, kernels = result.c // groups
+    cdef double shifted = 1.11 + 7. / (source.c // groups)
+    cdef double speed
+    if kernels == 1:
+        speed = 0.45 if result.w < WIDE else 0.7
+    else:
+        speed = 0.7 + 0.04 * kernels if result.w < WIDE else 0.9
+    return direct_products(convolution) * 1.1 * shifted * speed * (
+        <double> source.h * source.w / (result.h * result.w)
+    ) + time_of_results(convolution)
+
+
+cdef void finish_plan(ShiftedSums *plan, const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *source = source_of(convolution)
+    cdef const Array4 *weights = &convolution.kernels
+    cdef const Array4 *out = result_of(convolution)
+    cdef Py_ssize_t extent = (weights.h - 1) * geometry.dilation_h + 1
+    cdef Py_ssize_t pixels
+    plan.micro = microkernels(convolution.itemsize)
+    plan.itemsize = convolution.itemsize
     plan.source = source[0]
     plan.weights = weights[0]
     plan.groups = geometry.groups
+    plan.channels = source.c // plan.groups
+    plan.kernels = out.c // plan.groups
+    plan.swapped = convolution.operation == INPUT_GRADIENT
+    plan.down, plan.right = geometry.padding_top, geometry.padding_left
+    plan.step_h, plan.step_w = -geometry.dilation_h, -geometry.dilation_w
+    if plan.swapped:
+        plan.down, plan.right = -plan.down, -plan.right
+        plan.step_h, plan.step_w = geometry.dilation_h, geometry.dilation_w
     plan.out_h = out.h
     plan.out_w = out.w
     plan.sums = plan.kernels * weights.h * weights.w
-    lanes = plan.micro.lanes
-    pixels = min(
-        MAX_SUM_BYTES // (plan.sums * <Py_ssize_t> itemsize),
-        MAX_PIXEL_BYTES // (plan.channels * <Py_ssize_t> itemsize)
-    )
-    if source.w < lanes or pixels < 2 * lanes or not is_faster(plan):
-        return False
     plan.num_blocks = divide_up(plan.sums, plan.micro.max_kernels)
     plan.width = divide_up(plan.sums, plan.num_blocks)
     plan.num_blocks = divide_up(plan.sums, plan.width)
+    pixels = max(2 * plan.micro.lanes, pixels_of_chunk(convolution))
     plan.columns = divide_up(source.w, pixels)
     plan.chunk_h = max(1, min(source.h, pixels // divide_up(source.w, plan.columns)))
     plan.bands = max(1, min(
@@ -99,27 +124,7 @@ cdef bint finish_plan(
     ))
     plan.num_threads = threads_for(
         <double> source.n * source.c * source.h * source.w * plan.sums,
-        source.n * plan.groups * plan.bands, num_threads
-    )
-    return True
-
-
-cdef bint is_faster(const ShiftedSums *plan) noexcept nogil:
-    """Whether the direct way takes longer, by a tenth at least.
-
-    Measured on some dozen sizes: the sums take a tenth longer than the products alone would, and
-    shifting them as long as the products of a few channels; the direct way has the more of the
-    processor's speed, the more kernels there are and the wider the rows.
-    """
-    cdef double shifted = 1.11 + 7. / plan.channels
-    cdef double direct
-    if plan.kernels == 1:
-        direct = 1 / 0.45 if plan.out_w < WIDE else 1 / 0.7
-    else:
-        direct = 1 / (0.7 + 0.04 * plan.kernels) if plan.out_w < WIDE else 1 / 0.9
-    return (
-        plan.weights.h * plan.weights.w > 1
-        and 1.1 * shifted * plan.source.h * plan.source.w < direct * plan.out_h * plan.out_w
+        source.n * plan.groups * plan.bands, convolution.num_threads
     )
 
 
@@ -314,35 +319,46 @@ cdef void convolve_band(
         begin += chunk.height
 
 
+cdef inline Py_ssize_t packed_bytes(const ShiftedSums *plan) noexcept nogil:
+    cdef Py_ssize_t weights = plan.groups * plan.num_blocks * plan.channels * plan.width
+    return aligned_size(weights * <Py_ssize_t> plan.itemsize, 1)
+
+
+cdef inline Py_ssize_t pixels_of_scratch(const ShiftedSums *plan) noexcept nogil:
+    """Pixels of a chunk."""
+    return plan.chunk_h * divide_up(plan.source.w, plan.columns)
+
+
+cdef inline Py_ssize_t scratch_bytes(const ShiftedSums *plan) noexcept nogil:
+    """The sums of a chunk, and its pixels where these do not lie side by side."""
+    cdef Py_ssize_t planes = plan.sums + (plan.channels if plan.source.w_stride != 1 else 0)
+    return planes * pixels_of_scratch(plan) * <Py_ssize_t> plan.itemsize
+
+
+cdef inline Py_ssize_t offsets_bytes(const ShiftedSums *plan) noexcept nogil:
+    return 2 * plan.channels * <Py_ssize_t> sizeof(Py_ssize_t)
+
+
 cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
     cdef Operands operands = (<const Operands *> work)[0]
     cdef const ShiftedSums *plan = operands.plan
-    cdef Py_ssize_t itemsize = plan.itemsize, c
-    cdef Py_ssize_t chunk_size = plan.chunk_h * divide_up(plan.source.w, plan.columns)
-    cdef Py_ssize_t channel_stride = plan.source.c_stride
-    cdef Py_ssize_t packed_bytes = aligned_size(
-        plan.groups * plan.num_blocks * plan.channels * plan.width * itemsize, 1
-    )
+    cdef Py_ssize_t channel_stride = plan.source.c_stride, c
     cdef Tasks packing = tasks_of(
-        &operands, itemsize, <Task> pack_sum[float], <Task> pack_sum[double],
+        &operands, plan.itemsize, <Task> pack_sum[float], <Task> pack_sum[double],
         plan.groups * plan.sums, 0, 1
     )
     cdef Tasks bands = tasks_of(
-        &operands, itemsize, <Task> convolve_band[float], <Task> convolve_band[double],
-        plan.source.n * plan.groups * plan.bands, plan.sums * chunk_size * itemsize,
-        plan.num_threads
+        &operands, plan.itemsize, <Task> convolve_band[float], <Task> convolve_band[double],
+        plan.source.n * plan.groups * plan.bands, scratch_bytes(plan), plan.num_threads
     )
     cdef int status
-    operands.copy = plan.sums * chunk_size
+    operands.copy = plan.sums * pixels_of_scratch(plan)
     if plan.source.w_stride != 1:
-        channel_stride = chunk_size
-        bands.scratch += plan.channels * chunk_size * itemsize
-    operands.packed = aligned_alloc(
-        packed_bytes + 2 * plan.channels * <Py_ssize_t> sizeof(Py_ssize_t), 1
-    )
+        channel_stride = pixels_of_scratch(plan)
+    operands.packed = aligned_alloc(packed_bytes(plan) + offsets_bytes(plan), 1)
     if operands.packed == NULL:
         return -1
-    operands.weight_offset = <Py_ssize_t *> (<char *> operands.packed + packed_bytes)
+    operands.weight_offset = <Py_ssize_t *> (<char *> operands.packed + packed_bytes(plan))
     operands.channel_offset = operands.weight_offset + plan.channels
     for c in range(plan.channels):
         operands.weight_offset[c] = c * plan.width
@@ -358,3 +374,25 @@ cdef int convolve_by_shifts(
 ) except -1:
     cdef Operands operands = Operands(plan, bias, out, NULL, NULL, NULL, 0)
     return perform("a convolution by shifted sums", convolve, &operands)
+
+
+# ---------------------------------------------------------------- the way
+
+
+cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    finish_plan(<ShiftedSums *> plan, convolution)
+    convolve_by_shifts(<ShiftedSums *> plan, convolution.bias, result_of(convolution))
+    return True
+
+
+cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
+    cdef ShiftedSums *sums = <ShiftedSums *> plan
+    finish_plan(sums, convolution)
+    needs.num_threads = sums.num_threads
+    needs.of_thread = scratch_bytes(sums)
+    needs.shared = packed_bytes(sums) + offsets_bytes(sums)
+    return True
+
+
+cdef Way shifted_sums_way() noexcept:
+    return Way("shifted_sums", objection, time, NULL, NULL, run_way, NULL, measure)

@@ -16,7 +16,8 @@
 
 from convext.ways._bands cimport Bands
 from convext.base._dispatch cimport Microkernels
-from convext.base._geometry cimport Array4, Geometry, real
+from convext.base._geometry cimport Array4, real
+from convext.ways._ways cimport Way
 
 # The squares of some channels: of all their pixels, of those that meet all taps, and at the pixel
 # that has most.
@@ -32,7 +33,6 @@ cdef struct Winograd:
     Py_ssize_t channels             # and as many for each part of a kernel
     Py_ssize_t parts_down, parts_across
     Py_ssize_t products             # of the direct way, for one result
-    double time                     # for AUTO: in such products
     Py_ssize_t kernels              # of a group
     Py_ssize_t out_h, out_w         # of the first phase
     Py_ssize_t source_stride        # of the convolution; 1 for the input gradient,
@@ -43,7 +43,7 @@ cdef struct Winograd:
     Py_ssize_t taps                 # of a kernel, or a part of it, along an axis
     Py_ssize_t window_h, window_w   # taps of a kernel
     Py_ssize_t result_h, result_w   # the whole output, of all phases
-    Bands *bands                    # for AUTO, where tiles that are not safe are noted; or NULL
+    Bands *bands                    # for "auto", where tiles that are not safe are noted; or NULL
     Squares *squares                # for the kernel gradient, of a block of strips: or NULL
     Py_ssize_t squares_stride       # from a block of channels to the next
     Py_ssize_t all_blocks           # of channels, of a group
@@ -73,29 +73,7 @@ cdef struct Winograd:
     Py_ssize_t squares_pitch        # elements of a row of squares
     int num_threads
 
-# Plan the forward convolution, or the gradient with respect to the input. False, with nothing
-# planned, where another way is to be taken: by the algorithm that was asked for, which applies, or,
-# for AUTO, because that takes less time, which depends on sizes alone.
-cdef bint plan_forward(
-    Winograd *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil
-cdef bint plan_input_gradient(
-    Winograd *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil
-
-# Compute `out`, and note in `bands`, unless they are NULL, what is to be computed directly. `bias`
-# may be NULL; transformed kernels are looked up in `kept`, unless that is None, and left there for
-# the next call.
-cdef int convolve_by_winograd(
-    Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
-    Bands *bands
-) except -1
-
-# The memory of transformed kernels in `kept`, which are transformed where they are not there; None
-# where that would be too much memory, or take longer to read than transforming them.
-cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
+cdef Way winograd_way() noexcept
 
 # What the kernel gradient needs of it, too. Of a plan, its source, channels, strides, `top`,
 # `left`, `taps`, `tile`, `points` and the output's size must be set.

@@ -16,18 +16,22 @@ from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
 from convext.ways._bands cimport (
-    Bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band, most_of_kernels
+    Bands, free_bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band,
+    most_of_kernels, no_bands
 )
 from convext.base._dispatch cimport (
     AT_A, AT_INFINITY, EVEN, PHASE_TILE, POINTS, SMALL, VALUES, WINOGRAD_CHANNELS, WINOGRAD_PIXELS,
     WINOGRAD_RESULTS, WINOGRAD_TAPS, Limits, TileOfSquares, microkernels
 )
-from convext.ways._fft cimport Fourier, plan_fft_forward, plan_fft_input_gradient
-from convext.base._geometry cimport AUTO, WINOGRAD, Array4, Geometry, real
+from convext.base._geometry cimport (
+    INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+)
 from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, apart
 from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+from convext.ways._direct cimport compute_bands
 from convext.ways._tile cimport lay_side_by_side
+from convext.ways._ways cimport Needs, Way, time_of_results
 
 cdef extern from *:
     void __builtin_prefetch(const void *address, int write, int locality) nogil
@@ -65,8 +69,8 @@ cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
 # read them transformed.
 cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
 
-# For AUTO, the squares of the pixels under a tile add up to at most so many times those under each
-# window: its errors are in proportion to their root. With parts errors are larger.
+# For "auto", the squares of the pixels under a tile add up to at most so many times those under
+# each window: its errors are in proportion to their root. With parts errors are larger.
 cdef double MAX_CONTRAST = 128
 cdef double MAX_CONTRAST_OF_PARTS = 32
 
@@ -85,62 +89,83 @@ cdef Py_ssize_t MAX_CHANNELS_OF_PARTS = 576
 # ---------------------------------------------------------------- the plan
 
 
-cdef bint plan_forward(
-    Winograd *plan, const Array4 *images, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t out_h, Py_ssize_t out_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil:
-    cdef Fourier fourier
-    if not may_apply(kernels, geometry, algorithm):
-        return False
-    plan.swapped = False
-    plan.groups = geometry.groups
-    plan.kernels = kernels.n // geometry.groups
-    plan.source_channels = kernels.c
-    plan.out_h = plan.result_h = out_h
-    plan.out_w = plan.result_w = out_w
-    cut_into_parts(plan, kernels, geometry.stride_h)
-    if algorithm == AUTO and not is_faster(plan, images):
-        return False
-    if algorithm == AUTO and num_parts(plan) > 1 and plan_fft_forward(
-        &fourier, images, kernels, geometry, out_h, out_w, AUTO, 1, itemsize
-    ) and fourier.time < plan.time:
-        return False
-    plan.top = -divide_up(geometry.padding_top, plan.source_stride)
-    plan.left = -divide_up(geometry.padding_left, plan.source_stride)
-    plan.first_row = geometry.padding_top + plan.source_stride * plan.top
-    plan.first_column = geometry.padding_left + plan.source_stride * plan.left
-    finish_plan(plan, images, num_threads, itemsize)
-    return True
+cdef const char *objection(const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef Py_ssize_t channels, parts = 1
+    if (
+        geometry.dilation_h > 1 or geometry.dilation_w > 1
+        or min(kernels.h, kernels.w) < PART or max(kernels.h, kernels.w) > MAX_TAPS
+        or geometry.stride_h != geometry.stride_w
+        or geometry.stride_h > (2 if has_points(kernels) else 1)
+    ):
+        return (
+            "it is for kernels of 3x3 to 9x9 with stride 1, and of 3x3 and 5x5 with stride 2, "
+            "not dilated"
+        )
+    if convolution.asked:
+        return NULL
+    channels = source_of(convolution).c // geometry.groups
+    if not has_points(kernels):
+        parts = divide_up(kernels.h, PART) * divide_up(kernels.w, PART)
+        if channels * kernels.h * kernels.w < MIN_PRODUCTS_OF_PARTS:
+            return "sums of so few products would round more than directly"
+    if channels * parts > (MAX_CHANNELS if parts == 1 else MAX_CHANNELS_OF_PARTS):
+        return "the pixels of so many channels do not stay in the caches"
+    return NULL
 
 
-cdef bint plan_input_gradient(
-    Winograd *plan, const Array4 *output_grad, const Array4 *kernels, const Geometry *geometry,
-    Py_ssize_t in_h, Py_ssize_t in_w, int algorithm, int num_threads, size_t itemsize
-) noexcept nogil:
-    cdef Fourier fourier
-    if not may_apply(kernels, geometry, algorithm):
-        return False
-    plan.swapped = True
-    plan.groups = geometry.groups
-    plan.kernels = kernels.c
-    plan.source_channels = kernels.n // geometry.groups
-    plan.out_h = divide_up(in_h, geometry.stride_h)
-    plan.out_w = divide_up(in_w, geometry.stride_w)
-    plan.result_h = in_h
-    plan.result_w = in_w
-    cut_into_parts(plan, kernels, geometry.stride_h)
-    if algorithm == AUTO and not is_faster(plan, output_grad):
-        return False
-    if algorithm == AUTO and num_parts(plan) > 1 and plan_fft_input_gradient(
-        &fourier, output_grad, kernels, geometry, in_h, in_w, AUTO, 1, itemsize
-    ) and fourier.time < plan.time:
-        return False
-    plan.top = lowest_gradient(plan, kernels.h, geometry.padding_top)
-    plan.left = lowest_gradient(plan, kernels.w, geometry.padding_left)
-    plan.first_row = geometry.padding_top - plan.result_stride * plan.top
-    plan.first_column = geometry.padding_left - plan.result_stride * plan.left
-    finish_plan(plan, output_grad, num_threads, itemsize)
-    return True
+cdef bint settles(const Convolution *convolution) noexcept nogil:
+    """Whether kernels are transformed as they are.
+
+    At 5x5 Fourier transforms take longer than predicted: docs/measurements.md.
+    """
+    return has_points(&convolution.kernels)
+
+
+cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
+    """Begin the plan, and return how long it takes; a tenth is added, since it rounds more."""
+    cdef Winograd *winograd = <Winograd *> plan
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef const Array4 *result = result_of(convolution)
+    winograd.swapped = convolution.operation == INPUT_GRADIENT
+    winograd.source = source_of(convolution)[0]
+    winograd.groups = geometry.groups
+    winograd.source_channels = winograd.source.c // geometry.groups
+    winograd.kernels = result.c // geometry.groups
+    winograd.result_h = result.h
+    winograd.result_w = result.w
+    cut_into_parts(winograd, kernels, geometry.stride_h)
+    winograd.out_h = divide_up(result.h, winograd.result_stride)
+    winograd.out_w = divide_up(result.w, winograd.result_stride)
+    return geometry.groups * (
+        1.1 * time_of(winograd) - saved_by_stride(winograd)
+    ) + time_of_results(convolution)
+
+
+cdef void finish_plan(Winograd *plan, const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    if plan.swapped:
+        plan.top = lowest_gradient(plan, convolution.kernels.h, geometry.padding_top)
+        plan.left = lowest_gradient(plan, convolution.kernels.w, geometry.padding_left)
+        plan.first_row = geometry.padding_top - plan.result_stride * plan.top
+        plan.first_column = geometry.padding_left - plan.result_stride * plan.left
+    else:
+        plan.top = -divide_up(geometry.padding_top, plan.source_stride)
+        plan.left = -divide_up(geometry.padding_left, plan.source_stride)
+        plan.first_row = geometry.padding_top + plan.source_stride * plan.top
+        plan.first_column = geometry.padding_left + plan.source_stride * plan.left
+    plan.micro = microkernels(convolution.itemsize)
+    plan.itemsize = convolution.itemsize
+    plan.bands = NULL
+    plan.squares = NULL
+    plan.num_threads = threads_for(
+        direct_products(plan) * plan.groups, convolution.num_threads, convolution.num_threads
+    )
+    cut_kernels(plan)
+    cut_tiles(plan)
+    plan.num_threads = <int> min(<Py_ssize_t> plan.num_threads, plan.num_blocks * num_units(plan))
 
 
 cdef inline Py_ssize_t lowest_gradient(
@@ -151,21 +176,6 @@ cdef inline Py_ssize_t lowest_gradient(
     if before < 0:
         return divide_up(-before, plan.result_stride)
     return -(before // plan.result_stride)
-
-
-cdef bint may_apply(
-    const Array4 *kernels, const Geometry *geometry, int algorithm
-) noexcept nogil:
-    if algorithm != AUTO:
-        return algorithm == WINOGRAD
-    if geometry.dilation_h > 1 or geometry.dilation_w > 1:
-        return False
-    if has_points(kernels):
-        return geometry.stride_h <= 2 and geometry.stride_w == geometry.stride_h
-    return (
-        PART <= min(kernels.h, kernels.w) and max(kernels.h, kernels.w) <= MAX_TAPS
-        and geometry.stride_h == geometry.stride_w == 1
-    )
 
 
 cdef inline bint has_points(const Array4 *kernels) noexcept nogil:
@@ -234,20 +244,18 @@ cdef inline Py_ssize_t overlap(const Winograd *plan) noexcept nogil:
     return divide_up(plan.taps, stride_of(plan)) - 1
 
 
-cdef inline double direct_products(
-    const Winograd *plan, Py_ssize_t num_samples
-) noexcept nogil:
+cdef inline double direct_products(const Winograd *plan) noexcept nogil:
     """Multiplications of the direct way, for one group."""
-    return <double> plan.products * num_samples * plan.out_h * plan.out_w * plan.kernels
+    return <double> plan.products * plan.source.n * plan.out_h * plan.out_w * plan.kernels
 
 
-cdef double time_of(const Winograd *plan, const Array4 *source) noexcept nogil:
+cdef double time_of(const Winograd *plan) noexcept nogil:
     """How long the plan takes, in multiplications of the direct way, for one group.
 
     Fitted to some hundred sizes of both types: docs/winograd.md.
     """
     cdef double tiles = (
-        <double> source.n * divide_up(plan.out_h, plan.tile) * divide_up(plan.out_w, plan.tile)
+        <double> plan.source.n * divide_up(plan.out_h, plan.tile) * divide_up(plan.out_w, plan.tile)
     )
     # Rounded up to whole vectors of the widest instruction set, on every one: so all go one way.
     cdef double channels = divide_up(plan.channels, 16) * 16
@@ -270,41 +278,19 @@ cdef double time_of(const Winograd *plan, const Array4 *source) noexcept nogil:
     )
 
 
-cdef bint is_faster(Winograd *plan, const Array4 *source) noexcept nogil:
-    """Whether the direct way takes longer, by a tenth at least, since it rounds less."""
-    cdef double direct = direct_products(plan, source.n)
-    plan.time = 1.1 * time_of(plan, source)
-    if stride_of(plan) > 1:
-        # What there is to gain is so little that all else counts, too.
-        direct += (
-            16. * source.n * source.h * source.w * plan.channels
-            + 17. * source.n * plan.out_h * plan.out_w * num_result_phases(plan) * plan.kernels
-            + 43. * plan.products * plan.kernels
-        )
-    if not (plan.channels <= MAX_CHANNELS and plan.time < direct):
-        return False
-    if num_parts(plan) > 1 and (
-        plan.products < MIN_PRODUCTS_OF_PARTS or plan.channels > MAX_CHANNELS_OF_PARTS
-    ):
-        return False
-    plan.time *= plan.groups
-    return True
+cdef double saved_by_stride(const Winograd *plan) noexcept nogil:
+    """What the direct way takes beside its products, with a stride, for one group.
 
-
-cdef void finish_plan(
-    Winograd *plan, const Array4 *source, int num_threads, size_t itemsize
-) noexcept nogil:
-    plan.micro = microkernels(itemsize)
-    plan.itemsize = itemsize
-    plan.bands = NULL
-    plan.squares = NULL
-    plan.source = source[0]
-    plan.num_threads = threads_for(
-        direct_products(plan, source.n) * plan.groups, num_threads, num_threads
+    There is so little to gain with it that all counts.
+    """
+    cdef const Array4 *source = &plan.source
+    if stride_of(plan) == 1:
+        return 0
+    return (
+        16. * source.n * source.h * source.w * plan.channels
+        + 17. * source.n * plan.out_h * plan.out_w * num_result_phases(plan) * plan.kernels
+        + 43. * plan.products * plan.kernels
     )
-    cut_kernels(plan)
-    cut_tiles(plan)
-    plan.num_threads = <int> min(<Py_ssize_t> plan.num_threads, plan.num_blocks * num_units(plan))
 
 
 cdef void cut_kernels(Winograd *plan) noexcept nogil:
@@ -1520,21 +1506,30 @@ cdef int run_units(
     return 0
 
 
+cdef inline bint have_own_kernels(const Winograd *plan) noexcept nogil:
+    """Whether each thread transforms all kernels for itself."""
+    return num_units(plan) * unit_size(plan) * <Py_ssize_t> plan.itemsize <= MAX_OWN_KERNEL_BYTES
+
+
+cdef inline Py_ssize_t shared_units(const Winograd *plan) noexcept nogil:
+    """Units that are transformed at a time, for all threads."""
+    cdef Py_ssize_t bytes = unit_size(plan) * <Py_ssize_t> plan.itemsize
+    return min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
+
+
 cdef int run(
     const Winograd *plan, const Array4 *kernels, const real *ready, const real *bias,
     const Array4 *out, Interrupt *interrupt
 ) noexcept nogil:
     """Compute `out`; `ready` are all kernels, or NULL. -1 when memory runs out."""
-    cdef Py_ssize_t units = num_units(plan)
-    cdef Py_ssize_t unit_bytes = unit_size(plan) * <Py_ssize_t> plan.itemsize
-    cdef Py_ssize_t chunk = min(units, max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // unit_bytes))
+    cdef Py_ssize_t units = num_units(plan), chunk = shared_units(plan)
     cdef Py_ssize_t first = 0, last
     cdef int status = 0
     cdef real *shared
     # Used once, a piece is best transformed where it is used, in the L2 cache.
     if ready != NULL or plan.num_blocks == 1:
         return run_units(plan, kernels, ready, 0, units, False, bias, out, interrupt)
-    if units * unit_bytes <= MAX_OWN_KERNEL_BYTES:
+    if have_own_kernels(plan):
         return run_units(plan, kernels, NULL, 0, units, True, bias, out, interrupt)
     shared = <real *> aligned_alloc(chunk * unit_size(plan), plan.itemsize)
     if shared == NULL:
@@ -1638,3 +1633,48 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
         raise MemoryError(NO_MEMORY)
     # Another thread may have transformed them meanwhile.
     return kept.setdefault(key, memory)
+
+
+# ---------------------------------------------------------------- the way
+
+
+cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef Bands bands = no_bands()
+    finish_plan(<Winograd *> plan, convolution)
+    try:
+        convolve_by_winograd(
+            <Winograd *> plan, &convolution.kernels, convolution.bias, result_of(convolution), kept,
+            NULL if convolution.asked else &bands
+        )
+        compute_bands(convolution, &bands)
+    finally:
+        free_bands(&bands)
+    return True
+
+
+cdef bint keep(const Convolution *convolution, void *plan, dict kept) except -1:
+    finish_plan(<Winograd *> plan, convolution)
+    kept_kernels(<Winograd *> plan, &convolution.kernels, kept)
+    return True
+
+
+cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
+    cdef Winograd *winograd = <Winograd *> plan
+    cdef Bands bands
+    cdef Py_ssize_t units, itemsize = convolution.itemsize
+    finish_plan(winograd, convolution)
+    winograd.bands = NULL if convolution.asked else &bands
+    units = num_units(winograd)
+    needs.num_threads = winograd.num_threads
+    needs.of_thread = arrange(winograd).size * itemsize
+    needs.shared = 0
+    if winograd.num_blocks > 1:
+        if have_own_kernels(winograd):
+            needs.of_thread += units * unit_size(winograd) * itemsize
+        else:
+            needs.shared = shared_units(winograd) * unit_size(winograd) * itemsize
+    return True
+
+
+cdef Way winograd_way() noexcept:
+    return Way("winograd", objection, time, settles, NULL, run_way, keep, measure)

@@ -1,28 +1,27 @@
 from .._support.checks import RealArray
+from ..ways._convolution import Row
 
-ALGORITHMS: dict[str, int]
+NAMES: tuple[str, ...]
 
-def conv2d(
+def conv2d_kernel_grad(
     input_data: RealArray,
-    kernels: RealArray,
-    bias: RealArray | None,
-    out: RealArray,
+    output_grad: RealArray,
+    kernel_grad: RealArray,
     stride: tuple[int, int],
     padding_before: tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
     num_threads: int,
-    kept: dict[object, object] | None = None,
     algorithm: int = 0,
 ) -> None: ...
-def keep_kernels(
-    kernels: RealArray,
+def explain(
     input_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
     stride: tuple[int, int],
     padding_before: tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
-    kept: dict[object, object],
-    algorithm: int = ...,
-) -> None: ...
+    num_threads: int,
+    itemsize: int,
+) -> tuple[list[Row], int]: ...

@@ -78,14 +78,6 @@ def load_array(
         several arrays, or one to be mapped.
     TypeError
         The array does not hold real numbers.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     np.save(f"{folder}/numbers.npy", np.arange(3))
-    ...     load_array(f"{folder}/numbers.npy", "numbers")
-    array([0, 1, 2])
     """
     label = f"{name} ({os.fspath(file)})"
     with _open(file, label) as stream:

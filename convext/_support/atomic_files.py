@@ -26,13 +26,6 @@ def check_writable(file: FilePath) -> None:
     like one; the folder, or a file that already exists, is not writable, or is another user's in a
     folder such as /tmp, where only owners may replace files; symbolic links go round in a circle;
     the disk is full. A little is written to a temporary file, which is removed again.
-
-    Examples
-    --------
-    >>> check_writable("no_such_folder/kernels.npz")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: [Errno 2] its folder does not exist: 'no_such_folder/kernels.npz'
     """
     path, target = os.fspath(file), _target(file)
     if target is None:
@@ -52,16 +45,6 @@ def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
     and an existing `file` stays as it was. A symbolic link is followed; an existing file keeps its
     permissions, a new one gets those of the umask. What is not a regular file (``/dev/null``)
     is written, not replaced. Errors are those of `check_writable`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_write(f"{folder}/greeting.txt") as stream:
-    ...         _ = stream.write(b"hello")
-    ...     print(Path(folder, "greeting.txt").read_text())
-    hello
     """
     path, target = os.fspath(file), _target(file)
     if target is None:

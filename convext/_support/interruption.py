@@ -54,11 +54,6 @@ def unused_name(file: FilePath) -> str:
     """Return the name of a file; where there is such a file already, a name like it.
 
     So what a training has that was stopped early replaces nothing better.
-
-    Examples
-    --------
-    >>> unused_name("no_such_folder/kernels.npz")
-    'no_such_folder/kernels.npz'
     """
     path = os.fspath(file)
     root, suffix = os.path.splitext(path)
@@ -71,12 +66,6 @@ def interruptible(function: Callable[..., Any], matrix: Any, *rest: Any, **optio
 
     LAPACK looks at no signals. So a large matrix is left to another thread, which goes on after
     Ctrl-C, where its result is dropped.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> float(interruptible(np.linalg.norm, np.eye(600)[:, :1]))
-    1.0
     """
     if matrix.size < MIN_ELEMENTS or threading.current_thread() is not threading.main_thread():
         return function(matrix, *rest, **options)

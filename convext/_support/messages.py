@@ -43,13 +43,7 @@ def printable_language() -> Language:
 
 
 def translate(text: str, lang: Language | None = None, /, **fields: object) -> str:
-    """Return an English text in the language of people, with its fields filled in, if any.
-
-    Examples
-    --------
-    >>> translate("Plot: {file}", "zh", file="loss.png")
-    '图: loss.png'
-    """
+    """Return an English text in the language of people, with its fields filled in, if any."""
     if (lang or printable_language()) == "zh":
         text = _chinese("messages").get(text, text)
     return text.format(**fields) if fields else text
@@ -115,13 +109,7 @@ def printable(text: str, stream: IO[str] | None) -> str:
 
 
 def columns(text: str) -> int:
-    """Return how wide a text is on a terminal, where Chinese characters take two columns.
-
-    Examples
-    --------
-    >>> columns("3x3"), columns("卷积")
-    (3, 4)
-    """
+    """Return how wide a text is on a terminal, where Chinese characters take two columns."""
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 

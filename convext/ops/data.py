@@ -165,12 +165,6 @@ def paired_samples(
     Each may be a single sample, (C, H, W) and (K, OH, OW), or N of them. Arrays are not copied.
     What does not hold real numbers is a TypeError; other shapes, empty arrays and numbers of
     samples that differ are a ValueError.
-
-    Examples
-    --------
-    >>> before, after = paired_samples(np.zeros((1, 8, 8)), np.ones((2, 6, 6)))
-    >>> before.shape, after.shape
-    ((1, 1, 8, 8), (1, 2, 6, 6))
     """
     inputs = as_numeric_array("input_data", input_data)
     targets = as_numeric_array("target_output", target_output)
@@ -258,16 +252,7 @@ def generate_random_data(
 
 
 def random_generator(seed: int | None) -> np.random.Generator:
-    """Return a generator; without a seed, one that `numpy.random.seed` makes repeatable.
-
-    Examples
-    --------
-    >>> np.random.seed(3)
-    >>> first = random_generator(None).random()
-    >>> np.random.seed(3)
-    >>> random_generator(None).random() == first
-    True
-    """
+    """Return a generator; without a seed, one that `numpy.random.seed` makes repeatable."""
     if seed is not None:
         return np.random.default_rng(integer("seed", seed, minimum=0))
     return np.random.default_rng(np.random.randint(0, 1 << 32, 4, np.uint32))

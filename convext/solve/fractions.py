@@ -46,14 +46,6 @@ def common_fraction(
     It is that with the smallest denominator, up to 256, that the errors allow. None where a random
     kernel might be as near to a fraction with such a denominator or a smaller one, and where
     another fraction, of less than twice the denominator, is allowed as well.
-
-    Examples
-    --------
-    >>> blur = np.array([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-    >>> print(common_fraction(blur + 0.001, 0.001))
-    1/16 × [1 2 1; 2 4 2; 1 2 1]
-    >>> common_fraction(blur + 0.001, 0.02) is None
-    True
     """
     values, deviations = kernel.ravel(), np.broadcast_to(errors, kernel.shape).ravel()
     if not (np.isfinite(deviations).all() and np.rint(values * LARGEST_DENOMINATOR).any()):

@@ -78,12 +78,6 @@ class NormalEquations:
     may grow. Scaled so, unknowns of different units (a bias and pixels of 16 bits) do not look like
     an ill-conditioned problem. Where G is singular to rounding, the smallest weights are taken,
     without scaling unless the units are so far apart that one would be lost beside another.
-
-    Examples
-    --------
-    >>> equations = NormalEquations(np.array([[2.0, 0.0], [0.0, 0.0]]), np.zeros(2), 2)
-    >>> equations.solve(np.array([[4.0], [0.0]])).ravel(), equations.rank
-    (array([2., 0.]), 1)
     """
 
     def __init__(self, products: Matrix, ridge: Matrix, num_rows: int) -> None:
@@ -153,14 +147,6 @@ def solve_triangle(
     Its first `num_unknowns` columns are those of X. Returned are the smallest weights with the
     smallest sum of squared residuals, plus ridge * weights², and that sum, without the ridge, for
     each right-hand side.
-
-    Examples
-    --------
-    >>> matrix, target = np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])
-    >>> triangle = np.linalg.qr(np.hstack([matrix, target]), mode="r")
-    >>> weights, squares = solve_triangle(triangle, 1, np.zeros(1), 2)
-    >>> round(float(weights.values[0, 0]), 9), round(float(squares[0]), 9)
-    (2.0, 2.0)
     """
     columns = triangle[:num_unknowns, :num_unknowns]
     right, rest = triangle[:num_unknowns, num_unknowns:], triangle[num_unknowns:, num_unknowns:]
@@ -181,12 +167,6 @@ def solve_rows(rows: Matrix, sides: Matrix, ridge: Matrix) -> tuple[Weights, Mat
 
     The ridge is one number, but for a last unknown that costs nothing. Returned is what
     `solve_triangle` returns.
-
-    Examples
-    --------
-    >>> weights, squares = solve_rows(np.array([[3.0, 4.0]]), np.array([[10.0]]), np.zeros(2))
-    >>> weights.values.ravel().round(9), weights.rank
-    (array([1.2, 1.6]), 1)
     """
     left, singular, right = interruptible(np.linalg.svd, rows, full_matrices=False)
     rank, ratio = _rank(singular[::-1], _tolerance(rows.shape[1], len(rows)))

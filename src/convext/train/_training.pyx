@@ -93,10 +93,12 @@ def fuses(
     cdef Correlation forward
     cdef KernelGradient gradient
     cdef bint fused
-    if init_both(
-        &forward, &gradient, &images, &targets, &weights, samples, &windows, 1, itemsize
-    ) == -1:
-        raise MemoryError("not enough memory for training")
+    check_memory(
+        init_both(
+            &forward, &gradient, &images, &targets, &weights, samples, &windows, 1, itemsize
+        ),
+        "training"
+    )
     fused = in_one_go(&forward, &gradient, samples)
     free_forward(&forward)
     free_kernel_gradient(&gradient)
@@ -120,7 +122,9 @@ cdef class Trainer:
     cdef Py_ssize_t plane           # elements of one channel of a prediction
     cdef int num_threads
     cdef size_t itemsize
-    cdef bint ready
+    cdef bint ready                 # whether `forward` and `gradient` are
+    cdef void *blocks[7]            # all memory
+    cdef int num_blocks
     cdef const Py_ssize_t *order    # of the epoch's samples,
     cdef Py_ssize_t num_samples     # all that are taken
     cdef readonly Py_ssize_t done   # samples of the epoch that were gone through
@@ -167,55 +171,44 @@ cdef class Trainer:
         self.part = max(1, min(
             min(batch_size, self.images.n), most // (self.targets.c * self.plane * itemsize)
         ))
-        self.ready = self.allocate(&windows, itemsize) == 0
-        if not self.ready:
-            raise MemoryError("not enough memory for training")
-
-    cdef int allocate(self, const Geometry *geometry, size_t itemsize) noexcept:
-        if init_both(
-            &self.forward, &self.gradient, &self.images, &self.targets, &self.weights, self.part,
-            geometry, self.num_threads, itemsize
-        ) == -1:
-            return -1
+        check_memory(
+            init_both(
+                &self.forward, &self.gradient, &self.images, &self.targets, &self.weights,
+                self.part, &windows, num_threads, itemsize
+            ),
+            "training"
+        )
+        self.ready = True
         self.fused = in_one_go(&self.forward, &self.gradient, self.part)
         if self.fused:
             self.layout = arrange_dots(&self.gradient, self.weights.n)
-            self.scratch = aligned_alloc(self.layout.end, itemsize)
-        self.packed = aligned_alloc(all_weights(&self.forward), itemsize)
+            self.scratch = self.memory(self.layout.end, itemsize)
+        self.packed = self.memory(all_weights(&self.forward), itemsize)
         self.forward.packed = self.packed
-        self.predictions = aligned_alloc(self.part * self.targets.c * self.plane, itemsize)
-        self.squares = <double *> aligned_alloc(self.part * self.targets.c, sizeof(double))
-        self.kernel_grad = aligned_alloc(self.gradient.size, itemsize)
+        self.predictions = self.memory(self.part * self.targets.c * self.plane, itemsize)
+        self.squares = <double *> self.memory(self.part * self.targets.c, sizeof(double))
+        self.kernel_grad = self.memory(self.gradient.size, itemsize)
         # Behind the gradient, that of the bias.
-        self.total = <double *> aligned_alloc(
-            self.gradient.size + self.weights.n, sizeof(double)
-        )
-        self.half_gradient = <double *> aligned_alloc(self.gradient.size, sizeof(double))
-        if (
-            self.packed == NULL or self.predictions == NULL or self.squares == NULL
-            or self.kernel_grad == NULL or self.total == NULL or self.half_gradient == NULL
-            or self.fused and self.scratch == NULL
-        ):
-            self.release()
-            return -1
-        return 0
+        self.total = <double *> self.memory(self.gradient.size + self.weights.n, sizeof(double))
+        self.half_gradient = <double *> self.memory(self.gradient.size, sizeof(double))
 
-    cdef void release(self) noexcept:
-        free_forward(&self.forward)
-        free_kernel_gradient(&self.gradient)
-        aligned_free(self.scratch)
-        aligned_free(self.packed)
-        aligned_free(self.predictions)
-        aligned_free(self.squares)
-        aligned_free(self.kernel_grad)
-        aligned_free(self.total)
-        aligned_free(self.half_gradient)
-        if self.expanding:
-            free_quadratic(&self.quadratic)
+    cdef void *memory(self, Py_ssize_t count, size_t itemsize) except NULL:
+        """A block that is given back with the trainer."""
+        cdef void *block = aligned_alloc(count, itemsize)
+        check_memory(0 if block != NULL else -1, "training")
+        self.blocks[self.num_blocks] = block
+        self.num_blocks += 1
+        return block
 
     def __dealloc__(self):
+        cdef int i
+        for i in range(self.num_blocks):
+            aligned_free(self.blocks[i])
         if self.ready:
-            self.release()
+            free_forward(&self.forward)
+            free_kernel_gradient(&self.gradient)
+        if self.expanding:
+            free_quadratic(&self.quadratic)
 
     def use_products(self, cnp.ndarray products):
         """Compute losses from sums over the pixels, where that is accurate.

@@ -2,8 +2,9 @@
 
 from convext.base._geometry cimport Convolution
 from convext.base._interrupt cimport Interrupt, perform
+from convext.gradient._gradient_plan cimport KernelGradient
 from convext.gradient._kernel_gradient cimport (
-    KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
+    free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
 from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 

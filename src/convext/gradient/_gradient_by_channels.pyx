@@ -9,7 +9,7 @@ vector holds several taps.
 """
 
 from convext.base._geometry cimport Array4, real
-from convext.gradient._kernel_gradient cimport KernelGradient, Part
+from convext.gradient._gradient_plan cimport KernelGradient, Part
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport Axis, Tile, Tiling, lay_out, lay_side_by_side, packed_size, reach

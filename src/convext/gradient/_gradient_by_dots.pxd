@@ -1,5 +1,5 @@
 from convext.base._geometry cimport Array4, real
-from convext.gradient._kernel_gradient cimport KernelGradient, Part
+from convext.gradient._gradient_plan cimport KernelGradient, Part
 from convext.ways._tile cimport Tile
 
 # The scratch memory of a thread: the pixels of a tile, as lay_out has them; a row of output

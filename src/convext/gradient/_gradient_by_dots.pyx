@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport Array4, real
-from convext.gradient._kernel_gradient cimport KernelGradient, Part
+from convext.gradient._gradient_plan cimport KernelGradient, Part
 from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport Tile, lay_out, packed_size
 

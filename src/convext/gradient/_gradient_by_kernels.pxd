@@ -1,5 +1,5 @@
 from convext.base._geometry cimport Array4, real
-from convext.gradient._kernel_gradient cimport KernelGradient, Part
+from convext.gradient._gradient_plan cimport KernelGradient, Part
 from convext.ways._tile cimport Tile
 
 # Elements of scratch memory that a thread needs for parts of `kernels` kernels.

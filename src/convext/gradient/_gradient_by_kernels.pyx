@@ -6,7 +6,7 @@ image: they are the weights of the forward convolution's micro-kernel, which add
 """
 
 from convext.base._geometry cimport Array4, real
-from convext.gradient._kernel_gradient cimport KernelGradient, Part
+from convext.gradient._gradient_plan cimport KernelGradient, Part
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport Axis, Tile, pack_rectangle, reach

@@ -18,8 +18,9 @@ cimport numpy as cnp
 
 from convext.base._geometry cimport Array4, Geometry, describe
 from convext.base._interrupt cimport Interrupt, perform, stopped
+from convext.gradient._gradient_plan cimport KernelGradient
 from convext.gradient._kernel_gradient cimport (
-    KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
+    free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
 from convext.base._scratch cimport aligned_alloc, aligned_free
 from convext.base._tasks cimport ENOUGH_TASKS, Tasks, run_tasks, tasks_of, threads_for

@@ -4,9 +4,9 @@ cimport numpy as cnp
 from libc.math cimport isfinite
 from libc.string cimport memset
 
-from convext.ways._correlation cimport (
-    Correlation, all_weights, pack_weights, run_correlation
-)
+from convext.ways._correlation cimport run_correlation
+from convext.ways._correlation_plan cimport Correlation, all_weights
+from convext.ways._weights cimport pack_weights
 from convext.ways._forward cimport free_forward, init_forward
 from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport (
@@ -16,8 +16,9 @@ from convext.gradient._gradient_by_dots cimport DotsScratch, add_dots, arrange_d
 from convext.base._interrupt cimport (
     Interrupt, Operation, check_memory, perform, stopped
 )
+from convext.gradient._gradient_plan cimport KernelGradient
 from convext.gradient._kernel_gradient cimport (
-    KernelGradient, free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
+    free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
 )
 from convext.train._layers cimport check_activation
 from convext.train._optimizers cimport Update

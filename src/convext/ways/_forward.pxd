@@ -1,4 +1,4 @@
-from convext.ways._correlation cimport Correlation
+from convext.ways._correlation_plan cimport Correlation
 from convext.base._geometry cimport Array4, Convolution, Geometry
 from convext.base._interrupt cimport Interrupt
 from convext.ways._ways cimport Needs

@@ -4,9 +4,10 @@ cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 
 from convext.ways._correlation cimport (
-    Correlation, all_weights, free_correlation, init_correlation, measure_correlation,
-    pack_and_run, pack_weights
+    free_correlation, init_correlation, measure_correlation, pack_and_run
 )
+from convext.ways._correlation_plan cimport Correlation, all_weights
+from convext.ways._weights cimport pack_weights
 from convext.base._geometry cimport Array4, Convolution, Geometry
 from convext.base._interrupt cimport Interrupt, perform
 from convext.base._scratch cimport aligned_array

@@ -11,8 +11,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from convext.ways._correlation cimport (
-    Correlation, free_correlation, init_correlation, measure_correlation, pack_and_run
+    free_correlation, init_correlation, measure_correlation, pack_and_run
 )
+from convext.ways._correlation_plan cimport Correlation
 from convext.base._geometry cimport Array4, Convolution, Geometry
 from convext.base._interrupt cimport Interrupt, stopped
 from convext.ways._tile cimport Axis, init_axis_at

@@ -6,9 +6,8 @@ narrow images, which have few pixels but many kernels, keep the registers full.
 
 from libc.string cimport memset
 
-from convext.ways._correlation cimport (
-    Correlation, blocks_of_chunk, first_kernel, weights_of_block
-)
+from convext.ways._correlation_plan cimport Correlation, blocks_of_chunk, first_kernel
+from convext.ways._weights cimport weights_of_block
 from convext.base._geometry cimport Array4, real
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up

@@ -1,6 +1,6 @@
 # Vectors of pixels: how a tile of a correlation is computed where rows are wide or kernels few.
 
-from convext.ways._correlation cimport Correlation
+from convext.ways._correlation_plan cimport Correlation
 from convext.base._geometry cimport Array4, real
 from convext.ways._tile cimport Tile
 

@@ -1,6 +1,7 @@
 """A tile computed with vectors of neighbouring pixels, the pixels between its rows included."""
 
-from convext.ways._correlation cimport Correlation, blocks_of_chunk, first_kernel, weights_of_block
+from convext.ways._correlation_plan cimport Correlation, blocks_of_chunk, first_kernel
+from convext.ways._weights cimport weights_of_block
 from convext.base._geometry cimport Array4, real
 from convext.ways._tile cimport Tile
 

@@ -1,0 +1,230 @@
+"""Which vectors a kernel gradient is computed by, and how it is cut."""
+
+from libc.math cimport sqrt
+
+from convext.base._geometry cimport Geometry
+from convext.base._tasks cimport ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, divide_up
+from convext.gradient._unfolding cimport init_unfolding
+from convext.ways._tile cimport MAX_PACKED_WIDTH, Axis, Tiling, free_tiling, init_tiling
+
+# By dots: a few rows of output gradients should stay in L1 beside the pixels.
+cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
+
+# The rows, or the running sums, of a chunk of kernels should stay in L2.
+cdef Py_ssize_t MAX_CHUNK_BYTES = 288 * 1024
+
+# By channels: pixels of a tile, or more where so few would be less than so many rows: the rows
+# above and below a tile are laid out with it.
+cdef Py_ssize_t TILE_PIXELS_BY_CHANNELS = 256
+cdef Py_ssize_t MAX_TILE_PIXELS_BY_CHANNELS = 1024
+cdef Py_ssize_t TILE_ROWS_BY_CHANNELS = 4
+
+# By kernels: pixels of a tile.
+cdef Py_ssize_t TILE_PIXELS_BY_KERNELS = 1024
+
+# Windows of more taps than this are not unfolded, nor those whose pieces meet fewer products of
+# vectors: copying a piece takes as long as some of these.
+cdef Py_ssize_t MAX_UNFOLDED_TAPS = 256
+cdef Py_ssize_t PRODUCTS_PER_PIECE = 16
+
+# A segment has at least so many pixels, or adding its sums to the others' takes too long.
+cdef Py_ssize_t MIN_SEGMENT_PIXELS = 1024
+
+# The partial gradients of all segments together.
+cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
+
+
+cdef bint worth_going_by_channels(const KernelGradient *gradient) noexcept nogil:
+    """Whether vectors of channels are nearly full, and met by enough kernels to pay for them."""
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t width = divide_up(gradient.channels, lanes) * lanes
+    return gradient.kernels >= 4 and 4 * gradient.channels >= 3 * width
+
+
+cdef bint worth_going_by_kernels(
+    const KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w,
+    const Geometry *geometry
+) noexcept nogil:
+    """Whether vectors of kernels are nearly full, and met by enough neighbouring taps."""
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t most = gradient.micro.max_kernels
+    cdef Py_ssize_t width = divide_up(gradient.kernels, lanes) * lanes
+    return (
+        4 * gradient.kernels >= 3 * width and geometry.dilation_w == 1
+        and 3 * (kernel_w // divide_up(kernel_w, most)) >= most
+        and geometry.stride_h <= kernel_h and geometry.stride_w <= kernel_w
+    )
+
+
+cdef bint worth_unfolding(
+    const KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_w
+) noexcept nogil:
+    """Whether vectors of taps are nearly full, and met by enough kernels to pay for unfolding."""
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t size = gradient.channels * kernel_h * kernel_w
+    cdef Py_ssize_t width = divide_up(size, lanes) * lanes
+    cdef Py_ssize_t pieces = gradient.channels * kernel_h * max(
+        divide_up(kernel_w, lanes), min(kernel_w, stride_w)
+    )
+    return (
+        size <= MAX_UNFOLDED_TAPS and 4 * size >= 3 * width
+        and gradient.kernels * (width // lanes) >= PRODUCTS_PER_PIECE * pieces
+    )
+
+
+cdef Py_ssize_t channels_of_part(
+    Py_ssize_t taps, Py_ssize_t lanes, size_t itemsize
+) noexcept nogil:
+    """As many channels as kernels: then the least is laid out, over all parts."""
+    cdef Py_ssize_t channels = <Py_ssize_t> sqrt(<double> MAX_CHUNK_BYTES / (taps * itemsize))
+    return max(1, channels // lanes) * lanes
+
+
+cdef Py_ssize_t whole_vectors(
+    Py_ssize_t channels, Py_ssize_t block, Py_ssize_t lanes
+) noexcept nogil:
+    """At most `block` channels, in pairs of vectors where it can be, so that blocks are even."""
+    cdef Py_ssize_t vectors = divide_up(channels, lanes)
+    cdef Py_ssize_t most = block // lanes
+    cdef Py_ssize_t even
+    if most == 0 or vectors <= most:
+        return block
+    even = divide_up(vectors, divide_up(vectors, most))
+    even += even % 2
+    return (even if even <= most else even - 2 if even > 2 else 1) * lanes
+
+
+cdef Py_ssize_t channels_in_place(
+    const KernelGradient *gradient, Py_ssize_t taps, Py_ssize_t pixels
+) noexcept nogil:
+    """Channels of a part whose windows stay in L2; no more than leave a part for each thread."""
+    cdef Py_ssize_t lanes = gradient.micro.lanes
+    cdef Py_ssize_t fitting = MAX_CHUNK_BYTES // (
+        min(pixels, TILE_PIXELS_BY_CHANNELS) * taps * <Py_ssize_t> gradient.itemsize
+    )
+    cdef Py_ssize_t shared = divide_up(gradient.channels, ENOUGH_TASKS)
+    return min(gradient.channels, max(2 * lanes, min(fitting, shared)))
+
+
+cdef Py_ssize_t kernel_chunks_in_place(
+    const KernelGradient *gradient, Py_ssize_t block
+) noexcept nogil:
+    cdef Py_ssize_t parts = gradient.groups * divide_up(gradient.channels, block)
+    cdef Py_ssize_t most = gradient.kernels // (2 * gradient.micro.max_kernels)
+    return max(1, min(divide_up(ENOUGH_TASKS, parts), most))
+
+
+cdef bint worth_summing_in_place(
+    const KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t pixels,
+    const Geometry *geometry
+) noexcept nogil:
+    """Whether to add up in the gradient itself, by channels, with the windows in its order.
+
+    Bringing a window into the order of the gradient takes as long as two kernels' sums.
+    """
+    cdef Py_ssize_t taps = kernel_h * kernel_w
+    cdef Py_ssize_t chunks
+    if gradient.channels % gradient.micro.lanes != 0 or pixels > MAX_RUNNING_PIXELS:
+        return False
+    chunks = kernel_chunks_in_place(gradient, channels_in_place(gradient, taps, pixels))
+    return taps == 1 or (
+        kernel_w > 1 and geometry.stride_w == 1 and geometry.dilation_w == 1
+        and gradient.kernels >= 2 * pixels * chunks
+    )
+
+
+cdef void choose_strategy(
+    KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t pixels,
+    const Geometry *geometry
+) noexcept nogil:
+    gradient.by_channels = worth_going_by_channels(gradient)
+    gradient.in_place = gradient.by_channels and worth_summing_in_place(
+        gradient, kernel_h, kernel_w, pixels, geometry
+    )
+    gradient.by_kernels = not gradient.by_channels and worth_going_by_kernels(
+        gradient, kernel_h, kernel_w, geometry
+    )
+    gradient.unfolded = gradient.in_place and kernel_h * kernel_w > 1
+    if not (gradient.by_channels or gradient.by_kernels):
+        gradient.unfolded = worth_unfolding(gradient, kernel_h, kernel_w, geometry.stride_w)
+        gradient.by_channels = gradient.unfolded
+
+
+cdef int cut_into_tiles(
+    KernelGradient *gradient, const Axis *rows, const Axis *columns, Py_ssize_t pixels
+) noexcept nogil:
+    """Cut the output gradients into tiles, and the channels into blocks."""
+    cdef Py_ssize_t itemsize = gradient.itemsize
+    cdef Py_ssize_t taps = rows.num_taps * columns.num_taps
+    cdef Py_ssize_t max_pixels = MAX_ROW_BYTES // itemsize
+    cdef Py_ssize_t max_block = gradient.channels
+    cdef Tiling *tiling = &gradient.tiling
+    if gradient.by_kernels:
+        max_pixels = TILE_PIXELS_BY_KERNELS
+    elif gradient.unfolded:
+        max_pixels = TILE_PIXELS_BY_CHANNELS
+    elif gradient.by_channels:
+        max_pixels = max(TILE_PIXELS_BY_CHANNELS, min(
+            MAX_TILE_PIXELS_BY_CHANNELS, TILE_ROWS_BY_CHANNELS * gradient.output_grad.w
+        ))
+        max_block = channels_of_part(taps, gradient.micro.lanes, itemsize)
+    if gradient.in_place:
+        max_block = channels_in_place(gradient, taps, pixels)
+    if init_tiling(
+        tiling, rows[0], columns[0], &gradient.images, gradient.channels, gradient.output_grad.h,
+        gradient.output_grad.w, max_pixels, max_block,
+        # By channels, the pixels of all channels are laid out under a tile.
+        not gradient.by_channels or gradient.output_grad.w <= MAX_PACKED_WIDTH, True, itemsize
+    ) == -1:
+        return -1
+    if gradient.in_place or gradient.by_channels and not gradient.unfolded:
+        tiling.block = whole_vectors(gradient.channels, tiling.block, gradient.micro.lanes)
+    # A block of channels that is too large to be packed may have become less than a vector.
+    gradient.in_place = gradient.in_place and tiling.block % gradient.micro.lanes == 0
+    gradient.unfolded = gradient.unfolded and (
+        gradient.in_place or tiling.block == gradient.channels
+    )
+    if gradient.unfolded and init_unfolding(
+        &gradient.unfolding, tiling, gradient.micro.lanes
+    ) == -1:
+        free_tiling(tiling)
+        return -1
+    return 0
+
+
+cdef void cut_into_parts(KernelGradient *gradient, Py_ssize_t num_samples) noexcept nogil:
+    cdef const Tiling *tiling = &gradient.tiling
+    cdef Py_ssize_t pixels = num_samples * gradient.output_grad.h * gradient.output_grad.w
+    cdef Py_ssize_t tiles = num_samples * tiling.tiles_down * tiling.tiles_across
+    cdef Py_ssize_t row_bytes = <Py_ssize_t> gradient.itemsize * (
+        tiling.taps * tiling.block if gradient.by_channels or gradient.by_kernels
+        else gradient.row_size
+    )
+    cdef Py_ssize_t parts
+    gradient.channel_chunks = divide_up(gradient.channels, tiling.block)
+    gradient.kernel_chunks = (
+        kernel_chunks_in_place(gradient, tiling.block) if gradient.in_place
+        else divide_up(gradient.kernels, max(1, MAX_CHUNK_BYTES // row_bytes))
+    )
+    parts = gradient.groups * gradient.kernel_chunks * gradient.channel_chunks
+    gradient.segments = 1
+    if not gradient.in_place and products_of(gradient, num_samples) > MIN_PRODUCTS_PER_THREAD:
+        gradient.segments = max(1, min(
+            min(tiles, divide_up(pixels, MIN_SEGMENT_PIXELS)),
+            min(
+                divide_up(ENOUGH_TASKS, parts),
+                MAX_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))
+            )
+        ))
+        if gradient.segments > 1:   # as many for each of two threads
+            gradient.segments -= gradient.segments % 2
+    gradient.in_one_go = (
+        (gradient.by_channels or gradient.by_kernels and gradient.channel_chunks == 1)
+        and gradient.segments == 1 and pixels <= MAX_RUNNING_PIXELS
+    )
+
+
+cdef double products_of(const KernelGradient *gradient, Py_ssize_t num_samples) noexcept nogil:
+    return (
+        <double> num_samples * gradient.size * gradient.output_grad.h * gradient.output_grad.w
+    )

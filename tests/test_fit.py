@@ -288,6 +288,12 @@ def test_tensors_are_arrays(protocol):
     assert same(model, twin)
 
 
+def test_lists_of_numbers_are_arrays_and_lists_of_pairs_are_batches():
+    model = compiled()
+    assert model.evaluate(X.tolist(), Y.tolist()) == model.evaluate(X, Y)
+    assert model.evaluate([(X.tolist(), Y.tolist())]) == model.evaluate(X, Y, 9)
+
+
 def test_a_loader_begins_anew_in_each_epoch_and_steps_may_be_fewer():
     model, loader, validation = compiled(), Loader(), Loader()
     options = {"validation_data": validation, "validation_steps": 1}

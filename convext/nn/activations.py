@@ -10,13 +10,7 @@ Activation: TypeAlias = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh
 
 
 def check_activation(activation: object) -> Activation:
-    """Return the name of an activation; None is "linear".
-
-    Examples
-    --------
-    >>> check_activation(None)
-    'linear'
-    """
+    """Return the name of an activation; None is "linear"."""
     if activation is None:
         return "linear"
     for name in ACTIVATIONS:

@@ -50,15 +50,7 @@ Pairing: TypeAlias = Callable[[Any, Any, str, str], tuple[npt.NDArray[Any], npt.
 
 
 def are_batches(x: object, y: object = None) -> bool:
-    """Whether `x` gives batches and is not an array or what can be made into one.
-
-    Examples
-    --------
-    >>> are_batches(np.ones(3), [[1, 2]]), are_batches([[1, 2]], [1])
-    (False, False)
-    >>> are_batches(iter([])), are_batches([(np.ones(3), np.ones(3))])
-    (True, True)
-    """
+    """Whether `x` gives batches and is not an array or what can be made into one."""
     if isinstance(x, _ARRAYS) or any(hasattr(x, name) for name in _PROTOCOLS):
         return False
     if isinstance(x, (list, tuple)):
@@ -226,15 +218,7 @@ def _takes_argument(function: Callable[..., Any]) -> bool:
 
 
 def where_not_finite(batch: Chosen, dtype: np.dtype[Any], prefix: str = "") -> str | None:
-    """Return which sample of a batch has values that are not finite in a type, if any.
-
-    Examples
-    --------
-    >>> x, y = np.ones((3, 1, 2, 2)), np.ones((3, 1, 1, 1))
-    >>> y[2] = np.nan
-    >>> where_not_finite(Chosen(Samples(x, y, None), np.array([0, 2]), 2), x.dtype)
-    'y[2] contains 1 value that is NaN or infinite'
-    """
+    """Return which sample of a batch has values that are not finite in a type, if any."""
     for name, values in zip(("x", "y"), batch.samples[:2], strict=True):
         for i in batch.order:
             with np.errstate(over="ignore"):

@@ -216,13 +216,7 @@ class Adam(Optimizer):
 
 
 def get_optimizer(optimizer: object) -> Optimizer:
-    """Return an optimizer, or the one with default arguments that a name stands for.
-
-    Examples
-    --------
-    >>> get_optimizer("sgd")
-    SGD(learning_rate=0.01, momentum=0.0, nesterov=False)
-    """
+    """Return an optimizer, or the one with default arguments that a name stands for."""
     if isinstance(optimizer, Optimizer):
         return optimizer
     if isinstance(optimizer, str) and optimizer.lower() in _OPTIMIZERS:

@@ -90,15 +90,7 @@ def monitored(report: EpochReport, monitor: str) -> float:
 
 
 def format_epoch(report: EpochReport, lang: Language | None = None) -> str:
-    """Return one line about an epoch, by default in the language that can be printed.
-
-    >>> import numpy as np
-    >>> report = EpochReport(1, 0.2157, 0.1, 1.99, np.zeros((2, 3, 2, 2)))
-    >>> print(format_epoch(report, "zh"))
-    轮次: 1, 平均损失: 0.2157, 学习率: 0.1, 训练时间: 1.99秒
-    >>> print(format_epoch(report, "en"))
-    Epoch: 1, average loss: 0.2157, learning rate: 0.1, training time: 1.99 s
-    """
+    """Return one line about an epoch, by default in the language that can be printed."""
     also = ""
     if report.val_loss is not None:
         also = translate("validation loss: {loss}", lang, loss=format_loss(report.val_loss)) + ", "

@@ -45,12 +45,6 @@ def choose_method(
 
     That depends on the shapes, (N, C, H, W), (K, C, kh, kw) and (OH, OW), on the samples of a unit
     and on the number of epochs alone.
-
-    >>> textbook = (100, 3, 28, 28), (2, 3, 2, 2), (27, 27)
-    >>> choose_method("auto", *textbook, unit=1, num_epochs=100)
-    'statistics'
-    >>> choose_method("auto", *textbook, unit=1, num_epochs=2)
-    'direct'
     """
     if not isinstance(method, str):
         raise TypeError(f"method must be {_allowed()}, got {type(method).__name__}")

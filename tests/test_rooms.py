@@ -16,10 +16,12 @@ def imports(folder):
     found = {}
     for file in sorted(folder.rglob("*.p[yx][xd]")):
         module = f"{file.parent.name}.{file.stem}"
-        names = re.findall(
-            r"^\s*(?:from|import|cimport)\s+convext\.(\w+\.\w+)", file.read_text("utf-8"), re.M
+        lines = re.findall(
+            r"^ *(?:from|c?import) +((?:convext|\.).*)", file.read_text("utf-8"), re.M
         )
-        found.setdefault(module, set()).update(name for name in names if name != module)
+        names = [re.match(r"convext\.(\w+\.\w+) c?import ", line) for line in lines]
+        assert all(names), f"{file} does not import from a module by its full name: {lines}"
+        found.setdefault(module, set()).update({name[1] for name in names} - {module})
     return found
 
 

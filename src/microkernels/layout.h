@@ -193,6 +193,10 @@ CONVEXT_INLINE void copy_row(ptrdiff_t count, const real *from, real *to)
         copy_part(count, from, to);
         return;
     }
+    if (count >= 16 * LANES) {
+        memcpy(to, from, count * sizeof(real));
+        return;
+    }
     for (ptrdiff_t i = 0; i + LANES < count; i += LANES)
         store(to + i, load(from + i));
     store(to + count - LANES, load(from + count - LANES));

@@ -12,7 +12,9 @@ from convext.base._geometry cimport Array4, real
 from convext.gradient._gradient_plan cimport KernelGradient, Part
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport divide_up
-from convext.ways._tile cimport Axis, Tile, Tiling, lay_out, lay_side_by_side, packed_size, reach
+from convext.ways._tile cimport (
+    Axis, Positions, Tile, Tiling, lay_out, lay_side_by_side, packed_size, positions_under, reach
+)
 from convext.gradient._unfolding cimport unfold
 
 # The scratch memory: the channels one after the other, as lay_out has them, and side by side; the
@@ -105,15 +107,14 @@ cdef Panel lay_out_rows(
     """Lay the channels side by side in one step, with all pixels of a row, whatever the stride."""
     cdef const Axis *rows = &gradient.tiling.rows
     cdef const Axis *columns = &gradient.tiling.columns
-    cdef Py_ssize_t pitch = reach(columns, tile.width)
+    cdef Positions down = positions_under(rows, tile.top, tile.height, images.h)
+    cdef Positions across = positions_under(columns, tile.left, tile.width, images.w)
+    cdef Py_ssize_t pitch = across.count, t
     cdef Panel panel
-    cdef Py_ssize_t t
     lay_side_by_side(
         gradient.micro, images,
         <const real *> images.data + image * images.n_stride + part.channel * images.c_stride,
-        part.channels, tile.top * rows.stride + rows.origin,
-        tile.left * columns.stride + columns.origin, reach(rows, tile.height), pitch, to, width,
-        <real *> NULL, 0
+        part.channels, &down, &across, to, width, False, <real *> NULL, 0
     )
     for t in range(gradient.tiling.taps):
         taps[t] = (

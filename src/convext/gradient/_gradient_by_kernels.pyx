@@ -9,7 +9,9 @@ from convext.base._geometry cimport Array4, real
 from convext.gradient._gradient_plan cimport KernelGradient, Part
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
-from convext.ways._tile cimport Axis, Tile, pack_rectangle, reach
+from convext.ways._tile cimport (
+    Axis, Positions, Tile, copy_rectangle, positions_under, reach
+)
 
 # The output gradients of so many pixels should stay in L1 while all taps meet them.
 cdef Py_ssize_t MAX_PANEL_BYTES = 24 * 1024
@@ -58,20 +60,20 @@ cdef Py_ssize_t lay_out_pixels(
     Py_ssize_t image, real *panel
 ) noexcept nogil:
     """Pack the pixels under a tile with the padding around them; return how long a row is."""
-    cdef const Axis *rows = &gradient.tiling.rows
-    cdef const Axis *columns = &gradient.tiling.columns
-    cdef Py_ssize_t height = reach(rows, tile.height), width = reach(columns, tile.width)
+    cdef Positions rows = positions_under(&gradient.tiling.rows, tile.top, tile.height, images.h)
+    cdef Positions columns = positions_under(
+        &gradient.tiling.columns, tile.left, tile.width, images.w
+    )
     cdef Py_ssize_t c
     cdef const real *first = (
         <const real *> images.data + image * images.n_stride + part.channel * images.c_stride
     )
     for c in range(part.channels):
-        pack_rectangle(
-            gradient.micro, images, first + c * images.c_stride,
-            tile.top * rows.stride + rows.origin, 1, height,
-            tile.left * columns.stride + columns.origin, 1, width, panel + c * height * width
+        copy_rectangle(
+            gradient.micro, images, first + c * images.c_stride, &rows, &columns,
+            panel + c * rows.count * columns.count, columns.count
         )
-    return width
+    return columns.count
 
 
 cdef void lay_out_gradients(

@@ -264,7 +264,7 @@ cdef void transform_gradients(
             tiles,
             <const real *> tiles.source.data
             + (sample * tiles.source.n_stride + kernel * tiles.source.c_stride),
-            count, top, left, TILE, panel,
+            count, top, left, TILE, panel, False,
             squares + num_rows * pitch if tiles.squares != NULL else NULL
         )
         num_rows += TILE

@@ -13,6 +13,7 @@ from convext.base._geometry cimport (
 )
 from convext.base._interrupt cimport Interrupt, stopped
 from convext.base._scratch cimport aligned_size
+from convext.ways._tile cimport Positions, copy_rectangle, positions
 from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
 from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 
@@ -132,11 +133,6 @@ cdef void cut_into_tasks(Depthwise *plan) noexcept nogil:
 # ---------------------------------------------------------------- pixels
 
 
-cdef inline Py_ssize_t first_inside(Py_ssize_t first, Py_ssize_t stride) noexcept nogil:
-    """How many of the positions first, first + stride, ... are negative."""
-    return divide_up(-first, stride) if first < 0 else 0
-
-
 cdef void find_columns(const Depthwise *plan, Py_ssize_t *offset) noexcept nogil:
     """Find where the columns of taps lie in a row."""
     cdef Py_ssize_t j, distance
@@ -145,45 +141,27 @@ cdef void find_columns(const Depthwise *plan, Py_ssize_t *offset) noexcept nogil
         offset[j] = distance % plan.stride_w * plan.segment + distance // plan.stride_w
 
 
-cdef void fill_plane(
-    const Depthwise *plan, const real *image, Py_ssize_t first, Py_ssize_t num_rows, real *plane
-) noexcept nogil:
-    """Lay out the pixels under some rows of results, where zeros are to the left and right."""
-    cdef Py_ssize_t top = plan.top + first * plan.stride_h
-    cdef Py_ssize_t rows = rows_under(plan, num_rows)
-    cdef Py_ssize_t begin = min(rows, max(<Py_ssize_t> 0, -top))
-    cdef Py_ssize_t end = max(begin, min(rows, plan.source.h - top))
-    cdef Py_ssize_t phase, column, left, right
-    memset(plane, 0, begin * plan.pitch * sizeof(real))
-    memset(plane + end * plan.pitch, 0, (rows - end) * plan.pitch * sizeof(real))
-    for phase in range(plan.stride_w):
-        column = plan.left + phase
-        left = first_inside(column, plan.stride_w)
-        right = min(plan.segment, divide_up(
-            max(<Py_ssize_t> 0, plan.source.w - column), plan.stride_w
-        ))
-        if end > begin and right > left:
-            plan.micro.pack(
-                end - begin, right - left,
-                image + (top + begin) * plan.source.h_stride
-                + (column + left * plan.stride_w) * plan.source.w_stride,
-                plan.source.h_stride, plan.stride_w * plan.source.w_stride,
-                plane + begin * plan.pitch + phase * plan.segment + left, plan.pitch
-            )
-
-
 cdef void fill_planes(
     const Depthwise *plan, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels,
     Py_ssize_t first, Py_ssize_t num_rows, real *planes
 ) noexcept nogil:
-    cdef const real *image = <const real *> plan.source.data + (
-        sample * plan.source.n_stride + channel * plan.source.c_stride
+    """Lay out pixels under some rows of results, where zeros are to the left and right."""
+    cdef const Array4 *source = &plan.source
+    cdef const real *image = <const real *> source.data + (
+        sample * source.n_stride + channel * source.c_stride
     )
-    cdef Py_ssize_t i
+    cdef Positions rows = positions(
+        plan.top + first * plan.stride_h, 1, rows_under(plan, num_rows), source.h
+    )
+    cdef Positions columns
+    cdef Py_ssize_t i, phase
     for i in range(channels):
-        fill_plane(
-            plan, image + i * plan.source.c_stride, first, num_rows, planes + i * plan.plane_size
-        )
+        for phase in range(plan.stride_w):
+            columns = positions(plan.left + phase, plan.stride_w, plan.segment, source.w)
+            copy_rectangle(
+                plan.micro, source, image + i * source.c_stride, &rows, &columns,
+                planes + i * plan.plane_size + phase * plan.segment, plan.pitch, zero_sides=True
+            )
 
 
 # ---------------------------------------------------------------- the convolution

@@ -4,7 +4,7 @@ Two tiles are transformed at a time, as real and imaginary parts; see docs/fft.m
 """
 
 cimport numpy as cnp
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from convext.ways._bands cimport (
     Bands, free_bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band,
@@ -20,6 +20,7 @@ from convext.base._tasks cimport (
     Start, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
 from convext.ways._direct cimport compute_bands
+from convext.ways._tile cimport Positions, all_inside, copy_rectangle, positions
 from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 
 cdef extern from "<math.h>":
@@ -440,29 +441,24 @@ cdef struct Judgement:
     Cells[2] cells
 
 
-cdef void copy_row(
-    const Fourier *plan, const real *row, Py_ssize_t left, Py_ssize_t count, real *to
+cdef void spread_pixels(
+    const Fourier *plan, const real *channel, Py_ssize_t top, Py_ssize_t left,
+    Py_ssize_t num_rows, Py_ssize_t num_columns, real *panel
 ) noexcept nogil:
-    """Copy `count` pixels of a row of the source from `left` on, zeros outside and between."""
-    cdef Py_ssize_t spread = plan.columns.spread, stride = plan.source.w_stride
-    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, -left)
-    cdef Py_ssize_t end = min(count, (plan.source.w - 1) * spread + 1 - left)
-    cdef Py_ssize_t x
-    if spread > 1 or begin >= end:
-        memset(to, 0, count * sizeof(real))
-        if spread > 1 and begin < end:
-            for x in range(
-                divide_up(left + begin, spread), divide_up(left + end, spread)
-            ):
-                to[x * spread - left] = row[x * stride]
-        return
-    memset(to, 0, begin * sizeof(real))
-    memset(to + end, 0, (count - end) * sizeof(real))
-    if stride == 1:
-        memcpy(to + begin, row + left + begin, (end - begin) * sizeof(real))
-    else:
-        for x in range(begin, end):
-            to[x] = row[(left + x) * stride]
+    """Copy pixels of a channel, zeros between them and outside; `top`, `left` count these, too."""
+    cdef Py_ssize_t down = plan.rows.spread, across = plan.columns.spread
+    cdef Py_ssize_t first = divide_up(max(<Py_ssize_t> 0, left), across)
+    cdef Py_ssize_t last = min(plan.source.w, divide_up(left + num_columns, across))
+    cdef Py_ssize_t y, x
+    memset(panel, 0, num_rows * plan.columns.size * sizeof(real))
+    for y in range(
+        divide_up(max(<Py_ssize_t> 0, top), down),
+        min(plan.source.h, divide_up(max(<Py_ssize_t> 0, top + num_rows), down))
+    ):
+        for x in range(first, last):
+            panel[(y * down - top) * plan.columns.size + x * across - left] = (
+                channel[y * plan.source.h_stride + x * plan.source.w_stride]
+            )
 
 
 cdef FftPixels pixels_of(
@@ -471,29 +467,16 @@ cdef FftPixels pixels_of(
 ) noexcept nogil:
     """Pixels of a channel, from the image where they all lie in it, else copied to `panel`."""
     cdef const Array4 *source = &plan.source
-    cdef FftPixels pixels
-    cdef Py_ssize_t y, row
-    pixels.rows = num_rows
-    pixels.columns = num_columns
-    if (
-        plan.rows.spread == 1 and plan.columns.spread == 1 and source.w_stride == 1
-        and top >= 0 and top + num_rows <= source.h
-        and left >= 0 and left + num_columns <= source.w
-    ):
+    cdef Positions rows = positions(top, 1, num_rows, source.h)
+    cdef Positions columns = positions(left, 1, num_columns, source.w)
+    cdef FftPixels pixels = FftPixels(panel, plan.columns.size, num_rows, num_columns)
+    if plan.rows.spread > 1 or plan.columns.spread > 1:
+        spread_pixels(plan, channel, top, left, num_rows, num_columns, panel)
+    elif source.w_stride == 1 and all_inside(&rows, &columns):
         pixels.data = <void *> (channel + top * source.h_stride + left)
         pixels.pitch = source.h_stride
-        return pixels
-    pixels.data = panel
-    pixels.pitch = plan.columns.size
-    for y in range(num_rows):
-        row = top + y
-        if 0 <= row <= (source.h - 1) * plan.rows.spread and row % plan.rows.spread == 0:
-            copy_row(
-                plan, channel + row // plan.rows.spread * source.h_stride, left, num_columns, panel
-            )
-        else:
-            memset(panel, 0, num_columns * sizeof(real))
-        panel += plan.columns.size
+    else:
+        copy_rectangle(plan.micro, source, channel, &rows, &columns, panel, pixels.pitch)
     return pixels
 
 

@@ -7,7 +7,6 @@ the caches. Kernels of one row or one column need one pass.
 cimport numpy as cnp
 import numpy as np
 from libc.math cimport fabs
-from libc.string cimport memcpy, memset
 
 from convext.base._dispatch cimport BLOCK, microkernels
 from convext.base._geometry cimport (
@@ -16,6 +15,7 @@ from convext.base._geometry cimport (
 from convext.base._interrupt cimport Interrupt
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
+from convext.ways._tile cimport Positions, all_inside, copy_rectangle, positions
 from convext.ways._ways cimport Needs, Way
 
 cdef enum:
@@ -240,31 +240,6 @@ cdef Scratch arrange(const Separable *plan) noexcept nogil:
     return layout
 
 
-cdef void copy_pixels(
-    const Separable *plan, const real *channel, Py_ssize_t top, Py_ssize_t num_rows,
-    Py_ssize_t left, Py_ssize_t num_columns, real *panel
-) noexcept nogil:
-    """Copy pixels of a channel to `panel`, zeros outside."""
-    cdef const Array4 *source = &plan.source
-    cdef Py_ssize_t begin = min(num_columns, max(<Py_ssize_t> 0, -left))
-    cdef Py_ssize_t end = max(begin, min(num_columns, source.w - left))
-    cdef Py_ssize_t y, x
-    cdef const real *row
-    for y in range(top, top + num_rows):
-        if 0 <= y < source.h:
-            row = channel + y * source.h_stride + left * source.w_stride
-            memset(panel, 0, begin * sizeof(real))
-            if source.w_stride == 1:
-                memcpy(panel + begin, row + begin, (end - begin) * sizeof(real))
-            else:
-                for x in range(begin, end):
-                    panel[x] = row[x * source.w_stride]
-            memset(panel + end, 0, (num_columns - end) * sizeof(real))
-        else:
-            memset(panel, 0, num_columns * sizeof(real))
-        panel += panel_pitch(plan)
-
-
 cdef inline void down_the_columns(
     const Separable *plan, Py_ssize_t num_rows, Py_ssize_t num_columns, const real *u,
     const real *pixels, Py_ssize_t pitch, real *to, Py_ssize_t to_pitch
@@ -364,7 +339,8 @@ cdef void convolve_block(
     cdef Py_ssize_t left = first_of_block(plan, task % plan.blocks_across)
     cdef Py_ssize_t num_rows = min(plan.block_h, plan.out_h - top)
     cdef Py_ssize_t num_columns = first_of_block(plan, task % plan.blocks_across + 1) - left
-    cdef Py_ssize_t first_row = top + plan.top, first_column = left + plan.left
+    cdef Positions rows = positions(top + plan.top, 1, num_rows + plan.taps_h - 1, source.h)
+    cdef Positions columns = positions(left + plan.left, 1, num_columns + plan.taps_w - 1, source.w)
     cdef Py_ssize_t pitch = source.h_stride, r = 0
     cdef const real *factors = <const real *> operands.factors + (
         kernel * (plan.taps_h + plan.taps_w)
@@ -378,19 +354,12 @@ cdef void convolve_block(
     )
     if operands.bias != NULL:
         bias = <const real *> operands.bias + kernel
-    if (
-        source.w_stride == 1
-        and first_row >= 0 and first_row + num_rows + plan.taps_h - 1 <= source.h
-        and first_column >= 0 and first_column + num_columns + plan.taps_w - 1 <= source.w
-    ):
-        pixels += first_row * source.h_stride + first_column
+    if source.w_stride == 1 and all_inside(&rows, &columns):
+        pixels += rows.first * source.h_stride + columns.first
     else:
-        copy_pixels(
-            plan, pixels, first_row, num_rows + plan.taps_h - 1, first_column,
-            num_columns + plan.taps_w - 1, scratch
-        )
-        pixels = scratch
         pitch = panel_pitch(plan)
+        copy_rectangle(plan.micro, source, pixels, &rows, &columns, scratch, pitch)
+        pixels = scratch
     while r < num_rows:
         compute_strip(
             plan, factors, min(<Py_ssize_t> STRIP, num_rows - r), num_columns,

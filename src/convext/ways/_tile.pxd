@@ -9,6 +9,7 @@
 
 from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport Array4, real
+from convext.base._tasks cimport divide_up
 
 # The taps of a kernel along one axis (rows or columns).
 cdef struct Axis:
@@ -93,23 +94,63 @@ cdef const real *lay_out(
     Py_ssize_t channel, Py_ssize_t channels, real *scratch, int lanes, const Py_ssize_t **offset
 ) noexcept nogil
 
-# Copy the pixels in the rows first_row, first_row + row_stride, ..., and in columns likewise, one
-# row right after the other; outside of the image are zeros.
-cdef void pack_rectangle(
-    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t first_row,
-    Py_ssize_t row_stride, Py_ssize_t num_rows, Py_ssize_t first_column, Py_ssize_t column_stride,
-    Py_ssize_t num_columns, real *to
+# Positions first, first + step, ... along an axis of an image, of which `count` are wanted.
+cdef struct Positions:
+    Py_ssize_t first, step, count
+    Py_ssize_t begin, end       # those with begin <= index < end lie inside the image
+
+
+cdef inline Positions positions(
+    Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, Py_ssize_t size
+) noexcept nogil:
+    cdef Py_ssize_t begin = divide_up(-first, step) if first < 0 else 0
+    cdef Py_ssize_t end = divide_up(size - first, step) if first < size else 0
+    cdef Positions along
+    along.first, along.step, along.count = first, step, count
+    along.begin = min(begin, count)
+    along.end = max(along.begin, min(end, count))
+    return along
+
+
+cdef inline bint all_inside(const Positions *rows, const Positions *columns) noexcept nogil:
+    return (
+        rows.end - rows.begin == rows.count and columns.end - columns.begin == columns.count
+    )
+
+
+cdef inline const real *pixel_at(
+    const Array4 *source, const real *image, const Positions *rows, const Positions *columns,
+    Py_ssize_t row, Py_ssize_t column
+) noexcept nogil:
+    return (
+        image + (rows.first + row * rows.step) * source.h_stride
+        + (columns.first + column * columns.step) * source.w_stride
+    )
+
+
+# Copy the rectangle of the pixels in these rows and columns, row by row, `pitch` elements apart;
+# outside of the image are zeros. Those to the left and right may be there already.
+cdef void copy_rectangle(
+    const Microkernels *micro, const Array4 *source, const real *image, const Positions *rows,
+    const Positions *columns, real *to, Py_ssize_t pitch, bint zero_sides=*
 ) noexcept nogil
 
 # Pixels of a row, or rows, under so many outputs.
 cdef inline Py_ssize_t reach(const Axis *axis, Py_ssize_t length) noexcept nogil:
     return (length - 1) * axis.stride + axis.extent + 1
 
-# Lay out the pixels of a rectangle, row by row, with `channels` channels from `image` on side by
-# side in `width` elements; outside of the image are zeros. Unless `squares` is NULL, add to it
-# those of the pixels, summed over the channels; its rows lie `pitch` elements apart.
+
+# All of them, along an axis of `size` pixels, from the `first` output on.
+cdef inline Positions positions_under(
+    const Axis *axis, Py_ssize_t first, Py_ssize_t length, Py_ssize_t size
+) noexcept nogil:
+    return positions(first * axis.stride + axis.origin, 1, reach(axis, length), size)
+
+# The same of `channels` channels from `image` on, side by side in `width` elements. Only where
+# `beside`, what lies beside them is left as it is. Unless `squares` is NULL, add to it those of the
+# pixels, summed over the channels; its rows lie `squares_pitch` elements apart.
 cdef void lay_side_by_side(
     const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
-    Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
-    Py_ssize_t width, real *squares, Py_ssize_t pitch
+    const Positions *rows, const Positions *columns, real *to, Py_ssize_t width, bint beside,
+    real *squares, Py_ssize_t squares_pitch
 ) noexcept nogil

@@ -199,60 +199,53 @@ cdef inline bint readable_in_place(
     )
 
 
-cdef inline Py_ssize_t first_inside(Py_ssize_t first, Py_ssize_t stride) noexcept nogil:
-    """How many of the positions first, first + stride, ... are negative."""
-    return divide_up(-first, stride) if first < 0 else 0
-
-
-cdef inline Py_ssize_t last_inside(
-    Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size
+cdef inline void clear_rows(
+    real *to, Py_ssize_t num_rows, Py_ssize_t count, Py_ssize_t pitch
 ) noexcept nogil:
-    """How many of them are less than `size`."""
-    return divide_up(size - first, stride) if first < size else 0
+    if count == pitch:
+        memset(to, 0, num_rows * pitch * sizeof(real))
+        return
+    for _ in range(num_rows):
+        memset(to, 0, count * sizeof(real))
+        to += pitch
 
 
-cdef void pack_rectangle(
-    const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t first_row,
-    Py_ssize_t row_stride, Py_ssize_t num_rows, Py_ssize_t first_column, Py_ssize_t column_stride,
-    Py_ssize_t num_columns, real *to
+cdef void copy_rectangle(
+    const Microkernels *micro, const Array4 *source, const real *image, const Positions *rows,
+    const Positions *columns, real *to, Py_ssize_t pitch, bint zero_sides=False
 ) noexcept nogil:
-    cdef Py_ssize_t top = min(num_rows, first_inside(first_row, row_stride))
-    cdef Py_ssize_t bottom = max(top, min(num_rows, last_inside(first_row, row_stride, source.h)))
-    cdef Py_ssize_t left = min(num_columns, first_inside(first_column, column_stride))
-    cdef Py_ssize_t right = max(
-        left, min(num_columns, last_inside(first_column, column_stride, source.w))
-    )
     cdef Py_ssize_t r, c
-    memset(to, 0, top * num_columns * sizeof(real))
-    if bottom > top and right > left:
+    clear_rows(to, rows.begin, columns.count, pitch)
+    if rows.end > rows.begin and columns.end > columns.begin:
         micro.pack(
-            bottom - top, right - left,
-            image + (first_row + top * row_stride) * source.h_stride
-            + (first_column + left * column_stride) * source.w_stride,
-            row_stride * source.h_stride, column_stride * source.w_stride,
-            to + top * num_columns + left, num_columns
+            rows.end - rows.begin, columns.end - columns.begin,
+            pixel_at(source, image, rows, columns, rows.begin, columns.begin),
+            rows.step * source.h_stride, columns.step * source.w_stride,
+            to + rows.begin * pitch + columns.begin, pitch
         )
-    for r in range(top, bottom):
-        for c in range(left):
-            to[r * num_columns + c] = 0
-        for c in range(right, num_columns):
-            to[r * num_columns + c] = 0
-    memset(to + bottom * num_columns, 0, (num_rows - bottom) * num_columns * sizeof(real))
+    for r in range(rows.begin, rows.begin if zero_sides else rows.end):
+        for c in range(columns.begin):
+            to[r * pitch + c] = 0
+        for c in range(columns.end, columns.count):
+            to[r * pitch + c] = 0
+    clear_rows(to + rows.end * pitch, rows.count - rows.end, columns.count, pitch)
 
 
 cdef inline void pack_plane(
     const Tiling *tiling, const Tile *tile, const Array4 *source, const real *channel,
     Py_ssize_t row_plane, Py_ssize_t column_plane, real *to
 ) noexcept nogil:
-    cdef const Axis *rows = &tiling.rows
-    cdef const Axis *columns = &tiling.columns
-    pack_rectangle(
-        tiling.micro, source, channel,
-        tile.top * rows.stride + rows.origin + rows.start[row_plane], rows.stride,
-        tile.height + rows.reach,
-        tile.left * columns.stride + columns.origin + columns.start[column_plane], columns.stride,
-        tiling.pitch, to
+    cdef const Axis *down = &tiling.rows
+    cdef const Axis *across = &tiling.columns
+    cdef Positions rows = positions(
+        tile.top * down.stride + down.origin + down.start[row_plane], down.stride,
+        tile.height + down.reach, source.h
     )
+    cdef Positions columns = positions(
+        tile.left * across.stride + across.origin + across.start[column_plane], across.stride,
+        tiling.pitch, source.w
+    )
+    copy_rectangle(tiling.micro, source, channel, &rows, &columns, to, tiling.pitch)
 
 
 cdef const real *lay_out(
@@ -291,30 +284,43 @@ cdef void clear_pixels(
         memset(to + i * width, 0, channels * sizeof(real))
 
 
+cdef inline void lay_beside(
+    Py_ssize_t num_pixels, Py_ssize_t channels, const real *pixel, Py_ssize_t channel_stride,
+    Py_ssize_t step, real *to, Py_ssize_t width
+) noexcept nogil:
+    """Lay channels side by side one by one: whole vectors would be written beyond them."""
+    cdef Py_ssize_t i, c
+    for i in range(num_pixels):
+        for c in range(channels):
+            to[i * width + c] = pixel[i * step + c * channel_stride]
+
+
 cdef void lay_side_by_side(
     const Microkernels *micro, const Array4 *source, const real *image, Py_ssize_t channels,
-    Py_ssize_t top, Py_ssize_t left, Py_ssize_t num_rows, Py_ssize_t num_columns, real *to,
-    Py_ssize_t width, real *squares, Py_ssize_t pitch
+    const Positions *rows, const Positions *columns, real *to, Py_ssize_t width, bint beside,
+    real *squares, Py_ssize_t squares_pitch
 ) noexcept nogil:
-    cdef Py_ssize_t begin = min(num_columns, max(<Py_ssize_t> 0, -left))
-    cdef Py_ssize_t end = max(begin, min(num_columns, source.w - left))
+    cdef Py_ssize_t begin = columns.begin, end = columns.end, step = columns.step * source.w_stride
     cdef Py_ssize_t y
     cdef const real *row
-    for y in range(top, top + num_rows):
-        if 0 <= y < source.h and begin < end:
+    for y in range(rows.count):
+        if rows.begin <= y < rows.end and begin < end:
             clear_pixels(begin, channels, to, width)
-            row = image + y * source.h_stride + (left + begin) * source.w_stride
-            if squares == NULL:
-                micro.interleave(
-                    end - begin, channels, row, source.c_stride, source.w_stride,
-                    to + begin * width, width
+            row = pixel_at(source, image, rows, columns, y, begin)
+            if squares != NULL:
+                micro.interleave_and_square(
+                    end - begin, channels, row, source.c_stride, step, to + begin * width, width,
+                    squares + y * squares_pitch + begin
+                )
+            elif beside and channels < micro.lanes:
+                lay_beside(
+                    end - begin, channels, row, source.c_stride, step, to + begin * width, width
                 )
             else:
-                micro.interleave_and_square(
-                    end - begin, channels, row, source.c_stride, source.w_stride,
-                    to + begin * width, width, squares + (y - top) * pitch + begin
+                micro.interleave(
+                    end - begin, channels, row, source.c_stride, step, to + begin * width, width
                 )
-            clear_pixels(num_columns - end, channels, to + end * width, width)
+            clear_pixels(columns.count - end, channels, to + end * width, width)
         else:
-            clear_pixels(num_columns, channels, to, width)
-        to += num_columns * width
+            clear_pixels(columns.count, channels, to, width)
+        to += columns.count * width

@@ -94,11 +94,11 @@ cdef void add_up_squares(
     const real *rows, Squares *squares
 ) noexcept nogil
 
-# Lay out pixels of some channels, channel by channel side by side, zeros outside. Unless `squares`
-# is NULL, add theirs.
+# Lay out pixels of some channels, channel by channel side by side, zeros outside; where `beside`,
+# what lies beside these stays. Unless `squares` is NULL, add theirs.
 cdef void fill_panel(
     const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
-    Py_ssize_t num_rows, real *panel, real *squares
+    Py_ssize_t num_rows, real *panel, bint beside, real *squares
 ) noexcept nogil
 
 # Transform the pixels of the strips first <= strip < last; `lines` is scratch memory for phases,

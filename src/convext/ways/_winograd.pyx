@@ -30,7 +30,7 @@ from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, sta
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, apart
 from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
 from convext.ways._direct cimport compute_bands
-from convext.ways._tile cimport lay_side_by_side
+from convext.ways._tile cimport Positions, lay_side_by_side, pixel_at, positions
 from convext.ways._ways cimport Needs, Way, time_of_results
 
 cdef extern from *:
@@ -778,35 +778,14 @@ cdef Scratch arrange(const Winograd *plan) noexcept nogil:
 
 cdef void fill_panel(
     const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
-    Py_ssize_t num_rows, real *panel, real *squares
+    Py_ssize_t num_rows, real *panel, bint beside, real *squares
 ) noexcept nogil:
+    cdef Positions rows = positions(top, 1, num_rows, plan.source.h)
+    cdef Positions columns = positions(left, 1, panel_columns(plan), plan.source.w)
     lay_side_by_side(
-        plan.micro, &plan.source, image, channels, top, left, num_rows, panel_columns(plan), panel,
-        WINOGRAD_CHANNELS, squares, plan.squares_pitch
+        plan.micro, &plan.source, image, channels, &rows, &columns, panel, WINOGRAD_CHANNELS,
+        beside, squares, plan.squares_pitch
     )
-
-
-cdef void lay_beside(
-    const Winograd *plan, const real *image, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t left,
-    Py_ssize_t num_rows, real *panel
-) noexcept nogil:
-    """Do what `fill_panel` does, and leave what lies beside these channels as it is."""
-    cdef const Array4 *source = &plan.source
-    cdef Py_ssize_t y, x, c
-    cdef const real *pixel
-    if channels >= plan.micro.lanes:
-        fill_panel(plan, image, channels, top, left, num_rows, panel, <real *> NULL)
-        return
-    for y in range(top, top + num_rows):
-        for x in range(left, left + panel_columns(plan)):
-            if 0 <= y < source.h and 0 <= x < source.w:
-                pixel = image + y * source.h_stride + x * source.w_stride
-                for c in range(channels):
-                    panel[c] = pixel[c * source.c_stride]
-            else:
-                for c in range(channels):
-                    panel[c] = 0
-            panel += WINOGRAD_CHANNELS
 
 
 cdef void fill_panel_of_block(
@@ -820,17 +799,17 @@ cdef void fill_panel_of_block(
     if num_parts(plan) == 1:
         fill_panel(
             plan, image + first * plan.source.c_stride, last - first, top, left, num_rows, panel,
-            squares
+            False, squares
         )
         return
     while first < last:
         part = first // plan.source_channels
         channel = first % plan.source_channels
         count = min(plan.source_channels - channel, last - first)
-        lay_beside(
+        fill_panel(
             plan, image + channel * plan.source.c_stride, count,
             top + part // plan.parts_across * PART, left + part % plan.parts_across * PART,
-            num_rows, panel
+            num_rows, panel, True, <real *> NULL
         )
         first += count
         panel += count
@@ -900,16 +879,15 @@ cdef void add_squares(
 ) noexcept nogil:
     """Add the squares of some channels; nothing for pixels outside."""
     cdef const Array4 *source = &plan.source
-    cdef Py_ssize_t begin = max(<Py_ssize_t> 0, -left)
-    cdef Py_ssize_t end = min(squares_columns(plan), source.w - left)
-    cdef Py_ssize_t first = max(<Py_ssize_t> 0, top), last = min(source.h, top + num_rows)
-    if begin >= end or first >= last:
+    cdef Positions rows = positions(top, 1, num_rows, source.h)
+    cdef Positions columns = positions(left, 1, squares_columns(plan), source.w)
+    if rows.begin == rows.end or columns.begin == columns.end:
         return
     plan.micro.add_squares(
-        last - first, end - begin, channels,
-        image + first * source.h_stride + (left + begin) * source.w_stride, source.h_stride,
-        source.c_stride, source.w_stride, squares + (first - top) * plan.squares_pitch + begin,
-        plan.squares_pitch
+        rows.end - rows.begin, columns.end - columns.begin, channels,
+        pixel_at(source, image, &rows, &columns, rows.begin, columns.begin), source.h_stride,
+        source.c_stride, source.w_stride,
+        squares + rows.begin * plan.squares_pitch + columns.begin, plan.squares_pitch
     )
 
 

@@ -319,16 +319,16 @@ static void add_least(const convext_fft_pixels *tile, const convext_fft_rows *in
     ptrdiff_t row = 0;
     for (ptrdiff_t pair = 0; pair < inside->pairs; to += to_pitch) {
         ptrdiff_t below[CONVEXT_FFT_PAIRS], last = row;
-        for (int i = 0; i < CONVEXT_FFT_PAIRS; i++, pair++) {
-            if (pair < inside->pairs)
-                last += (pair < nearer ? distance : distance + 1) * pitch;
-            below[i] = last;
+        int count = 0;
+        for (; count < CONVEXT_FFT_PAIRS && pair < inside->pairs; count++, pair++) {
+            last += (pair < nearer ? distance : distance + 1) * pitch;
+            below[count] = last;
         }
         for (ptrdiff_t x = 0; x < num_columns; x += LANES) {
             vec least = splat((real)MOST), above = load_once(first + row + x);
             above *= above;
             UNROLL(4)
-            for (int i = 0; i < CONVEXT_FFT_PAIRS; i++) {
+            for (int i = 0; i < count; i++) {
                 vec square = load_once(first + below[i] + x);
                 square *= square;
                 least = smaller(above + square, least);

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .._support.checks import as_kernel_shape
 from .._support.messages import format_size, say, translate
 from ..image.pillow_files import is_image, read_header
-from ..solve.jpeg import find_kernel, rounding_error
+from ..solve.jpeg import Fit, find_kernel, rounding_error
 from ..solve.kernels import solve_kernels, without_border
 from ..solve.least_squares import Matrix, Solution
 from ..solve.verdict import SolvedPair, Verdict, judge, standard_errors
@@ -40,7 +40,7 @@ class Filter(NamedTuple):
     warnings: list[str]
     verdict: Verdict
     errors: Matrix | None  # standard errors of the kernels, where they are known
-    from_coefficients: bool = False  # of a JPEG file
+    from_coefficients: bool  # of a JPEG file
 
     @property
     def groups(self) -> int:
@@ -77,35 +77,37 @@ def find_filter(options: Namespace) -> Filter:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", np.exceptions.RankWarning)
         pair, parts, solutions = _solve(pair, size, options)
+    warned = sorted({str(warning.message) for warning in caught})
     counts = [part.counted for part in parts]
-    biases = [solution.bias for solution in solutions if solution.bias is not None]
+    loss = float(np.average([solution.loss for solution in solutions], weights=counts))
+    files = (options.before, before), (options.after, after)
+    jpeg = [rounding_error(file, image[0]) if is_image(file) else 0.0 for file, image in files]
+    errors = None
+    fit = None if warned else _fit_coefficients(pair, after, size, options)
+    if fit is not None:
+        parts[0], errors = _fitted(parts[0], fit)
+        loss = float(np.square(parts[0].residual()).sum()) / parts[0].counted
+    # What JPEG files have lost makes the kernel of their pixels another by more than its errors.
+    elif not warned and not any(jpeg):
+        errors = np.concatenate([standard_errors(part) for part in parts])
+    biases = [part.bias for part in parts if part.bias is not None]
     clear = pair.unsaturated
-    found = Filter(
+    return Filter(
         before,
         pair.after,
-        np.concatenate([solution.kernels for solution in solutions]),
+        np.concatenate([part.kernels for part in parts]),
         np.concatenate(biases) if biases else None,
-        float(np.average([solution.loss for solution in solutions], weights=counts)),
+        loss,
         min(solution.rank for solution in solutions),
         max(solution.condition for solution in solutions),
         pair.centre,
         sum(counts),
         0 if clear is None else clear.size - int(np.count_nonzero(clear)),
-        sorted({str(warning.message) for warning in caught}),
-        Verdict("unknown", 0.0, 0.0, []),
-        None,
+        warned,
+        _judge(parts, jpeg, options),
+        errors,
+        fit is not None,
     )
-    fitted = _by_coefficients(found, parts[0], after, options)
-    if fitted is not None:
-        found, parts[0] = fitted
-    jpeg = [
-        rounding_error(file, image[0]) if is_image(file) else 0.0
-        for file, image in ((options.before, before), (options.after, after))
-    ]
-    # What JPEG files have lost makes the kernel of their pixels another by more than its errors.
-    if fitted is None and not found.warnings and not any(jpeg):
-        found = found._replace(errors=np.concatenate([standard_errors(part) for part in parts]))
-    return found._replace(verdict=_judge(parts, jpeg, options))
 
 
 def _solve(
@@ -116,7 +118,8 @@ def _solve(
     With the solutions comes the pair without its border.
     """
     parts, solutions = [], []
-    for some in _channels(pair.before.shape[1], options.per_channel):
+    each = [slice(c, c + 1) for c in range(pair.before.shape[1])]
+    for some in each if options.per_channel else [slice(None)]:
         part = pair.channels(some)
         solution = solve_kernels(
             part.before,
@@ -156,43 +159,28 @@ def _are_whole_numbers(array: Samples) -> bool:
     return array.dtype.kind in "iu" or bool((first == np.rint(first)).all() and first.any())
 
 
-def _by_coefficients(
-    found: Filter, part: SolvedPair, after: Samples, options: Namespace
-) -> tuple[Filter, SolvedPair] | None:
-    """Return the filter that fits what a JPEG file knows of a grey image, if it is one."""
-    grey = found.before.shape[1] == after.shape[1] == 1
+def _fit_coefficients(
+    pair: _Pair, after: Samples, size: tuple[int, int], options: Namespace
+) -> Fit | None:
+    """Return what fits the coefficients of a JPEG file, if AFTER is a grey one."""
+    grey = pair.before.shape[1] == after.shape[1] == 1
     files = options.before, options.after
-    wanted = options.fit == "coefficients" and options.l2 == 0 and not found.warnings
+    wanted = options.fit == "coefficients" and options.l2 == 0
     if not (grey and wanted and all(map(is_image, files))):
         return None
     with waiting(
         translate("Fitting the coefficients of JPEG files (--fit pixels is quick)")
     ) as tick:
-        fit = find_kernel(
-            found.before[0, 0] * 255,
-            after[0, 0] * 255,
-            files,
-            found.kernels.shape[2:],
-            options.bias,
-            found.centre,
-            tick,
-        )
-    if fit is None:
-        return None
-    taps = found.kernels.size
-    kernels = fit.weights[:taps].reshape(found.kernels.shape)
-    bias = fit.weights[taps:] / 255 if options.bias else None
-    part = part._replace(kernels=kernels, bias=bias)
-    errors = None if fit.errors is None else fit.errors[:taps].reshape(kernels.shape)
-    squares = float(np.square(part.residual()).sum())
-    filter_found = found._replace(
-        kernels=kernels,
-        bias=bias,
-        loss=squares / part.counted,
-        errors=errors,
-        from_coefficients=True,
-    )
-    return filter_found, part
+        levels = pair.before[0, 0] * 255, after[0, 0] * 255
+        return find_kernel(*levels, files, size, options.bias, pair.centre, tick)
+
+
+def _fitted(part: SolvedPair, fit: Fit) -> tuple[SolvedPair, Matrix | None]:
+    """Return a pair with the kernel that fits coefficients, and its standard errors, if known."""
+    taps, shape = part.kernels.size, part.kernels.shape
+    bias = None if part.bias is None else fit.weights[taps:] / 255
+    part = part._replace(kernels=fit.weights[:taps].reshape(shape), bias=bias)
+    return part, None if fit.errors is None else fit.errors[:taps].reshape(shape)
 
 
 def levels_of(file: str, values: Samples) -> int | None:
@@ -224,11 +212,6 @@ def _unsaturated(after: Samples, options: Namespace) -> npt.NDArray[np.bool_] | 
     else:
         return None
     return np.asarray((after > low) & (after < high))
-
-
-def _channels(count: int, each: bool) -> list[slice]:
-    """Return which channels are solved for together: all, or one after the other."""
-    return [slice(c, c + 1) for c in range(count)] if each else [slice(None)]
 
 
 def _load_pair(options: Namespace) -> tuple[Samples, Samples]:

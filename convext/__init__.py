@@ -20,6 +20,7 @@ from .nn.layers import Conv2D
 from .nn.models import Sequential, build_model, load_model
 from .nn.optimizers import SGD, Adam
 from .ops.data import generate_kernels, generate_random_data, load_data
+from .ops.explanations import Explanation, explain
 from .ops.losses import mse_loss, mse_loss_gradient
 from .ops.operations import conv2d, conv2d_backprop, conv2d_input_grad, conv2d_kernel_grad
 from .ops.prepared import PreparedKernels, prepare_kernels
@@ -44,6 +45,7 @@ __all__ = [
     "DivergenceError",
     "EarlyStopping",
     "EpochReport",
+    "Explanation",
     "History",
     "ModelCheckpoint",
     "PatchStatistics",
@@ -57,6 +59,7 @@ __all__ = [
     "conv2d_backprop",
     "conv2d_input_grad",
     "conv2d_kernel_grad",
+    "explain",
     "generate_kernels",
     "generate_random_data",
     "get_config",

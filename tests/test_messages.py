@@ -20,6 +20,7 @@ from convext._support.messages import columns, counted, printable, say, translat
 from convext.cli import main as cli
 from convext.cli.commands import COMMANDS, make_parser
 from convext.cli.help import wrap
+from convext.ops import explanations
 
 PACKAGE = Path(convext.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -132,6 +133,16 @@ def texts_of_code():
             yield place, call
 
 
+def texts_of_ways():
+    """What a way says of where it applies, and what is said around it."""
+    for source in Path(__file__).parents[1].joinpath("src/convext").glob("*/*.pyx"):
+        text = source.read_text("utf-8")
+        for function in re.findall(r"^cdef const char \*\w+\(.*?^(?=cdef)", text, re.M | re.S):
+            for found in re.findall(r'\breturn \(?((?:\s*"[^"]*")+)', function):
+                yield "".join(re.findall(r'"([^"]*)"', found))
+    yield from (explanations.LEGEND, explanations.IMPOSSIBLE, explanations.BY_NAME)
+
+
 def commands():
     return [[], *([name] for name in COMMANDS)]
 
@@ -143,10 +154,16 @@ def test_every_help_text_has_its_chinese():
     assert texts_of_help() - messages._chinese("messages").keys() == set()
 
 
+def test_what_ways_say_has_its_chinese():
+    texts = set(texts_of_ways())
+    assert len(texts) > 20
+    assert texts - messages._chinese("messages").keys() == set()
+
+
 def test_every_message_is_a_constant_that_has_its_chinese():
     known = messages._chinese("messages")
     for place, call in texts_of_code():
-        if place.startswith("cli/help.py"):  # it translates what the test above looks at
+        if place.startswith("cli/help.py"):  # it translates what the tests around look at
             continue
         name, text = call.func.id, call.args[call.func.id == "counted"]
         assert isinstance(text, ast.Constant), f"{place}: {name} of something not constant"
@@ -174,12 +191,16 @@ def test_what_fits_most_errors_comes_last():
 
 
 def test_no_chinese_is_left_over():
-    used = texts_of_help() | {
-        constant.value
-        for _, call in texts_of_code()
-        for constant in ast.walk(call)
-        if isinstance(constant, ast.Constant)
-    }
+    used = (
+        texts_of_help()
+        | set(texts_of_ways())
+        | {
+            constant.value
+            for _, call in texts_of_code()
+            for constant in ast.walk(call)
+            if isinstance(constant, ast.Constant)
+        }
+    )
     assert messages._chinese("messages").keys() - used == set()
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "show": "print kernels and how they were trained",
     "train-images": "train a network on two folders of images",
     "enhance": "apply a network to an image",
+    "explain": "print how a convolution would be computed",
     "info": "print what this build and this machine are",
 }
 

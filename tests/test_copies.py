@@ -407,6 +407,7 @@ OBJECTS = {
         lambda: report(1, 0.5, one_model()),
         lambda r: r.model.predict(np.ones((1, 4, 4))),
     ),
+    "Explanation": (lambda: convext.explain("conv2d", (3, 9, 9), (2, 3, 3, 3)), str),
     "History": (used_history, use_callback),
     "ModelCheckpoint": (lambda: convext.ModelCheckpoint("best.npz", "loss", True), repr),
     "PatchStatistics": (

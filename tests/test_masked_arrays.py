@@ -44,6 +44,11 @@ CASES = {
         {"input_data": IMAGES, "kernels": KERNELS, "bias": (3,), "out": TARGETS},
         {},
     ),
+    "explain": (
+        convext.explain,
+        {"input_data": IMAGES, "kernels": KERNELS},
+        {"operation": "conv2d"},
+    ),
     "conv2d_kernel_grad": (
         convext.conv2d_kernel_grad,
         {"input_data": IMAGES, "output_grad": TARGETS},

@@ -224,6 +224,7 @@ def diverge():
 ENHANCER = convext.Sequential([convext.Conv2D(1, 3, seed=1)], input_channels=1)
 OPENED = as_picture("image", PICTURE)
 PREPARED = convext.prepare_kernels(KERNELS, padding=1)
+EXPLANATION = convext.explain("conv2d", X, KERNELS)
 STATISTICS = statistics_of(X, Y)
 
 # What a thread calls, again and again, after `make(folder)` made what all threads share.
@@ -236,6 +237,7 @@ ENTRIES = {
     "DivergenceError": lambda _: diverge(),
     "EarlyStopping": early_stopping,
     "EpochReport": pure(lambda: report(0.25).loss),
+    "Explanation": pure(lambda: str(EXPLANATION)),
     "History": history,
     "ModelCheckpoint": model_checkpoint,
     "PatchStatistics": pure(lambda: sums_of(statistics_of(X, Y))),
@@ -249,6 +251,7 @@ ENTRIES = {
     "conv2d_backprop": pure(lambda: convext.conv2d_backprop(X, KERNELS, Y, Y[::-1])),
     "conv2d_input_grad": pure(lambda: convext.conv2d_input_grad(Y, KERNELS, X.shape)),
     "conv2d_kernel_grad": pure(lambda: convext.conv2d_kernel_grad(X, Y, (3, 3))),
+    "explain": pure(lambda: repr(convext.explain("conv2d", X, KERNELS, padding="same"))),
     "generate_kernels": pure(lambda: convext.generate_kernels(2, (3, 3), 1, seed=4)),
     "generate_random_data": generated,
     "get_config": pure(convext.get_config),

@@ -41,7 +41,7 @@ class Way(NamedTuple):
 class Explanation(NamedTuple):
     """What `convext.explain` returns; it prints as a table.
 
-    Nothing in it changes, so that threads may share it.
+    Its attributes cannot be set. Threads may share it.
 
     Attributes
     ----------

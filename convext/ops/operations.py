@@ -65,14 +65,20 @@ def conv2d(
     groups : int, default 1
         Channels and kernels are shared out to so many groups, and each kernel sees the channels
         of its group alone. ``groups=C`` is the depthwise convolution.
-    algorithm : "auto", "direct", "winograd" or "fft", default "auto"
-        How to compute it. "winograd", for kernels of 3x3 to 9x9 with stride 1, and of 3x3 and 5x5
-        with stride 2, and dilation 1, takes about a third of the multiplications (with stride 2, a
-        half) and rounds about twice as much. "fft" transforms tiles of the image, for large
-        kernels. "auto" takes the one that is fastest for these shapes, but never where the data
-        are such that it is not exact, see below; and where all kernels see one channel each and
-        are separable to rounding (Gaussian, box, Sobel), it convolves down the columns and along
-        the rows.
+    algorithm : str, default "auto"
+        How to compute it. "auto" takes the way that is predicted to take the least time for these
+        shapes (`explain` shows it), but never where the data are such that it is not exact, see
+        below. Each can be asked for by its name:
+
+        - "direct": the sums as they are defined;
+        - "winograd": kernels of 3x3 to 9x9 with stride 1, of 3x3 and 5x5 with stride 2, and
+          dilation 1, in about a third of the multiplications (with stride 2, a half), rounding
+          about twice as much;
+        - "fft": transforms of tiles of the image, for large kernels;
+        - "separable": down the columns, then along the rows, where all kernels see one channel
+          each and are separable to rounding (Gaussian, box, Sobel), with stride and dilation 1;
+        - "depthwise": where all kernels see one channel each, of 64 taps at most;
+        - "shifted_sums": few kernels over many channels, with stride 1.
     out : numpy.ndarray, optional
         Where to write the result: C-contiguous, of the result's shape and type, not overlapping
         an argument.
@@ -96,6 +102,7 @@ def conv2d(
     --------
     conv2d_kernel_grad, conv2d_input_grad : The gradients.
     prepare_kernels : For many convolutions with the same kernels.
+    explain : The ways of computing it, and the one that "auto" takes.
 
     Notes
     -----
@@ -203,9 +210,8 @@ def conv2d_kernel_grad(
         Height and width of the kernels, (kh, kw); one number is both.
     stride, padding, dilation, groups, num_threads
         As given to `conv2d`.
-    algorithm : "auto", "direct" or "winograd", default "auto"
-        As for `conv2d`; but there is no "fft", and "winograd" is for 3x3 kernels with stride 1
-        alone.
+    algorithm : "auto", "direct", "winograd" or "depthwise", default "auto"
+        As for `conv2d`; but "winograd" is for 3x3 kernels with stride and dilation 1 alone.
 
     Returns
     -------
@@ -361,7 +367,7 @@ def conv2d_backprop(
         What the convolution should give.
     R : array_like, of the same shape
         What it gives: ``conv2d(input_data, kernels)``.
-    algorithm : "auto", "direct" or "winograd", default "auto"
+    algorithm : "auto", "direct", "winograd" or "depthwise", default "auto"
         As given to `conv2d_kernel_grad`.
 
     Returns

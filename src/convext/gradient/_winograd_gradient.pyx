@@ -8,18 +8,17 @@ The sums of a block of tiles are transformed in the arrays' own type, and added 
 of the other blocks, in an order that depends on the shapes alone.
 """
 
-from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from convext.ways._bands cimport has_small_pixels, limits_of
 from convext.base._dispatch cimport VALUES, WINOGRAD_CHANNELS, Limits, microkernels
 from convext.base._geometry cimport Array4, Convolution, Geometry, real
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
 from convext.gradient._segments cimport add_segments
 from convext.base._tasks cimport (
-    ENOUGH_TASKS, Shares, divide_up, share_out, take_task, threads_for
+    ENOUGH_TASKS, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
 from convext.ways._ways cimport Needs, Way, time_of_results
 from convext.ways._winograd cimport (
@@ -55,7 +54,7 @@ cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
 cdef double MAX_OUTSIDE = 16
 cdef double MAX_SHARE = 0.25
 
-NO_MEMORY = "not enough memory for the scratch space of Winograd's kernel gradient"
+NAME = "a kernel gradient by Winograd's method"
 
 
 # ---------------------------------------------------------------- the plan
@@ -364,9 +363,9 @@ cdef void add_unit(
         finish(plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, target)
 
 
-cdef void run_task(
+cdef void add_segment(
     const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t first_unit, Py_ssize_t last_unit,
-    real *scratch, real *kernel_grad, double *sums, Interrupt *interrupt, bint may_poll
+    real *scratch, real *kernel_grad, double *sums, Interrupt *interrupt
 ) noexcept nogil:
     """Add up a segment of the tiles for some units of kernels."""
     cdef Winograd tiles = plan.pixels
@@ -376,7 +375,7 @@ cdef void run_task(
     for block in range(first_block(plan, segment), first_block(plan, segment + 1)):
         target = target_of(plan, segment, block, kernel_grad, sums)
         for unit in range(first_unit, last_unit):
-            if interrupted(interrupt, may_poll):
+            if stopped(interrupt):
                 return
             if unit == first_unit or unit % plan.group_units == 0:
                 # Tasks of other kernels meet the same pixels.
@@ -413,62 +412,35 @@ cdef WinogradGradient part_of_channels(
     return plan_of_part
 
 
-cdef void run_tasks(
-    const WinogradGradient *plan, real *scratch, real *kernel_grad, double *sums,
-    Interrupt *interrupt
+# What the tasks read, and where they write.
+cdef struct Operands:
+    const WinogradGradient *plan
+    void *kernel_grad
+    double *sums            # [segments][size]; or NULL
+    bint safe               # whether they are as exact as those of the direct way
+
+
+cdef void add_part(
+    const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
+    """Add up a segment of the tiles for some units of kernels and some channels."""
+    cdef const Operands *operands = <const Operands *> work
+    cdef const WinogradGradient *plan = operands.plan
     cdef Py_ssize_t units = plan.groups * plan.group_units
     cdef Py_ssize_t parts = plan.kernel_parts * plan.channel_parts
-    cdef Py_ssize_t size = scratch_size(plan), task, thread, part
-    cdef WinogradGradient plan_of_part
-    cdef Shares shares
-    share_out(&shares, plan.segments * parts, plan.num_threads)
-    for thread in prange(
-        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
-        schedule="static"
-    ):
-        task = take_task(&shares, thread)
-        while task >= 0:
-            plan_of_part = part_of_channels(plan, task % plan.channel_parts)
-            part = task % parts // plan.channel_parts
-            run_task(
-                &plan_of_part, task // parts, part * units // plan.kernel_parts,
-                (part + 1) * units // plan.kernel_parts, scratch + thread * size, kernel_grad,
-                sums, interrupt, thread == 0
-            )
-            task = take_task(&shares, thread)
+    cdef Py_ssize_t part = task % parts // plan.channel_parts
+    cdef WinogradGradient plan_of_part = part_of_channels(plan, task % plan.channel_parts)
+    add_segment(
+        &plan_of_part, task // parts, part * units // plan.kernel_parts,
+        (part + 1) * units // plan.kernel_parts, scratch, <real *> operands.kernel_grad,
+        operands.sums, interrupt
+    )
 
 
 cdef Py_ssize_t scratch_size(const WinogradGradient *plan) noexcept nogil:
     """Elements of the scratch memory of a thread."""
     cdef WinogradGradient largest = part_of_channels(plan, plan.channel_parts - 1)
     return arrange(&largest).size
-
-
-cdef int run(
-    const WinogradGradient *plan, real *kernel_grad, Interrupt *interrupt
-) noexcept nogil:
-    """Compute the gradient. -1 when memory runs out."""
-    cdef real *scratch = <real *> aligned_alloc(
-        plan.num_threads * scratch_size(plan), plan.pixels.itemsize
-    )
-    cdef double *sums = NULL
-    if scratch == NULL:
-        return -1
-    if not plan.in_one_go:
-        sums = <double *> aligned_alloc(plan.segments * plan.size, sizeof(double))
-        if sums == NULL:
-            aligned_free(scratch)
-            return -1
-    run_tasks(plan, scratch, kernel_grad, sums, interrupt)
-    if sums != NULL:
-        add_segments(
-            sums, plan.segments, plan.size, kernel_grad, plan.pixels.itemsize, plan.num_threads,
-            interrupt
-        )
-    aligned_free(sums)
-    aligned_free(scratch)
-    return 0
 
 
 cdef bint are_even(
@@ -528,28 +500,50 @@ cdef bint is_safe(const WinogradGradient *plan) noexcept nogil:
     return True
 
 
+cdef int add_parts(const Operands *operands, Interrupt *interrupt) noexcept nogil:
+    cdef const WinogradGradient *plan = operands.plan
+    cdef size_t itemsize = plan.pixels.itemsize
+    cdef Tasks parts = tasks_of(
+        operands, itemsize, <Task> add_part[float], <Task> add_part[double],
+        plan.segments * plan.kernel_parts * plan.channel_parts,
+        scratch_size(plan) * <Py_ssize_t> itemsize, plan.num_threads
+    )
+    if run_tasks(&parts, interrupt) == -1:
+        return -1
+    if operands.sums == NULL:
+        return 0
+    return add_segments(
+        operands.sums, plan.segments, plan.size, operands.kernel_grad, itemsize,
+        plan.num_threads, interrupt
+    )
+
+
+cdef int differentiate(const void *work, Interrupt *interrupt) noexcept nogil:
+    cdef Operands *operands = <Operands *> work
+    cdef const WinogradGradient *plan = operands.plan
+    cdef int status
+    if not plan.in_one_go:
+        operands.sums = <double *> aligned_alloc(plan.segments * plan.size, sizeof(double))
+        if operands.sums == NULL:
+            return -1
+    status = add_parts(operands, interrupt)
+    operands.safe = not plan.is_checked or is_safe(plan)
+    aligned_free(operands.sums)
+    return status
+
+
 cdef int differentiate_by_winograd(WinogradGradient *plan, void *kernel_grad) except -1:
     cdef Py_ssize_t pixels = plan.groups * plan.pixels.channel_blocks * plan.pixels.num_blocks
     cdef Py_ssize_t gradients = plan.groups * plan.group_units * plan.pixels.num_blocks
-    cdef Interrupt interrupt
-    cdef int status
-    cdef bint safe
+    cdef Operands operands = Operands(plan, kernel_grad, NULL, False)
     plan.pixel_squares = <Squares *> calloc(pixels + gradients, sizeof(Squares))
-    if plan.pixel_squares == NULL:
-        raise MemoryError(NO_MEMORY)
+    check_memory(-1 if plan.pixel_squares == NULL else 0, NAME)
     plan.gradient_squares = plan.pixel_squares + pixels
-    with nogil:
-        start_polling(&interrupt)
-        if plan.pixels.itemsize == sizeof(float):
-            status = run[float](plan, <float *> kernel_grad, &interrupt)
-        else:
-            status = run[double](plan, <double *> kernel_grad, &interrupt)
-        safe = not plan.is_checked or is_safe(plan)
+    try:
+        perform(NAME, differentiate, &operands)
+    finally:
         free(plan.pixel_squares)
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
-    return safe
+    return operands.safe
 
 
 # ---------------------------------------------------------------- the way

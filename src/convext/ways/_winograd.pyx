@@ -12,7 +12,6 @@ hold channels, then kernels, never pixels, so that narrow images leave no lane e
 """
 
 cimport numpy as cnp
-from cython.parallel cimport parallel, prange, threadid
 from libc.string cimport memcpy, memset
 
 from convext.ways._bands cimport (
@@ -26,9 +25,9 @@ from convext.base._dispatch cimport (
 from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
-from convext.base._interrupt cimport Interrupt, finish_polling, interrupted, start_polling
+from convext.base._interrupt cimport Interrupt, check_memory, perform
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, apart
-from convext.base._tasks cimport Shares, divide_up, share_out, take_task, threads_for
+from convext.base._tasks cimport Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 from convext.ways._direct cimport compute_bands
 from convext.ways._tile cimport Positions, lay_side_by_side, pixel_at, positions
 from convext.ways._ways cimport Needs, Way, time_of_results
@@ -74,7 +73,7 @@ cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
 cdef double MAX_CONTRAST = 128
 cdef double MAX_CONTRAST_OF_PARTS = 32
 
-NO_MEMORY = "not enough memory for the scratch space of Winograd's convolution"
+NAME = "a Winograd convolution"
 
 # Taps of a part of a kernel along an axis, and of the largest kernels that are cut into parts.
 cdef Py_ssize_t PART = 3
@@ -666,32 +665,42 @@ cdef void transform_piece(
     transform_taps(plan, taps, unit, channel_block, taps + taps_size(plan), to)
 
 
-cdef int make_ready(
-    const Winograd *plan, const Array4 *kernels, Py_ssize_t first_unit, Py_ssize_t last_unit,
-    real *to, Interrupt *interrupt
+# What is read, and where it is written: the results of some units. Tasks follow each other by block
+# and unit: so a thread meets few blocks, whose pixels it transforms.
+cdef struct Part:
+    const Winograd *plan
+    const Array4 *kernels
+    void *ready         # the units' kernels, see make_ready; or NULL
+    const void *bias
+    const Array4 *out
+    Py_ssize_t first_unit, last_unit
+    bint own            # each thread transforms the kernels for itself
+
+
+cdef void make_piece_ready(
+    const void *work, Py_ssize_t i, real *taps, Interrupt *interrupt
 ) noexcept nogil:
+    cdef const Part *part = <const Part *> work
+    cdef const Winograd *plan = part.plan
+    cdef Py_ssize_t unit = part.first_unit + i // plan.channel_blocks
+    cdef Py_ssize_t channel_block = i % plan.channel_blocks
+    cdef real *to = <real *> part.ready
+    if keeps_taps(plan):
+        lay_out_taps(plan, part.kernels, unit, channel_block, to + i * taps_size(plan))
+    else:
+        transform_piece(plan, part.kernels, unit, channel_block, taps, to + i * plan.piece_size)
+
+
+cdef int make_ready(const void *work, Interrupt *interrupt) noexcept nogil:
     """Transform kernels, or lay them out, all that can be done before any pixel is seen."""
-    cdef Py_ssize_t pieces = (last_unit - first_unit) * plan.channel_blocks
-    cdef Py_ssize_t i
-    cdef real *taps = <real *> aligned_alloc(plan.num_threads * taps_scratch(plan), plan.itemsize)
-    if taps == NULL:
-        return -1
-    with parallel(num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1):
-        for i in prange(pieces, schedule="static"):
-            if interrupted(interrupt, threadid() == 0):
-                continue
-            if keeps_taps(plan):
-                lay_out_taps(
-                    plan, kernels, first_unit + i // plan.channel_blocks, i % plan.channel_blocks,
-                    to + i * taps_size(plan)
-                )
-            else:
-                transform_piece(
-                    plan, kernels, first_unit + i // plan.channel_blocks, i % plan.channel_blocks,
-                    taps + threadid() * taps_scratch(plan), to + i * plan.piece_size
-                )
-    aligned_free(taps)
-    return 0
+    cdef const Part *part = <const Part *> work
+    cdef const Winograd *plan = part.plan
+    cdef Tasks pieces = tasks_of(
+        work, plan.itemsize, <Task> make_piece_ready[float], <Task> make_piece_ready[double],
+        (part.last_unit - part.first_unit) * plan.channel_blocks,
+        taps_scratch(plan) * <Py_ssize_t> plan.itemsize, plan.num_threads
+    )
+    return run_tasks(&pieces, interrupt)
 
 
 # ---------------------------------------------------------------- tasks
@@ -1392,96 +1401,90 @@ cdef void compute_unit(
 # ---------------------------------------------------------------- runs
 
 
-# What is computed at once: for some units of kernels all blocks. Tasks follow each other by block
-# and unit: so a thread meets few blocks, whose pixels it transforms.
-cdef struct Run:
-    Py_ssize_t first_unit, last_unit
-    bint own            # each thread transforms the kernels for itself
+# Behind the scratch memory of a task lies what a thread has transformed: the number of the block
+# and group of the pixels; for each unit whether its kernels are, and these, where they are its own.
+cdef inline Py_ssize_t *transformed_of(const Part *part, void *scratch) noexcept nogil:
+    return <Py_ssize_t *> (
+        <char *> scratch + arrange(part.plan).size * <Py_ssize_t> part.plan.itemsize
+    )
 
 
-cdef inline Py_ssize_t own_size(const Winograd *plan, const Run *run) noexcept nogil:
-    """Elements of a thread's own kernels, and a mark for each unit that is transformed."""
-    cdef Py_ssize_t units = run.last_unit - run.first_unit
-    cdef Py_ssize_t marks = divide_up(units, plan.itemsize)
-    return units * unit_size(plan) + aligned_size(marks, plan.itemsize) if run.own else 0
+cdef inline Py_ssize_t marks_size(const Part *part) noexcept nogil:
+    """Bytes that say what is transformed."""
+    cdef Py_ssize_t units = part.last_unit - part.first_unit if part.own else 0
+    return aligned_size(<Py_ssize_t> sizeof(Py_ssize_t) + units, 1)
+
+
+cdef inline Py_ssize_t own_size(const Part *part) noexcept nogil:
+    """Bytes of a thread's own kernels."""
+    cdef Py_ssize_t units = part.last_unit - part.first_unit if part.own else 0
+    return units * unit_size(part.plan) * <Py_ssize_t> part.plan.itemsize
+
+
+cdef void begin_thread(const void *work, void *scratch) noexcept nogil:
+    cdef const Part *part = <const Part *> work
+    cdef Py_ssize_t *transformed = transformed_of(part, scratch)
+    memset(transformed, 0, marks_size(part))
+    transformed[0] = -1
 
 
 cdef const real *own_kernels(
-    const Winograd *plan, const Run *run, const Array4 *kernels, Py_ssize_t unit, real *taps,
-    real *own
+    const Part *part, Py_ssize_t unit, Py_ssize_t *transformed, real *taps
 ) noexcept nogil:
-    """Return the transformed kernels of a unit, from `own`; `taps` is scratch memory."""
-    cdef Py_ssize_t i = unit - run.first_unit, b
-    cdef char *is_transformed = <char *> (
-        own + (run.last_unit - run.first_unit) * unit_size(plan)
-    )
-    own += i * unit_size(plan)
+    """Return the transformed kernels of a unit, the thread's own; `taps` is scratch memory."""
+    cdef const Winograd *plan = part.plan
+    cdef Py_ssize_t i = unit - part.first_unit, b
+    cdef char *is_transformed = <char *> (transformed + 1)
+    cdef real *own = <real *> (<char *> transformed + marks_size(part)) + i * unit_size(plan)
     if not is_transformed[i]:
         for b in range(plan.channel_blocks):
-            transform_piece(plan, kernels, unit, b, taps, own + b * plan.piece_size)
+            transform_piece(plan, part.kernels, unit, b, taps, own + b * plan.piece_size)
         is_transformed[i] = True
     return own
 
 
-cdef void run_tasks(
-    const Winograd *plan, const Run *run, const Array4 *kernels, const real *ready,
-    const real *bias, const Array4 *out, real *scratch, Shares *shares, Py_ssize_t thread,
-    Interrupt *interrupt
+cdef void convolve_block(
+    const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    """Run the tasks of a thread."""
+    """Compute a block of tiles for a unit of kernels."""
+    cdef const Part *part = <const Part *> work
+    cdef const Winograd *plan = part.plan
     cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t units = run.last_unit - run.first_unit
-    cdef Py_ssize_t index = take_task(shares, thread), unit, group, pixels, transformed = -1
-    cdef Block block
-    cdef const real *unit_ready = NULL
-    if run.own:
-        memset(scratch + layout.size + units * unit_size(plan), 0, units)
-    while index >= 0 and not interrupted(interrupt, thread == 0):
-        unit = run.first_unit + index % units
-        group = unit // plan.group_units
-        pixels = index // units * plan.groups + group
-        if pixels != transformed:
-            block = describe_block(
-                plan, first_strip(plan, index // units), first_strip(plan, index // units + 1)
-            )
-            transform_block(
-                plan, group, block.first, block.last, scratch + layout.panel,
-                scratch + layout.lines, scratch + layout.squares, scratch + layout.values
-            )
-            transformed = pixels
-        if run.own:
-            unit_ready = own_kernels(
-                plan, run, kernels, unit, scratch + layout.taps, scratch + layout.size
-            )
-        elif ready != NULL:
-            unit_ready = ready + (unit - run.first_unit) * ready_size(plan)
-        compute_unit(plan, kernels, unit_ready, unit, &block, bias, out, scratch)
-        index = take_task(shares, thread)
-
-
-cdef int run_units(
-    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t first_unit,
-    Py_ssize_t last_unit, bint own, const real *bias, const Array4 *out, Interrupt *interrupt
-) noexcept nogil:
-    """Compute all tiles for some units; `ready` are these, or NULL."""
-    cdef Py_ssize_t units = last_unit - first_unit
-    cdef Run run = Run(first_unit, last_unit, own)
-    cdef Shares shares
-    cdef Py_ssize_t thread, size = arrange(plan).size + own_size(plan, &run)
-    cdef real *scratch = <real *> aligned_alloc(plan.num_threads * size, plan.itemsize)
-    if scratch == NULL:
-        return -1
-    share_out(&shares, plan.num_blocks * units, plan.num_threads)
-    for thread in prange(
-        plan.num_threads, num_threads=plan.num_threads, use_threads_if=plan.num_threads > 1,
-        schedule="static"
-    ):
-        run_tasks(
-            plan, &run, kernels, ready, bias, out, scratch + thread * size, &shares, thread,
-            interrupt
+    cdef Py_ssize_t *transformed = transformed_of(part, scratch)
+    cdef Py_ssize_t units = part.last_unit - part.first_unit
+    cdef Py_ssize_t unit = part.first_unit + task % units
+    cdef Py_ssize_t group = unit // plan.group_units
+    cdef Py_ssize_t pixels = task // units * plan.groups + group
+    cdef Block block = describe_block(
+        plan, first_strip(plan, task // units), first_strip(plan, task // units + 1)
+    )
+    cdef const real *ready = NULL
+    if pixels != transformed[0]:
+        transform_block(
+            plan, group, block.first, block.last, scratch + layout.panel, scratch + layout.lines,
+            scratch + layout.squares, scratch + layout.values
         )
-    aligned_free(scratch)
-    return 0
+        transformed[0] = pixels
+    if part.own:
+        ready = own_kernels(part, unit, transformed, scratch + layout.taps)
+    elif part.ready != NULL:
+        ready = <const real *> part.ready + (unit - part.first_unit) * ready_size(plan)
+    compute_unit(
+        plan, part.kernels, ready, unit, &block, <const real *> part.bias, part.out, scratch
+    )
+
+
+cdef int run_units(const Part *part, Interrupt *interrupt) noexcept nogil:
+    """Compute all tiles for some units."""
+    cdef const Winograd *plan = part.plan
+    cdef Tasks blocks = tasks_of(
+        part, plan.itemsize, <Task> convolve_block[float], <Task> convolve_block[double],
+        plan.num_blocks * (part.last_unit - part.first_unit),
+        arrange(plan).size * <Py_ssize_t> plan.itemsize + marks_size(part) + own_size(part),
+        plan.num_threads
+    )
+    blocks.start = begin_thread
+    return run_tasks(&blocks, interrupt)
 
 
 cdef inline bint have_own_kernels(const Winograd *plan) noexcept nogil:
@@ -1495,30 +1498,28 @@ cdef inline Py_ssize_t shared_units(const Winograd *plan) noexcept nogil:
     return min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
 
 
-cdef int run(
-    const Winograd *plan, const Array4 *kernels, const real *ready, const real *bias,
-    const Array4 *out, Interrupt *interrupt
-) noexcept nogil:
-    """Compute `out`; `ready` are all kernels, or NULL. -1 when memory runs out."""
+cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
+    """Compute a part that is all there is, with all kernels ready, or none."""
+    cdef Part part = (<const Part *> work)[0]
+    cdef const Winograd *plan = part.plan
     cdef Py_ssize_t units = num_units(plan), chunk = shared_units(plan)
-    cdef Py_ssize_t first = 0, last
     cdef int status = 0
-    cdef real *shared
     # Used once, a piece is best transformed where it is used, in the L2 cache.
-    if ready != NULL or plan.num_blocks == 1:
-        return run_units(plan, kernels, ready, 0, units, False, bias, out, interrupt)
+    if part.ready != NULL or plan.num_blocks == 1:
+        return run_units(&part, interrupt)
     if have_own_kernels(plan):
-        return run_units(plan, kernels, NULL, 0, units, True, bias, out, interrupt)
-    shared = <real *> aligned_alloc(chunk * unit_size(plan), plan.itemsize)
-    if shared == NULL:
+        part.own = True
+        return run_units(&part, interrupt)
+    part.ready = aligned_alloc(chunk * unit_size(plan), plan.itemsize)
+    if part.ready == NULL:
         return -1
-    while first < units and status == 0:
-        last = min(units, first + chunk)
-        status = make_ready(plan, kernels, first, last, shared, interrupt)
+    while part.first_unit < units and status == 0:
+        part.last_unit = min(units, part.first_unit + chunk)
+        status = make_ready(&part, interrupt)
         if status == 0:
-            status = run_units(plan, kernels, shared, first, last, False, bias, out, interrupt)
-        first = last
-    aligned_free(shared)
+            status = run_units(&part, interrupt)
+        part.first_unit = part.last_unit
+    aligned_free(part.ready)
     return status
 
 
@@ -1528,8 +1529,7 @@ cdef int note_bands(Winograd *plan, Bands *bands) except -1:
     plan.bands = bands
     if bands == NULL:
         return 0
-    if init_bands(bands, plan.source.n, plan.tiles_down) == -1:
-        raise MemoryError(NO_MEMORY)
+    check_memory(init_bands(bands, plan.source.n, plan.tiles_down), NAME)
     for i in range(plan.tiles_down + 1):
         bands.row[i] = min(strip_row(plan, i) * plan.result_stride, plan.result_h)
     # The end is not the first row of a strip.
@@ -1542,27 +1542,14 @@ cdef int convolve_by_winograd(
     Bands *bands
 ) except -1:
     # Must live as long as it is read.
-    cdef cnp.ndarray memory
-    cdef void *ready
-    cdef Interrupt interrupt
-    cdef int status
+    cdef cnp.ndarray memory = None
+    cdef Part whole = Part(plan, kernels, NULL, bias, out, 0, num_units(plan), False)
     note_bands(plan, bands)
-    memory = None if kept is None else kept_kernels(plan, kernels, kept)
-    ready = NULL if memory is None else cnp.PyArray_DATA(memory)
-    with nogil:
-        start_polling(&interrupt)
-        if plan.itemsize == sizeof(float):
-            status = run[float](
-                plan, kernels, <float *> ready, <const float *> bias, out, &interrupt
-            )
-        else:
-            status = run[double](
-                plan, kernels, <double *> ready, <const double *> bias, out, &interrupt
-            )
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
-    return 0
+    if kept is not None:
+        memory = kept_kernels(plan, kernels, kept)
+    if memory is not None:
+        whole.ready = cnp.PyArray_DATA(memory)
+    return perform(NAME, convolve, &whole)
 
 
 # ---------------------------------------------------------------- kept kernels
@@ -1592,23 +1579,14 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
     cdef Py_ssize_t size = units * ready_size(plan) * <Py_ssize_t> plan.itemsize
     cdef tuple key = ("winograd", plan.itemsize, plan.width, keeps_taps(plan))
     cdef cnp.ndarray memory = kept.get(key)
-    cdef Interrupt interrupt
-    cdef int status
+    cdef Part whole = Part(plan, kernels, NULL, NULL, NULL, 0, units, False)
     if size > MAX_KEPT_BYTES:
         return None
     if memory is not None:
         return memory
     memory = aligned_array(size)
-    cdef void *to = cnp.PyArray_DATA(memory)
-    with nogil:
-        start_polling(&interrupt)
-        if plan.itemsize == sizeof(float):
-            status = make_ready(plan, kernels, 0, units, <float *> to, &interrupt)
-        else:
-            status = make_ready(plan, kernels, 0, units, <double *> to, &interrupt)
-    finish_polling(&interrupt)
-    if status == -1:
-        raise MemoryError(NO_MEMORY)
+    whole.ready = cnp.PyArray_DATA(memory)
+    perform("prepared kernels", make_ready, &whole)
     # Another thread may have transformed them meanwhile.
     return kept.setdefault(key, memory)
 

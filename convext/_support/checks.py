@@ -19,7 +19,7 @@ FLOAT64 = np.dtype(np.float64)
 # The largest size that is still an exact index on every platform.
 LARGEST_SIZE = int(np.iinfo(np.intp).max)
 
-# Arrays are gone through in blocks of about so many elements.
+# About how many elements of an array are gone through at a time.
 _BLOCK = 1 << 20
 
 

@@ -13,7 +13,7 @@ from ..solve.verdict import LARGER, Trial
 from .filter_between import Filter
 from .show import print_kernels
 
-# The values of so many kernels are printed, and of so many channels of each.
+# Kernels whose values are printed, and channels of each.
 MOST_SHOWN = 9
 
 DECIMALS = 5

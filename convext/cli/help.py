@@ -67,7 +67,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return the lines of a text, of at most so many columns where its words are no longer."""
+    """Return the lines of a text, of at most `width` columns where its words are no longer."""
     lines = [""]
     for piece in _PIECE.findall(text):
         if lines[-1] and columns(lines[-1] + piece.rstrip()) > width:

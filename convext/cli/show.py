@@ -24,7 +24,7 @@ from ..plotting import plot_kernels, plot_training
 from .arguments import Parser, add_shared
 from .outputs import check_outputs
 
-# The values of so many kernels are printed, and of so many channels of each.
+# Kernels whose values are printed, and channels of each.
 _MOST_SHOWN = 4
 
 DESCRIPTION = "Print the shape of the kernels, the record of their training, and their values."
@@ -97,7 +97,7 @@ def print_kernels(
     as_text: Callable[[RealArray], str],
     after: Callable[[int], object] = bool,
 ) -> None:
-    """Print the values of at most so many kernels, and of as many channels of each.
+    """Print the values of the first kernels, at most `most`, and of as many channels of each.
 
     `as_text` writes a channel, (kh, kw); `after` is called with the index of each kernel after it.
     """

@@ -29,7 +29,7 @@ from .outputs import check_outputs
 
 EPOCHS_WITHOUT_FILES, EPOCHS = 10, 100
 
-# A record holds the losses of at most so many epochs, which stand for those between.
+# Epochs of which a record holds the loss, at most; they stand for those between.
 _MOST_LOSSES = 500_000
 
 DESCRIPTION = (

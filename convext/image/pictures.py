@@ -15,7 +15,7 @@ from .._support.messages import warn
 from ..ops.shapes import IMAGES
 from . import pillow_files
 
-# Strips that images are taken in have so many values.
+# Values of a strip of rows that is taken at a time.
 _STRIP = 1 << 22
 
 # What stands for 1 in images of integers.
@@ -59,7 +59,7 @@ def as_picture(name: str, image: npt.ArrayLike) -> Picture:
 
 
 def strips_of(rows: int, values: int, least: int = 1) -> Iterator[tuple[int, int]]:
-    """Yield where strips of rows begin and end, for an image with so many values in a row."""
+    """Yield where strips of rows begin and end, for an image with `values` in a row."""
     step = max(1, least, _STRIP // values)
     for begin in range(0, rows, step):
         yield begin, min(begin + step, rows)

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 LARGEST_DENOMINATOR = 256
 
-# Of random kernels, so large a share may look like a fraction.
+# The share of random kernels that may look like a fraction.
 CHANCE = 1e-3
 
-# An entry is allowed to be so many standard errors away: more than four, since what rounding leaves
-# is not independent of the pixels.
+# How many standard errors an entry may be away: more than four, since what rounding leaves is not
+# independent of the pixels.
 DEVIATIONS = 8.0
 
 # With a sum of squared deviations that is larger by the square of this, in standard errors, another

@@ -33,7 +33,7 @@ MIDDLE, WHITE = 128.0, 255.0
 MAX_VALUES = 6_000_000
 MIN_BLOCKS = 16
 
-# Below such a step, decoding rounds away which multiple a coefficient was.
+# Of a smaller step, decoding rounds away which multiple a coefficient was.
 EXACT_STEP = 3
 ROUNDS_OF_DECODING = 4
 
@@ -41,7 +41,7 @@ ROUNDS_OF_DECODING = 4
 MARGIN = 4.0
 
 # The pixels before are taken as they are if that brings the logarithm of the likelihood, which is
-# negative, so much nearer to 0: by 5 % and more where it was so, by 0.2 % at most where it was not.
+# negative, nearer to 0 by this factor: by 5 % and more where it was so, by 0.2 % at most where it was not.
 CLEARLY = 0.98
 
 # Scales of the errors, in levels: at least that of rounding; and by what they change at a time, at

@@ -48,13 +48,13 @@ FARTHEST_EXPONENT = 400
 # Beyond, kernels are zero beside the data: of these, no square is larger than 1e241.
 LARGEST_RIDGE = 1e250
 
-# With a bias, the means of channels are taken out where their squares are so many times as large as
-# what the pixels vary by.
+# With a bias, the means of channels are taken out where the ratio of their squares to the variance
+# of the pixels is larger.
 MEAN_TO_SPREAD = 1e4
 
 MAX_REFINEMENTS = 4
 
-# So many elements of the patch matrix, 16 MiB, are decomposed at a time.
+# Elements of the patch matrix that are decomposed at a time: 16 MiB.
 DECOMPOSED_ELEMENTS = 1 << 21
 
 

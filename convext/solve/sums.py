@@ -21,7 +21,7 @@ from .masks import Flags, seen
 from .products import add_patch_products, kernel_gradient, sums_of_planes
 from .unknowns import Unknowns
 
-# So many elements of the patch matrix, 8 MiB, are multiplied at a time where there is a mask.
+# Elements of the patch matrix that are multiplied at a time where there is a mask: 8 MiB.
 MASKED_ELEMENTS = 1 << 20
 
 # Squares below that may have lost digits.

@@ -27,24 +27,24 @@ Mask = Flags | None
 # Rows and columns, in the middle, of what is looked at.
 LARGEST = 640
 
-# Errors of taps are taken from so many rows and columns of tiles, and flat parts are looked for
-# among tiles of so many pixels.
+# Rows and columns of tiles that errors of taps are taken from; and those of pixels in the tiles among
+# which flat parts are looked for.
 TILES = 8
 TILE = 8
 
-# Above so many times a yardstick, an error is not explained by it.
+# An error that is a larger multiple of a yardstick is not explained by it.
 FAR = 1.6
 
-# Something else explains a pair if it leaves less than such a share of the error.
+# Something else explains a pair if it leaves less than this share of the error.
 LESS = 0.7
 
-# Others that leave no more than so many times as much as the best are named, too.
+# Others are named, too, whose error is no larger multiple of that of the best.
 ALSO = 1.5
 
-# So many rows and columns more are tried.
+# How many more rows and columns a larger kernel has that is tried.
 LARGER = 4
 
-# A part is flat where it varies less than such a share of the whole.
+# A part is flat where it varies less than this share of the whole.
 FLAT = 0.3
 
 CURVE_POINTS = 64

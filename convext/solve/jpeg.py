@@ -41,7 +41,8 @@ ROUNDS_OF_DECODING = 4
 MARGIN = 4.0
 
 # The pixels before are taken as they are if that brings the logarithm of the likelihood, which is
-# negative, nearer to 0 by this factor: by 5 % and more where it was so, by 0.2 % at most where it was not.
+# negative, nearer to 0 by this factor: by 5 % and more where it was so, by 0.2 % at most where it
+# was not.
 CLEARLY = 0.98
 
 # Scales of the errors, in levels: at least that of rounding; and by what they change at a time, at

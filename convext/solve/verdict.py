@@ -27,8 +27,8 @@ Mask = Flags | None
 # Rows and columns, in the middle, of what is looked at.
 LARGEST = 640
 
-# Rows and columns of tiles that errors of taps are taken from; and those of pixels in the tiles among
-# which flat parts are looked for.
+# Rows and columns of tiles that errors of taps are taken from; and rows and columns of pixels in
+# the tiles among which flat parts are looked for.
 TILES = 8
 TILE = 8
 

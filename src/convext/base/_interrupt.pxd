@@ -18,8 +18,3 @@ cdef int perform(str name, Operation operation, const void *work) except -1
 
 # Raise the latter where `status` is -1.
 cdef int check_memory(int status, str name) except -1
-
-# What `perform` does, apart.
-cdef void start_polling(Interrupt *interrupt) noexcept nogil
-cdef bint interrupted(Interrupt *interrupt, bint may_poll) noexcept nogil
-cdef int finish_polling(Interrupt *interrupt) except -1

@@ -36,12 +36,6 @@ cdef double now() noexcept nogil:
     return time.tv_sec + 1e-9 * time.tv_nsec
 
 
-cdef void start_polling(Interrupt *interrupt) noexcept nogil:
-    interrupt.thread = this_thread()
-    interrupt.next_poll = 0
-    interrupt.raised = False
-
-
 cdef bint stopped(Interrupt *interrupt) noexcept nogil:
     cdef double time
     if not interrupt.raised and interrupt.thread == this_thread():
@@ -61,7 +55,9 @@ cdef int perform(str name, Operation operation, const void *work) except -1:
     cdef Interrupt interrupt
     cdef int status
     with nogil:
-        start_polling(&interrupt)
+        interrupt.thread = this_thread()
+        interrupt.next_poll = 0
+        interrupt.raised = False
         status = operation(work, &interrupt)
     return -1 if interrupt.raised else check_memory(status, name)
 
@@ -70,11 +66,3 @@ cdef int check_memory(int status, str name) except -1:
     if status == -1:
         raise MemoryError(f"not enough memory for {name}")
     return 0
-
-
-cdef bint interrupted(Interrupt *interrupt, bint may_poll) noexcept nogil:
-    return stopped(interrupt)
-
-
-cdef int finish_polling(Interrupt *interrupt) except -1:
-    return -1 if interrupt.raised else 0

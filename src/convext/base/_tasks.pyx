@@ -5,6 +5,53 @@ from cython.parallel cimport prange
 from convext.base._interrupt cimport Interrupt, perform
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 
+cdef extern from *:
+    """
+    static inline Py_ssize_t convext_take(Py_ssize_t *next)
+    {
+        return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
+    }
+    """
+    Py_ssize_t take "convext_take"(Py_ssize_t *next) noexcept nogil
+
+cdef enum:
+    MOST_SHARES = 64
+
+# Where the next task of a share stands, in a cache line of its own: a thread that takes one does
+# not wait for others.
+cdef struct Share:
+    char[64] apart
+    Py_ssize_t next
+
+# As many shares as threads, or fewer.
+cdef struct Shares:
+    Py_ssize_t tasks, count
+    Share[MOST_SHARES] share
+
+
+cdef inline Py_ssize_t first_task(const Shares *shares, Py_ssize_t share) noexcept nogil:
+    return share * shares.tasks // shares.count
+
+
+cdef inline void share_out(Shares *shares, Py_ssize_t tasks, int num_threads) noexcept nogil:
+    cdef Py_ssize_t i
+    shares.tasks = tasks
+    shares.count = min(<Py_ssize_t> num_threads, <Py_ssize_t> MOST_SHARES)
+    for i in range(shares.count):
+        shares.share[i].next = first_task(shares, i)
+
+
+# -1: no task is left.
+cdef inline Py_ssize_t take_task(Shares *shares, Py_ssize_t thread) noexcept nogil:
+    cdef Py_ssize_t i, share, task
+    for i in range(shares.count):
+        share = (thread + i) % shares.count
+        task = take(&shares.share[share].next)
+        if task < first_task(shares, share + 1):
+            return task
+    return -1
+
+
 cdef void run_share(
     const Tasks *tasks, Shares *shares, Py_ssize_t thread, void *scratch, Interrupt *interrupt
 ) noexcept nogil:

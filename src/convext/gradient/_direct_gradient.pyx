@@ -1,7 +1,7 @@
 """The direct way of computing the gradient with respect to the kernels."""
 
 from convext.base._geometry cimport Convolution
-from convext.base._interrupt cimport Interrupt, perform
+from convext.base._interrupt cimport Interrupt, check_memory, perform
 from convext.gradient._gradient_plan cimport KernelGradient
 from convext.gradient._kernel_gradient cimport (
     free_kernel_gradient, init_kernel_gradient, run_kernel_gradient
@@ -48,8 +48,7 @@ cdef bint run(const Convolution *convolution, void *plan, dict kept) except -1:
 
 cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
     cdef KernelGradient gradient
-    if init_whole(&gradient, convolution) == -1:
-        raise MemoryError("not enough memory for a kernel gradient")
+    check_memory(init_whole(&gradient, convolution), "a kernel gradient")
     needs.num_threads = gradient.num_threads
     needs.of_thread = gradient.scratch_size * <Py_ssize_t> convolution.itemsize
     needs.shared = 0

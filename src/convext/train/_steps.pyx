@@ -21,7 +21,8 @@ from convext.ways._convolution import conv2d_input_grad
 from convext.gradient._differentiation import conv2d_kernel_grad
 from convext.train._layers cimport check_activation, gather
 from convext.train._layers import activate, differentiate
-from convext.base._tasks cimport ENOUGH_TASKS, divide_up
+from convext.base._tasks cimport ENOUGH_TASKS, Tasks, divide_up, perform_tasks
+from convext.gradient._segments cimport Segments, adding_of
 
 cnp.import_array()
 
@@ -213,27 +214,22 @@ cdef class Step:
                         )
         self.inputs = self.targets = None
         if learning:
-            with nogil:
-                self.add_segments(segments)
+            self.add_segments(segments)
         for segment in range(segments):
             total += (<double *> cnp.PyArray_DATA(self.losses))[segment]
         if self.differences is not None:
             self.measures = self.differences[:segments].sum(axis=0) / elements
         return total / elements
 
-    cdef void add_segments(self, Py_ssize_t segments) noexcept nogil:
-        cdef const double *sums = <const double *> cnp.PyArray_DATA(self.sums)
-        cdef double *gradient = <double *> cnp.PyArray_DATA(self.gradient)
-        cdef Py_ssize_t i, segment
-        cdef double total
-        cdef int threads = <int> max(1, min(
+    cdef int add_segments(self, Py_ssize_t segments) except -1:
+        cdef Segments work = Segments(
+            <double *> cnp.PyArray_DATA(self.sums), segments, self.num_weights,
+            cnp.PyArray_DATA(self.gradient)
+        )
+        cdef Tasks adding = adding_of(&work, sizeof(double), <int> max(1, min(
             <Py_ssize_t> self.num_threads, self.num_weights // MIN_WEIGHTS_PER_THREAD
-        ))
-        for i in prange(self.num_weights, num_threads=threads, use_threads_if=threads > 1):
-            total = 0
-            for segment in range(segments):
-                total = total + sums[segment * self.num_weights + i]
-            gradient[i] = total
+        )))
+        return perform_tasks("the gradient of a network", &adding)
 
     cdef int run_segment(
         self, Py_ssize_t segment, Py_ssize_t segments, Py_ssize_t slices, Workspace work,

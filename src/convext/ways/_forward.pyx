@@ -9,7 +9,7 @@ from convext.ways._correlation cimport (
 from convext.ways._correlation_plan cimport Correlation, all_weights
 from convext.ways._weights cimport pack_weights
 from convext.base._geometry cimport Array4, Convolution, Geometry
-from convext.base._interrupt cimport Interrupt, perform
+from convext.base._interrupt cimport Interrupt, check_memory, perform
 from convext.base._scratch cimport aligned_array
 from convext.ways._tile cimport Axis, init_axis
 from convext.ways._ways cimport Needs
@@ -110,7 +110,7 @@ cdef int convolve_with_kept(const Convolution *convolution, dict kept) except -1
     cdef Correlation correlation
     cdef Prepared prepared = Prepared(&correlation, convolution)
     cdef cnp.ndarray _packed        # must live as long as it is read
-    init_or_raise(&correlation, convolution)
+    check_memory(init_whole(&correlation, convolution), "a convolution")
     try:
         _packed = kept_weights(&correlation, kept)
         perform("a convolution", convolve, &prepared)
@@ -119,15 +119,9 @@ cdef int convolve_with_kept(const Convolution *convolution, dict kept) except -1
     return 0
 
 
-cdef int init_or_raise(Correlation *correlation, const Convolution *convolution) except -1:
-    if init_whole(correlation, convolution) == -1:
-        raise MemoryError("not enough memory for a convolution")
-    return 0
-
-
 cdef int keep_directly(const Convolution *convolution, dict kept) except -1:
     cdef Correlation correlation
-    init_or_raise(&correlation, convolution)
+    check_memory(init_whole(&correlation, convolution), "a convolution")
     try:
         kept_weights(&correlation, kept)
     finally:
@@ -137,7 +131,7 @@ cdef int keep_directly(const Convolution *convolution, dict kept) except -1:
 
 cdef int measure_directly(const Convolution *convolution, Needs *needs) except -1:
     cdef Correlation correlation
-    init_or_raise(&correlation, convolution)
+    check_memory(init_whole(&correlation, convolution), "a convolution")
     measure_correlation(&correlation, convolution.images.n, needs)
     free_forward(&correlation)
     return 0

@@ -15,7 +15,7 @@ from convext.ways._correlation cimport (
 )
 from convext.ways._correlation_plan cimport Correlation
 from convext.base._geometry cimport Array4, Convolution, Geometry
-from convext.base._interrupt cimport Interrupt, stopped
+from convext.base._interrupt cimport Interrupt, check_memory, stopped
 from convext.ways._tile cimport Axis, init_axis_at
 from convext.ways._ways cimport Needs
 
@@ -209,6 +209,4 @@ cdef int measure_gathering(const Convolution *convolution, Needs *needs) except 
             free_correlation(&correlation)
     free(rows.tap)
     free(columns.tap)
-    if status == -1:
-        raise MemoryError("not enough memory for an input gradient")
-    return 0
+    return check_memory(status, "an input gradient")

@@ -56,7 +56,6 @@ def test_the_algorithms_have_the_names_of_the_lists_of_ways():
     ):
         assert tuple(numbers) == ("auto", *names)
         assert list(numbers.values()) == list(range(len(numbers)))
-    assert set(get_args(algorithms.Algorithm)) == set(algorithms.NUMBERS)
 
 
 def test_the_activations_have_the_names_of_the_compiled_code():

@@ -130,7 +130,7 @@ def test_what_it_shows_of_itself():
         ({"padding": "half"}, ValueError, "padding must be"),
         ({"padding": -1}, ValueError, "padding must be at least 0"),
         ({"dilation": 1.5}, TypeError, "dilation must be an integer"),
-        ({"algorithm": "FFT"}, ValueError, "algorithm must be 'auto', 'direct', 'winograd'"),
+        ({"algorithm": "FFT"}, ValueError, "algorithm must be 'auto', 'winograd', 'separable'"),
         (
             {"algorithm": "winograd", "stride": 3},
             ValueError,

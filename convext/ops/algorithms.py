@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
-
 from ..gradient import _differentiation
 from ..ways import _convolution
-
-Algorithm: TypeAlias = Literal[
-    "auto", "direct", "winograd", "fft", "separable", "depthwise", "shifted_sums"
-]
 
 # The numbers that the compiled code knows them by: those of conv2d and conv2d_input_grad, and of
 # conv2d_kernel_grad.
@@ -21,7 +15,7 @@ NUMBERS_OF_KERNEL_GRADIENT = {
 
 def resolve_algorithm(algorithm: object, numbers: dict[str, int] = NUMBERS) -> int:
     """Return the number of an algorithm; the compiled code says where it does not apply."""
-    *others, last = (repr(name) for name in get_args(Algorithm) if name in numbers)
+    *others, last = map(repr, numbers)
     allowed = f"{', '.join(others)} or {last}"
     if not isinstance(algorithm, str):
         raise TypeError(f"algorithm must be {allowed}, got {type(algorithm).__name__}")

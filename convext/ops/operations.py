@@ -22,7 +22,6 @@ from .._support.checks import (
 from ..config import resolve_num_threads
 from ..gradient import _differentiation
 from ..ways import _convolution
-from .algorithms import Algorithm
 from .losses import mse_loss_gradient
 from .plans import plan_conv2d, plan_input_grad, plan_kernel_grad, remembering
 from .prepared import PreparedKernels, check_bias
@@ -38,7 +37,7 @@ def conv2d(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
-    algorithm: Algorithm = "auto",
+    algorithm: str = "auto",
     out: RealArray | None = None,
     num_threads: int | None = None,
 ) -> RealArray:
@@ -195,7 +194,7 @@ def conv2d_kernel_grad(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
-    algorithm: Algorithm = "auto",
+    algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> RealArray:
     """Return the gradient of a loss with respect to the kernels of a convolution.
@@ -282,7 +281,7 @@ def conv2d_input_grad(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
-    algorithm: Algorithm = "auto",
+    algorithm: str = "auto",
     num_threads: int | None = None,
 ) -> RealArray:
     """Return the gradient of a loss with respect to the input of a convolution.
@@ -353,7 +352,7 @@ def conv2d_backprop(
     target_output: npt.ArrayLike,
     R: npt.ArrayLike,  # noqa: N803  (the textbook's name)
     *,
-    algorithm: Algorithm = "auto",
+    algorithm: str = "auto",
 ) -> RealArray:
     """Return the gradient of the mean squared error with respect to the kernels.
 

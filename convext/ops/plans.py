@@ -19,7 +19,7 @@ from .._support.checks import (
     common_dtype,
     shape_of_length,
 )
-from .algorithms import NUMBERS_OF_KERNEL_GRADIENT, Algorithm, resolve_algorithm
+from .algorithms import NUMBERS_OF_KERNEL_GRADIENT, resolve_algorithm
 from .shapes import (
     IMAGES,
     KERNELS,
@@ -84,7 +84,7 @@ def plan_conv2d(
     padding: Padding,
     dilation: Pair,
     groups: int,
-    algorithm: Algorithm = "auto",
+    algorithm: str = "auto",
 ) -> Plan:
     """Check the arguments of `conv2d`."""
     dtypes = {"input_data": image_dtype, "kernels": kernel_dtype}
@@ -117,7 +117,7 @@ def plan_kernel_grad(
     padding: Padding,
     dilation: Pair,
     groups: int,
-    algorithm: Algorithm = "auto",
+    algorithm: str = "auto",
 ) -> Plan:
     """Check the arguments of `conv2d_kernel_grad`."""
     dtype = common_dtype(input_data=image_dtype, output_grad=grad_dtype)
@@ -149,7 +149,7 @@ def plan_input_grad(
     padding: Padding,
     dilation: Pair,
     groups: int,
-    algorithm: Algorithm = "auto",
+    algorithm: str = "auto",
 ) -> Plan:
     """Check the arguments of `conv2d_input_grad`."""
     dtype = common_dtype(output_grad=grad_dtype, kernels=kernel_dtype)

@@ -17,7 +17,6 @@ from .._support.checks import (
     shape_of_length,
 )
 from ..ways import _convolution
-from .algorithms import Algorithm
 from .plans import plan_conv2d
 from .shapes import IMAGES, KERNELS, Padding, Pair, Shape
 
@@ -48,7 +47,7 @@ class PreparedKernels:
     padding: Padding
     dilation: Pair
     groups: int
-    algorithm: Algorithm
+    algorithm: str
     # What the compiled code made of them, for each type and layout that was asked for.
     _kept: dict[object, object]
 
@@ -60,7 +59,7 @@ class PreparedKernels:
         padding: Padding,
         dilation: Pair,
         groups: int,
-        algorithm: Algorithm,
+        algorithm: str,
     ) -> None:
         self.__setstate__(
             {
@@ -146,7 +145,7 @@ def prepare_kernels(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
-    algorithm: Algorithm = "auto",
+    algorithm: str = "auto",
 ) -> PreparedKernels:
     """Prepare kernels for many convolutions with them.
 

@@ -15,9 +15,7 @@ cdef enum:
     NUM_WAYS = 3
 
 cdef Way[NUM_WAYS] WAYS
-WAYS[0] = winograd_gradient_way()
-WAYS[1] = depthwise_way()
-WAYS[2] = direct_gradient_way()
+WAYS[:] = [winograd_gradient_way(), depthwise_way(), direct_gradient_way()]
 
 cdef union Plan:
     WinogradGradient winograd

@@ -18,12 +18,14 @@ cdef enum:
 
 # The order matters where a way settles the choice, and where predictions are equal.
 cdef Way[NUM_WAYS] WAYS
-WAYS[0] = winograd_way()
-WAYS[1] = separable_way()
-WAYS[2] = depthwise_way()
-WAYS[3] = fft_way()
-WAYS[4] = shifted_sums_way()
-WAYS[5] = direct_way()
+WAYS[:] = [
+    winograd_way(),
+    separable_way(),
+    depthwise_way(),
+    fft_way(),
+    shifted_sums_way(),
+    direct_way(),
+]
 
 cdef union Plan:
     Winograd winograd

@@ -132,7 +132,16 @@ def alarm(restored_num_threads):
     "way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
 )
 def test_ctrl_c_ends_every_way(alarm, way):
-    run = WAYS[way]()
+    assert_it_ends_soon(WAYS[way]())
+
+
+@pytest.mark.parametrize("way", ["fft", "fit"])
+def test_ctrl_c_ends_the_work_of_several_threads(alarm, way):
+    convext.set_num_threads(2)
+    assert_it_ends_soon(WAYS[way]())
+
+
+def assert_it_ends_soon(run):
     took = []
     for delay in (0.05, 0.2):
         start = user_time()

@@ -110,7 +110,7 @@ cdef class Trainer:
     """Gradient descent on the mean squared error between conv2d(input, kernels) and target.
 
     The arrays are four-dimensional, C-contiguous, of one type, aligned; the sizes fit. `kernels`
-    is updated in place, by `update`. Packed kernels and scratch memory are kept from step to step.
+    is updated in place, by `update`. What lies between steps is kept: packed kernels, predictions.
 
     A `fused` trainer can also predict activation(conv2d(input, kernels) + bias); the bias, where
     there is one, lies behind the kernels in memory.

@@ -9,6 +9,8 @@ import os
 cimport numpy as cnp
 import numpy as np
 
+from convext.base._machine cimport LINE_BYTES
+
 cdef extern from *:
     """
     #include <limits.h>
@@ -16,7 +18,6 @@ cdef extern from *:
     #include <stdlib.h>
 
     enum {
-        ALIGNMENT = 64,             /* a cache line, and the widest vector */
         KEPT_BLOCKS = 4,
     #ifdef __SANITIZE_ADDRESS__
         MIN_KEPT_BYTES = INT_MAX,   /* none: behind each block that is used is memory that is not */
@@ -38,7 +39,7 @@ cdef extern from *:
     /* Lies before each block. */
     typedef union {
         size_t bytes;
-        char line[ALIGNMENT];
+        char line[CONVEXT_LINE_BYTES];
     } header;
 
     static header *kept[KEPT_BLOCKS];
@@ -64,7 +65,7 @@ cdef extern from *:
 
     static void *allocate(size_t count, size_t itemsize)
     {
-        if (count > (SIZE_MAX / 2 - 2 * ALIGNMENT) / itemsize)
+        if (count > (SIZE_MAX / 2 - 2 * CONVEXT_LINE_BYTES) / itemsize)
             return NULL;
         const size_t bytes = count * itemsize;
         for (int i = 0; bytes >= MIN_KEPT_BYTES && i < KEPT_BLOCKS; i++) {
@@ -75,7 +76,7 @@ cdef extern from *:
                 keep(i, block);
         }
         void *memory;
-        if (posix_memalign(&memory, ALIGNMENT, sizeof(header) + bytes))
+        if (posix_memalign(&memory, CONVEXT_LINE_BYTES, sizeof(header) + bytes))
             return NULL;
         ((header *)memory)->bytes = bytes;
         return (header *)memory + 1;
@@ -99,7 +100,6 @@ cdef extern from *:
             free(take(i));
     }
     """
-    const Py_ssize_t ALIGNMENT
     void *allocate(size_t count, size_t itemsize) noexcept nogil
     void release(void *memory) noexcept nogil
     void keep_for_cpus(size_t cpus) noexcept nogil
@@ -117,18 +117,18 @@ cdef void aligned_free(void *memory) noexcept nogil:
 
 
 cdef cnp.ndarray aligned_array(Py_ssize_t bytes):
-    cdef cnp.ndarray memory = np.empty(bytes + ALIGNMENT, np.uint8)
-    cdef Py_ssize_t first = -<Py_ssize_t> cnp.PyArray_DATA(memory) % ALIGNMENT
+    cdef cnp.ndarray memory = np.empty(bytes + LINE_BYTES, np.uint8)
+    cdef Py_ssize_t first = -<Py_ssize_t> cnp.PyArray_DATA(memory) % LINE_BYTES
     if first < 0:
-        first += ALIGNMENT
+        first += LINE_BYTES
     return memory[first:first + bytes]
 
 
 cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil:
-    cdef Py_ssize_t line = ALIGNMENT // <Py_ssize_t> itemsize
+    cdef Py_ssize_t line = LINE_BYTES // <Py_ssize_t> itemsize
     return (count + line - 1) // line * line
 
 
 cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
-    cdef Py_ssize_t line = ALIGNMENT // <Py_ssize_t> itemsize
+    cdef Py_ssize_t line = LINE_BYTES // <Py_ssize_t> itemsize
     return ((count + line - 1) // line | 1) * line

@@ -1,10 +1,9 @@
 # How work is shared out to threads. Tasks are cut at places that depend on the shapes alone.
 
 from convext.base._interrupt cimport Interrupt, stopped
+from convext.base._machine cimport MIN_PRODUCTS_PER_THREAD
 
 cdef enum:
-    # Below so many multiplications a second thread costs more than it brings.
-    MIN_PRODUCTS_PER_THREAD = 250000
     MIN_PRODUCTS_TO_SHARE = 2 * MIN_PRODUCTS_PER_THREAD
     # Work that is worth several threads is cut into at least so many tasks where it can be.
     ENOUGH_TASKS = 16

@@ -3,6 +3,7 @@
 from cython.parallel cimport prange
 
 from convext.base._interrupt cimport Interrupt, perform
+from convext.base._machine cimport LINE_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 
 cdef extern from *:
@@ -20,7 +21,7 @@ cdef enum:
 # Where the next task of a share stands, in a cache line of its own: a thread that takes one does
 # not wait for others.
 cdef struct Share:
-    char[64] apart
+    char[LINE_BYTES] apart
     Py_ssize_t next
 
 # As many shares as threads, or fewer.

@@ -7,6 +7,7 @@ image: they are the weights of the forward convolution's micro-kernel, which add
 
 from convext.base._geometry cimport Array4, real
 from convext.gradient._gradient_plan cimport KernelGradient, Part
+from convext.base._machine cimport L1_BYTES
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport (
@@ -14,7 +15,7 @@ from convext.ways._tile cimport (
 )
 
 # The output gradients of so many pixels should stay in L1 while all taps meet them.
-cdef Py_ssize_t MAX_PANEL_BYTES = 24 * 1024
+cdef Py_ssize_t MAX_PANEL_BYTES = 3 * L1_BYTES // 4
 cdef Py_ssize_t MIN_PANEL_PIXELS = 32
 
 

@@ -3,15 +3,18 @@
 from libc.math cimport sqrt
 
 from convext.base._geometry cimport Geometry
-from convext.base._tasks cimport ENOUGH_TASKS, MIN_PRODUCTS_PER_THREAD, divide_up
+from convext.base._machine cimport (
+    L1_BYTES, L2_BYTES, MAX_PARTIAL_SUM_BYTES, MIN_PRODUCTS_PER_THREAD
+)
+from convext.base._tasks cimport ENOUGH_TASKS, divide_up
 from convext.gradient._unfolding cimport init_unfolding
 from convext.ways._tile cimport MAX_PACKED_WIDTH, Axis, Tiling, free_tiling, init_tiling
 
 # By dots: a few rows of output gradients should stay in L1 beside the pixels.
-cdef Py_ssize_t MAX_ROW_BYTES = 8 * 1024
+cdef Py_ssize_t MAX_ROW_BYTES = L1_BYTES // 4
 
 # The rows, or the running sums, of a chunk of kernels should stay in L2.
-cdef Py_ssize_t MAX_CHUNK_BYTES = 288 * 1024
+cdef Py_ssize_t MAX_CHUNK_BYTES = 9 * L2_BYTES // 32
 
 # By channels: pixels of a tile, or more where so few would be less than so many rows: the rows
 # above and below a tile are laid out with it.
@@ -29,9 +32,6 @@ cdef Py_ssize_t PRODUCTS_PER_PIECE = 16
 
 # A segment has at least so many pixels, or adding its sums to the others' takes too long.
 cdef Py_ssize_t MIN_SEGMENT_PIXELS = 1024
-
-# The partial gradients of all segments together.
-cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
 
 
 cdef bint worth_going_by_channels(const KernelGradient *gradient) noexcept nogil:
@@ -213,7 +213,7 @@ cdef void cut_into_parts(KernelGradient *gradient, Py_ssize_t num_samples) noexc
             min(tiles, divide_up(pixels, MIN_SEGMENT_PIXELS)),
             min(
                 divide_up(ENOUGH_TASKS, parts),
-                MAX_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))
+                MAX_PARTIAL_SUM_BYTES // (gradient.size * <Py_ssize_t> sizeof(double))
             )
         ))
         if gradient.segments > 1:   # as many for each of two threads

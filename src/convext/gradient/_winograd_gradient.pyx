@@ -15,6 +15,7 @@ from convext.ways._bands cimport has_small_pixels, limits_of
 from convext.base._dispatch cimport VALUES, WINOGRAD_CHANNELS, Limits, microkernels
 from convext.base._geometry cimport Array4, Convolution, Geometry, real
 from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
+from convext.base._machine cimport L2_BYTES, L3_BYTES, MAX_PARTIAL_SUM_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size, apart
 from convext.gradient._segments cimport add_segments
 from convext.base._tasks cimport (
@@ -35,8 +36,8 @@ cdef enum:
 # Of a block of tiles, the transformed output gradients of a unit of kernels should stay in the L2
 # cache; the transformed pixels are read from beyond it for each unit. Large blocks are good, since
 # the sums of each are transformed.
-cdef Py_ssize_t MAX_UNIT_BYTES = 1024 * 1024
-cdef Py_ssize_t MAX_BLOCK_BYTES = 8 * 1024 * 1024
+cdef Py_ssize_t MAX_UNIT_BYTES = L2_BYTES
+cdef Py_ssize_t MAX_BLOCK_BYTES = L3_BYTES // 2
 cdef Py_ssize_t MIN_TILES = 16
 
 # With more channels the pixels of a few tiles do not fit.
@@ -45,9 +46,6 @@ cdef Py_ssize_t MAX_CHANNELS = 2048
 # On smaller maps the direct way sums so few products at a time that Winograd's errors are more than
 # three times as large.
 cdef Py_ssize_t MIN_MAP = 8
-
-# The partial gradients of all segments together.
-cdef Py_ssize_t MAX_SUM_BYTES = 32 * 1024 * 1024
 
 # For "auto": not all taps meet the pixels near the edges, so that these may have so many times the
 # squares of the others; and no pixel may have more than this share of them.
@@ -159,7 +157,7 @@ cdef void cut_into_tasks(WinogradGradient *plan, int num_threads) noexcept nogil
     plan.in_one_go = tiles.num_blocks == 1
     plan.segments = max(1, min(
         min(tiles.num_blocks, divide_up(ENOUGH_TASKS, units)),
-        MAX_SUM_BYTES // (plan.size * <Py_ssize_t> sizeof(double))
+        MAX_PARTIAL_SUM_BYTES // (plan.size * <Py_ssize_t> sizeof(double))
     ))
     plan.num_threads = threads_for(
         <double> plan.size * tiles.source.n * tiles.out_h * tiles.out_w,

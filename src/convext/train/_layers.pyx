@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 from convext.base._dispatch cimport Microkernels, microkernels
 from convext.base._geometry cimport check_number, real
 from convext.base._interrupt cimport Interrupt
+from convext.base._machine cimport MIN_VALUES_PER_THREAD
 from convext.base._tasks cimport Task, Tasks, perform_tasks, tasks_of
 
 cnp.import_array()
@@ -14,9 +15,6 @@ cnp.import_array()
 cdef list names = microkernels(sizeof(float)).activations.decode().lower().split()
 cdef int num_activations = len(names)
 ACTIVATIONS = dict(zip(names, range(num_activations)))
-
-# With fewer elements a second thread costs more than it brings.
-cdef Py_ssize_t MIN_VALUES_PER_THREAD = 50000
 
 ctypedef fused stored:
     float

@@ -21,16 +21,14 @@ from convext.ways._convolution import conv2d_input_grad
 from convext.gradient._differentiation import conv2d_kernel_grad
 from convext.train._layers cimport check_activation, gather
 from convext.train._layers import activate, differentiate
+from convext.base._machine cimport L2_BYTES, MAX_PARTIAL_SUM_BYTES, MIN_WEIGHTS_PER_THREAD
 from convext.base._tasks cimport ENOUGH_TASKS, Tasks, divide_up, perform_tasks
 from convext.gradient._segments cimport Segments, adding_of
 
 cnp.import_array()
 
 # What the layers make of a slice should stay in L2 and this thread's part of L3.
-MAX_SLICE_BYTES = 1 << 20
-
-# The sums of all segments' gradients.
-cdef Py_ssize_t MAX_SUM_BYTES = 32 << 20
+MAX_SLICE_BYTES = L2_BYTES
 
 cdef enum:
     MEAN_SQUARED_ERROR = 0
@@ -40,9 +38,6 @@ LOSSES = {
     "mse": MEAN_SQUARED_ERROR, "mean_squared_error": MEAN_SQUARED_ERROR,
     "mae": MEAN_ABSOLUTE_ERROR, "mean_absolute_error": MEAN_ABSOLUTE_ERROR,
 }
-
-# With fewer weights a second thread costs more than it brings.
-cdef Py_ssize_t MIN_WEIGHTS_PER_THREAD = 20000
 
 
 @cython.auto_pickle(False)
@@ -151,7 +146,7 @@ cdef class Step:
         self.slice_size = max(1, min(batch_size, slice_bytes // (elements * itemsize)))
         self.max_segments = max(1, min(
             divide_up(batch_size, self.slice_size), min(<Py_ssize_t> ENOUGH_TASKS,
-                                                        MAX_SUM_BYTES // sum_bytes)
+                                                        MAX_PARTIAL_SUM_BYTES // sum_bytes)
         ))
         self.workspaces = [
             Workspace(layers, self.slice_size, num_weights, dtype)

@@ -25,6 +25,7 @@ from convext.train._optimizers cimport Update
 from convext.train._quadratic cimport (
     Quadratic, expand, expand_from, free_quadratic, init_quadratic
 )
+from convext.base._machine cimport MIN_VALUES_PER_THREAD
 from convext.base._scratch cimport aligned_alloc, aligned_free
 from convext.base._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Task, Tasks, run_tasks, stopped_after, tasks_of
@@ -34,9 +35,6 @@ from convext.ways._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixel
 
 # Bytes of predictions that are kept at a time; a larger batch is taken in several parts.
 MAX_PREDICTION_BYTES = 16 * 1024 * 1024
-
-# With fewer elements a second thread costs more than it brings.
-cdef Py_ssize_t MIN_RESIDUALS_PER_THREAD = 50000
 
 
 cdef inline bint one_tile(const Tiling *tiling, Py_ssize_t channels) noexcept nogil:
@@ -457,7 +455,7 @@ cdef double subtract_targets(
     cdef Tasks tasks = tasks_of(
         &residuals, trainer.itemsize, <Task> subtract_target[float],
         <Task> subtract_target[double], planes, 0, <int> max(1, min(
-            <Py_ssize_t> trainer.num_threads, planes * trainer.plane // MIN_RESIDUALS_PER_THREAD
+            <Py_ssize_t> trainer.num_threads, planes * trainer.plane // MIN_VALUES_PER_THREAD
         ))
     )
     cdef double squares = 0

@@ -9,6 +9,7 @@ from libc.stdlib cimport free, malloc
 from convext.base._dispatch cimport BLOCK, Microkernels, microkernels
 from convext.base._geometry cimport Array4, real
 from convext.base._interrupt cimport Interrupt, stopped
+from convext.base._machine cimport L1_BYTES, L2_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
@@ -28,10 +29,10 @@ from convext.ways._vectors_of_pixels cimport (
 from convext.ways._ways cimport Needs
 
 # The sums of a tile for all kernels should stay in a small L2 cache, a block's weights in L1.
-cdef Py_ssize_t MAX_SUM_BYTES = 256 * 1024
+cdef Py_ssize_t MAX_SUM_BYTES = L2_BYTES // 4
 cdef Py_ssize_t MAX_TILE_PIXELS = 4096
 cdef Py_ssize_t MIN_TILE_PIXELS = 256
-cdef Py_ssize_t MAX_WEIGHT_BYTES = 16 * 1024
+cdef Py_ssize_t MAX_WEIGHT_BYTES = L1_BYTES // 2
 
 # With a few tasks for each thread none waits long for the last one: tiles, unless they get so small
 # that the weights are read too often, or else chunks of the kernels.

@@ -12,6 +12,7 @@ from convext.base._geometry cimport (
     INPUT_GRADIENT, KERNEL_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
 from convext.base._interrupt cimport Interrupt, stopped
+from convext.base._machine cimport L1_BYTES, L2_BYTES
 from convext.base._scratch cimport aligned_size
 from convext.ways._tile cimport Positions, copy_rectangle, positions
 from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
@@ -22,14 +23,14 @@ cdef enum:
     MAX_TAPS = 64
 
 # The pixels of a few channels should stay in L1, together with results and gradients.
-cdef Py_ssize_t MAX_BYTES = 16 * 1024
+cdef Py_ssize_t MAX_BYTES = L1_BYTES // 2
 cdef Py_ssize_t MAX_PLANES = 8
 
 # The rows of pixels under two bands are laid out for both.
 cdef Py_ssize_t MIN_BAND_EXTENTS = 4
 
 # Of wide rows and of taps far apart there is more to lay out than stays in any cache.
-cdef Py_ssize_t MAX_PLANE_BYTES = 1024 * 1024
+cdef Py_ssize_t MAX_PLANE_BYTES = L2_BYTES
 
 
 # ---------------------------------------------------------------- the plan

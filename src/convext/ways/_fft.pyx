@@ -15,6 +15,7 @@ from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
 from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
+from convext.base._machine cimport L2_BYTES, L3_BYTES, MAX_KEPT_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
 from convext.base._tasks cimport (
     Start, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
@@ -35,10 +36,7 @@ cdef enum:
     NUM_TWIDDLES = 6 * MAX_SIZE
     COLUMNS = 16                # results of a row of a tile are a multiple of this: whole vectors
 
-# What the model of the time believes of the machine: the sizes of its caches, and a start of a few
-# microseconds.
-cdef double L2_BYTES = 1024 * 1024
-cdef double L3_BYTES = 16 * 1024 * 1024
+# What the model of the time believes: a start of a few microseconds.
 cdef double START = 200000
 
 # For "auto", kernels of fewer taps are not looked at, nor what takes a few starts the direct way:
@@ -47,15 +45,12 @@ cdef Py_ssize_t MIN_TAPS = 16
 cdef Py_ssize_t MIN_STARTS = 4
 
 # Transformed pixels of a thread, and transformed kernels of all.
-cdef Py_ssize_t MAX_VALUE_BYTES = 12 * 1024 * 1024
-cdef Py_ssize_t MAX_BATCH_BYTES = 1024 * 1024
-cdef Py_ssize_t MAX_KERNEL_BYTES = 16 * 1024 * 1024
+cdef Py_ssize_t MAX_VALUE_BYTES = 3 * L3_BYTES // 4
+cdef Py_ssize_t MAX_BATCH_BYTES = L2_BYTES
+cdef Py_ssize_t MAX_KERNEL_BYTES = L3_BYTES
 
 # Each thread transforms all kernels for itself, unless they take more: as in _winograd.pyx.
-cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = 2 * 1024 * 1024
-
-# Transformed kernels beyond this are too much memory to keep.
-cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
+cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = L3_BYTES // 8
 
 # With a few tasks for each thread none waits long for the last one.
 cdef Py_ssize_t TASKS_PER_THREAD = 3

@@ -13,6 +13,7 @@ from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
 from convext.base._interrupt cimport Interrupt
+from convext.base._machine cimport L1_BYTES, L2_BYTES
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
 from convext.ways._tile cimport Positions, all_inside, copy_rectangle, positions
@@ -22,8 +23,8 @@ cdef enum:
     STRIP = 4           # rows that are computed at once, at most
 
 # A row of a block should stay in the L1 cache, a strip and a copy of its pixels in the L2 cache.
-cdef Py_ssize_t MAX_ROW_BYTES = 16384
-cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
+cdef Py_ssize_t MAX_ROW_BYTES = L1_BYTES // 2
+cdef Py_ssize_t MAX_PANEL_BYTES = 3 * L2_BYTES // 16
 
 # A pass along the rows takes twice the time of one down the columns, since its loads cross cache
 # lines. One pass takes what its products do directly, but RESULT_OF_ONE_PASS for a result instead

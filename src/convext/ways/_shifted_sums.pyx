@@ -13,6 +13,7 @@ from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
 from convext.base._interrupt cimport Interrupt, perform, stopped
+from convext.base._machine cimport L2_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
     ENOUGH_TASKS, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
@@ -24,8 +25,8 @@ cdef Py_ssize_t MAX_KERNELS = 4
 cdef Py_ssize_t MAX_CHANNELS = 4096
 
 # The sums of a chunk of pixels, and the pixels, should stay in L2.
-cdef Py_ssize_t MAX_SUM_BYTES = 128 * 1024
-cdef Py_ssize_t MAX_PIXEL_BYTES = 128 * 1024
+cdef Py_ssize_t MAX_SUM_BYTES = L2_BYTES // 8
+cdef Py_ssize_t MAX_PIXEL_BYTES = L2_BYTES // 8
 
 # In rows so wide most vectors are full.
 cdef Py_ssize_t WIDE = 128

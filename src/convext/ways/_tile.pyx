@@ -5,12 +5,13 @@ from libc.string cimport memset
 
 from convext.base._dispatch cimport Microkernels, microkernels
 from convext.base._geometry cimport Array4, real
+from convext.base._machine cimport L2_BYTES
 from convext.base._tasks cimport divide_up
 
 cdef Py_ssize_t MAX_WIDTH_IN_PLACE = 4096
 
 # A packed block of channels should stay in half of a small L2 cache.
-cdef Py_ssize_t MAX_PACKED_BYTES = 192 * 1024
+cdef Py_ssize_t MAX_PACKED_BYTES = 3 * L2_BYTES // 16
 
 
 cdef int init_axis(

@@ -26,6 +26,7 @@ from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
 from convext.base._interrupt cimport Interrupt, check_memory, perform
+from convext.base._machine cimport L2_BYTES, L3_BYTES, MAX_KEPT_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, apart
 from convext.base._tasks cimport Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 from convext.ways._direct cimport compute_bands
@@ -37,36 +38,33 @@ cdef extern from *:
 
 # The transformed pixels of a block of tiles should stay in a small L2 cache, and transformed
 # kernels in the L3 cache.
-cdef Py_ssize_t MAX_BLOCK_BYTES = 640 * 1024
-cdef Py_ssize_t MAX_KERNEL_BYTES = 8 * 1024 * 1024
+cdef Py_ssize_t MAX_BLOCK_BYTES = 5 * L2_BYTES // 8
+cdef Py_ssize_t MAX_KERNEL_BYTES = L3_BYTES // 2
 
 # Each thread transforms all kernels for itself, unless they take more than its share of the L3
 # cache: to transform them takes less time than to read what others have transformed, and much less
 # than to write what others have read (docs/measurements.md).
-cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = 4 * 1024 * 1024
+cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = L3_BYTES // 4
 
 # Kernels are fetched for each block, which has at least so many tiles for them.
 cdef Py_ssize_t MIN_TILES = 14
 
 # Where all tiles make one block, kernels are transformed where they are used and need not be
 # fetched: then it is better that the pixels take the L3 cache.
-cdef Py_ssize_t MAX_SINGLE_BLOCK_BYTES = 5 * 1024 * 1024
+cdef Py_ssize_t MAX_SINGLE_BLOCK_BYTES = 5 * L3_BYTES // 16
 
 # The pixels of a single block are transformed by each thread, which must be worth it.
 cdef Py_ssize_t MIN_UNITS_PER_THREAD = 4
 
 # Pixels of so many strips are laid out together as stay in the L2 cache.
-cdef Py_ssize_t MAX_PANEL_BYTES = 192 * 1024
+cdef Py_ssize_t MAX_PANEL_BYTES = 3 * L2_BYTES // 16
 
 # With more channels neither pixels nor kernels fit.
 cdef Py_ssize_t MAX_CHANNELS = 2048
 
-# Transformed kernels take four times the memory, which is too much of it to keep beyond this.
-cdef Py_ssize_t MAX_KEPT_BYTES = 64 * 1024 * 1024
-
 # With fewer than MIN_TILES, 3x3 kernels of more bytes are transformed in less time than it takes to
 # read them transformed.
-cdef Py_ssize_t MAX_READ_BYTES = 4 * 1024 * 1024
+cdef Py_ssize_t MAX_READ_BYTES = L3_BYTES // 4
 
 # For "auto", the squares of the pixels under a tile add up to at most so many times those under
 # each window: its errors are in proportion to their root. With parts errors are larger.

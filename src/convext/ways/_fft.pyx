@@ -16,7 +16,7 @@ from convext.base._geometry cimport (
 )
 from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
 from convext.base._machine cimport L2_BYTES, L3_BYTES, MAX_KEPT_BYTES
-from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
+from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, apart
 from convext.base._tasks cimport (
     Start, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
@@ -247,11 +247,6 @@ cdef inline void cut_planes(Fourier *plan) noexcept nogil:
             2 * plan.batch * plan.block * bytes <= MAX_BATCH_BYTES
         ):
             plan.batch *= 2
-
-
-cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
-    """A stride of at least `count`, a power of two, that spreads over the sets of the caches."""
-    return count + aligned_size(1, itemsize)
 
 
 cdef double time_of(const Fourier *plan, double levels) noexcept nogil:

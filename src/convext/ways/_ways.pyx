@@ -75,7 +75,8 @@ cdef str text(const char *characters):
 cdef tuple explain_ways(const Ways *ways, Convolution *convolution):
     cdef void *plan = ways.plans
     cdef const Way *way
-    cdef const char *why
+    cdef const char *why            # "auto" does not take it,
+    cdef const char *reason         # and nobody can
     cdef const char *condition
     cdef Needs needs
     cdef double time
@@ -86,21 +87,24 @@ cdef tuple explain_ways(const Ways *ways, Convolution *convolution):
         convolution.asked = False
         why = way.objection(convolution)
         convolution.asked = why != NULL
-        if convolution.asked and way.objection(convolution) != NULL:
-            why = way.objection(convolution)
-            rows.append((way.name.decode(), False, text(why), None, 0, 0, 0))
+        reason = way.objection(convolution) if convolution.asked else NULL
+        condition = NULL
+        if reason == NULL:
+            time = way.time(convolution, plan)
+            condition = NULL if way.condition == NULL else way.condition(convolution)
+        if condition != NULL:
+            if convolution.kernels.data == NULL:
+                passed_over |= 1 << i
+                why = condition if why == NULL else why
+            elif not way.keep(convolution, plan, {}):
+                passed_over |= 1 << i
+                reason = condition
+        if reason != NULL:
+            rows.append((text(way.name), False, text(reason), None, 0, 0, 0))
             continue
-        time = way.time(convolution, plan)
-        condition = NULL if way.condition == NULL else way.condition(convolution)
-        if condition != NULL and (
-            convolution.kernels.data == NULL or not way.keep(convolution, plan, {})
-        ):
-            passed_over |= 1 << i
-            why = condition if why == NULL else why
         way.measure(convolution, plan, &needs)
         rows.append((
-            way.name.decode(), True, text(why), time, needs.num_threads, needs.of_thread,
-            needs.shared
+            text(way.name), True, text(why), time, needs.num_threads, needs.of_thread, needs.shared
         ))
     convolution.asked = False
     return rows, choose(ways, convolution, passed_over, &plan)

@@ -82,6 +82,9 @@ cdef Py_ssize_t MAX_TAPS = 9
 cdef Py_ssize_t MIN_PRODUCTS_OF_PARTS = 81
 cdef Py_ssize_t MAX_CHANNELS_OF_PARTS = 576
 
+# In rows of fewer results the vectors of a separable convolution are not full enough.
+cdef Py_ssize_t NARROW = 64
+
 
 # ---------------------------------------------------------------- the plan
 
@@ -113,11 +116,14 @@ cdef const char *objection(const Convolution *convolution) noexcept nogil:
 
 
 cdef bint settles(const Convolution *convolution) noexcept nogil:
-    """Whether kernels are transformed as they are.
+    """Whether kernels are transformed as they are, or one channel has narrow rows.
 
-    At 5x5 Fourier transforms take longer than predicted: docs/measurements.md.
+    At 5x5 Fourier transforms take longer than predicted, and separable kernels of more taps in rows
+    that are few vectors long: docs/measurements.md.
     """
-    return has_points(&convolution.kernels)
+    return has_points(&convolution.kernels) or (
+        convolution.kernels.c == 1 and result_of(convolution).w < NARROW
+    )
 
 
 cdef double time(const Convolution *convolution, void *plan) noexcept nogil:

@@ -33,7 +33,7 @@ VALIDATION_SHARE = 0.1
 
 
 def enlarge(image: Image, scale: int) -> Image:
-    """Return an image so many times as large, by bicubic interpolation.
+    """Return an image `scale` times as large, by bicubic interpolation.
 
     Parameters
     ----------

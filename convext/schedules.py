@@ -19,7 +19,7 @@ Schedule: TypeAlias = Callable[[int], float]
 
 
 def step_decay(initial_rate: float, drop: float = 0.5, every: int = 10) -> Schedule:
-    """Multiply the rate by `drop` after every so many epochs.
+    """Multiply the rate by `drop` after `every` epochs, again and again.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def cosine_decay(initial_rate: float, num_epochs: int, final_rate: float = 0.0) 
     initial_rate : float
         The rate of the first epoch, above 0.
     num_epochs : int
-        After so many epochs the rate is `final_rate`, and stays there.
+        Epochs after which the rate is `final_rate`, and stays there.
     final_rate : float
         At least 0 and at most `initial_rate`.
 
@@ -151,7 +151,7 @@ def reduce_on_plateau(
     factor : float
         Above 0 and below 1.
     patience : int
-        The rate is reduced after so many epochs in a row without improvement.
+        Epochs in a row without improvement after which the rate is reduced.
     min_delta : float
         An improvement is a loss below ``best * (1 - min_delta)``: relative to the loss, since a
         difference that means nothing at a loss of 1 is everything at a loss of 1e-6.

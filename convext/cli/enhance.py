@@ -31,7 +31,7 @@ def add_arguments(parser: Parser) -> None:
         type=integer_from(1),
         default=1,
         metavar="S",
-        help="enlarge the image by bicubic interpolation first, so many times",
+        help="how many times to enlarge the image first, by bicubic interpolation",
     )
     add_shared(parser, "--page", "--max-pixels")
 

@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="P",
         help="zeros around the input: how many on every side, valid (none, the default) or same",
     )
-    text = "channels and kernels are shared out to so many groups (default: 1)"
+    text = "groups that channels and kernels are shared out to (default: 1)"
     add("--groups", type=count, default=1, metavar="G", help=text)
     text = "the type of the arrays (default: float64)"
     add("--dtype", choices=("float32", "float64"), default="float64", help=text)

@@ -41,7 +41,7 @@ class Conv2D(Sealed, Stateful):
     dilation_rate : int or (int, int), default 1
         Pixels from one tap of a kernel to the next, down and across.
     groups : int, default 1
-        Channels and kernels are shared out to so many groups.
+        How many groups channels and kernels are shared out to.
     activation : {None, "linear", "relu", "leaky_relu", "sigmoid", "tanh"}
         Applied to the result. Leaky ReLU multiplies negative values by 0.2.
     use_bias : bool, default True

@@ -90,7 +90,7 @@ class Network(Sealed, Stateful):
         self.layers.append(layer)
 
     def build(self, input_channels: int) -> None:
-        """Make the weights for images of so many channels; once."""
+        """Make the weights for images of `input_channels` channels; once."""
         channels = integer("input_channels", input_channels, minimum=1)
         with _building:
             if not self.built:
@@ -153,8 +153,8 @@ class Network(Sealed, Stateful):
         x : array_like, (C, H, W) or (N, C, H, W)
             One image, or N of them; with the channels last where the model has them so.
         batch_size, verbose
-            Taken for the sake of programs written for Keras. They change nothing: so many images
-            are computed at a time as suits the memory, and nothing is printed.
+            Taken for the sake of programs written for Keras. They change nothing: how many
+            images are computed at a time is what suits the memory, and nothing is printed.
         num_threads : int, optional
             Default: `get_num_threads`.
 

@@ -62,8 +62,8 @@ def conv2d(
     dilation : int or (int, int), default 1
         Pixels from one tap of a kernel to the next, down and across.
     groups : int, default 1
-        Channels and kernels are shared out to so many groups, and each kernel sees the channels
-        of its group alone. ``groups=C`` is the depthwise convolution.
+        How many groups channels and kernels are shared out to; each kernel sees the channels of
+        its group alone. ``groups=C`` is the depthwise convolution.
     algorithm : str, default "auto"
         How to compute it. "auto" takes the way that is predicted to take the least time for these
         shapes (`explain` shows it), but never where the data are such that it is not exact, see

@@ -45,8 +45,8 @@ class Solution:
         kernels are those of the smallest norm among the best ones.
     condition : float
         The condition number of the patch matrix, the ratio of its largest to its smallest singular
-        value: errors of the data may reach the kernels so many times enlarged. Infinite where the
-        rank is not full.
+        value: by what errors of the data may be multiplied in the kernels. Infinite where the rank
+        is not full.
     centre : (int, int), or None
         Where the target is as large as the input: which pixel of its window, down and across, an
         element of the target was taken for. Even kernels have two middles.

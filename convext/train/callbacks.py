@@ -118,7 +118,7 @@ class EarlyStopping(Stateful):
     Parameters
     ----------
     patience : int
-        Stop after so many epochs in a row without improvement.
+        Epochs in a row without improvement after which to stop.
     min_delta : float
         An improvement is a loss below the best one by more than this.
     monitor : str, default "loss"

@@ -19,8 +19,8 @@
  *
  * for every k < kernels and p < num_pixels, where num_pixels is a multiple of `lanes`. `kernels` is
  * the index in the table, 1 to max_kernels. The sum is added to what `sums` holds when
- * `accumulate` is not 0, else it replaces that. For each element the taps are added in blocks of
- * CONVEXT_BLOCK in the order of t, whatever the tile: its sum does not depend on its neighbours. */
+ * `accumulate` is not 0, else it replaces that. For each element the taps are added in chains of
+ * CONVEXT_CHAIN in the order of t, whatever the tile: its sum does not depend on its neighbours. */
 MICROKERNELS(void, correlate, [CONVEXT_MAX_KERNELS + 1],
              (ptrdiff_t num_taps, ptrdiff_t num_pixels, const void *weights,
               const ptrdiff_t *weight_offset, const void *pixels, const ptrdiff_t *offset,
@@ -41,7 +41,7 @@ MICROKERNEL(void, correlate_rows,
  *
  * for every r < rows and p < num_pixels, which is at least `lanes`, and a multiple of it unless
  * `accumulate` is 0. `rows` is the index in the table, 1 to max_slide_rows, and no more than
- * num_rows. The order of each sum is that of `correlate`, in one block. */
+ * num_rows. The order of each sum is that of `correlate`, in one chain. */
 MICROKERNELS(void, slide, [CONVEXT_MAX_SLIDE_ROWS + 1],
              (ptrdiff_t num_rows, ptrdiff_t num_columns, ptrdiff_t num_pixels, const void *weights,
               const void *pixels, ptrdiff_t pitch, const ptrdiff_t *offset, void *sums,
@@ -170,7 +170,7 @@ MICROKERNEL(void, winograd_results,
              ptrdiff_t num_rows, ptrdiff_t num_columns, void *to, ptrdiff_t row_stride))
 
 /* One axis of these transforms, for 1, 2 or 3 taps along it and tiles of four results: of taps + 3
- * pixels or sums, or of the taps, to so many values or to four results (one tap remains one value).
+ * pixels or sums, or of the taps, to taps + 3 values or to four results (one tap remains one value).
  * Element i < size of the j-th one of line n is from[n * from_step + j * from_stride + i]; it goes to
  * `to` likewise, where results are added to what is there if they are to `accumulate`. */
 MICROKERNEL(void, winograd_lines,
@@ -222,8 +222,9 @@ MICROKERNEL(double, fft_forward,
 /* The complex conjugates of `count` values, in place. */
 MICROKERNEL(void, fft_conjugate, (ptrdiff_t count, void *values))
 
-/* Sums over the channels of the products of a kernel and of one, two or four pairs of tiles, whose
- * transforms lie so many elements apart, transformed back along one axis. */
+/* Sums over the channels of the products of a kernel and of one, two or four pairs of tiles,
+ * transformed back along one axis. From one pair to the next are `pair_stride` elements of `values`,
+ * from one channel to the next `values_stride`. */
 MICROKERNEL(void, fft_products,
             (ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t num_pairs, ptrdiff_t num_channels,
              const void *values, ptrdiff_t pair_stride, ptrdiff_t values_stride, const void *kernel,

@@ -33,7 +33,7 @@ CONVEXT_INLINE int are_small(const windows *w)
            && w->offset[1] == w->offset[0] + 1 && w->offset[2] == w->offset[0] + 2;
 }
 
-/* Sums under any windows, for a vector of results in each of so many rows. */
+/* Sums under any windows, for a vector of results in each of `rows` rows. */
 CONVEXT_INLINE void sum_windows(const int rows, const windows *w, const real *weights,
                                 const real *pixels, vec sum[BAND])
 {
@@ -72,7 +72,7 @@ CONVEXT_INLINE void store_part(real *to, vec value, ptrdiff_t count)
     copy_part(count, lane, to);
 }
 
-/* In registers: a vector of results in each of so many rows and, of small windows, their weights.
+/* In registers: a vector of results in each of `rows` rows and, of small windows, their weights.
  * The last vector ends with the last column. */
 CONVEXT_INLINE void convolve_band(const int small, const int rows, const windows *w,
                                   const real *weights, real bias, const real *pixels,
@@ -141,7 +141,7 @@ CONVEXT_INLINE vec load_inside(const int whole, const real *from, mask inside)
     return whole ? pixel : (vec)((mask)pixel & inside);
 }
 
-/* In registers: the sums of nine taps, and a vector of gradients of each of so many rows. */
+/* In registers: the sums of nine taps, and a vector of gradients of each of `rows` rows. */
 CONVEXT_INLINE void add_small_gradients(const int rows, const int whole, const windows *w,
                                         const real *gradient, ptrdiff_t gradient_stride,
                                         const real *pixels, mask inside, vec sum[SMALL * SMALL])

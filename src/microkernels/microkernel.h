@@ -13,9 +13,9 @@ enum {
     CONVEXT_MAX_ROWS = 4,     /* the most gradient rows that one `dot` takes at once */
     CONVEXT_MAX_DOT_TAPS = 24, /* the most taps that one `dot` takes at once */
 
-    /* So many products are added up one after the other, then the sums of such blocks: a long sum
+    /* Products that are added up one after the other; then the sums of such chains are: a long sum
      * of equal numbers, each rounded the same way, would drift by more than its square root. */
-    CONVEXT_BLOCK = 256,
+    CONVEXT_CHAIN = 256,
 
     /* Winograd's algorithm: channels that are taken at a time; pixels of a tile along an axis, which
      * are the points that polynomials are evaluated at, and values of a tile; results along an axis

@@ -80,7 +80,7 @@ CONVEXT_INLINE void correlate_tile(const int kernels, const int vectors, ptrdiff
         }
 }
 
-/* All tiles for a block of taps, then for the next. */
+/* All tiles for a chain of taps, then for the next. */
 CONVEXT_INLINE void correlate(const int kernels, ptrdiff_t num_taps, ptrdiff_t num_pixels,
                               const real *weights, const ptrdiff_t *weight_offset,
                               const ptrdiff_t row_stride, const real *pixels,
@@ -88,8 +88,8 @@ CONVEXT_INLINE void correlate(const int kernels, ptrdiff_t num_taps, ptrdiff_t n
                               int accumulate)
 {
     const int vectors = CORRELATE_VECTORS(kernels);
-    for (ptrdiff_t t = 0; t < num_taps; t += CONVEXT_BLOCK) {
-        const ptrdiff_t taps = MIN(CONVEXT_BLOCK, num_taps - t);
+    for (ptrdiff_t t = 0; t < num_taps; t += CONVEXT_CHAIN) {
+        const ptrdiff_t taps = MIN(CONVEXT_CHAIN, num_taps - t);
         ptrdiff_t p = 0;
         for (; p + vectors * LANES <= num_pixels; p += vectors * LANES)
             correlate_tile(kernels, vectors, taps, weights, weight_offset, row_stride, pixels + p,
@@ -192,7 +192,7 @@ CONVEXT_INLINE void slide(const int rows, ptrdiff_t num_rows, ptrdiff_t num_colu
 
 /* In registers: rows x taps sums, the rows' vectors, one vector of pixels. Streams: the rows from
  * L1, the pixels. */
-CONVEXT_INLINE void dot_block(const int rows, const int taps, ptrdiff_t num_pixels,
+CONVEXT_INLINE void dot_chain(const int rows, const int taps, ptrdiff_t num_pixels,
                               const real *row, ptrdiff_t row_stride, const real *pixels,
                               const ptrdiff_t *offset, real *sums)
 {
@@ -234,15 +234,15 @@ CONVEXT_INLINE void dot(const int rows, const int taps, ptrdiff_t num_pixels, co
                         ptrdiff_t row_stride, const real *pixels, const ptrdiff_t *offset,
                         real *sums)
 {
-    const ptrdiff_t block = (ptrdiff_t)CONVEXT_BLOCK * LANES;
-    real block_sums[CONVEXT_REGISTERS];
+    const ptrdiff_t chain = (ptrdiff_t)CONVEXT_CHAIN * LANES;
+    real chain_sums[CONVEXT_REGISTERS];
 
-    dot_block(rows, taps, MIN(block, num_pixels), row, row_stride, pixels, offset, sums);
-    for (ptrdiff_t p = block; p < num_pixels; p += block) {
-        dot_block(rows, taps, MIN(block, num_pixels - p), row + p, row_stride, pixels + p, offset,
-                  block_sums);
+    dot_chain(rows, taps, MIN(chain, num_pixels), row, row_stride, pixels, offset, sums);
+    for (ptrdiff_t p = chain; p < num_pixels; p += chain) {
+        dot_chain(rows, taps, MIN(chain, num_pixels - p), row + p, row_stride, pixels + p, offset,
+                  chain_sums);
         for (int i = 0; i < rows * taps; i++)
-            sums[i] += block_sums[i];
+            sums[i] += chain_sums[i];
     }
 }
 

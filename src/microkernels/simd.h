@@ -101,7 +101,7 @@ CONVEXT_INLINE vec splat(real value)
 #endif
 
 /* Of each pair of elements of `a` the other one; of each four the other pair, and of each eight the
- * other four, if there are so many. Every other element of `a` and `b`; the same of `b` from its
+ * other four, if a vector has eight. Every other element of `a` and `b`; the same of `b` from its
  * second element on; and the elements of the lower, or upper, halves of `a` and `b` in turns. */
 #if CONVEXT_LANES == 2
 #define NEIGHBOURS(a) SHUFFLE(a, a, 1, 0)

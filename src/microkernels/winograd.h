@@ -20,9 +20,9 @@ enum { CHANNELS = CONVEXT_WINOGRAD_CHANNELS, POINTS = CONVEXT_WINOGRAD_POINTS };
 enum { AT_INFINITY = CONVEXT_WINOGRAD_AT_INFINITY, AT_A = CONVEXT_WINOGRAD_AT_A };
 enum { LINE_TILE = CONVEXT_WINOGRAD_PHASE_TILE, MAX_TAPS = 5, MAX_TILE = 4 };
 
-/* Sums of so many tiles and vectors of kernels fit the registers, in two chains that take turns at the
- * channels of a run. Short runs round less, but then there must be room for the sums of those before;
- * more vectors need fewer loads. */
+/* Sums of PRODUCT_TILES tiles and PRODUCT_VECTORS vectors of kernels fit the registers, in two
+ * chains that take turns at the channels of a run, RUN of them. Short runs round less, but then
+ * there must be room for the sums of those before; more vectors need fewer loads. */
 #if CONVEXT_REGISTERS >= 32
 enum { RUN = 8, PRODUCT_TILES = 7, PRODUCT_VECTORS = 1 };
 #define FOR_PRODUCT_TILES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
@@ -47,8 +47,8 @@ CONVEXT_INLINE void evaluate_pair(const int taps, const vec tap[MAX_TAPS], real 
     value[1] = even - point * odd;
 }
 
-/* The values of a polynomial of so many taps, without the factors of `kernel_factor`. That at infinity
- * belongs to the highest power that a tile leaves room for: of two taps it is zero. */
+/* The values of a polynomial of `taps` taps, without the factors of `kernel_factor`. That at
+ * infinity belongs to the highest power that a tile leaves room for: of two taps it is zero. */
 CONVEXT_INLINE void evaluate_taps(const int taps, const vec tap[MAX_TAPS], vec value[POINTS])
 {
     value[0] = tap[0];

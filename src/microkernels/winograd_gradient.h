@@ -52,8 +52,8 @@ static void winograd_gradients(ptrdiff_t num_tiles, ptrdiff_t num_kernels, const
         }
 }
 
-/* So many chains of sums, of so many kernels and vectors of channels, fit the registers. More chains
- * round less. */
+/* GRADIENT_CHAINS chains of sums, of GRADIENT_KERNELS kernels and GRADIENT_VECTORS vectors of
+ * channels, fit the registers. More chains round less. */
 #if CONVEXT_REGISTERS >= 32
 enum { GRADIENT_CHAINS = 4, GRADIENT_KERNELS = 7, GRADIENT_VECTORS = 1 };
 #define FOR_GRADIENT_KERNELS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
@@ -62,8 +62,8 @@ enum { GRADIENT_CHAINS = 2, GRADIENT_KERNELS = 3, GRADIENT_VECTORS = 2 };
 #define FOR_GRADIENT_KERNELS(X) X(1) X(2) X(3)
 #endif
 
-/* So many tiles are added up, then the sums of such blocks. */
-enum { GRADIENT_BLOCK = 32 };
+/* Tiles that are added up one after the other, then their sums are. */
+enum { GRADIENT_TILES = 32 };
 
 CONVEXT_INLINE void add_tile(const int kernels, const int vectors, const real *gradients,
                              const real *pixels, vec sum[GRADIENT_KERNELS][GRADIENT_VECTORS])
@@ -145,8 +145,8 @@ static void winograd_gradient_products(ptrdiff_t num_tiles, ptrdiff_t num_kernel
     real *sums = sums_;
     const ptrdiff_t parts = (num_kernels + GRADIENT_KERNELS - 1) / GRADIENT_KERNELS;
     for (int i = 0; i < POINTS * POINTS; i++) {
-        for (ptrdiff_t t = 0; t < num_tiles; t += GRADIENT_BLOCK) {
-            const ptrdiff_t tiles = num_tiles - t < GRADIENT_BLOCK ? num_tiles - t : GRADIENT_BLOCK;
+        for (ptrdiff_t t = 0; t < num_tiles; t += GRADIENT_TILES) {
+            const ptrdiff_t tiles = num_tiles - t < GRADIENT_TILES ? num_tiles - t : GRADIENT_TILES;
             for (ptrdiff_t p = 0; p < parts; p++) {
                 const ptrdiff_t k = p * num_kernels / parts, end = (p + 1) * num_kernels / parts;
                 sum_tiles_of[end - k](tiles, num_channels, gradients + t * CHANNELS + k,

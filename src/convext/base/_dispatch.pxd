@@ -1,7 +1,7 @@
 # The table of micro-kernels, and what their callers need.
 cdef extern from "microkernel.h" nogil:
     enum:
-        BLOCK "CONVEXT_BLOCK"
+        CHAIN "CONVEXT_CHAIN"
         POINTS "CONVEXT_WINOGRAD_POINTS"
         VALUES "CONVEXT_WINOGRAD_VALUES"
         PHASE_TILE "CONVEXT_WINOGRAD_PHASE_TILE"

@@ -97,7 +97,7 @@ def use_isa(str name):
 
 
 def start_threads(int count):
-    """Try to start so many threads, which end at once; return how many that were."""
+    """Try to start `count` threads, which end at once; return how many that were."""
     cdef int started
     with nogil:
         started = start_and_end_threads(count)

@@ -7,12 +7,12 @@ cimport numpy as cnp
 cdef void *aligned_alloc(Py_ssize_t count, size_t itemsize) noexcept nogil
 cdef void aligned_free(void *memory) noexcept nogil
 
-# So many bytes from a cache line on, as an array of uint8: who reads them holds the array.
+# `bytes` bytes from a cache line on, as an array of uint8: who reads them holds the array.
 cdef cnp.ndarray aligned_array(Py_ssize_t bytes)
 
 # `count`, rounded up to whole cache lines.
 cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil
 
-# The same, and an odd number of cache lines: what lies so far apart does not share a few sets of
+# The same, and an odd number of cache lines: what lies that far apart does not share a few sets of
 # the caches.
 cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil

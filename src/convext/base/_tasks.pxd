@@ -5,13 +5,13 @@ from convext.base._machine cimport MIN_PRODUCTS_PER_THREAD
 
 cdef enum:
     MIN_PRODUCTS_TO_SHARE = 2 * MIN_PRODUCTS_PER_THREAD
-    # Work that is worth several threads is cut into at least so many tasks where it can be.
+    # Tasks that work is cut into, at least, where it is worth several threads and can be.
     ENOUGH_TASKS = 16
     TASKS_PER_POLL = 8
 
 
 cdef inline int threads_for(double products, Py_ssize_t tasks, int num_threads) noexcept nogil:
-    """How many threads so much work is worth."""
+    """How many threads the work is worth."""
     return <int> max(1., min(
         min(<double> num_threads, <double> tasks), products / MIN_PRODUCTS_PER_THREAD
     ))

@@ -14,7 +14,7 @@ from convext.ways._tile cimport (
     Axis, Positions, Tile, copy_rectangle, positions_under, reach
 )
 
-# The output gradients of so many pixels should stay in L1 while all taps meet them.
+# The output gradients of a panel's pixels should stay in L1 while all taps meet them.
 cdef Py_ssize_t MAX_PANEL_BYTES = 3 * L1_BYTES // 4
 cdef Py_ssize_t MIN_PANEL_PIXELS = 32
 

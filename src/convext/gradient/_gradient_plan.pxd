@@ -5,7 +5,7 @@ from convext.base._geometry cimport Array4, Geometry
 from convext.gradient._unfolding cimport Unfolding
 from convext.ways._tile cimport Axis, Tiling
 
-# So many pixels are summed in the arrays' own type before the sums are added in float64.
+# Pixels that are summed in the arrays' own type before the sums are added in float64.
 cdef enum:
     MAX_RUNNING_PIXELS = 2048
 
@@ -17,8 +17,8 @@ cdef struct KernelGradient:
     Array4 images, output_grad      # sizes and strides; the data may differ from run to run
     Py_ssize_t groups
     Py_ssize_t channels, kernels    # of a group
-    Py_ssize_t kernel_chunks, channel_chunks    # the gradient is computed in so many parts
-    Py_ssize_t segments             # each over so many stretches of the tiles of all samples
+    Py_ssize_t kernel_chunks, channel_chunks    # of a group: a part is one of each
+    Py_ssize_t segments             # stretches of the tiles of all samples, summed apart
     Py_ssize_t size                 # entries of the gradient
     Py_ssize_t row_size             # elements of a row of output gradients in the scratch memory
     Py_ssize_t scratch_size         # elements of scratch memory for a thread while it runs

@@ -16,8 +16,8 @@ cdef Py_ssize_t MAX_ROW_BYTES = L1_BYTES // 4
 # The rows, or the running sums, of a chunk of kernels should stay in L2.
 cdef Py_ssize_t MAX_CHUNK_BYTES = 9 * L2_BYTES // 32
 
-# By channels: pixels of a tile, or more where so few would be less than so many rows: the rows
-# above and below a tile are laid out with it.
+# By channels: pixels of a tile, or more where these are fewer than TILE_ROWS_BY_CHANNELS rows: the
+# rows above and below a tile are laid out with it.
 cdef Py_ssize_t TILE_PIXELS_BY_CHANNELS = 256
 cdef Py_ssize_t MAX_TILE_PIXELS_BY_CHANNELS = 1024
 cdef Py_ssize_t TILE_ROWS_BY_CHANNELS = 4
@@ -30,7 +30,7 @@ cdef Py_ssize_t TILE_PIXELS_BY_KERNELS = 1024
 cdef Py_ssize_t MAX_UNFOLDED_TAPS = 256
 cdef Py_ssize_t PRODUCTS_PER_PIECE = 16
 
-# A segment has at least so many pixels, or adding its sums to the others' takes too long.
+# Pixels of a segment, at least, or adding its sums to the others' takes too long.
 cdef Py_ssize_t MIN_SEGMENT_PIXELS = 1024
 
 

@@ -28,7 +28,7 @@ from convext.base._tasks cimport ENOUGH_TASKS, Tasks, run_tasks, tasks_of, threa
 # What a rectangle costs beside its products, in products.
 cdef double PRODUCTS_PER_RECTANGLE = 20000
 
-# What is to be computed: G of each unit, which is so many samples.
+# What is to be computed: G of each unit, which is `samples_of_unit` samples.
 cdef struct Patches:
     Array4 images
     Py_ssize_t kernel_h, kernel_w

@@ -11,7 +11,7 @@ cdef struct WinogradGradient:
     Winograd gradients              # the same tiles of output gradients
     Py_ssize_t groups
     Py_ssize_t group_units          # units of WINOGRAD_CHANNELS kernels in a group
-    Py_ssize_t segments             # the blocks of tiles are summed in so many stretches
+    Py_ssize_t segments             # stretches of the blocks of tiles, which are summed apart
     Py_ssize_t kernel_parts         # a segment is shared out to tasks, of some units of kernels
     Py_ssize_t channel_parts        # and some blocks of channels each
     Py_ssize_t first_channel        # of those of a task

@@ -47,8 +47,8 @@ cdef Py_ssize_t MAX_CHANNELS = 2048
 # three times as large.
 cdef Py_ssize_t MIN_MAP = 8
 
-# For "auto": not all taps meet the pixels near the edges, so that these may have so many times the
-# squares of the others; and no pixel may have more than this share of them.
+# For "auto": not all taps meet the pixels near the edges, so that the squares of
+# these may be MAX_OUTSIDE times those of the others; no pixel may have more than MAX_SHARE of them.
 cdef double MAX_OUTSIDE = 16
 cdef double MAX_SHARE = 0.25
 
@@ -167,7 +167,7 @@ cdef void cut_into_tasks(WinogradGradient *plan, int num_threads) noexcept nogil
 
 
 cdef void share_out_segment(WinogradGradient *plan, Py_ssize_t num_threads) noexcept nogil:
-    """Cut a segment into tasks for so many threads.
+    """Cut a segment into tasks for `num_threads` threads.
 
     Pixels are transformed anew for each part of the kernels, and output gradients for each part of
     the channels: to share them takes longer (docs/measurements.md).

@@ -6,7 +6,7 @@ their elements unused.
 
 from libc.stdlib cimport free, malloc
 
-from convext.base._dispatch cimport BLOCK, Microkernels, microkernels
+from convext.base._dispatch cimport CHAIN, Microkernels, microkernels
 from convext.base._geometry cimport Array4, real
 from convext.base._interrupt cimport Interrupt, stopped
 from convext.base._machine cimport L1_BYTES, L2_BYTES
@@ -40,8 +40,8 @@ cdef Py_ssize_t TASKS_PER_THREAD = 2
 cdef Py_ssize_t TILES_TO_SHARE = 4
 cdef Py_ssize_t MIN_PIXELS_TO_SHARE = 196
 
-# Results computed with vectors of kernels must be brought into rows, which takes as long as so many
-# products of each.
+# Results computed with vectors of kernels must be brought into rows: what that takes, in products
+# of each.
 cdef Py_ssize_t PRODUCTS_PER_RESULT = 24
 
 
@@ -76,7 +76,7 @@ cdef int worth_sliding(
     cdef bint down = True, up = True
     if (
         correlation.kernels > 1 or correlation.by_kernels or rows.stride > 1 or last == 0
-        or rows.num_taps * columns.num_taps > BLOCK
+        or rows.num_taps * columns.num_taps > CHAIN
         # Half-empty vectors at the end of each row can cost more than is won.
         or 10 * divide_up(out_w, lanes) * lanes > 17 * pitch_of(columns, out_w)
     ):
@@ -140,7 +140,7 @@ cdef int init_correlation(
         correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
     ))
     if correlation.by_kernels:      # whose weights are not read more often than from L2
-        max_block = max(max_block, BLOCK // (rows.num_taps * columns.num_taps))
+        max_block = max(max_block, CHAIN // (rows.num_taps * columns.num_taps))
     if init_tiling(
         &correlation.tiling, rows, columns, source, correlation.channels, out_h, out_w,
         max_pixels, max_block, True, False, itemsize

@@ -22,9 +22,9 @@ cdef struct Correlation:
     Py_ssize_t kernels          # of a group
     bint by_kernels             # vectors hold kernels, else pixels
     int slide                   # one kernel on several rows: its taps go down (1) or up (-1); or 0
-    Py_ssize_t num_blocks       # the kernels of a group are computed in so many blocks
+    Py_ssize_t num_blocks       # of the kernels of a group, which are computed together
     Py_ssize_t width            # packed weights of a tap of a block
-    Py_ssize_t num_chunks       # and the blocks shared out to so many tasks
+    Py_ssize_t num_chunks       # of these blocks: a task computes one chunk
     Py_ssize_t tasks_per_sample
     Py_ssize_t results_pitch    # vectors of pixels: from one row of a tile's results to the next
     Py_ssize_t row_size         # elements of a kernel's results in the scratch memory
@@ -42,7 +42,7 @@ cdef inline Py_ssize_t first_kernel(
     return min(block * correlation.width, correlation.kernels)
 
 
-# At most so many blocks of kernels are computed by one task.
+# The most blocks of kernels that one task computes.
 cdef inline Py_ssize_t blocks_of_chunk(const Correlation *correlation) noexcept nogil:
     return (correlation.num_blocks + correlation.num_chunks - 1) // correlation.num_chunks
 

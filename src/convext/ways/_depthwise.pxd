@@ -16,8 +16,8 @@ cdef struct Depthwise:
     Py_ssize_t out_h, out_w
     Py_ssize_t band_h, bands        # rows of results at a time
     Py_ssize_t planes, blocks       # channels at a time
-    Py_ssize_t segment              # columns of pixels that lie a stride apart, side by side
-    Py_ssize_t pitch                # all segments of a row
+    Py_ssize_t phase_w              # columns of pixels that lie a stride apart, side by side
+    Py_ssize_t pitch                # all phases of a row
     Py_ssize_t plane_size           # elements of the pixels under a band
     Py_ssize_t gradient_pitch       # of the output gradients of a band
     int num_threads

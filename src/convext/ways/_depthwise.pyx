@@ -110,8 +110,8 @@ cdef inline Py_ssize_t rows_under(const Depthwise *plan, Py_ssize_t rows) noexce
 
 cdef void cut_into_tasks(Depthwise *plan) noexcept nogil:
     cdef Py_ssize_t row_bytes, extent = rows_under(plan, 1)
-    plan.segment = plan.out_w + (plan.taps_w - 1) * plan.dilation_w // plan.stride_w
-    plan.pitch = plan.stride_w * plan.segment
+    plan.phase_w = plan.out_w + (plan.taps_w - 1) * plan.dilation_w // plan.stride_w
+    plan.pitch = plan.stride_w * plan.phase_w
     row_bytes = plan.pitch * <Py_ssize_t> plan.itemsize
     plan.band_h = min(plan.out_h, max(
         divide_up(MIN_BAND_EXTENTS * extent, plan.stride_h),
@@ -139,7 +139,7 @@ cdef void find_columns(const Depthwise *plan, Py_ssize_t *offset) noexcept nogil
     cdef Py_ssize_t j, distance
     for j in range(plan.taps_w):
         distance = j * plan.dilation_w
-        offset[j] = distance % plan.stride_w * plan.segment + distance // plan.stride_w
+        offset[j] = distance % plan.stride_w * plan.phase_w + distance // plan.stride_w
 
 
 cdef void fill_planes(
@@ -158,10 +158,10 @@ cdef void fill_planes(
     cdef Py_ssize_t i, phase
     for i in range(channels):
         for phase in range(plan.stride_w):
-            columns = positions(plan.left + phase, plan.stride_w, plan.segment, source.w)
+            columns = positions(plan.left + phase, plan.stride_w, plan.phase_w, source.w)
             copy_rectangle(
                 plan.micro, source, image + i * source.c_stride, &rows, &columns,
-                planes + i * plan.plane_size + phase * plan.segment, plan.pitch, zero_sides=True
+                planes + i * plan.plane_size + phase * plan.phase_w, plan.pitch, zero_sides=True
             )
 
 

@@ -14,8 +14,8 @@ cdef struct Separable:
     Py_ssize_t taps_h, taps_w
     Py_ssize_t top, left            # where the first tap of the first result meets the source
     Py_ssize_t out_h, out_w
-    Py_ssize_t block_h, block_w     # results of a block
-    Py_ssize_t blocks_down, blocks_across
+    Py_ssize_t tile_h, tile_w     # results of a tile
+    Py_ssize_t tiles_down, tiles_across
     int num_threads
 
 cdef Way separable_way() noexcept

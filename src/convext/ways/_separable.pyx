@@ -8,7 +8,7 @@ cimport numpy as cnp
 import numpy as np
 from libc.math cimport fabs
 
-from convext.base._dispatch cimport BLOCK, microkernels
+from convext.base._dispatch cimport CHAIN, microkernels
 from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
@@ -22,7 +22,7 @@ from convext.ways._ways cimport Needs, Way
 cdef enum:
     STRIP = 4           # rows that are computed at once, at most
 
-# A row of a block should stay in the L1 cache, a strip and a copy of its pixels in the L2 cache.
+# A row of a tile should stay in the L1 cache, a strip and a copy of its pixels in the L2 cache.
 cdef Py_ssize_t MAX_ROW_BYTES = L1_BYTES // 2
 cdef Py_ssize_t MAX_PANEL_BYTES = 3 * L2_BYTES // 16
 
@@ -56,7 +56,7 @@ cdef const char *objection(const Convolution *convolution) noexcept nogil:
         return "it is for stride 1 and kernels that are not dilated"
     if convolution.operation == INPUT_GRADIENT and kernels.n > geometry.groups:
         return "each channel may have one kernel"
-    if kernels.h * kernels.w == 1 or max(kernels.h, kernels.w) > BLOCK:
+    if kernels.h * kernels.w == 1 or max(kernels.h, kernels.w) > CHAIN:
         return "it is for kernels of more than one tap, and of 256 taps along an axis at most"
     if result.w < microkernels(convolution.itemsize).lanes:
         return "its results are narrower than a vector"
@@ -125,24 +125,24 @@ cdef void finish_plan(Separable *plan, const Convolution *convolution) noexcept 
         plan.left = geometry.padding_left - (kernels.w - 1)
     plan.out_h = result.h
     plan.out_w = result.w
-    cut_into_blocks(plan)
+    cut_into_tiles(plan)
     plan.num_threads = threads_for(
         <double> result.n * result.c * result.h * result.w * (kernels.h + kernels.w),
-        result.n * plan.kernels * plan.blocks_down * plan.blocks_across, convolution.num_threads
+        result.n * plan.kernels * plan.tiles_down * plan.tiles_across, convolution.num_threads
     )
 
 
-cdef void cut_into_blocks(Separable *plan) noexcept nogil:
+cdef void cut_into_tiles(Separable *plan) noexcept nogil:
     cdef Py_ssize_t row = MAX_ROW_BYTES // <Py_ssize_t> plan.itemsize
     cdef Py_ssize_t most
-    plan.blocks_across = divide_up(plan.out_w, row)
-    plan.block_w = divide_up(plan.out_w, plan.blocks_across)    # at most: see first_of_block
+    plan.tiles_across = divide_up(plan.out_w, row)
+    plan.tile_w = divide_up(plan.out_w, plan.tiles_across)    # at most: see first_column
     most = MAX_PANEL_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
     most = max(most, max(<Py_ssize_t> 16, plan.taps_h))
-    plan.blocks_down = divide_up(plan.out_h, most)
+    plan.tiles_down = divide_up(plan.out_h, most)
     # Whole strips.
-    plan.block_h = divide_up(divide_up(plan.out_h, plan.blocks_down), STRIP) * STRIP
-    plan.blocks_down = divide_up(plan.out_h, plan.block_h)
+    plan.tile_h = divide_up(divide_up(plan.out_h, plan.tiles_down), STRIP) * STRIP
+    plan.tiles_down = divide_up(plan.out_h, plan.tile_h)
 
 
 # ---------------------------------------------------------------- factors
@@ -212,9 +212,9 @@ cdef object factors_of(const Separable *plan, const Array4 *kernels, dict kept):
     return factors if kept is None else kept.setdefault(key, factors)
 
 
-# ---------------------------------------------------------------- blocks
+# ---------------------------------------------------------------- tiles
 
-# The scratch memory of a thread: a copy of the pixels under a block; a strip between the passes; a
+# The scratch memory of a thread: a copy of the pixels under a tile; a strip between the passes; a
 # row of results.
 cdef struct Scratch:
     Py_ssize_t panel
@@ -223,21 +223,21 @@ cdef struct Scratch:
     Py_ssize_t size
 
 
-cdef inline Py_ssize_t first_of_block(const Separable *plan, Py_ssize_t block) noexcept nogil:
-    """The first column of a block: all are about as wide, and none is narrower than a vector."""
-    return block * plan.out_w // plan.blocks_across
+cdef inline Py_ssize_t first_column(const Separable *plan, Py_ssize_t tile) noexcept nogil:
+    """The first column of a tile: all are about as wide, and none is narrower than a vector."""
+    return tile * plan.out_w // plan.tiles_across
 
 
 cdef inline Py_ssize_t panel_pitch(const Separable *plan) noexcept nogil:
-    return apart(plan.block_w + plan.taps_w - 1, plan.itemsize)
+    return apart(plan.tile_w + plan.taps_w - 1, plan.itemsize)
 
 
 cdef Scratch arrange(const Separable *plan) noexcept nogil:
     cdef Scratch layout
     layout.panel = 0
-    layout.between = (plan.block_h + plan.taps_h) * panel_pitch(plan)
+    layout.between = (plan.tile_h + plan.taps_h) * panel_pitch(plan)
     layout.row = layout.between + STRIP * panel_pitch(plan)
-    layout.size = layout.row + aligned_size(plan.block_w, plan.itemsize)
+    layout.size = layout.row + aligned_size(plan.tile_w, plan.itemsize)
     return layout
 
 
@@ -322,24 +322,24 @@ cdef struct Operands:
     const void *factors
     const void *bias
     const Array4 *out
-    Py_ssize_t[BLOCK] column        # where in a row its taps are
+    Py_ssize_t[CHAIN] column        # where in a row its taps are
 
 
-cdef void convolve_block(
+cdef void convolve_tile(
     const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    """Compute a block of results of a kernel, for a sample."""
+    """Compute a tile of results of a kernel, for a sample."""
     cdef const Operands *operands = <const Operands *> work
     cdef const Separable *plan = operands.plan
     cdef const Array4 *source = &plan.source
     cdef const Array4 *out = operands.out
-    cdef Py_ssize_t blocks = plan.blocks_down * plan.blocks_across
-    cdef Py_ssize_t sample = task // blocks // plan.kernels
-    cdef Py_ssize_t kernel = task // blocks % plan.kernels
-    cdef Py_ssize_t top = task % blocks // plan.blocks_across * plan.block_h
-    cdef Py_ssize_t left = first_of_block(plan, task % plan.blocks_across)
-    cdef Py_ssize_t num_rows = min(plan.block_h, plan.out_h - top)
-    cdef Py_ssize_t num_columns = first_of_block(plan, task % plan.blocks_across + 1) - left
+    cdef Py_ssize_t tiles = plan.tiles_down * plan.tiles_across
+    cdef Py_ssize_t sample = task // tiles // plan.kernels
+    cdef Py_ssize_t kernel = task // tiles % plan.kernels
+    cdef Py_ssize_t top = task % tiles // plan.tiles_across * plan.tile_h
+    cdef Py_ssize_t left = first_column(plan, task % plan.tiles_across)
+    cdef Py_ssize_t num_rows = min(plan.tile_h, plan.out_h - top)
+    cdef Py_ssize_t num_columns = first_column(plan, task % plan.tiles_across + 1) - left
     cdef Positions rows = positions(top + plan.top, 1, num_rows + plan.taps_h - 1, source.h)
     cdef Positions columns = positions(left + plan.left, 1, num_columns + plan.taps_w - 1, source.w)
     cdef Py_ssize_t pitch = source.h_stride, r = 0
@@ -375,8 +375,8 @@ cdef int convolve_separably(
 ) except -1:
     cdef Operands operands
     cdef Tasks tasks = tasks_of(
-        &operands, plan.itemsize, <Task> convolve_block[float], <Task> convolve_block[double],
-        plan.source.n * plan.kernels * plan.blocks_down * plan.blocks_across,
+        &operands, plan.itemsize, <Task> convolve_tile[float], <Task> convolve_tile[double],
+        plan.source.n * plan.kernels * plan.tiles_down * plan.tiles_across,
         arrange(plan).size * <Py_ssize_t> plan.itemsize, plan.num_threads
     )
     cdef Py_ssize_t i

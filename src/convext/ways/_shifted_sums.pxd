@@ -15,10 +15,10 @@ cdef struct ShiftedSums:
     # Source pixel (y, x) meets tap (i, j) in the result (y + down + i * step_h, x + ...).
     Py_ssize_t down, right, step_h, step_w
     Py_ssize_t out_h, out_w
-    Py_ssize_t bands                # the results of a sample and group are shared out to so many
+    Py_ssize_t bands                # of the results of a sample and group: a task computes one
     Py_ssize_t sums                 # of each pixel: the taps of all kernels
-    Py_ssize_t num_blocks, width    # which are computed in so many blocks of so many
-    Py_ssize_t chunk_h              # source rows whose sums are in the scratch memory,
+    Py_ssize_t num_blocks, width    # which are computed in blocks of `width`
+    Py_ssize_t strip_h              # source rows whose sums are in the scratch memory,
     Py_ssize_t columns              # and the parts into which they are cut
     int num_threads
 

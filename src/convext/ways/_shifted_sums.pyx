@@ -24,7 +24,7 @@ from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 cdef Py_ssize_t MAX_KERNELS = 4
 cdef Py_ssize_t MAX_CHANNELS = 4096
 
-# The sums of a chunk of pixels, and the pixels, should stay in L2.
+# The sums of a strip of pixels, and the pixels, should stay in L2.
 cdef Py_ssize_t MAX_SUM_BYTES = L2_BYTES // 8
 cdef Py_ssize_t MAX_PIXEL_BYTES = L2_BYTES // 8
 
@@ -55,12 +55,12 @@ cdef const char *objection(const Convolution *convolution) noexcept nogil:
         return NULL
     if convolution.kernels.h * convolution.kernels.w == 1:
         return "there is nothing to shift"
-    if source.c // geometry.groups > MAX_CHANNELS or pixels_of_chunk(convolution) < 2 * lanes:
+    if source.c // geometry.groups > MAX_CHANNELS or pixels_of_strip(convolution) < 2 * lanes:
         return "the sums of so many taps, or channels, do not stay in the caches"
     return NULL
 
 
-cdef Py_ssize_t pixels_of_chunk(const Convolution *convolution) noexcept nogil:
+cdef Py_ssize_t pixels_of_strip(const Convolution *convolution) noexcept nogil:
     """Pixels whose sums stay in the caches."""
     cdef Py_ssize_t groups = convolution.geometry.groups, itemsize = convolution.itemsize
     cdef Py_ssize_t kernels = result_of(convolution).c // groups
@@ -117,9 +117,9 @@ cdef void finish_plan(ShiftedSums *plan, const Convolution *convolution) noexcep
     plan.num_blocks = divide_up(plan.sums, plan.micro.max_kernels)
     plan.width = divide_up(plan.sums, plan.num_blocks)
     plan.num_blocks = divide_up(plan.sums, plan.width)
-    pixels = max(2 * plan.micro.lanes, pixels_of_chunk(convolution))
+    pixels = max(2 * plan.micro.lanes, pixels_of_strip(convolution))
     plan.columns = divide_up(source.w, pixels)
-    plan.chunk_h = max(1, min(source.h, pixels // divide_up(source.w, plan.columns)))
+    plan.strip_h = max(1, min(source.h, pixels // divide_up(source.w, plan.columns)))
     plan.bands = max(1, min(
         divide_up(ENOUGH_TASKS, source.n * plan.groups), out.h // (MIN_BAND_EXTENTS * extent)
     ))
@@ -209,31 +209,31 @@ cdef void sum_channels(
         sum_vectors(plan, operands, packed, lanes, pixels, sums, stride)
 
 
-cdef void sum_chunk(
-    const ShiftedSums *plan, const Operands *operands, Py_ssize_t group, const Chunk *chunk,
+cdef void sum_strip(
+    const ShiftedSums *plan, const Operands *operands, Py_ssize_t group, const Chunk *strip,
     const real *source, real *sums
 ) noexcept nogil:
-    cdef Py_ssize_t r, c, size = chunk.height * chunk.width, pitch = plan.source.h_stride
+    cdef Py_ssize_t r, c, size = strip.height * strip.width, pitch = plan.source.h_stride
     cdef real *copy = sums + operands.copy
-    source += chunk.top * pitch + chunk.left * plan.source.w_stride
+    source += strip.top * pitch + strip.left * plan.source.w_stride
     if plan.source.w_stride != 1:
         for c in range(plan.channels):
             plan.micro.pack(
-                chunk.height, chunk.width, source + c * plan.source.c_stride, pitch,
-                plan.source.w_stride, copy + operands.channel_offset[c], chunk.width
+                strip.height, strip.width, source + c * plan.source.c_stride, pitch,
+                plan.source.w_stride, copy + operands.channel_offset[c], strip.width
             )
-        source, pitch = copy, chunk.width
-    if chunk.width == pitch:        # the rows follow each other
+        source, pitch = copy, strip.width
+    if strip.width == pitch:        # the rows follow each other
         sum_channels(plan, operands, group, size, source, sums, size)
         return
-    for r in range(chunk.height):
+    for r in range(strip.height):
         sum_channels(
-            plan, operands, group, chunk.width, source + r * pitch, sums + r * chunk.width, size
+            plan, operands, group, strip.width, source + r * pitch, sums + r * strip.width, size
         )
 
 
-cdef void add_chunk(
-    const ShiftedSums *plan, const Chunk *chunk, const real *sums, Py_ssize_t kernel,
+cdef void add_strip(
+    const ShiftedSums *plan, const Chunk *strip, const real *sums, Py_ssize_t kernel,
     Py_ssize_t first_row, Py_ssize_t last_row, real *out, const Array4 *layout
 ) noexcept nogil:
     """Add the sums to the results that they belong to, in the rows from first_row on.
@@ -242,24 +242,24 @@ cdef void add_chunk(
     the processor can do before it has reached the cache.
     """
     cdef const Array4 *weights = &plan.weights
-    cdef Py_ssize_t size = chunk.height * chunk.width
+    cdef Py_ssize_t size = strip.height * strip.width
     cdef Py_ssize_t k, i, j, top, bottom, left, right, down, aside
     cdef const real *first
     for j in range(weights.w):
         aside = plan.right + j * plan.step_w
-        left = max(chunk.left, -aside)
-        right = min(chunk.left + chunk.width, plan.out_w - aside)
+        left = max(strip.left, -aside)
+        right = min(strip.left + strip.width, plan.out_w - aside)
         for k in range(plan.kernels):
             for i in range(weights.h):
                 down = plan.down + i * plan.step_h
-                top = max(chunk.top, first_row - down)
-                bottom = min(chunk.top + chunk.height, last_row - down)
+                top = max(strip.top, first_row - down)
+                bottom = min(strip.top + strip.height, last_row - down)
                 if top >= bottom or left >= right:
                     continue
                 first = sums + ((k * weights.h + i) * weights.w + j) * size
                 plan.micro.add_rows(
                     bottom - top, right - left,
-                    first + (top - chunk.top) * chunk.width + left - chunk.left, chunk.width,
+                    first + (top - strip.top) * strip.width + left - strip.left, strip.width,
                     out + (
                         (kernel + k) * layout.c_stride + (top + down) * layout.h_stride
                         + left + aside
@@ -304,20 +304,20 @@ cdef void convolve_band(
         sample * plan.source.n_stride + group * plan.channels * plan.source.c_stride
     )
     cdef real *results = <real *> out.data + sample * out.n_stride
-    cdef Chunk chunk
+    cdef Chunk strip
     cdef Py_ssize_t column
     begin_band(
         plan, kernel, first_row, last_row, <const real *> operands.bias, results, out
     )
     while begin < end and not stopped(interrupt):
-        chunk.top = begin
-        chunk.height = min(plan.chunk_h, end - begin)
+        strip.top = begin
+        strip.height = min(plan.strip_h, end - begin)
         for column in range(plan.columns):
-            chunk.left = column * plan.source.w // plan.columns
-            chunk.width = (column + 1) * plan.source.w // plan.columns - chunk.left
-            sum_chunk(plan, operands, group, &chunk, source, sums)
-            add_chunk(plan, &chunk, sums, kernel, first_row, last_row, results, out)
-        begin += chunk.height
+            strip.left = column * plan.source.w // plan.columns
+            strip.width = (column + 1) * plan.source.w // plan.columns - strip.left
+            sum_strip(plan, operands, group, &strip, source, sums)
+            add_strip(plan, &strip, sums, kernel, first_row, last_row, results, out)
+        begin += strip.height
 
 
 cdef inline Py_ssize_t packed_bytes(const ShiftedSums *plan) noexcept nogil:
@@ -326,12 +326,12 @@ cdef inline Py_ssize_t packed_bytes(const ShiftedSums *plan) noexcept nogil:
 
 
 cdef inline Py_ssize_t pixels_of_scratch(const ShiftedSums *plan) noexcept nogil:
-    """Pixels of a chunk."""
-    return plan.chunk_h * divide_up(plan.source.w, plan.columns)
+    """Pixels of a strip."""
+    return plan.strip_h * divide_up(plan.source.w, plan.columns)
 
 
 cdef inline Py_ssize_t scratch_bytes(const ShiftedSums *plan) noexcept nogil:
-    """The sums of a chunk, and its pixels where these do not lie side by side."""
+    """The sums of a strip, and its pixels where these do not lie side by side."""
     cdef Py_ssize_t planes = plan.sums + (plan.channels if plan.source.w_stride != 1 else 0)
     return planes * pixels_of_scratch(plan) * <Py_ssize_t> plan.itemsize
 

@@ -135,7 +135,7 @@ cdef void copy_rectangle(
     const Positions *columns, real *to, Py_ssize_t pitch, bint zero_sides=*
 ) noexcept nogil
 
-# Pixels of a row, or rows, under so many outputs.
+# Pixels of a row, or rows, under `length` outputs.
 cdef inline Py_ssize_t reach(const Axis *axis, Py_ssize_t length) noexcept nogil:
     return (length - 1) * axis.stride + axis.extent + 1
 

@@ -34,8 +34,8 @@ cdef struct Way:
 cdef struct Ways:
     const Way *way
     int count               # the last one computes everything, others are compared with it
-    char *plans             # memory for two plans,
-    size_t plan_size        # of so many bytes each
+    char *plans             # memory for two plans
+    size_t plan_size        # bytes of each
 
 
 cdef inline double direct_products(const Convolution *convolution) noexcept nogil:

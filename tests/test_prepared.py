@@ -165,3 +165,17 @@ def test_options_are_not_given_twice(option):
     (name,) = option
     with pytest.raises(ValueError, match=f"^{name} is part of prepared kernels"):
         convext.conv2d(np.zeros((1, 4, 4)), prepared, **option)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "winograd"])
+def test_padding_that_depends_on_the_image(isa, algorithm):
+    """ "same", with a stride, pads images of even and odd sizes at different places."""
+    rng = np.random.default_rng(2)
+    channels = 128 if algorithm == "auto" else 3
+    for size in (3, 5):
+        w = rng.standard_normal((channels, channels, size, size)).astype("float32")
+        options = {"stride": 2, "padding": "same", "algorithm": algorithm}
+        prepared = convext.prepare_kernels(w, **options)
+        for height, width in ((24, 24), (25, 24), (24, 25), (25, 25), (24, 24)):
+            x = rng.standard_normal((channels, height, width)).astype("float32")
+            assert np.array_equal(convext.conv2d(x, prepared), convext.conv2d(x, w, **options))

@@ -1581,7 +1581,10 @@ cdef inline Py_ssize_t ready_size(const Winograd *plan) noexcept nogil:
 cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept):
     cdef Py_ssize_t units = num_units(plan)
     cdef Py_ssize_t size = units * ready_size(plan) * <Py_ssize_t> plan.itemsize
-    cdef tuple key = ("winograd", plan.itemsize, plan.width, keeps_taps(plan))
+    # With a stride, which taps make a phase depends on the padding, and "same" on the image.
+    cdef tuple key = (
+        "winograd", plan.itemsize, plan.width, keeps_taps(plan), plan.first_row, plan.first_column
+    )
     cdef cnp.ndarray memory = kept.get(key)
     cdef Part whole = Part(plan, kernels, NULL, NULL, NULL, 0, units, False)
     if size > MAX_KEPT_BYTES:

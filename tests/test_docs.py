@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["CONTRIBUTING.md", "docs/architecture.md", "docs/measurements.md"]
+DOCUMENTS = [
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
 SOURCES = [
     path
     for pattern in ("src/**/*.*", "convext/**/*.py", "tests/*.py", "benchmarks/**/*.py", "setup.py")

@@ -1,5 +1,5 @@
 # Convolution by the fast Fourier transform: a correlation in tiles of rows x columns pixels, of
-# which so many results are right as the kernel leaves over (overlap-save),
+# which the kernel's extent, less one, is lost along each axis (overlap-save),
 #
 #   out[n, k, y, x] = bias[k] + sum over c, i, j of
 #       taps[k, c, i, j] * spread[n, c, top + y * step + i * dilation, left + ...]
@@ -20,7 +20,7 @@ cdef struct FourierAxis:
     Py_ssize_t taps, dilation
     Py_ssize_t extent           # pixels under the taps
     Py_ssize_t pieces           # of the kernel,
-    Py_ssize_t piece            # so many pixels under each
+    Py_ssize_t piece            # pixels under each
     Py_ssize_t origin           # where the first tap of the first result meets the source
     Py_ssize_t spread           # from one pixel of the source to the next
     Py_ssize_t cell             # half of the pixels of the source under a window
@@ -41,7 +41,7 @@ cdef struct Fourier:
     Py_ssize_t kernels              # of a group
     bint swapped                    # for the input gradient
     Py_ssize_t planes               # to be summed up for a result,
-    Py_ssize_t block                # so many at a time
+    Py_ssize_t block                # planes at a time
     Py_ssize_t pairs                # of tiles,
     Py_ssize_t batch                # which meet a kernel together: 1, 2 or 4
     Py_ssize_t value_size           # elements of a transformed plane

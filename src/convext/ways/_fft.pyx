@@ -55,8 +55,8 @@ cdef Py_ssize_t MAX_OWN_KERNEL_BYTES = L3_BYTES // 8
 # With a few tasks for each thread none waits long for the last one.
 cdef Py_ssize_t TASKS_PER_THREAD = 3
 
-# For "auto", the mean square of the pixels of two tiles is at most so many times the squares of
-# each cell: errors are in proportion to its root. A window holds a whole cell.
+# For "auto", what the mean square of the pixels of two tiles is at most times the squares of each
+# cell: errors are in proportion to its root. A window holds a whole cell.
 cdef double MAX_CONTRAST = 8
 
 NAME = "a convolution by Fourier transforms"
@@ -204,8 +204,8 @@ cdef void finish_plan(Fourier *plan, const Convolution *convolution) noexcept no
     )
 
 
-# The pixels of a tile along an axis may be so many; in the time of a transform, they count as so
-# many radix-2 steps.
+# What the pixels of a tile along an axis may be, and the radix-2 steps that each counts as in the
+# time of a transform.
 cdef Py_ssize_t *SIZES = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 cdef double *LEVELS = [4, 5, 5.8, 6, 6.6, 7, 8, 8, 8.6, 9]
 

@@ -30,6 +30,18 @@ cdef struct Geometry:
     Py_ssize_t groups
 
 
+# The pixels from the first tap to the last one along an axis.
+cdef inline Py_ssize_t extent_of(Py_ssize_t taps, Py_ssize_t dilation) noexcept nogil:
+    return (taps - 1) * dilation + 1
+
+
+# Where the taps of a turned kernel begin for the first result of an input gradient.
+cdef inline Py_ssize_t turned_origin(
+    Py_ssize_t taps, Py_ssize_t dilation, Py_ssize_t padding
+) noexcept nogil:
+    return padding + 1 - extent_of(taps, dilation)
+
+
 # Where `array` lies; it must outlive the description. Three dimensions are those of one sample.
 cdef inline Array4 describe(cnp.ndarray array) noexcept:
     # Elements have four or eight bytes; dividing by a variable would take longer than the rest.

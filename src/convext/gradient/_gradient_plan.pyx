@@ -13,7 +13,8 @@ from convext.ways._tile cimport MAX_PACKED_WIDTH, Axis, Tiling, free_tiling, ini
 # By dots: a few rows of output gradients should stay in L1 beside the pixels.
 cdef Py_ssize_t MAX_ROW_BYTES = L1_BYTES // 4
 
-# The rows, or the running sums, of a chunk of kernels should stay in L2.
+# The rows, or the running sums, of a chunk of kernels should stay in L2. These are 64 kernels of
+# 3x3 taps and 64 channels in float64; with a quarter of L2 they take 7 % longer.
 cdef Py_ssize_t MAX_CHUNK_BYTES = 9 * L2_BYTES // 32
 
 # By channels: pixels of a tile, or more where these are fewer than TILE_ROWS_BY_CHANNELS rows: the

@@ -16,7 +16,7 @@ G is symmetric: rows i' >= i are computed, the others copied.
 
 cimport numpy as cnp
 
-from convext.base._geometry cimport Array4, Geometry, describe
+from convext.base._geometry cimport Array4, Geometry, describe, extent_of
 from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.gradient._gradient_plan cimport KernelGradient
 from convext.gradient._kernel_gradient cimport (
@@ -269,8 +269,8 @@ cdef double products_of_unit(const Patches *patches, bint by_displacement) noexc
 cdef bint worth_going_by_displacement(const Patches *patches) noexcept nogil:
     return (
         patches.stride_h == 1 and patches.stride_w == 1
-        and patches.out_h > (patches.kernel_h - 1) * patches.dilation_h
-        and patches.out_w > (patches.kernel_w - 1) * patches.dilation_w
+        and patches.out_h >= extent_of(patches.kernel_h, patches.dilation_h)
+        and patches.out_w >= extent_of(patches.kernel_w, patches.dilation_w)
         and products_of_unit(patches, True) < products_of_unit(patches, False)
     )
 

@@ -9,7 +9,8 @@ from libc.string cimport memset
 
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport (
-    INPUT_GRADIENT, KERNEL_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+    INPUT_GRADIENT, KERNEL_GRADIENT, Array4, Convolution, Geometry, extent_of, real, result_of,
+    source_of, turned_origin
 )
 from convext.base._interrupt cimport Interrupt, stopped
 from convext.base._machine cimport L1_BYTES, L2_BYTES
@@ -85,8 +86,8 @@ cdef void make_plan(Depthwise *plan, const Convolution *convolution) noexcept no
     plan.left = -geometry.padding_left
     if plan.turned:
         # As many output gradients as groups: each channel has one kernel only.
-        plan.top = geometry.padding_top - (kernels.h - 1) * geometry.dilation_h
-        plan.left = geometry.padding_left - (kernels.w - 1) * geometry.dilation_w
+        plan.top = turned_origin(kernels.h, geometry.dilation_h, geometry.padding_top)
+        plan.left = turned_origin(kernels.w, geometry.dilation_w, geometry.padding_left)
         outputs = &convolution.images
     plan.stride_h = geometry.stride_h
     plan.stride_w = geometry.stride_w
@@ -105,12 +106,12 @@ cdef void make_plan(Depthwise *plan, const Convolution *convolution) noexcept no
 
 cdef inline Py_ssize_t rows_under(const Depthwise *plan, Py_ssize_t rows) noexcept nogil:
     """So many rows of pixels lie under rows of results."""
-    return (rows - 1) * plan.stride_h + (plan.taps_h - 1) * plan.dilation_h + 1
+    return (rows - 1) * plan.stride_h + extent_of(plan.taps_h, plan.dilation_h)
 
 
 cdef void cut_into_tasks(Depthwise *plan) noexcept nogil:
     cdef Py_ssize_t row_bytes, extent = rows_under(plan, 1)
-    plan.phase_w = plan.out_w + (plan.taps_w - 1) * plan.dilation_w // plan.stride_w
+    plan.phase_w = plan.out_w + (extent_of(plan.taps_w, plan.dilation_w) - 1) // plan.stride_w
     plan.pitch = plan.stride_w * plan.phase_w
     row_bytes = plan.pitch * <Py_ssize_t> plan.itemsize
     plan.band_h = min(plan.out_h, max(

@@ -12,7 +12,8 @@ from convext.ways._bands cimport (
 )
 from convext.base._dispatch cimport FFT_PAIRS, FftPixels, FftRows, Limits, microkernels
 from convext.base._geometry cimport (
-    INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+    INPUT_GRADIENT, Array4, Convolution, Geometry, extent_of, real, result_of, source_of,
+    turned_origin
 )
 from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
 from convext.base._machine cimport L2_BYTES, L3_BYTES, MAX_KEPT_BYTES
@@ -104,7 +105,7 @@ cdef FourierAxis axis_of(
     cdef FourierAxis axis
     axis.taps = taps
     axis.dilation = dilation
-    axis.extent = (taps - 1) * dilation + 1
+    axis.extent = extent_of(taps, dilation)
     axis.pieces = divide_up(axis.extent, MAX_PIECE)
     axis.piece = piece_of(axis.extent)
     axis.origin = origin
@@ -174,13 +175,13 @@ cdef void begin_plan(Fourier *plan, const Convolution *convolution) noexcept nog
     if plan.swapped:
         plan.rows = axis_of(
             kernels.h, geometry.dilation_h,
-            geometry.padding_top - (kernels.h - 1) * geometry.dilation_h, geometry.stride_h, 1,
-            result.h
+            turned_origin(kernels.h, geometry.dilation_h, geometry.padding_top),
+            geometry.stride_h, 1, result.h
         )
         plan.columns = axis_of(
             kernels.w, geometry.dilation_w,
-            geometry.padding_left - (kernels.w - 1) * geometry.dilation_w, geometry.stride_w, 1,
-            result.w
+            turned_origin(kernels.w, geometry.dilation_w, geometry.padding_left),
+            geometry.stride_w, 1, result.w
         )
     else:
         plan.rows = axis_of(

@@ -13,7 +13,7 @@ from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
 from convext.base._interrupt cimport Interrupt
-from convext.base._machine cimport L1_BYTES, L2_BYTES
+from convext.base._machine cimport L1_BYTES, LAID_OUT_BYTES
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
 from convext.ways._tile cimport Positions, all_inside, copy_rectangle, positions
@@ -22,9 +22,8 @@ from convext.ways._ways cimport Needs, Way
 cdef enum:
     STRIP = 4           # rows that are computed at once, at most
 
-# A row of a tile should stay in the L1 cache, a strip and a copy of its pixels in the L2 cache.
+# A row of a tile should stay in the L1 cache.
 cdef Py_ssize_t MAX_ROW_BYTES = L1_BYTES // 2
-cdef Py_ssize_t MAX_PANEL_BYTES = 3 * L2_BYTES // 16
 
 # A pass along the rows takes twice the time of one down the columns, since its loads cross cache
 # lines. One pass takes what its products do directly, but RESULT_OF_ONE_PASS for a result instead
@@ -137,7 +136,7 @@ cdef void cut_into_tiles(Separable *plan) noexcept nogil:
     cdef Py_ssize_t most
     plan.tiles_across = divide_up(plan.out_w, row)
     plan.tile_w = divide_up(plan.out_w, plan.tiles_across)    # at most: see first_column
-    most = MAX_PANEL_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
+    most = LAID_OUT_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
     most = max(most, max(<Py_ssize_t> 16, plan.taps_h))
     plan.tiles_down = divide_up(plan.out_h, most)
     # Whole strips.

@@ -10,7 +10,7 @@ No zeros of a padding are multiplied, which for an input gradient are most of th
 
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport (
-    INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+    INPUT_GRADIENT, Array4, Convolution, Geometry, extent_of, real, result_of, source_of
 )
 from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.base._machine cimport L2_BYTES
@@ -96,7 +96,7 @@ cdef void finish_plan(ShiftedSums *plan, const Convolution *convolution) noexcep
     cdef const Array4 *source = source_of(convolution)
     cdef const Array4 *weights = &convolution.kernels
     cdef const Array4 *out = result_of(convolution)
-    cdef Py_ssize_t extent = (weights.h - 1) * geometry.dilation_h + 1
+    cdef Py_ssize_t extent = extent_of(weights.h, geometry.dilation_h)
     cdef Py_ssize_t pixels
     plan.micro = microkernels(convolution.itemsize)
     plan.itemsize = convolution.itemsize

@@ -5,13 +5,10 @@ from libc.string cimport memset
 
 from convext.base._dispatch cimport Microkernels, microkernels
 from convext.base._geometry cimport Array4, real
-from convext.base._machine cimport L2_BYTES
+from convext.base._machine cimport LAID_OUT_BYTES
 from convext.base._tasks cimport divide_up
 
 cdef Py_ssize_t MAX_WIDTH_IN_PLACE = 4096
-
-# A packed block of channels should stay in half of a small L2 cache.
-cdef Py_ssize_t MAX_PACKED_BYTES = 3 * L2_BYTES // 16
 
 
 cdef int init_axis(
@@ -119,7 +116,7 @@ cdef int init_tiling(
     cut_tiles(tiling, whole_rows, max_pixels)
     tiling.taps = rows.num_taps * columns.num_taps
 
-    fitting = MAX_PACKED_BYTES // (tiling.channel_size * <Py_ssize_t> itemsize)
+    fitting = LAID_OUT_BYTES // (tiling.channel_size * <Py_ssize_t> itemsize)
     tiling.block = max(1, min(channels, min(max_block, fitting)))
     tiling.block = divide_up(channels, divide_up(channels, tiling.block))
     if whole_rows and not (tiling.contiguous or summing):

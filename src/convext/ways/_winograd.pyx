@@ -26,7 +26,7 @@ from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
 )
 from convext.base._interrupt cimport Interrupt, check_memory, perform
-from convext.base._machine cimport L2_BYTES, L3_BYTES, MAX_KEPT_BYTES
+from convext.base._machine cimport L2_BYTES, L3_BYTES, LAID_OUT_BYTES, MAX_KEPT_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, apart
 from convext.base._tasks cimport Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 from convext.ways._direct cimport compute_bands
@@ -55,9 +55,6 @@ cdef Py_ssize_t MAX_SINGLE_BLOCK_BYTES = 5 * L3_BYTES // 16
 
 # The pixels of a single block are transformed by each thread, which must be worth it.
 cdef Py_ssize_t MIN_UNITS_PER_THREAD = 4
-
-# Pixels of so many strips are laid out together as stay in the L2 cache.
-cdef Py_ssize_t MAX_PANEL_BYTES = 3 * L2_BYTES // 16
 
 # With more channels neither pixels nor kernels fit.
 cdef Py_ssize_t MAX_CHANNELS = 2048
@@ -351,7 +348,7 @@ cdef void set_blocks(Winograd *plan, Py_ssize_t count) noexcept nogil:
     plan.value_size = plan.points * plan.points * plan.value_stride
     plan.panel_strips = max(<Py_ssize_t> 1, min(
         min(plan.block_strips, plan.tiles_down),
-        (MAX_PANEL_BYTES // row_bytes // plan.source_stride - overlap(plan)) // plan.tile
+        (LAID_OUT_BYTES // row_bytes // plan.source_stride - overlap(plan)) // plan.tile
     ))
     # Two vectors and the width of a tile more.
     plan.squares_pitch = aligned_size(

@@ -131,6 +131,8 @@ class BuildExtensions(build_ext):
                 "initializedcheck": False,
                 # Plain built-in functions, without signatures that can be inspected: 140 KB less.
                 "binding": False,
+                # Objects of compiled classes hold memory: none is pickled.
+                "auto_pickle": False,
             },
         )
         return [source for module in modules for source in module.sources]
@@ -180,9 +182,14 @@ class BuildExtensions(build_ext):
         names = " ".join(sorted({*map(module_of, modules_in_cython())} - {LIBRARY}))
         macros = [
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
-            # Quicker exceptions and texts, which matter nowhere here, take 12 KB.
+            # Quicker exceptions, texts, numbers and calls of Python, which matter nowhere here, take
+            # 30 KB; modules that several interpreters of a process could load, 20 KB.
             ("CYTHON_FAST_THREAD_STATE", "0"),
             ("CYTHON_USE_UNICODE_INTERNALS", "0"),
+            ("CYTHON_USE_PYLONG_INTERNALS", "0"),
+            ("CYTHON_UNPACK_METHODS", "0"),
+            ("CYTHON_VECTORCALL", "0"),
+            ("CYTHON_PEP489_MULTI_PHASE_INIT", "0"),
             ("CONVEXT_MODULES", f'"{names}"'),
         ]
         if IS_X86_64:

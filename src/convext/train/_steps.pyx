@@ -7,7 +7,6 @@ together in segments, and the gradients of these are added in float64: how a bat
 on the shapes alone, and so do the bits of the result.
 """
 
-cimport cython
 cimport numpy as cnp
 import numpy as np
 from cython.parallel cimport parallel, prange, threadid
@@ -40,7 +39,6 @@ LOSSES = {
 }
 
 
-@cython.auto_pickle(False)
 cdef class Layer:
     """A layer for inputs of one size.
 
@@ -63,7 +61,6 @@ cdef class Layer:
         self.activation = activation
 
 
-@cython.auto_pickle(False)
 cdef class Workspace:
     """The memory of one thread: what the layers make of a slice, and the gradients."""
 
@@ -109,7 +106,6 @@ cdef class Workspace:
         return self.views[samples]
 
 
-@cython.auto_pickle(False)
 cdef class Step:
     """Losses and gradients of a network for samples of one shape, in batches up to a size.
 

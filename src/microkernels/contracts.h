@@ -212,8 +212,8 @@ MICROKERNEL(void, winograd_taps,
 
 /* The transform of two tiles: zero below their rows, and from `num_columns` on, which are rounded up
  * to whole vectors. Returns the sum of the squares of all pixels. Unless `least` is NULL, adds to it,
- * in a row for each CONVEXT_FFT_PAIRS pairs of rows `inside`, the squares of the pair that has least in
- * a column; those of the second tile lie `least_stride` elements on. */
+ * in a row for each group of pairs of rows `inside`, the squares of the pair that has least in a
+ * column; those of the second tile lie `least_stride` elements on. */
 MICROKERNEL(double, fft_forward,
             (ptrdiff_t rows, ptrdiff_t columns, const convext_fft_pixels tile[2],
              ptrdiff_t num_columns, const void *twiddles, void *strip, void *values,

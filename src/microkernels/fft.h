@@ -318,9 +318,9 @@ static void add_least(const convext_fft_pixels *tile, const convext_fft_rows *in
     const real *first = (const real *)tile->data + inside->top * tile->pitch;
     ptrdiff_t row = 0;
     for (ptrdiff_t pair = 0; pair < inside->pairs; to += to_pitch) {
-        ptrdiff_t below[CONVEXT_FFT_PAIRS], last = row;
+        ptrdiff_t below[4], last = row;
         int count = 0;
-        for (; count < CONVEXT_FFT_PAIRS && pair < inside->pairs; count++, pair++) {
+        for (; count < inside->group && pair < inside->pairs; count++, pair++) {
             last += (pair < nearer ? distance : distance + 1) * pitch;
             below[count] = last;
         }

@@ -51,11 +51,10 @@ typedef struct {
 } convext_fft_pixels;
 
 /* Rows of a tile: `height` of them, `spread` apart, from `top` on; the first, the last and some
- * between, evenly, make `pairs` of neighbours. */
-enum { CONVEXT_FFT_PAIRS = 4 };
+ * between, evenly, make `pairs` of neighbours, of which up to `group` are looked at together. */
 typedef struct {
     ptrdiff_t top, height, spread;
-    ptrdiff_t pairs;
+    ptrdiff_t pairs, group;
 } convext_fft_rows;
 
 typedef struct {

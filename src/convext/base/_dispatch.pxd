@@ -26,10 +26,9 @@ cdef extern from "microkernel.h" nogil:
         void *data
         Py_ssize_t pitch
         Py_ssize_t rows, columns
-    const Py_ssize_t FFT_PAIRS "CONVEXT_FFT_PAIRS"
     ctypedef struct FftRows "convext_fft_rows":
         Py_ssize_t top, height, spread
-        Py_ssize_t pairs
+        Py_ssize_t pairs, group
 
     # What each micro-kernel takes stands in contracts.h alone: the C compiler, which sees it there,
     # checks and converts the arguments. Here is what they return.

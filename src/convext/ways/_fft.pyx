@@ -10,7 +10,7 @@ from convext.ways._bands cimport (
     Bands, free_bands, has_small_pixels, init_bands, limits_of, mark_all, mark_band,
     most_of_kernels, no_bands
 )
-from convext.base._dispatch cimport FFT_PAIRS, FftPixels, FftRows, Limits, microkernels
+from convext.base._dispatch cimport FftPixels, FftRows, Limits, microkernels
 from convext.base._geometry cimport (
     INPUT_GRADIENT, Array4, Convolution, Geometry, extent_of, real, result_of, source_of,
     turned_origin
@@ -59,6 +59,9 @@ cdef Py_ssize_t TASKS_PER_THREAD = 3
 # For "auto", what the mean square of the pixels of two tiles is at most times the squares of each
 # cell: errors are in proportion to its root. A window holds a whole cell.
 cdef double MAX_CONTRAST = 8
+
+# Cells lower or narrower than this hold few pixels: a bound for their squares takes more of them.
+cdef Py_ssize_t SMALL_CELL = 8
 
 NAME = "a convolution by Fourier transforms"
 
@@ -558,6 +561,7 @@ cdef Cells cells_of(const Fourier *plan, Py_ssize_t plane, const Place *place) n
     )
     cells.width = min(columns.cell * columns.spread, cells.end - cells.begin)
     cells.count = cells.rows.pairs = 0
+    cells.rows.group = 4 if rows.cell >= SMALL_CELL else 2
     if place.height > 0 and cells.width > 0:
         cells.count = divide_up(cells.rows.height, rows.cell)
     if cells.count > 0 and rows.cell > 1:
@@ -574,7 +578,7 @@ cdef void begin_judgement(
     judgement.total = 0
     for i in range(2):
         cells[i] = cells_of(plan, plane, &places[i])
-        rows = divide_up(cells[i].rows.pairs, FFT_PAIRS)
+        rows = divide_up(cells[i].rows.pairs, cells[i].rows.group)
         memset(
             squares + i * plan.squares_size, 0, rows * plan.columns.size * sizeof(real)
         )
@@ -585,17 +589,22 @@ cdef double bound_cells(
 ) noexcept nogil:
     """At most the squares of a window, by groups of neighbours in pairs of rows."""
     cdef Py_ssize_t columns = cells.end - cells.begin, lanes = plan.micro.lanes, count
+    cdef Py_ssize_t rows = divide_up(cells.rows.pairs, cells.rows.group)
     cdef int group = min(8, plan.micro.lanes)
-    if columns < lanes or cells.rows.pairs == 0:
+    squares += cells.begin
+    if rows == 0:
         return 0
-    while group > cells.width:
-        group //= 2
+    if cells.width < SMALL_CELL:
+        return plan.micro.least_window(
+            rows, columns - cells.width + 1, cells.width, squares, plan.columns.size
+        )
+    if columns < lanes:
+        return 0
     # Windows begin anywhere; those that reach beyond the source begin or end with a group.
     count = min(cells.width, lanes) // group
     count += max(<Py_ssize_t> 0, cells.width - lanes - group + 1) // group
     return min(count, (plan.columns.piece - group + 1) // group) * plan.micro.least_group(
-        divide_up(cells.rows.pairs, FFT_PAIRS), columns, group, squares + cells.begin,
-        plan.columns.size
+        rows, columns, group, squares, plan.columns.size
     )
 
 

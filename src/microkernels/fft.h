@@ -306,37 +306,44 @@ CONVEXT_INLINE void transpose_complex(const real *from, real *to)
     }
 }
 
-/* Pixels that are not finite count in the sum of all squares. */
-static void add_least(const convext_fft_pixels *tile, const convext_fft_rows *inside,
-                      ptrdiff_t num_columns, real *to, ptrdiff_t to_pitch)
+/* Of `count` pairs of rows, each the lower one of the next, the squares of that which has least.
+ * Pixels that are not finite count in the sum of all squares. */
+CONVEXT_INLINE void add_least(const int count, const real *const rows[5], ptrdiff_t num_columns,
+                              real *to)
+{
+    for (ptrdiff_t x = 0; x < num_columns; x += LANES) {
+        vec least = splat((real)MOST), above = load_once(rows[0] + x);
+        above *= above;
+        UNROLL(4)
+        for (int i = 1; i <= count; i++) {
+            vec square = load_once(rows[i] + x);
+            square *= square;
+            least = smaller(above + square, least);
+            above = square;
+        }
+        store(to + x, load(to + x) + least);
+    }
+}
+
+static void add_groups(const convext_fft_pixels *tile, const convext_fft_rows *inside,
+                       ptrdiff_t num_columns, real *to, ptrdiff_t to_pitch)
 {
     if (inside->pairs == 0)
         return;
     const ptrdiff_t distance = (inside->height - 1) / inside->pairs;
-    const ptrdiff_t nearer = inside->pairs - (inside->height - 1) % inside->pairs;
+    const ptrdiff_t farther = inside->height - 1 - distance * inside->pairs;
     const ptrdiff_t pitch = inside->spread * tile->pitch;
-    const real *first = (const real *)tile->data + inside->top * tile->pitch;
-    ptrdiff_t row = 0;
+    const real *rows[5] = {(const real *)tile->data + inside->top * tile->pitch};
     for (ptrdiff_t pair = 0; pair < inside->pairs; to += to_pitch) {
-        ptrdiff_t below[4], last = row;
         int count = 0;
-        for (; count < inside->group && pair < inside->pairs; count++, pair++) {
-            last += (pair < nearer ? distance : distance + 1) * pitch;
-            below[count] = last;
-        }
-        for (ptrdiff_t x = 0; x < num_columns; x += LANES) {
-            vec least = splat((real)MOST), above = load_once(first + row + x);
-            above *= above;
-            UNROLL(4)
-            for (int i = 0; i < count; i++) {
-                vec square = load_once(first + below[i] + x);
-                square *= square;
-                least = smaller(above + square, least);
-                above = square;
-            }
-            store(to + x, load(to + x) + least);
-        }
-        row = last;
+        for (; count < inside->group && pair < inside->pairs; count++, pair++)
+            rows[count + 1] =
+                rows[count] + (distance + (pair >= inside->pairs - farther)) * pitch;
+        if (count == 4)
+            add_least(4, rows, num_columns, to);
+        else
+            add_least(count, rows, num_columns, to);
+        rows[0] = rows[count];
     }
 }
 
@@ -363,7 +370,7 @@ static double fft_forward(ptrdiff_t rows, ptrdiff_t columns, const convext_fft_p
         }
     }
     for (int i = 0; least && i < 2; i++)
-        add_least(&tile[i], &inside[i], num_columns, (real *)least + i * least_stride, columns);
+        add_groups(&tile[i], &inside[i], num_columns, (real *)least + i * least_stride, columns);
     for (ptrdiff_t y = 0; y < rows; y += LANES)
         transform(columns, columns, values + y * columns * 2, twiddles);
     squares[0] += squares[1] + squares[2] + squares[3];

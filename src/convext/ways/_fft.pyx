@@ -60,7 +60,7 @@ cdef Py_ssize_t TASKS_PER_THREAD = 3
 # cell: errors are in proportion to its root. A window holds a whole cell.
 cdef double MAX_CONTRAST = 8
 
-# Cells lower or narrower than this hold few pixels: a bound for their squares takes more of them.
+# Of cells narrower than this all columns count, not those of whole groups.
 cdef Py_ssize_t SMALL_CELL = 8
 
 NAME = "a convolution by Fourier transforms"
@@ -561,7 +561,7 @@ cdef Cells cells_of(const Fourier *plan, Py_ssize_t plane, const Place *place) n
     )
     cells.width = min(columns.cell * columns.spread, cells.end - cells.begin)
     cells.count = cells.rows.pairs = 0
-    cells.rows.group = 4 if rows.cell >= SMALL_CELL else 2
+    cells.rows.group = 4 if (columns.cell - 1) * plan.channels >= 5 else 2
     if place.height > 0 and cells.width > 0:
         cells.count = divide_up(cells.rows.height, rows.cell)
     if cells.count > 0 and rows.cell > 1:

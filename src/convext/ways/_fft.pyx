@@ -900,23 +900,6 @@ cdef int run_part(Part *part, Interrupt *interrupt) noexcept nogil:
     return run_tasks(&batches, interrupt)
 
 
-cdef int convolve_with_kept(const void *work, Interrupt *interrupt) noexcept nogil:
-    """Compute a part that is all there is, with all kernels transformed, for some planes a time."""
-    cdef Part part = (<const Part *> work)[0]
-    cdef const Fourier *plan = part.plan
-    cdef const char *transformed = <const char *> part.transformed
-    cdef int status = 0
-    part.unit_size = plan.planes * plan.value_size
-    while part.first_plane < plan.planes and status == 0:
-        part.last_plane = min(plan.planes, part.first_plane + plan.block)
-        part.transformed = transformed + (
-            part.first_plane * plan.value_size * <Py_ssize_t> plan.itemsize
-        )
-        status = run_part(&part, interrupt)
-        part.first_plane = part.last_plane
-    return status
-
-
 cdef inline Py_ssize_t shared_units(const Fourier *plan) noexcept nogil:
     """Units that are transformed at a time, for all threads."""
     cdef Py_ssize_t bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
@@ -924,22 +907,26 @@ cdef inline Py_ssize_t shared_units(const Fourier *plan) noexcept nogil:
 
 
 cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
-    """The same, transforming as many kernels at a time as fit."""
+    """Compute all of a part, as many kernels at a time as fit unless they are kept."""
     cdef Part part = (<const Part *> work)[0]
     cdef const Fourier *plan = part.plan
-    cdef Py_ssize_t unit_bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
-    cdef Py_ssize_t units = shared_units(plan)
+    cdef const char *kept = <const char *> part.transformed
+    cdef Py_ssize_t plane_bytes = plan.value_size * <Py_ssize_t> plan.itemsize
+    cdef Py_ssize_t units = num_units(plan) if kept != NULL else shared_units(plan)
     cdef void *memory = NULL
     cdef Transformation wanted
     cdef int status = 0
-    if not have_own_kernels(plan):
-        memory = aligned_alloc(units * unit_bytes, 1)
+    if kept == NULL and not have_own_kernels(plan):
+        memory = aligned_alloc(units * plan.block * plane_bytes, 1)
         if memory == NULL:
             return -1
-    part.transformed = memory
     while part.first_plane < plan.planes and status == 0:
         part.last_plane = min(plan.planes, part.first_plane + plan.block)
         part.unit_size = (part.last_plane - part.first_plane) * plan.value_size
+        part.transformed = memory
+        if kept != NULL:
+            part.unit_size = plan.planes * plan.value_size
+            part.transformed = kept + part.first_plane * plane_bytes
         part.first_unit = 0
         while part.first_unit < num_units(plan) and status == 0:
             part.last_unit = min(num_units(plan), part.first_unit + units)
@@ -986,7 +973,7 @@ cdef int convolve_by_fft(
         unfit = (<char *> transformed)[cnp.PyArray_SIZE(memory) - 1]
     plan.unfit = &unfit
     note_bands(plan, bands)
-    perform(NAME, convolve if transformed == NULL else convolve_with_kept, &whole)
+    perform(NAME, convolve, &whole)
     if unfit and bands != NULL:
         mark_all(bands)
     return 0

@@ -131,7 +131,7 @@ class BuildExtensions(build_ext):
                 "initializedcheck": False,
                 # Plain built-in functions, without signatures that can be inspected: 140 KB less.
                 "binding": False,
-                # Objects of compiled classes hold memory: none is pickled.
+                # Most objects of compiled classes hold memory. Others say that they are pickled.
                 "auto_pickle": False,
             },
         )

@@ -26,6 +26,8 @@ WINOGRAD = {
 FOURIER = {
     "17x17": ((1, 64, 64), 1, 17, 8, 1),
     "12x12, three channels": ((3, 60, 40), 6, 12, 0, 1),
+    "9x9, three channels": ((3, 60, 40), 6, 9, 4, 1),
+    "9x9": ((1, 96, 100), 8, 9, 4, 1),
 }
 SHAPES = {**WINOGRAD, **FOURIER}
 DTYPES = (np.float32, np.float64)

@@ -4,7 +4,7 @@
 #       output_grad[n, k, y, x] * image[n, c, y + i - padding_top, x + j - padding_left]
 
 from convext.ways._ways cimport Way
-from convext.ways._winograd cimport Squares, Winograd
+from convext.ways._winograd_plan cimport Squares, Winograd
 
 cdef struct WinogradGradient:
     Winograd pixels                 # the tiles, under all channels of a group, or some, at once

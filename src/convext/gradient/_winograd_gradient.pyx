@@ -22,10 +22,12 @@ from convext.base._tasks cimport (
     ENOUGH_TASKS, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
 from convext.ways._ways cimport Needs, Way, time_of_results
-from convext.ways._winograd cimport (
-    Squares, Winograd, add_up_squares, cut_into_blocks, fill_panel, first_strip, panel_columns,
-    squares_size, transform_block
+from convext.ways._winograd_check cimport add_up_squares
+from convext.ways._winograd_pixels cimport fill_panel, transform_block
+from convext.ways._winograd_plan cimport (
+    Squares, Winograd, cut_into_blocks, panel_columns, squares_size
 )
+from convext.ways._winograd_strips cimport first_strip
 
 cdef enum:
     TILE = 4            # output gradients of a tile along an axis

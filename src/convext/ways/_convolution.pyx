@@ -11,7 +11,8 @@ from convext.ways._fft cimport Fourier, fft_way
 from convext.ways._separable cimport Separable, separable_way
 from convext.ways._shifted_sums cimport ShiftedSums, shifted_sums_way
 from convext.ways._ways cimport Way, Ways, compute, explain_ways, names_of
-from convext.ways._winograd cimport Winograd, winograd_way
+from convext.ways._winograd cimport winograd_way
+from convext.ways._winograd_plan cimport Winograd
 
 cdef enum:
     NUM_WAYS = 6

@@ -1,0 +1,91 @@
+# Where the tiles of Winograd's plan lie: in strips, and these in blocks.
+
+from convext.base._dispatch cimport AT_INFINITY
+from convext.ways._winograd_plan cimport Winograd
+
+
+# The first strip of a block.
+cdef inline Py_ssize_t first_strip(const Winograd *plan, Py_ssize_t block) noexcept nogil:
+    return block * plan.num_strips // plan.num_blocks
+
+
+cdef inline bint is_short(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """Whether the tiles of a strip have a row less."""
+    return strip % plan.tiles_down >= plan.tiles_down - plan.short_strips
+
+
+cdef inline Py_ssize_t strip_row(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """The first row of results of a strip."""
+    cdef Py_ssize_t down = strip % plan.tiles_down
+    return down * plan.tile - max(
+        <Py_ssize_t> 0, down - (plan.tiles_down - plan.short_strips)
+    )
+
+
+cdef inline Py_ssize_t wide_tiles(const Winograd *plan) noexcept nogil:
+    """The tiles of a strip that are not narrow."""
+    return plan.strip_tiles - plan.narrow_tiles
+
+
+cdef inline Py_ssize_t tall_strips(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """The strips before this one that are not short."""
+    cdef Py_ssize_t tall = plan.tiles_down - plan.short_strips
+    return strip // plan.tiles_down * tall + min(strip % plan.tiles_down, tall)
+
+
+# In a block come first the narrow tiles of its tall strips, then the wide ones of these, the wide
+# ones of its short strips, and the narrow ones of these: so each value has its tiles side by side.
+cdef struct Range:
+    Py_ssize_t first, last
+
+cdef struct Block:
+    Py_ssize_t first, last      # strips
+    Range all, tall, wide       # its tiles, those of tall strips, and those that are not narrow
+
+
+cdef inline Block describe_block(
+    const Winograd *plan, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t tall = tall_strips(plan, last) - tall_strips(plan, first)
+    cdef Block block
+    block.first = first
+    block.last = last
+    block.all.first = block.tall.first = 0
+    block.all.last = (last - first) * plan.strip_tiles
+    block.tall.last = tall * plan.strip_tiles
+    block.wide.first = tall * plan.narrow_tiles
+    block.wide.last = block.wide.first + (last - first) * wide_tiles(plan)
+    return block
+
+
+cdef inline Range tiles_of_value(
+    const Block *block, Py_ssize_t row, Py_ssize_t column
+) noexcept nogil:
+    """The tiles of a block that have the value at these points."""
+    cdef Range tiles = block.all
+    if row == AT_INFINITY:
+        tiles.last = block.tall.last
+    if column == AT_INFINITY:
+        tiles.first = block.wide.first
+        tiles.last = min(tiles.last, block.wide.last)
+    return tiles
+
+
+# Where the tiles of a strip begin in a block.
+cdef struct Place:
+    Py_ssize_t wide, narrow
+
+
+cdef inline Place place_strip(
+    const Winograd *plan, const Block *block, Py_ssize_t strip
+) noexcept nogil:
+    cdef Py_ssize_t tall = tall_strips(plan, strip) - tall_strips(plan, block.first)
+    cdef Py_ssize_t others = strip - block.first - tall
+    cdef Place place
+    if is_short(plan, strip):
+        place.wide = block.tall.last + others * wide_tiles(plan)
+        place.narrow = block.wide.last + others * plan.narrow_tiles
+    else:
+        place.wide = block.wide.first + tall * wide_tiles(plan)
+        place.narrow = tall * plan.narrow_tiles
+    return place

@@ -1,7 +1,5 @@
 # How the compiled modules describe arrays and convolutions to each other.
 
-cimport numpy as cnp
-
 ctypedef fused real:
     float
     double
@@ -40,27 +38,6 @@ cdef inline Py_ssize_t turned_origin(
     Py_ssize_t taps, Py_ssize_t dilation, Py_ssize_t padding
 ) noexcept nogil:
     return padding + 1 - extent_of(taps, dilation)
-
-
-# Where `array` lies; it must outlive the description. Three dimensions are those of one sample.
-cdef inline Array4 describe(cnp.ndarray array) noexcept:
-    # Elements have four or eight bytes; dividing by a variable would take longer than the rest.
-    cdef int shift = 2 if cnp.PyArray_ITEMSIZE(array) == 4 else 3
-    cdef int channel = cnp.PyArray_NDIM(array) - 3
-    cdef const cnp.npy_intp *shape = cnp.PyArray_DIMS(array)
-    cdef const cnp.npy_intp *stride = cnp.PyArray_STRIDES(array)
-    cdef Array4 description
-    description.data = cnp.PyArray_DATA(array)
-    description.n = shape[0] if channel == 1 else 1
-    description.c = shape[channel]
-    description.h = shape[channel + 1]
-    description.w = shape[channel + 2]
-    description.n_stride = stride[0] >> shift if channel == 1 else 0
-    description.c_stride = stride[channel] >> shift
-    description.h_stride = stride[channel + 1] >> shift
-    # The stride of a single column is arbitrary, and no way of computing may depend on it.
-    description.w_stride = stride[channel + 2] >> shift if description.w > 1 else 1
-    return description
 
 
 # An array of the given shape (N, C, H, W) that lies nowhere.

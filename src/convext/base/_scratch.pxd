@@ -1,14 +1,12 @@
 # Aligned memory for the compiled loops.
 
-cimport numpy as cnp
-
 # Room for `count` elements of `itemsize` bytes, on a cache line; NULL when there is none. Any
 # thread may ask for it, and any may give it back.
 cdef void *aligned_alloc(Py_ssize_t count, size_t itemsize) noexcept nogil
 cdef void aligned_free(void *memory) noexcept nogil
 
 # `bytes` bytes from a cache line on, as an array of uint8: who reads them holds the array.
-cdef cnp.ndarray aligned_array(Py_ssize_t bytes)
+cdef object aligned_array(Py_ssize_t bytes)
 
 # `count`, rounded up to whole cache lines.
 cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil

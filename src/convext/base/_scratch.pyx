@@ -116,7 +116,7 @@ cdef void aligned_free(void *memory) noexcept nogil:
     release(memory)
 
 
-cdef cnp.ndarray aligned_array(Py_ssize_t bytes):
+cdef object aligned_array(Py_ssize_t bytes):
     cdef cnp.ndarray memory = np.empty(bytes + LINE_BYTES, np.uint8)
     cdef Py_ssize_t first = -<Py_ssize_t> cnp.PyArray_DATA(memory) % LINE_BYTES
     if first < 0:

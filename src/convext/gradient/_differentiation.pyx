@@ -3,8 +3,9 @@
 cimport numpy as cnp
 from libc.string cimport memset
 
+from convext.base._arrays cimport describe
 from convext.base._geometry cimport (
-    KERNEL_GRADIENT, Convolution, contiguous, convolution_of, describe
+    KERNEL_GRADIENT, Convolution, contiguous, convolution_of
 )
 from convext.gradient._direct_gradient cimport direct_gradient_way
 from convext.gradient._winograd_gradient cimport WinogradGradient, winograd_gradient_way

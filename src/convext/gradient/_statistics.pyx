@@ -16,7 +16,8 @@ G is symmetric: rows i' >= i are computed, the others copied.
 
 cimport numpy as cnp
 
-from convext.base._geometry cimport Array4, Geometry, describe, extent_of
+from convext.base._arrays cimport describe
+from convext.base._geometry cimport Array4, Geometry, extent_of
 from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.gradient._gradient_plan cimport KernelGradient
 from convext.gradient._kernel_gradient cimport (

@@ -8,9 +8,10 @@ from convext.ways._correlation cimport run_correlation
 from convext.ways._correlation_plan cimport Correlation, all_weights
 from convext.ways._weights cimport pack_weights
 from convext.ways._forward cimport free_forward, init_forward
+from convext.base._arrays cimport describe
 from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport (
-    Array4, Geometry, contiguous, describe, geometry_of, real
+    Array4, Geometry, contiguous, geometry_of, real
 )
 from convext.gradient._gradient_by_dots cimport DotsScratch, add_dots, arrange_dots
 from convext.base._interrupt cimport (

@@ -2,8 +2,9 @@
 
 cimport numpy as cnp
 
+from convext.base._arrays cimport describe
 from convext.base._geometry cimport (
-    FORWARD, INPUT_GRADIENT, Convolution, contiguous, convolution_of, describe
+    FORWARD, INPUT_GRADIENT, Convolution, contiguous, convolution_of
 )
 from convext.ways._depthwise cimport Depthwise, depthwise_way
 from convext.ways._direct cimport direct_way

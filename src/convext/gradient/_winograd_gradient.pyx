@@ -72,7 +72,7 @@ cdef const char *objection(const Convolution *convolution) noexcept nogil:
     if convolution.asked:
         return NULL
     if kernels.c > MAX_CHANNELS:
-        return "the pixels of so many channels do not stay in the caches"
+        return "the pixels of all channels do not stay in the caches"
     if min(convolution.outputs.h, convolution.outputs.w) < MIN_MAP:
         return "sums over so few pixels would round more than directly"
     return NULL

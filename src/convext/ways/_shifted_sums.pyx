@@ -45,7 +45,7 @@ cdef const char *objection(const Convolution *convolution) noexcept nogil:
     cdef Py_ssize_t lanes, kernels = result.c // geometry.groups
     # What most convolutions are turned away by comes first.
     if not convolution.asked and kernels > MAX_KERNELS:
-        return "so many kernels meet each vector of pixels anyway"
+        return "enough kernels meet each vector of pixels anyway"
     if geometry.stride_h > 1 or geometry.stride_w > 1:
         return "it is for stride 1"
     lanes = microkernels(convolution.itemsize).lanes
@@ -56,7 +56,7 @@ cdef const char *objection(const Convolution *convolution) noexcept nogil:
     if convolution.kernels.h * convolution.kernels.w == 1:
         return "there is nothing to shift"
     if source.c // geometry.groups > MAX_CHANNELS or pixels_of_strip(convolution) < 2 * lanes:
-        return "the sums of so many taps, or channels, do not stay in the caches"
+        return "the sums of all taps, or of all channels, do not stay in the caches"
     return NULL
 
 

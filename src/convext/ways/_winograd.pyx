@@ -1,7 +1,7 @@
 """Winograd's convolutions F(4x4, 3x3) and F(2x2, 5x5): 36 products in place of 144 and of 100.
 
 Other kernels of up to 9x9 taps are cut into parts of 3x3: a channel meets each of them shifted, as
-if there were so many channels.
+if it were a channel for each.
 
 With a stride of two, 4x4 results take 81 products in place of 144, or 121 in place of 400: the even
 and the odd rows and columns of an image are four images, or phases, that meet their own taps.

@@ -14,7 +14,7 @@ from convext.ways._winograd_plan cimport (
 from convext.ways._winograd_strips cimport is_short, strip_row
 
 cdef enum:
-    # For "auto", the squares of the pixels under a tile add up to at most so many times those under
+    # For "auto", what the squares of the pixels under a tile add up to is at most times those under
     # each window: its errors are in proportion to their root. With parts errors are larger.
     MAX_CONTRAST = 128
     MAX_CONTRAST_OF_PARTS = 32

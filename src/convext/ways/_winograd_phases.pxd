@@ -2,8 +2,8 @@
 
 from convext.ways._winograd_plan cimport Winograd, kernel_points_of, points_of, stride_of
 
-# What a phase has along an axis: so many taps, a stride apart, from the first one on, which meets
-# the pixel `shift` of a tile.
+# What a phase has along an axis: its taps, a stride apart, from the first one on, which meets the
+# pixel `shift` of a tile.
 cdef struct AxisPhase:
     Py_ssize_t taps, first, shift
 

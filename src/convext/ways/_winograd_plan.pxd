@@ -25,7 +25,7 @@ cdef enum:
     PART = 3
     MAX_TAPS = 9
 
-    # Kernels are fetched for each block, which has at least so many tiles for them.
+    # Tiles of a block, at least, since kernels are fetched for each.
     MIN_TILES = 14
 
 # The squares of some channels: of all their pixels, of those that meet all taps, and at the pixel
@@ -62,12 +62,12 @@ cdef struct Winograd:
     Py_ssize_t kernel_points        # of a kernel, likewise
 
     Py_ssize_t tiles_down
-    Py_ssize_t strips_across        # a row of tiles is cut into so many strips
+    Py_ssize_t strips_across        # of a row of tiles
     Py_ssize_t strip_tiles          # tiles of a strip
     Py_ssize_t short_strips         # the last strips of a sample have tiles of a row less
     Py_ssize_t narrow_tiles         # the last tiles of a strip have a column less
     Py_ssize_t num_strips           # of all samples: by sample, place across, place down
-    Py_ssize_t num_blocks           # strips are computed in so many blocks
+    Py_ssize_t num_blocks           # of strips, which are computed together
     Py_ssize_t block_strips         # strips of a block, at most
 
     Py_ssize_t channel_blocks       # of WINOGRAD_CHANNELS channels
@@ -78,7 +78,7 @@ cdef struct Winograd:
     Py_ssize_t value_stride         # of pixels
     Py_ssize_t value_size           # transformed pixels of a block of channels
     Py_ssize_t sum_stride           # of sums
-    Py_ssize_t panel_strips         # so many, one below the other, are laid out together
+    Py_ssize_t panel_strips         # laid out together, one below the other
     Py_ssize_t squares_pitch        # elements of a row of squares
     int num_threads
 
@@ -90,14 +90,14 @@ cdef double time(const Convolution *convolution, void *plan) noexcept nogil
 # What `time` has begun.
 cdef void finish_plan(Winograd *plan, const Convolution *convolution) noexcept nogil
 
-# Cut the output into strips of a row of tiles, and these into blocks of at most so many tiles. Of
+# Cut the output into strips of a row of tiles, and these into blocks of at most `most` tiles. Of
 # a plan, its source, channels, strides, `top`, `left`, `taps`, `tile`, `points` and the output's
 # size must be set.
 cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil
 
 
 cdef inline Py_ssize_t num_parts(const Winograd *plan) noexcept nogil:
-    """A kernel is cut into so many parts."""
+    """How many parts a kernel is cut into."""
     return plan.parts_down * plan.parts_across
 
 

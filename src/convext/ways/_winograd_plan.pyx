@@ -59,7 +59,7 @@ cdef const char *objection(const Convolution *convolution) noexcept nogil:
         if channels * kernels.h * kernels.w < MIN_PRODUCTS_OF_PARTS:
             return "sums of so few products would round more than directly"
     if channels * parts > (MAX_CHANNELS if parts == 1 else MAX_CHANNELS_OF_PARTS):
-        return "the pixels of so many channels do not stay in the caches"
+        return "the pixels of all channels do not stay in the caches"
     return NULL
 
 

@@ -211,7 +211,7 @@ cdef inline void finish_unit(
 
 
 cdef inline Py_ssize_t value_at_a(Py_ssize_t taps) noexcept nogil:
-    """Which value of so many taps along an axis is that at the point a."""
+    """Which value of `taps` taps along an axis is that at the point a."""
     return 0 if taps == 1 else AT_A - 1 if taps == 2 else AT_A
 
 

@@ -182,8 +182,8 @@ class BuildExtensions(build_ext):
         names = " ".join(sorted({*map(module_of, modules_in_cython())} - {LIBRARY}))
         macros = [
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
-            # Quicker exceptions, texts, numbers and calls of Python, which matter nowhere here, take
-            # 30 KB; modules that several interpreters of a process could load, 20 KB.
+            # Quicker exceptions, texts, numbers and calls of Python, which matter nowhere here,
+            # take 30 KB; modules that several interpreters of a process could load, 20 KB.
             ("CYTHON_FAST_THREAD_STATE", "0"),
             ("CYTHON_USE_UNICODE_INTERNALS", "0"),
             ("CYTHON_USE_PYLONG_INTERNALS", "0"),

@@ -8,7 +8,8 @@ from convext.base._geometry cimport (
 )
 from convext.ways._depthwise cimport Depthwise, depthwise_way
 from convext.ways._direct cimport direct_way
-from convext.ways._fft cimport Fourier, fft_way
+from convext.ways._fft cimport fft_way
+from convext.ways._fft_plan cimport Fourier
 from convext.ways._separable cimport Separable, separable_way
 from convext.ways._shifted_sums cimport ShiftedSums, shifted_sums_way
 from convext.ways._ways cimport Way, Ways, compute, explain_ways, names_of

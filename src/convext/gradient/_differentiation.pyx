@@ -8,7 +8,8 @@ from convext.base._geometry cimport (
     KERNEL_GRADIENT, Convolution, contiguous, convolution_of
 )
 from convext.gradient._direct_gradient cimport direct_gradient_way
-from convext.gradient._winograd_gradient cimport WinogradGradient, winograd_gradient_way
+from convext.gradient._winograd_gradient cimport winograd_gradient_way
+from convext.gradient._winograd_gradient_plan cimport WinogradGradient
 from convext.ways._depthwise cimport Depthwise, depthwise_way
 from convext.ways._ways cimport Way, Ways, compute, explain_ways, names_of
 

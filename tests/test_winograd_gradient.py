@@ -244,14 +244,18 @@ OPERATIONS = ("conv2d_kernel_grad", "conv2d_backprop")
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("algorithm", ["fft", "Winograd", ""])
 def test_an_unknown_algorithm_is_an_error_that_names_those_there_are(operation, algorithm):
-    with pytest.raises(ValueError, match=r"algorithm.*'auto', 'winograd', 'depthwise' or 'direct', got"):
+    with pytest.raises(
+        ValueError, match=r"algorithm.*'auto', 'winograd', 'depthwise' or 'direct', got"
+    ):
         call(operation, algorithm=algorithm)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("algorithm", [None, 2, b"direct", ["direct"]])
 def test_an_algorithm_that_is_no_text_is_a_type_error(operation, algorithm):
-    with pytest.raises(TypeError, match=r"algorithm.*'auto', 'winograd', 'depthwise' or 'direct', got"):
+    with pytest.raises(
+        TypeError, match=r"algorithm.*'auto', 'winograd', 'depthwise' or 'direct', got"
+    ):
         call(operation, algorithm=algorithm)
 
 

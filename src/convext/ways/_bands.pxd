@@ -25,8 +25,7 @@ cdef struct Region:
 
 cdef inline Bands no_bands() noexcept nogil:
     cdef Bands bands
-    bands.row = NULL
-    bands.any = False
+    memset(&bands, 0, sizeof(Bands))
     return bands
 
 

@@ -12,7 +12,7 @@ from convext.ways._winograd_plan cimport (
     squares_rows
 )
 from convext.ways._winograd_strips cimport (
-    Block, Place, describe_block, place_strip, strip_row, wide_tiles
+    Block, StripPlace, describe_block, place_strip, strip_row, wide_tiles
 )
 
 
@@ -89,8 +89,8 @@ cdef void transform_pixels_of_phase(
 
 
 cdef void transform_strip(
-    const Winograd *plan, const real *panel, Py_ssize_t channels, const Place *place, real *lines,
-    real *values
+    const Winograd *plan, const real *panel, Py_ssize_t channels, const StripPlace *place,
+    real *lines, real *values
 ) noexcept nogil:
     cdef Py_ssize_t row_size = panel_columns(plan) * WINOGRAD_CHANNELS
     cdef Py_ssize_t i
@@ -127,7 +127,7 @@ cdef void transform_strips(
     )
     cdef Py_ssize_t row_size = plan.source_stride * panel_columns(plan) * WINOGRAD_CHANNELS
     cdef Py_ssize_t b, strip
-    cdef Place place
+    cdef StripPlace place
     cdef const real *image = (
         <const real *> plan.source.data
         + first // (plan.tiles_down * plan.strips_across) * plan.source.n_stride

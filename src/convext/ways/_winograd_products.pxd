@@ -14,7 +14,7 @@ from convext.ways._winograd_plan cimport (
     points_of, result_columns, result_rows, squares_size, unit_size
 )
 from convext.ways._winograd_strips cimport (
-    Block, Place, Range, is_short, place_strip, strip_row, tiles_of_value, wide_tiles
+    Block, StripPlace, Range, is_short, place_strip, strip_row, tiles_of_value, wide_tiles
 )
 from convext.ways._winograd_taps cimport (
     keeps_taps, taps_scratch, taps_size, transform_piece, transform_taps
@@ -157,7 +157,7 @@ cdef inline void transform_sums(
     Py_ssize_t num_columns, Py_ssize_t count, const Scratch *layout, real *scratch
 ) noexcept nogil:
     """Transform the sums of a strip to results."""
-    cdef Place place = place_strip(plan, block, strip)
+    cdef StripPlace place = place_strip(plan, block, strip)
     cdef real *sums = scratch + layout.sums
     cdef real *bias = scratch + layout.bias
     cdef real *results = scratch + layout.results

@@ -72,16 +72,16 @@ cdef inline Range tiles_of_value(
 
 
 # Where the tiles of a strip begin in a block.
-cdef struct Place:
+cdef struct StripPlace:
     Py_ssize_t wide, narrow
 
 
-cdef inline Place place_strip(
+cdef inline StripPlace place_strip(
     const Winograd *plan, const Block *block, Py_ssize_t strip
 ) noexcept nogil:
     cdef Py_ssize_t tall = tall_strips(plan, strip) - tall_strips(plan, block.first)
     cdef Py_ssize_t others = strip - block.first - tall
-    cdef Place place
+    cdef StripPlace place
     if is_short(plan, strip):
         place.wide = block.tall.last + others * wide_tiles(plan)
         place.narrow = block.wide.last + others * plan.narrow_tiles

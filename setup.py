@@ -37,7 +37,7 @@ IS_X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
 # propagate. What Cython cannot check of a call of a micro-kernel is an error in C.
 C_FLAGS = [
     *("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno"),
-    *("-Werror=switch", "-Werror=int-conversion"),
+    *("-Werror=switch", "-Werror=int-conversion", "-Wno-unused-function"),
 ]
 
 # What is to be unrolled they say themselves: -O3 makes them a tenth larger, but not faster.

@@ -91,7 +91,9 @@ cdef tuple explain_ways(const Ways *ways, Convolution *convolution):
         condition = NULL
         if reason == NULL:
             time = way.time(convolution, plan)
-            condition = NULL if way.condition == NULL else way.condition(convolution)
+            condition = NULL
+        if way.condition != NULL:
+            condition = way.condition(convolution)
         if condition != NULL:
             if convolution.kernels.data == NULL:
                 passed_over |= 1 << i

@@ -100,13 +100,28 @@ cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t run) noexcept nog
     correlation.num_blocks = divide_up(correlation.kernels, correlation.width)
 
 
+cdef Py_ssize_t most_pixels(
+    const Correlation *correlation, const Axis *columns, double products, Py_ssize_t out_h,
+    Py_ssize_t out_w
+) noexcept nogil:
+    """The pixels of a tile, at most: so that sums stay in the cache, and threads have tiles."""
+    cdef Py_ssize_t most = min(MAX_TILE_PIXELS, MAX_SUM_BYTES // (
+        blocks_of_chunk(correlation) * correlation.width * <Py_ssize_t> correlation.itemsize
+    ))
+    if products < MIN_PRODUCTS_TO_SHARE:
+        return most
+    return min(most, pitch_of(columns, out_w) * max(
+        divide_up(out_h, TILES_TO_SHARE), divide_up(MIN_PIXELS_TO_SHARE, out_w)
+    ))
+
+
 cdef int init_correlation(
     Correlation *correlation, const Array4 *source, Py_ssize_t num_samples,
     Axis rows, Axis columns, Py_ssize_t groups, Py_ssize_t num_kernels,
     Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
 ) noexcept nogil:
     cdef const Microkernels *micro = microkernels(itemsize)
-    cdef Py_ssize_t max_pixels, max_block, tasks, pitch
+    cdef Py_ssize_t max_block, tasks
     cdef double products
     correlation.micro = micro
     correlation.itemsize = itemsize
@@ -124,18 +139,10 @@ cdef int init_correlation(
         correlation.kernels * MIN_TILE_PIXELS * <Py_ssize_t> itemsize, MAX_SUM_BYTES
     ))
 
-    max_pixels = min(MAX_TILE_PIXELS, MAX_SUM_BYTES // (
-        blocks_of_chunk(correlation) * correlation.width * <Py_ssize_t> itemsize
-    ))
     products = (
         <double> num_kernels * correlation.channels * rows.num_taps * columns.num_taps
         * out_h * out_w
     )
-    if products >= MIN_PRODUCTS_TO_SHARE:
-        pitch = pitch_of(&columns, out_w)
-        max_pixels = min(max_pixels, pitch * max(
-            divide_up(out_h, TILES_TO_SHARE), divide_up(MIN_PIXELS_TO_SHARE, out_w)
-        ))
     max_block = max(1, MAX_WEIGHT_BYTES // (
         correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize
     ))
@@ -143,7 +150,7 @@ cdef int init_correlation(
         max_block = max(max_block, CHAIN // (rows.num_taps * columns.num_taps))
     if init_tiling(
         &correlation.tiling, rows, columns, source, correlation.channels, out_h, out_w,
-        max_pixels, max_block, True, False, itemsize
+        most_pixels(correlation, &columns, products, out_h, out_w), max_block, True, False, itemsize
     ) == -1:
         return -1
 
@@ -234,6 +241,38 @@ cdef struct Operands:
     const Array4 *out
 
 
+cdef Tile tile_of(const Correlation *correlation, Py_ssize_t index) noexcept nogil:
+    cdef const Tiling *tiling = &correlation.tiling
+    cdef Py_ssize_t lanes = correlation.micro.lanes
+    # Pixels that are broadcast are read one by one, else in whole vectors.
+    cdef Tile tile = tile_at(tiling, index, 1 if correlation.by_kernels else lanes)
+    if correlation.slide != 0:
+        tile.num_pixels = (tile.height - 1) * tiling.pitch + divide_up(tile.width, lanes) * lanes
+    return tile
+
+
+cdef inline void sum_block(
+    const Correlation *correlation, const Tile *tile, const Runs *runs, Py_ssize_t group,
+    Py_ssize_t first_block, Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels,
+    const real *pixels, const Py_ssize_t *offset, real *weights, real *sums
+) noexcept nogil:
+    """Go on with the sums of a tile, by a block of channels."""
+    if correlation.by_kernels:
+        sum_vectors_of_kernels(
+            correlation, tile, group, first_block, last_block, channel, channels, pixels, offset,
+            weights, sums
+        )
+    elif correlation.slide != 0:
+        slide_vectors_of_pixels(
+            correlation, runs, group, channel, channels, pixels, offset, weights, sums
+        )
+    else:
+        sum_vectors_of_pixels(
+            correlation, runs, group, first_block, last_block, channel, channels, pixels, offset,
+            weights, sums
+        )
+
+
 cdef void correlate_tile(
     const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
@@ -245,7 +284,6 @@ cdef void correlate_tile(
     cdef const Operands *operands = <const Operands *> work
     cdef const Correlation *correlation = operands.correlation
     cdef const Tiling *tiling = &correlation.tiling
-    cdef const Microkernels *micro = correlation.micro
     cdef const real *bias = <const real *> operands.bias
     cdef const Array4 *out = operands.out
     cdef Py_ssize_t out_sample = task // correlation.tasks_per_sample
@@ -256,14 +294,9 @@ cdef void correlate_tile(
     cdef Py_ssize_t chunk = index % correlation.num_chunks
     cdef Py_ssize_t num_tiles = tiling.tiles_down * tiling.tiles_across
     cdef Py_ssize_t group = index // correlation.num_chunks // num_tiles
-    # Pixels that are broadcast are read one by one, else in whole vectors.
-    cdef Tile tile = tile_at(
-        tiling, index // correlation.num_chunks % num_tiles,
-        1 if correlation.by_kernels else micro.lanes
-    )
+    cdef Tile tile = tile_of(correlation, index // correlation.num_chunks % num_tiles)
     cdef Py_ssize_t first_block = chunk * correlation.num_blocks // correlation.num_chunks
     cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
-    cdef real *weights = scratch + weights_start(correlation)
     cdef real *sums = scratch + sums_start(correlation)
     cdef Py_ssize_t kernel = group * correlation.kernels + first_kernel(correlation, first_block)
     cdef Runs runs = runs_of_tile(correlation, &tile, bias, out)
@@ -276,11 +309,6 @@ cdef void correlate_tile(
             out_sample * out.n_stride + kernel * out.c_stride + tile.top * out.h_stride + tile.left
         )
     images.data = <void *> operands.source
-    if correlation.slide != 0:
-        tile.num_pixels = (tile.height - 1) * tiling.pitch + (
-            divide_up(tile.width, micro.lanes) * micro.lanes
-        )
-
     c = 0
     while c < correlation.channels:
         if c > 0 and stopped(interrupt):
@@ -288,22 +316,12 @@ cdef void correlate_tile(
         channels = min(tiling.block, correlation.channels - c)
         pixels = lay_out(
             tiling, &tile, &images, sample, group * correlation.channels + c, channels, scratch,
-            micro.lanes, &offset
+            correlation.micro.lanes, &offset
         )
-        if correlation.by_kernels:
-            sum_vectors_of_kernels(
-                correlation, &tile, group, first_block, last_block, c, channels, pixels, offset,
-                weights, sums
-            )
-        elif correlation.slide != 0:
-            slide_vectors_of_pixels(
-                correlation, &runs, group, c, channels, pixels, offset, weights, sums
-            )
-        else:
-            sum_vectors_of_pixels(
-                correlation, &runs, group, first_block, last_block, c, channels, pixels, offset,
-                weights, sums
-            )
+        sum_block(
+            correlation, &tile, &runs, group, first_block, last_block, c, channels, pixels, offset,
+            scratch + weights_start(correlation), sums
+        )
         c += channels
 
     if correlation.by_kernels:

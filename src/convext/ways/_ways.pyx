@@ -79,7 +79,7 @@ cdef tuple explain_ways(const Ways *ways, Convolution *convolution):
     cdef const char *reason         # and nobody can
     cdef const char *condition
     cdef Needs needs
-    cdef double time
+    cdef double time = 0
     cdef int i, passed_over = 0
     cdef list rows = []
     for i in range(ways.count):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# For the shapes of the benchmarks; last, so that convext is found where it would be.
+sys.path.append(str(Path(__file__).parents[1]))
 
 settings.register_profile(
     "convext",

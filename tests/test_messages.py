@@ -135,9 +135,11 @@ def texts_of_code():
 
 def texts_of_ways():
     """What a way says of where it applies, and what is said around it."""
-    for source in Path(__file__).parents[1].joinpath("src/convext").glob("*/*.pyx"):
+    for source in Path(__file__).parents[1].joinpath("src/convext").glob("*/*.p[yx][xd]"):
         text = source.read_text("utf-8")
-        for function in re.findall(r"^cdef const char \*\w+\(.*?^(?=cdef)", text, re.M | re.S):
+        for function in re.findall(
+            r"^cdef (?:inline )?const char \*\w+\(.*?^(?=cdef)", text, re.M | re.S
+        ):
             for found in re.findall(r'\breturn \(?((?:\s*"[^"]*")+)', function):
                 yield "".join(re.findall(r'"([^"]*)"', found))
     yield from (explanations.LEGEND, explanations.IMPOSSIBLE, explanations.BY_NAME)

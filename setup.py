@@ -53,14 +53,21 @@ FOR_SIZE = {
     "_direct",
     "_direct_gradient",
     "_dispatch",
+    "_fft",
+    "_fft_plan",
     "_forward",
+    "_gradient_plan",
     "_input_gradient",
     "_interrupt",
     "_layers",
     "_scratch",
+    "_separable",
     "_statistics",
     "_steps",
+    "_tasks",
     "_ways",
+    "_weights",
+    "_winograd_plan",
 }
 
 # The module in whose library all others lie: see convext/_compiled.py.

@@ -8,6 +8,9 @@ cdef void aligned_free(void *memory) noexcept nogil
 # `bytes` bytes from a cache line on, as an array of uint8: who reads them holds the array.
 cdef object aligned_array(Py_ssize_t bytes)
 
+# Where its bytes are.
+cdef void *data_of(object array) noexcept
+
 # `count`, rounded up to whole cache lines.
 cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil
 

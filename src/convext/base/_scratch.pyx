@@ -124,6 +124,10 @@ cdef object aligned_array(Py_ssize_t bytes):
     return memory[first:first + bytes]
 
 
+cdef void *data_of(object array) noexcept:
+    return cnp.PyArray_DATA(<cnp.ndarray> array)
+
+
 cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil:
     cdef Py_ssize_t line = LINE_BYTES // <Py_ssize_t> itemsize
     return (count + line - 1) // line * line

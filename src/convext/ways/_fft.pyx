@@ -3,13 +3,12 @@
 Two tiles are transformed at a time, as real and imaginary parts; see docs/fft.md.
 """
 
-cimport numpy as cnp
 
 from convext.base._dispatch cimport FftPixels, FftRows
 from convext.base._geometry cimport Array4, Convolution, real, result_of
 from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
 from convext.base._machine cimport L3_BYTES, MAX_KEPT_BYTES
-from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free
+from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, data_of
 from convext.base._tasks cimport Start, Task, Tasks, divide_up, run_tasks, tasks_of
 from convext.ways._bands cimport Bands, free_bands, init_bands, mark_all, no_bands
 from convext.ways._direct cimport compute_bands
@@ -325,14 +324,14 @@ cdef int convolve_by_fft(
     Bands *bands
 ) except -1:
     # Must live as long as it is read.
-    cdef cnp.ndarray memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
-    cdef void *transformed = NULL if memory is None else cnp.PyArray_DATA(memory)
+    cdef object memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
+    cdef void *transformed = NULL if memory is None else data_of(memory)
     cdef Operands whole = Operands(
         plan, kernels, transformed, bias, out, 0, num_units(plan), 0, plan.planes, 0, 0
     )
     cdef char unfit = False
     if transformed != NULL:
-        unfit = (<char *> transformed)[cnp.PyArray_SIZE(memory) - 1]
+        unfit = (<char *> transformed)[len(memory) - 1]
     plan.unfit = &unfit
     note_bands(plan, bands)
     perform(NAME, convolve, &whole)
@@ -347,13 +346,13 @@ cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept):
     cdef tuple key = (
         "fft", plan.itemsize, plan.micro.lanes, plan.rows.size, plan.columns.size
     )
-    cdef cnp.ndarray memory = kept.get(key)
+    cdef object memory = kept.get(key)
     cdef Transformation all
     if memory is not None or size > MAX_KEPT_BYTES:
         return memory
     # And whether they are unfit.
     memory = aligned_array(size + 1)
-    cdef void *to = cnp.PyArray_DATA(memory)
+    cdef void *to = data_of(memory)
     plan.unfit = <char *> to + size
     plan.unfit[0] = False
     all = Transformation(plan, kernels, 0, units, 0, plan.planes, to)

@@ -1,6 +1,5 @@
 """The forward convolution, directly: a correlation with the kernels' own taps."""
 
-cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 
 from convext.ways._correlation cimport (
@@ -10,7 +9,7 @@ from convext.ways._correlation_plan cimport Correlation, all_weights
 from convext.ways._weights cimport pack_weights
 from convext.base._geometry cimport Array4, Convolution, Geometry
 from convext.base._interrupt cimport Interrupt, check_memory, perform
-from convext.base._scratch cimport aligned_array
+from convext.base._scratch cimport aligned_array, data_of
 from convext.ways._tile cimport Axis, init_axis
 from convext.ways._ways cimport Needs
 
@@ -55,17 +54,17 @@ cdef void free_forward(Correlation *correlation) noexcept nogil:
     free_correlation(correlation)
 
 
-cdef cnp.ndarray kept_weights(Correlation *correlation, dict kept):
+cdef object kept_weights(Correlation *correlation, dict kept):
     """Let the correlation read the packed kernels in `kept`, where they are packed if need be."""
     cdef tuple key = ("direct", correlation.itemsize, correlation.width)
-    cdef cnp.ndarray memory = kept.get(key)
+    cdef object memory = kept.get(key)
     if memory is None:
         memory = aligned_array(all_weights(correlation) * correlation.itemsize)
-        correlation.packed = cnp.PyArray_DATA(memory)
+        correlation.packed = data_of(memory)
         perform("prepared kernels", pack_weights, correlation)
         # Another thread may have packed them meanwhile.
         memory = kept.setdefault(key, memory)
-    correlation.packed = cnp.PyArray_DATA(memory)
+    correlation.packed = data_of(memory)
     return memory
 
 
@@ -109,7 +108,7 @@ cdef int convolve_with_kept(const Convolution *convolution, dict kept) except -1
     """The same with packed kernels from `kept`, or left there."""
     cdef Correlation correlation
     cdef Prepared prepared = Prepared(&correlation, convolution)
-    cdef cnp.ndarray _packed        # must live as long as it is read
+    cdef object _packed        # must live as long as it is read
     check_memory(init_whole(&correlation, convolution), "a convolution")
     try:
         _packed = kept_weights(&correlation, kept)

@@ -4,8 +4,6 @@ A strip of a few rows is taken through both before the next, so that what lies b
 the caches. Kernels of one row or one column need one pass.
 """
 
-cimport numpy as cnp
-import numpy as np
 from libc.math cimport fabs
 
 from convext.base._dispatch cimport CHAIN, microkernels
@@ -14,7 +12,7 @@ from convext.base._geometry cimport (
 )
 from convext.base._interrupt cimport Interrupt
 from convext.base._machine cimport L1_BYTES, LAID_OUT_BYTES
-from convext.base._scratch cimport aligned_size, apart
+from convext.base._scratch cimport aligned_array, aligned_size, apart, data_of
 from convext.base._tasks cimport Task, Tasks, divide_up, perform_tasks, tasks_of, threads_for
 from convext.ways._tile cimport Positions, all_inside, copy_rectangle, positions
 from convext.ways._ways cimport Needs, Way
@@ -201,11 +199,11 @@ cdef object factors_of(const Separable *plan, const Array4 *kernels, dict kept):
     cdef object factors = None
     if kept is not None and key in kept:
         return kept[key]
-    cdef cnp.ndarray memory = np.empty(size * plan.itemsize, np.uint8)
+    cdef object memory = aligned_array(size * plan.itemsize)
     if plan.itemsize == sizeof(float):
-        found = find_all_factors(plan, kernels, <float *> cnp.PyArray_DATA(memory))
+        found = find_all_factors(plan, kernels, <float *> data_of(memory))
     else:
-        found = find_all_factors(plan, kernels, <double *> cnp.PyArray_DATA(memory))
+        found = find_all_factors(plan, kernels, <double *> data_of(memory))
     if found:
         factors = memory
     return factors if kept is None else kept.setdefault(key, factors)
@@ -380,7 +378,7 @@ cdef int convolve_separably(
     )
     cdef Py_ssize_t i
     operands.plan = plan
-    operands.factors = cnp.PyArray_DATA(<cnp.ndarray> factors)
+    operands.factors = data_of(factors)
     operands.bias = bias
     operands.out = out
     for i in range(plan.taps_w):

@@ -11,13 +11,12 @@ one of channels by kernels, and the sums are transformed to results; see docs/wi
 hold channels, then kernels, never pixels, so that narrow images leave no lane empty.
 """
 
-cimport numpy as cnp
 from libc.string cimport memset
 
 from convext.base._geometry cimport Array4, Convolution, real, result_of
 from convext.base._interrupt cimport Interrupt, check_memory, perform
 from convext.base._machine cimport L3_BYTES, MAX_KEPT_BYTES
-from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size
+from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, data_of
 from convext.base._tasks cimport Task, Tasks, run_tasks, tasks_of
 from convext.ways._bands cimport Bands, free_bands, init_bands, no_bands
 from convext.ways._direct cimport compute_bands
@@ -223,13 +222,13 @@ cdef int convolve_by_winograd(
     Bands *bands
 ) except -1:
     # Must live as long as it is read.
-    cdef cnp.ndarray memory = None
+    cdef object memory = None
     cdef Operands whole = Operands(plan, kernels, NULL, bias, out, 0, num_units(plan), False)
     note_bands(plan, bands)
     if kept is not None:
         memory = kept_kernels(plan, kernels, kept)
     if memory is not None:
-        whole.ready = cnp.PyArray_DATA(memory)
+        whole.ready = data_of(memory)
     return perform(NAME, convolve, &whole)
 
 
@@ -240,14 +239,14 @@ cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept)
     cdef tuple key = (
         "winograd", plan.itemsize, plan.width, keeps_taps(plan), plan.first_row, plan.first_column
     )
-    cdef cnp.ndarray memory = kept.get(key)
+    cdef object memory = kept.get(key)
     cdef Operands whole = Operands(plan, kernels, NULL, NULL, NULL, 0, units, False)
     if size > MAX_KEPT_BYTES:
         return None
     if memory is not None:
         return memory
     memory = aligned_array(size)
-    whole.ready = cnp.PyArray_DATA(memory)
+    whole.ready = data_of(memory)
     perform("prepared kernels", make_ready, &whole)
     # Another thread may have transformed them meanwhile.
     return kept.setdefault(key, memory)

@@ -104,7 +104,6 @@ class BuildExtensions(build_ext):
         if self.compiler.compiler_type == "msvc":
             sys.exit("convext needs GCC or Clang: its micro-kernels use their vector extension.")
         (library,) = self.extensions
-        sources = [*self.translate(), str(MICROKERNELS / "dispatch.c")]
         flags = list(C_FLAGS)
         if "-g" not in os.environ.get("CFLAGS", "").split():
             # Python's own flags have -g; the wheel would be four times as big. Nothing unwinds C.
@@ -114,11 +113,11 @@ class BuildExtensions(build_ext):
         openmp_compile, openmp_link = self.probe_openmp()
         library.extra_link_args += openmp_link
         with ThreadPoolExecutor(self.parallel or min(os.cpu_count() or 1, MOST_COMPILERS)) as pool:
-            # The micro-kernels take longest, so they come first.
+            # The micro-kernels take longest, and need no Cython, so they come first.
             kernels = [pool.submit(self.compile_microkernel, flags, *kind) for kind in kinds()]
             others = [
                 pool.submit(self.compile_module, flags + openmp_compile, source)
-                for source in sources
+                for source in (*self.translate(), str(MICROKERNELS / "dispatch.c"))
             ]
             library.extra_objects = [task.result() for task in kernels + others]
         library.sources, library.depends = [], library.extra_objects

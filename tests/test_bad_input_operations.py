@@ -294,6 +294,25 @@ def test_shapes_that_are_no_tuple_are_an_error(function, name, value):
 
 
 @pytest.mark.parametrize(
+    ("function", "name"),
+    [*SHAPE_ARGUMENTS]
+    + [(f, name) for f in OPERATIONS for name in ("stride", "padding", "dilation", "groups")],
+)
+@pytest.mark.parametrize("array", [X, G, np.ones((3, 50, 50)), np.ones(99), np.array(2.5)])
+def test_an_array_in_place_of_an_option_is_told_by_its_shape(function, name, array):
+    with pytest.raises(EITHER, match=rf"{name}\b.* must be .* got") as caught:
+        call(function, **{name: array})
+    assert len(str(caught.value)) < 120
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_without_dimensions_are_integers():
+    expected = call("conv2d", stride=2, padding=1, dilation=2)
+    options = {"stride": np.array(2), "padding": np.array(1), "dilation": np.array(2)}
+    assert (call("conv2d", **options) == expected).all()
+
+
+@pytest.mark.parametrize(
     "input_shape", [(2, 4, 7, 9), (2, 4, 8, 8), (3, 4, 8, 9), (1, 4, 8, 9), (4, 9, 9)]
 )
 def test_an_input_shape_that_the_gradient_does_not_match_says_which_gradient_it_needs(input_shape):

@@ -198,13 +198,38 @@ def test_nothing_is_computed_and_little_memory_taken():
     [
         (("conv3d", (3, 9, 9), (4, 3, 3, 3)), ValueError, "operation must be 'conv2d', .*'conv3d'"),
         (("conv2d", (3, 9, 9), (4, 2, 3, 3)), ValueError, "kernels has 2 channels but input_data"),
-        (("conv2d", (9, 9), (4, 2, 3, 3)), ValueError, "input_data must have"),
+        (("conv2d", (9, 9), (4, 2, 3, 3)), ValueError, "input_data must be .C, H, W. or"),
+        (("conv2d", (3, 9.0, 9), (4, 3, 3, 3)), TypeError, r"input_data\[1\] must be an integer"),
+        (("conv2d", (3, -9, 9), (4, 3, 3, 3)), ValueError, r"input_data\[1\] must be at least 1"),
+        (("conv2d", (3, 9, 9), (4, 3, 0, 3)), ValueError, r"kernels\[2\] must be at least 1"),
+        (("conv2d", (3, 2**40, 2**40), (4, 3, 3, 3)), ValueError, "input_data would be too large"),
         (("conv2d", (3, 2, 2), (4, 3, 3, 3)), ValueError, "larger than|do not fit"),
     ],
 )
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         convext.explain(*arguments)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("images", [(0, 3, 9, 9), [0, 3, 9, 9], np.ones((0, 3, 9, 9))])
+def test_no_samples_are_an_error(operation, images):
+    with pytest.raises(ValueError, match=r"input_data(\[0\] must be at least 1| is empty: N is 0)"):
+        convext.explain(operation, images, (4, 3, 3, 3))
+
+
+def test_shapes_may_be_lists_of_any_integers():
+    found = convext.explain("conv2d", (3, 20, 20), (4, 3, 3, 3))
+    assert convext.explain("conv2d", [3, np.int32(20), 20], [4, 3, 3, 3]) == found
+
+
+@pytest.mark.parametrize("size", [30, 10**7])
+def test_each_line_of_a_way_has_the_same_columns(size):
+    found = convext.explain("conv2d", (1, size, size), (1, 1, 9, 9), num_threads=2)
+    rows = [line.split() for line in str(found).splitlines() if line.endswith("iB")]
+    names = [way.name for way in found.ways if way.applies]
+    assert [row[-8] for row in rows] == names
+    assert all(float(row[-7]) > 0 and row[-6] == "M" for row in rows)
 
 
 def test_the_command_prints_the_same_table(capsys, monkeypatch):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Iterator
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +118,13 @@ def _what_is_missing(name: str, dimensions: int, fewest: int) -> str:
     return ": sizes that are missing are 1, as in " + " or ".join(f"{array}[{w}]" for w in ways)
 
 
+def shown(value: object) -> str:
+    """Return what came, for a message: of a large array its shape, not its numbers."""
+    if isinstance(value, np.ndarray) and value.size > 8:
+        return f"an array of shape {value.shape}"
+    return repr(value)
+
+
 def integer(name: str, value: object, *, minimum: int) -> int:
     """Return `value` as an int of at least `minimum`; floats, even whole ones, are a TypeError."""
     try:
@@ -126,7 +133,7 @@ def integer(name: str, value: object, *, minimum: int) -> int:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
-            f"{name} must be an integer, got {value!r} ({type(value).__name__})"
+            f"{name} must be an integer, got {shown(value)} ({type(value).__name__})"
         ) from None
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}")
@@ -135,11 +142,17 @@ def integer(name: str, value: object, *, minimum: int) -> int:
     return number
 
 
+def _has_length(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def integer_pair(name: str, value: object, *, minimum: int) -> tuple[int, int]:
     """Return an int, or a pair of ints for height and width, as a pair."""
-    if isinstance(value, (tuple, list, np.ndarray)):
+    if _has_length(value):
         if len(value) != 2:
-            raise ValueError(f"{name} must be an integer or a pair (height, width), got {value!r}")
+            raise ValueError(
+                f"{name} must be an integer or a pair (height, width), got {shown(value)}"
+            )
         return (
             integer(f"{name}[0]", value[0], minimum=minimum),
             integer(f"{name}[1]", value[1], minimum=minimum),
@@ -164,10 +177,10 @@ def shape_of_length(
     With `empty_batch`, N may be 0.
     """
     expected = " or ".join(layouts.values())
-    if not isinstance(value, (tuple, list, np.ndarray)):
-        raise TypeError(f"{name} must be {expected}, got {value!r} ({type(value).__name__})")
+    if not _has_length(value):
+        raise TypeError(f"{name} must be {expected}, got {shown(value)} ({type(value).__name__})")
     if len(value) not in layouts:
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
     of_batch = 0 if empty_batch and len(value) == 4 else None
     shape = tuple(
         integer(f"{name}[{i}]", size, minimum=0 if i == of_batch else 1)
@@ -197,7 +210,7 @@ def finite_number(
 ) -> float:
     """Return `value` as a finite float within the limits; text and bool are a TypeError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{name} must be a number, got {shown(value)} ({type(value).__name__})")
     try:
         result = float(value)
     except OverflowError:

@@ -9,12 +9,12 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import as_dtype, as_numeric_array
+from .._support.checks import as_dtype, as_numeric_array, check_dimensions, shape_of_length
 from ..config import resolve_num_threads
 from ..gradient import _differentiation
 from ..ways import _convolution
 from .plans import plan_conv2d
-from .shapes import Padding, Pair, Shape
+from .shapes import IMAGES, KERNELS, Padding, Pair, Shape
 
 Operation: TypeAlias = Literal["conv2d", "conv2d_input_grad", "conv2d_kernel_grad"]
 
@@ -52,7 +52,8 @@ class Explanation(NamedTuple):
     dtype : str
         "float32" or "float64".
     taken : str
-        The name of the way that "auto" takes.
+        The name of the way that "auto" takes. What it would not compute exactly enough, as where
+        there are NaN or outliers, is computed directly (see `conv2d`).
     ways : tuple of Way
         All that there are. Each has a `name`; whether it `applies`; the `reason` why it does not,
         or why "auto" does not take it, else None; the predicted `time`, in multiply-adds of the
@@ -112,7 +113,7 @@ def explain(
     Raises
     ------
     TypeError, ValueError
-        As `conv2d` does.
+        As `conv2d` does; and where there are no samples.
 
     See Also
     --------
@@ -130,8 +131,8 @@ def explain(
     if operation not in get_args(Operation):
         *others, last = map(repr, get_args(Operation))
         raise ValueError(f"operation must be {', '.join(others)} or {last}, got {operation!r}")
-    input_shape, input_dtype, _ = _described("input_data", input_data, dtype)
-    kernel_shape, kernel_dtype, values = _described("kernels", kernels, dtype)
+    input_shape, input_dtype, _ = _described("input_data", input_data, IMAGES, dtype)
+    kernel_shape, kernel_dtype, values = _described("kernels", kernels, KERNELS, dtype)
     plan = plan_conv2d.__wrapped__(
         input_shape,
         input_dtype,
@@ -165,12 +166,13 @@ def explain(
 
 
 def _described(
-    name: str, given: npt.ArrayLike, dtype: npt.DTypeLike
+    name: str, given: npt.ArrayLike, layouts: dict[int, str], dtype: npt.DTypeLike
 ) -> tuple[Shape, np.dtype[np.generic], npt.NDArray[np.generic] | None]:
     """Return shape, type and, where it is an array, what was given."""
-    if isinstance(given, tuple) and all(isinstance(length, int) for length in given):
-        return given, np.dtype(dtype), None
+    if isinstance(given, (tuple, list)) and not any(hasattr(part, "__len__") for part in given):
+        return shape_of_length(name, given, layouts), np.dtype(dtype), None
     array = as_numeric_array(name, given)
+    check_dimensions(name, array.shape, layouts)
     return array.shape, array.dtype, array
 
 
@@ -197,9 +199,9 @@ def table(
     yield from broken(f"{explanation.operation} {explanation.dtype} {shapes}", width)
     best = next(way.time for way in explanation.ways if way.name == explanation.taken) or 1
     for way in explanation.ways:
-        row = f"{'*' if way.name == explanation.taken else ' '} {way.name:<12}"
+        row = f"{'*' if way.name == explanation.taken else ' '} {way.name:<12} "
         if way.time is not None:
-            row += f"{way.time / 1e6:11.3f} M {way.time / best:7.2f} x"
+            row += f"{way.time / 1e6:10.3f} M {way.time / best:7.2f} x"
             row += f"{way.num_threads:4} {_bytes(way.scratch):>9}"
         yield row.rstrip()
         if way.reason is not None:

@@ -17,9 +17,8 @@ from ._support.messages import say
 from .image.images import luminance, psnr, replace_luminance
 from .image.pairs import ImagePairs, PatchBatches
 from .image.pictures import Picture, as_picture, strips_of
-from .nn.activations import Activation
 from .nn.checkpoint import ModelCheckpoint
-from .nn.layers import Conv2D
+from .nn.layers import Activation, Conv2D
 from .nn.learning import Loss
 from .nn.models import Sequential, load_model
 from .nn.optimizers import Adam

@@ -12,7 +12,7 @@ import pytest
 
 import convext
 from convext.gradient import _differentiation
-from convext.nn import activations, learning, optimizers
+from convext.nn import layers, learning, optimizers
 from convext.ops import algorithms
 from convext.train import _layers, _optimizers, _steps, _training
 from convext.ways import _convolution
@@ -59,17 +59,17 @@ def test_the_algorithms_have_the_names_of_the_lists_of_ways():
 
 
 def test_the_activations_have_the_names_of_the_compiled_code():
-    table = activations.ACTIVATIONS
-    assert tuple(table) == get_args(activations.Activation)
+    table = layers.ACTIVATIONS
+    assert tuple(table) == get_args(layers.Activation)
     assert list(table.values()) == list(range(len(table)))
     assert table["linear"] == 0
     assert set(table) == set(plain_network.ACTIVATIONS)
 
 
-@pytest.mark.parametrize("name", get_args(activations.Activation))
+@pytest.mark.parametrize("name", get_args(layers.Activation))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_activation_is_the_function_of_its_name(name, dtype, isa):
-    number, tolerance = activations.ACTIVATIONS[name], 4 * np.finfo(dtype).eps
+    number, tolerance = layers.ACTIVATIONS[name], 4 * np.finfo(dtype).eps
     rng = np.random.default_rng(0)
     for size in (1, 3, 8, 16, 21, 64, 150):
         values, gradient = rng.normal(0, 2, (2, 4, 3, 1, size)).astype(dtype)
@@ -122,7 +122,7 @@ def test_the_kernel_gradient_knows_no_fourier_transforms():
         operation(*arguments)
 
 
-@pytest.mark.parametrize("number", [-1, len(activations.ACTIVATIONS), 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("number", [-1, len(layers.ACTIVATIONS), 2**31 - 1, -(2**31)])
 def test_an_unknown_activation_fails(number):
     with pytest.raises(ValueError, match=f"activation {number} is unknown"):
         _layers.activate(IMAGES.copy(), None, number, 1)
@@ -153,8 +153,8 @@ def test_an_unknown_loss_or_optimizer_fails():
 
 def test_what_is_added_in_python_alone_does_not_run(monkeypatch):
     x, y = np.ones((2, 1, 4, 4)), np.ones((2, 1, 3, 3))
-    number = len(activations.ACTIVATIONS)
-    monkeypatch.setitem(activations.ACTIVATIONS, "swish", number)
+    number = len(layers.ACTIVATIONS)
+    monkeypatch.setitem(layers.ACTIVATIONS, "swish", number)
     monkeypatch.setitem(learning.LOSSES, "huber", 2)
     monkeypatch.setitem(algorithms.NUMBERS, "fast", 7)
     model = convext.Sequential([convext.Conv2D(1, 2, activation="swish")])

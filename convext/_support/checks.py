@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
@@ -222,6 +222,17 @@ def finite_number(
         expected = " and ".join(f"{k} {v:g}" for k, v in limits.items() if math.isfinite(v))
         raise ValueError(f"{name} must be {expected}, got {value!r}")
     return result
+
+
+def one_of(name: str, value: object, allowed: Collection[str]) -> str:
+    """Return `value`, which must be one of the names that are allowed."""
+    *others, last = map(repr, allowed)
+    expected = f"{', '.join(others)} or {last}"
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
+    if value not in allowed:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return value
 
 
 def check_finite(name: str, array: npt.NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -14,8 +15,9 @@ from .._support.checks import RealArray, as_numeric_array, integer, integer_pair
 from .._support.sealed import Sealed
 from .._support.sharing import Stateful
 from ..ops.shapes import Convolution, Padding, Pair, Shape, check_groups, resolve
-from .activations import Activation, check_activation
+from ..train._layers import ACTIVATIONS
 
+Activation: TypeAlias = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh"]
 Order: TypeAlias = Literal["KCHW", "HWCK"]
 
 # The axes of kernels in each order, as they lie here; and back.
@@ -117,7 +119,10 @@ class Conv2D(Sealed, Stateful):
         self.padding: Padding = padding.lower() if isinstance(padding, str) else padding  # type: ignore[assignment]
         self.dilation_rate = integer_pair("dilation_rate", dilation_rate, minimum=1)
         self.groups = integer("groups", groups, minimum=1)
-        self.activation = check_activation(activation)
+        self.activation = "linear" if activation is None else activation
+        if self.activation not in tuple(ACTIVATIONS):
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation must be one of {known}, got {activation!r}")
         self.use_bias = bool(use_bias)
         if kernel_initializer not in INITIALIZERS:
             known = ", ".join(INITIALIZERS)
@@ -265,30 +270,15 @@ class Conv2D(Sealed, Stateful):
 
     def config(self) -> dict[str, Any]:
         """Return the arguments of which this layer can be made again."""
-        rare = [name for name, usual in _RARE.items() if getattr(self, name) != usual]
-        return {name: getattr(self, name) for name in ("filters", "kernel_size", *_USUAL, *rare)}
+        return {name: getattr(self, name) for name in _ARGUMENTS}
 
     def __repr__(self) -> str:
-        usual = {"filters": self.filters, "kernel_size": self.kernel_size, **_USUAL, **_RARE}
+        usual = Conv2D(self.filters, self.kernel_size).config()
         given = [f"{k}={value!r}" for k, value in self.config().items() if value != usual[k]]
         return f"Conv2D({', '.join([f'{self.filters}, {self.kernel_size}', *given])})"
 
 
-# The defaults, as the layer keeps them.
-_USUAL: dict[str, Any] = {
-    "strides": (1, 1),
-    "padding": "valid",
-    "dilation_rate": (1, 1),
-    "groups": 1,
-    "activation": "linear",
-    "use_bias": True,
-    "kernel_initializer": "glorot_uniform",
-    "seed": None,
-}
-
-
-# What the description of a layer leaves out where it is so.
-_RARE: dict[str, Any] = {"name": None, "trainable": True, "input_shape": None}
+_ARGUMENTS = tuple(inspect.signature(Conv2D).parameters)
 
 
 def check_order(order: object) -> tuple[int, ...]:

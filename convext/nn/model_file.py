@@ -64,7 +64,7 @@ def read(filepath: FilePath, kind: Callable[..., Model]) -> Model:
 
 def _from_config(config: dict[str, Any], filepath: FilePath, kind: Callable[..., Model]) -> Model:
     model = kind(
-        [Conv2D(**_tuples(layer)) for layer in config["layers"]],
+        [Conv2D(**layer) for layer in config["layers"]],
         residual=config["residual"],
         data_format=config["data_format"],
         dtype=config["dtype"],
@@ -102,8 +102,3 @@ def _sizes(layers: Sequence[Conv2D], channels: int) -> Iterator[int]:
     for layer in layers:
         yield math.prod(layer.kernel_shape(channels)) + layer.use_bias * layer.filters
         channels = layer.filters
-
-
-def _tuples(config: dict[str, Any]) -> dict[str, Any]:
-    """Turn the lists that JSON made of tuples into tuples again."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}

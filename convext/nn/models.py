@@ -14,6 +14,7 @@ from .._support.atomic_files import FilePath
 from .._support.checks import integer
 from .._support.sharing import changing, reading
 from ..config import resolve_num_threads
+from ..ops.data import DataFormat
 from ..ops.shapes import Pair
 from ..train.callbacks import Callback, History
 from ..train.hooks import checked_callbacks
@@ -23,7 +24,6 @@ from .batches import ArrayBatches, Batch, Batches, Source, source_of, validation
 from .fitting import Fit
 from .layers import Conv2D
 from .learning import Images, Learner
-from .network import DataFormat
 
 
 class Sequential(Learner):

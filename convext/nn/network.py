@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from threading import RLock
-from typing import Any, Literal, TypeAlias
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import RealArray, check_dimensions, integer
+from .._support.checks import RealArray, check_dimensions, integer, one_of
 from .._support.messages import print_line, say, translate
 from .._support.sealed import Sealed
 from .._support.sharing import Stateful, changing, changing_within, reading
 from ..config import resolve_num_threads
-from ..ops.data import random_generator
+from ..ops.data import DataFormat, random_generator
 from ..ops.shapes import IMAGES, Shape
 from ..train._layers import ACTIVATIONS
 from ..train._steps import Layer
 from . import prediction
 from .batches import to_array
 from .layers import Conv2D, Order, assign, check_order
-
-DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 
 # A layer must not become part of two models at once.
 _building = RLock()
@@ -41,10 +39,7 @@ class Network(Sealed, Stateful):
         seed: int | None,
         name: str | None,
     ) -> None:
-        if data_format not in ("channels_first", "channels_last"):
-            raise ValueError(
-                f"data_format must be 'channels_first' or 'channels_last', got {data_format!r}"
-            )
+        one_of("data_format", data_format, get_args(DataFormat))
         computed = np.dtype(dtype).name  # without a byte order
         if computed not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64, got {computed}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._support.checks import one_of
 from ..gradient import _differentiation
 from ..ways import _convolution
 
@@ -15,10 +16,4 @@ NUMBERS_OF_KERNEL_GRADIENT = {
 
 def resolve_algorithm(algorithm: object, numbers: dict[str, int] = NUMBERS) -> int:
     """Return the number of an algorithm; the compiled code says where it does not apply."""
-    *others, last = map(repr, numbers)
-    allowed = f"{', '.join(others)} or {last}"
-    if not isinstance(algorithm, str):
-        raise TypeError(f"algorithm must be {allowed}, got {type(algorithm).__name__}")
-    if algorithm not in numbers:
-        raise ValueError(f"algorithm must be {allowed}, got {algorithm!r}")
-    return numbers[algorithm]
+    return numbers[one_of("algorithm", algorithm, numbers)]

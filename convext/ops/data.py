@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from .._support.checks import (
     check_dimensions,
     check_size,
     integer,
+    one_of,
     shape_of_length,
 )
 from .._support.messages import say, warn
@@ -134,11 +135,7 @@ def load_data(
     >>> before.shape, after.shape
     ((5, 1, 8, 8), (5, 1, 6, 6))
     """
-    if data_format not in ("channels_first", "channels_last"):
-        raise ValueError(
-            f"data_format must be 'channels_first' or 'channels_last', got {data_format!r}"
-        )
-    last = data_format == "channels_last"
+    last = one_of("data_format", data_format, get_args(DataFormat)) == "channels_last"
     layouts = ["(N, H, W, C)", "(N, OH, OW, K)"] if last else ["(N, C, H, W)", "(N, K, OH, OW)"]
     arrays = []
     for file, name, layout in zip(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
+from .._support.checks import one_of
 from ..ops.shapes import Shape
 
 Method: TypeAlias = Literal["auto", "direct", "statistics"]
@@ -33,7 +34,7 @@ def samples_of_unit(num_samples: int, batch_size: int, shuffle: bool) -> int:
 
 
 def choose_method(
-    method: object,
+    method: str,
     input_shape: Shape,
     kernel_shape: Shape,
     output_shape: Shape,
@@ -46,11 +47,7 @@ def choose_method(
     That depends on the shapes, (N, C, H, W), (K, C, kh, kw) and (OH, OW), on the samples of a unit
     and on the number of epochs alone.
     """
-    if not isinstance(method, str):
-        raise TypeError(f"method must be {_allowed()}, got {type(method).__name__}")
-    if method not in METHODS:
-        raise ValueError(f"method must be {_allowed()}, got {method!r}")
-    if method != "auto":
+    if one_of("method", method, METHODS) != "auto":
         return method
     num_samples, num_kernels = input_shape[0], kernel_shape[0]
     taps = math.prod(kernel_shape[1:])
@@ -64,7 +61,3 @@ def choose_method(
     # The first epoch reads the pixels in any case.
     from_statistics = epoch + making + num_epochs * expanding
     return "statistics" if from_statistics < num_epochs * epoch else "direct"
-
-
-def _allowed() -> str:
-    return " or ".join([", ".join(map(repr, METHODS[:-1])), repr(METHODS[-1])])

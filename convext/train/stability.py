@@ -149,23 +149,25 @@ def largest_stable_rate(
     """Return what `suggest_learning_rate` does, for kernels (K, C, kh, kw)."""
     count = len(inputs)
     batch_size = min(batch_size, count)
-    energies = _energies(inputs) * math.prod(kernel_shape[2:])
-    if not np.isfinite(energies).all():  # squares overflow: no rate is small enough
+    # Each pixel is in at most kh kw patches: no eigenvalue of a sample's G exceeds its trace, which
+    # is at most this.
+    traces = energies(inputs) * math.prod(kernel_shape[2:])
+    if not np.isfinite(traces).all():  # squares overflow: no rate is small enough
         return 0.0
+
+    def eigenvalue(size: int) -> float:
+        return _largest_eigenvalue(inputs, kernel_shape[1:], options, size, traces)
+
     if shuffle and batch_size < count:
         smallest = count % batch_size or batch_size
-        eigenvalue = min(
-            _largest_eigenvalue(inputs, kernel_shape[1:], options, 1, energies),
-            _largest_eigenvalue(inputs, kernel_shape[1:], options, count, energies)
-            * (count / smallest),
-        )
+        largest = min(eigenvalue(1), eigenvalue(count) * (count / smallest))
     else:
-        eigenvalue = _largest_eigenvalue(inputs, kernel_shape[1:], options, batch_size, energies)
+        largest = eigenvalue(batch_size)
     results = kernel_shape[0] * math.prod(options.output_shape)
-    return results / eigenvalue if eigenvalue > 0 else math.inf
+    return results / largest if largest > 0 else math.inf
 
 
-def _energies(inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def energies(inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the sum of the squares of each sample."""
     result = np.empty(len(inputs))
     with np.errstate(over="ignore"):
@@ -180,17 +182,16 @@ def _largest_eigenvalue(
     shape: Shape,
     options: Convolution,
     batch_size: int,
-    energies: npt.NDArray[np.float64],
+    traces: npt.NDArray[np.float64],
 ) -> float:
     """Return the largest eigenvalue of G, divided by the number of samples, of all batches.
 
-    Each pixel is in at most kh kw patches, so that the trace of G, which no eigenvalue exceeds, is
-    at most `energies`. Batches with high ones come first; most others need only be shown to have
-    no larger eigenvalue than those before.
+    Batches with high traces come first; most others need only be shown to have no larger eigenvalue
+    than those before.
     """
     starts = np.arange(0, len(inputs), batch_size)
     sizes = np.minimum(batch_size, len(inputs) - starts)
-    bounds = np.add.reduceat(energies, starts) / sizes
+    bounds = np.add.reduceat(traces, starts) / sizes
     order = np.argsort(-bounds, kind="stable")
     taps = math.prod(shape)
     together = 1

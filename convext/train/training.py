@@ -22,7 +22,6 @@ from .._support.checks import (
     common_dtype,
     finite_number,
     integer,
-    samples_in_blocks,
 )
 from ..config import resolve_num_threads
 from ..errors import DivergenceError
@@ -36,7 +35,7 @@ from .epoch_report import EpochReport
 from .hooks import checked_callbacks
 from .loop import run_epochs
 from .methods import Method, choose_method, samples_of_unit
-from .stability import largest_stable_rate
+from .stability import energies, largest_stable_rate
 
 Source: TypeAlias = FilePath | npt.ArrayLike
 
@@ -192,7 +191,7 @@ class _Run:
         self.learning_rate, self.batch_size = learning_rate, batch_size
         self.shuffle, self.num_threads = bool(shuffle), num_threads
         self.unit = samples_of_unit(len(images), batch_size, self.shuffle)
-        self.loss_of_zero = _mean_square(targets)
+        self.loss_of_zero = energies(targets).sum() / targets.size
         self.first_loss: float | None = None
         self.method = "direct"
         # The kernels at the start of this epoch and of the one before.
@@ -243,14 +242,6 @@ class _Run:
             learning_rate=rate,
             stable_learning_rate=stable,
         )
-
-
-def _mean_square(array: npt.NDArray[Any]) -> float:
-    total = sum(
-        float(np.sum(np.square(block, dtype=np.float64, order="C")))
-        for _, block in samples_in_blocks(array)
-    )
-    return total / array.size
 
 
 def _is_path(source: Source) -> TypeGuard[FilePath]:

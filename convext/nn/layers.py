@@ -142,11 +142,11 @@ class Conv2D(Sealed, Stateful):
                 None if size is None else integer(f"input_shape[{axis}]", size, minimum=1)
                 for axis, size in enumerate(input_shape)
             )
-        if self.input_shape is not None and len(self.input_shape) != 3:
-            raise ValueError(
-                f"input_shape must be (C, H, W) or (H, W, C), without the samples, got "
-                f"{self.input_shape}"
-            )
+            if len(self.input_shape) != 3:
+                raise ValueError(
+                    f"input_shape must be (C, H, W) or (H, W, C), without the samples, got "
+                    f"{self.input_shape}"
+                )
         self._seal()
 
     _settable = ("kernel", "bias", "name", "trainable")
@@ -172,9 +172,9 @@ class Conv2D(Sealed, Stateful):
                 shape = (*shape, *value.shape[1:2], *self.kernel_size)
             if value.shape != shape:
                 raise ValueError(f"{name} must have the shape {shape}, got {value.shape}")
-        if name == "trainable" and not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"trainable must be a bool, got {value!r}")
         if name == "trainable":
+            if not isinstance(value, (bool, np.bool_)):
+                raise TypeError(f"trainable must be a bool, got {value!r}")
             value = bool(value)
         if name == "name" and not (value is None or isinstance(value, str)):
             raise TypeError(f"name must be text, got {value!r}")

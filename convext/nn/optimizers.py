@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,39 +17,37 @@ from ..train._optimizers import CLIPPING, RULES, Update
 
 LearningRate: TypeAlias = float | Callable[[int], float]
 
+_LIMITS = ("clipnorm", "clipvalue", "global_clipnorm")
 
+
+@dataclass(eq=False, repr=False)
 class Optimizer(Sealed, Stateful):
     """What `SGD` and `Adam` have in common; see there."""
 
     learning_rate: LearningRate
+    _: KW_ONLY
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    global_clipnorm: float | None = None
+    layer_multipliers: Sequence[float] | None = None
 
     # How the weights follow the gradient, and how many arrays of state that keeps.
-    _rule: int
-    _num_states: int
+    _rule: ClassVar[int]
+    _num_states: ClassVar[int]
 
-    def __init__(
-        self,
-        learning_rate: LearningRate,
-        clipnorm: float | None,
-        clipvalue: float | None,
-        global_clipnorm: float | None,
-        layer_multipliers: Sequence[float] | None,
-    ) -> None:
-        self.learning_rate = learning_rate
-        limits = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
-        self._clipping = {
-            name: finite_number(name, limit, above=0)
-            for name, limit in limits.items()
-            if limit is not None
-        }
+    def __post_init__(self) -> None:
+        for name in _LIMITS:
+            if getattr(self, name) is not None:
+                setattr(self, name, finite_number(name, getattr(self, name), above=0))
         if len(self._clipping) > 1:
-            raise ValueError(f"only one of {', '.join(limits)} can be given, got {self._clipping}")
-        self.layer_multipliers = None
-        if layer_multipliers is not None:
+            known = ", ".join(_LIMITS)
+            raise ValueError(f"only one of {known} can be given, got {self._clipping}")
+        if self.layer_multipliers is not None:
             self.layer_multipliers = [
                 finite_number(f"layer_multipliers[{i}]", value, minimum=0)
-                for i, value in enumerate(layer_multipliers)
+                for i, value in enumerate(self.layer_multipliers)
             ]
+        self._seal()
 
     _settable = ("learning_rate",)
     _instead = "compile the model with a new one"
@@ -60,13 +59,8 @@ class Optimizer(Sealed, Stateful):
 
     def config(self) -> dict[str, Any]:
         """Return the name and the arguments of which this optimizer can be made again."""
-        return {
-            "name": type(self).__name__,
-            "learning_rate": schedules.to_config(self.learning_rate),
-            **self._clipping,
-            "layer_multipliers": self.layer_multipliers,
-            **self._constants(),
-        }
+        rate = schedules.to_config(self.learning_rate)
+        return {"name": type(self).__name__, **self._arguments(), "learning_rate": rate}
 
     def make_update(
         self,
@@ -87,20 +81,26 @@ class Optimizer(Sealed, Stateful):
         first, second = [*(np.array(values, dtype) for values in state), None, None][:2]
         (name, limit), *_ = [*self._clipping.items(), ("", 0.0)]
         rates = np.array([multiplier for _, multiplier in pairs])
-        constants = self._constants()
+        constants = self._arguments(kw_only=False)
+        del constants["learning_rate"]
         return Update(self._rule, end, rates, first, second, CLIPPING[name], limit, **constants)
 
-    def _constants(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @property
+    def _clipping(self) -> dict[str, float]:
+        """What the gradients are limited to, if they are."""
+        return {name: getattr(self, name) for name in _LIMITS if getattr(self, name) is not None}
+
+    def _arguments(self, kw_only: bool = True) -> dict[str, Any]:
+        found = [field.name for field in fields(self) if kw_only or not field.kw_only]
+        return {name: getattr(self, name) for name in found}
 
     def __repr__(self) -> str:
-        given = {"learning_rate": self.learning_rate, **self._constants(), **self._clipping}
-        if self.layer_multipliers is not None:
-            given["layer_multipliers"] = self.layer_multipliers
+        given = {name: value for name, value in self._arguments().items() if value is not None}
         arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
         return f"{type(self).__name__}({arguments})"
 
 
+@dataclass(eq=False, repr=False)
 class SGD(Optimizer):
     """Gradient descent, with momentum or without.
 
@@ -134,29 +134,23 @@ class SGD(Optimizer):
     SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
     """
 
+    learning_rate: LearningRate = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+
     _rule = RULES["sgd"]
 
-    def __init__(
-        self,
-        learning_rate: LearningRate = 0.01,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        *,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        layer_multipliers: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, layer_multipliers)
-        self.momentum = finite_number("momentum", momentum, minimum=0, maximum=1)
-        self.nesterov = bool(nesterov)
-        self._num_states = 1 if self.momentum > 0 else 0
-        self._seal()
+    def __post_init__(self) -> None:
+        self.momentum = finite_number("momentum", self.momentum, minimum=0, maximum=1)
+        self.nesterov = bool(self.nesterov)
+        super().__post_init__()
 
-    def _constants(self) -> dict[str, Any]:
-        return {"momentum": self.momentum, "nesterov": self.nesterov}
+    @property
+    def _num_states(self) -> int:  # type: ignore[override]
+        return 1 if self.momentum > 0 else 0
 
 
+@dataclass(eq=False, repr=False)
 class Adam(Optimizer):
     """Gradient descent by running means of the gradient and of its square.
 
@@ -190,29 +184,19 @@ class Adam(Optimizer):
     Adam(learning_rate=0.0001, beta_1=0.9, beta_2=0.999, epsilon=1e-07)
     """
 
+    learning_rate: LearningRate = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
     _rule = RULES["adam"]
     _num_states = 2
 
-    def __init__(
-        self,
-        learning_rate: LearningRate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        *,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        layer_multipliers: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, layer_multipliers)
-        self.beta_1 = finite_number("beta_1", beta_1, minimum=0, below=1)
-        self.beta_2 = finite_number("beta_2", beta_2, minimum=0, below=1)
-        self.epsilon = finite_number("epsilon", epsilon, minimum=0)
-        self._seal()
-
-    def _constants(self) -> dict[str, Any]:
-        return {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+    def __post_init__(self) -> None:
+        self.beta_1 = finite_number("beta_1", self.beta_1, minimum=0, below=1)
+        self.beta_2 = finite_number("beta_2", self.beta_2, minimum=0, below=1)
+        self.epsilon = finite_number("epsilon", self.epsilon, minimum=0)
+        super().__post_init__()
 
 
 def get_optimizer(optimizer: object) -> Optimizer:

@@ -136,10 +136,8 @@ class EarlyStopping(Stateful):
 
     Raises
     ------
-    TypeError
-        `patience` is not an integer, or `min_delta` is not a number.
-    ValueError
-        `patience` is below 1, or `min_delta` is negative or not finite.
+    TypeError, ValueError
+        An argument has the wrong type or value.
 
     Examples
     --------
@@ -178,8 +176,7 @@ class EarlyStopping(Stateful):
         if report.epoch == 1:  # another training
             self._forget()
         loss = monitored(report, self.monitor)
-        if report.weights is not self._weights:
-            self._weights, self._best_weights, self._kept_loss = report.weights, None, math.inf
+        self._weights = report.weights
         if self.restore_best_weights and loss < self._kept_loss - self.min_delta:
             self._kept_loss = loss
             self._best_weights = None if report.weights is None else report.weights.copy()

@@ -66,7 +66,9 @@ class Progress:
         with self._lock:
             self._epochs += 1
             if self._bar is not None:
-                self._bar.set_postfix_str(self._summary(report), refresh=False)
+                loss, rate = format_loss(report.loss), f"{report.learning_rate:g}"
+                text = translate("loss: {loss}, rate: {rate}", self._language, loss=loss, rate=rate)
+                self._bar.set_postfix_str(text, refresh=False)
                 self._bar.n = self._epochs - 1
                 self._bar.update()
             elif self._verbose:
@@ -111,14 +113,6 @@ class Progress:
         if self._epoch_bar is not None:
             self._epoch_bar.close()
             self._epoch_bar = None
-
-    def _summary(self, report: EpochReport) -> str:
-        return translate(
-            "loss: {loss}, rate: {rate}",
-            self._language,
-            loss=format_loss(report.loss),
-            rate=f"{report.learning_rate:g}",
-        )
 
 
 @contextmanager

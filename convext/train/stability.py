@@ -1,11 +1,4 @@
-"""At which learning rates gradient descent is stable on given data.
-
-With a linear layer and the mean squared error, the loss of a batch is quadratic in the kernels.
-Its Hessian is 2 G / n, where G sums the products of every two pixels of each patch and n is the
-number of elements of the target; a step of gradient descent is stable when learning_rate times the
-largest eigenvalue of the Hessian is below 2, and steps on different batches are when that holds for
-each of them.
-"""
+"""At which learning rates gradient descent is stable on given data."""
 
 from __future__ import annotations
 
@@ -90,7 +83,8 @@ def suggest_learning_rate(
     Notes
     -----
     A step on a batch multiplies the distance from the batch's best kernels by I - learning_rate H,
-    where H = 2 G / n is the batch's Hessian; see docs/least-squares.md. While learning_rate times
+    where H = 2 G / n is the batch's Hessian: G sums the products of every two pixels of each patch,
+    n is the number of elements of the target; see docs/least-squares.md. While learning_rate times
     the largest eigenvalue of H is below 2 for each batch, no such matrix makes any vector longer,
     nor does their product, in any order: the whole training is stable. What is returned is 2 over
     the largest eigenvalue of all batches.

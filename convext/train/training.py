@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, TypeGuard, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -163,7 +163,8 @@ def train_model(
         dtypes["kernels"] = start.dtype
     trained = np.array(start, common_dtype(**dtypes), order="C")
     run = _Run(inputs, targets, trained, options, learning_rate, batch_size, shuffle, threads)
-    run.choose(method, num_epochs)
+    shapes = inputs.shape, trained.shape, options.output_shape
+    run.method = choose_method(method, *shapes, unit=run.unit, num_epochs=num_epochs)
     run_epochs(run, num_epochs, _orders(len(inputs), shuffle, seed), callbacks, verbose)
     return trained
 
@@ -196,11 +197,6 @@ class _Run:
         self.method = "direct"
         # The kernels at the start of this epoch and of the one before.
         self.before = self.earlier = kernels.copy()
-
-    def choose(self, method: object, num_epochs: int) -> None:
-        """Take a method by its name, or the faster one for that number of epochs."""
-        shapes = self.inputs.shape, self.kernels.shape, self.options.output_shape
-        self.method = choose_method(method, *shapes, unit=self.unit, num_epochs=num_epochs)
 
     def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
         """Run an epoch; return what there is to say about it."""
@@ -244,26 +240,6 @@ class _Run:
         )
 
 
-def _is_path(source: Source) -> TypeGuard[FilePath]:
-    return isinstance(source, (str, os.PathLike))
-
-
-def _name(name: str, source: Source) -> str:
-    return f"{name} ({os.fspath(source)})" if _is_path(source) else name
-
-
-def _load(input_file: Source, target_file: Source) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return input and target as four-dimensional arrays with the same number of samples."""
-    if _is_path(input_file) and _is_path(target_file):
-        return load_data(input_file, target_file)
-    if _is_path(input_file) or _is_path(target_file):
-        raise TypeError(
-            "input_file and target_file must be two paths or two arrays, "
-            f"got {type(input_file).__name__} and {type(target_file).__name__}"
-        )
-    return paired_samples(cast("npt.ArrayLike", input_file), cast("npt.ArrayLike", target_file))
-
-
 def _checked_data(
     input_file: Source,
     target_file: Source,
@@ -272,8 +248,19 @@ def _checked_data(
     how: dict[str, Any],
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Convolution]:
     """Return input, target and the convolution between them, all checked."""
-    inputs, targets = _load(input_file, target_file)
-    names = _name("input_data", input_file), _name("target_output", target_file)
+    sources: tuple[Any, Any] = input_file, target_file
+    are_paths = {isinstance(source, (str, os.PathLike)) for source in sources}
+    if len(are_paths) > 1:
+        raise TypeError(
+            "input_file and target_file must be two paths or two arrays, "
+            f"got {type(input_file).__name__} and {type(target_file).__name__}"
+        )
+    names = ["input_data", "target_output"]
+    if are_paths == {True}:
+        inputs, targets = load_data(*sources)
+        names = [f"{name} ({os.fspath(file)})" for name, file in zip(names, sources, strict=True)]
+    else:
+        inputs, targets = paired_samples(*sources)
     options = resolve(inputs.shape, kernel_size, **how, groups=1)
     expected = (len(inputs), num_kernels, *options.output_shape)
     if targets.shape != expected:

@@ -103,10 +103,10 @@ OPTIONS = (1, 1), (0, 0), (1, 1), 1
 
 def operations(number):
     kernels, out = np.ones((1, 1, 3, 3)), np.empty((1, 1, 2, 2))
-    yield _convolution.conv2d, (IMAGES, kernels, None, out, *OPTIONS, 1, None, number)
-    yield _convolution.keep_kernels, (kernels, IMAGES.shape, out.shape, *OPTIONS, {}, number)
-    yield _convolution.conv2d_input_grad, (out, kernels, IMAGES.copy(), *OPTIONS, 1, number)
-    yield _differentiation.conv2d_kernel_grad, (IMAGES, out, kernels, *OPTIONS, 1, number)
+    yield _convolution.conv2d, (IMAGES, kernels, None, out, OPTIONS, 1, None, number)
+    yield _convolution.keep_kernels, (kernels, IMAGES.shape, out.shape, OPTIONS, {}, number)
+    yield _convolution.conv2d_input_grad, (out, kernels, IMAGES.copy(), OPTIONS, 1, number)
+    yield _differentiation.conv2d_kernel_grad, (IMAGES, out, kernels, OPTIONS, 1, number)
 
 
 @pytest.mark.parametrize("number", [-1, 7, 2**31 - 1, -(2**31)])

@@ -1,4 +1,5 @@
 from .._support.checks import RealArray
+from ..ops.shapes import Geometry
 from ..ways._convolution import Row
 
 NAMES: tuple[str, ...]
@@ -7,10 +8,7 @@ def conv2d_kernel_grad(
     input_data: RealArray,
     output_grad: RealArray,
     kernel_grad: RealArray,
-    stride: tuple[int, int],
-    padding_before: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
     num_threads: int,
     algorithm: int = 0,
 ) -> None: ...
@@ -18,10 +16,7 @@ def explain(
     input_shape: tuple[int, ...],
     kernel_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
-    stride: tuple[int, int],
-    padding_before: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
     num_threads: int,
     itemsize: int,
 ) -> tuple[list[Row], int]: ...

@@ -82,16 +82,14 @@ def _strips(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Strip]:
 
 def _convolve(strip: _Strip, values: RealArray, num_threads: int) -> RealArray:
     layer = strip.layer
-    stride, (_, padding_left), dilation, groups = layer.geometry
     channels, _, width = layer.output_shape
     out: RealArray = np.empty((len(values), channels, strip.rows, width), values.dtype)
     if strip.first == strip.end:
         out[...] = 0
     else:
-        padding = (strip.padding_top, padding_left)
-        _convolution.conv2d(
-            values, layer.kernels, None, out, stride, padding, dilation, groups, num_threads
-        )
+        padding = (strip.padding_top, layer.geometry.padding_before[1])
+        geometry = layer.geometry._replace(padding_before=padding)
+        _convolution.conv2d(values, layer.kernels, None, out, geometry, num_threads)
     if layer.bias is not None or layer.activation:
         activate(out, layer.bias, layer.activation, num_threads)
     return out

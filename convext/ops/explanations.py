@@ -13,7 +13,7 @@ from .._support.checks import as_dtype, as_numeric_array, check_dimensions, shap
 from ..config import resolve_num_threads
 from ..gradient import _differentiation
 from ..ways import _convolution
-from .plans import plan_conv2d
+from .plans import Options, plan_conv2d
 from .shapes import IMAGES, KERNELS, Padding, Pair, Shape
 
 Operation: TypeAlias = Literal["conv2d", "conv2d_input_grad", "conv2d_kernel_grad"]
@@ -69,11 +69,8 @@ class Explanation(NamedTuple):
     taken: str
     ways: tuple[Way, ...]
 
-    def __str__(self) -> str:
-        return "\n".join(table(self))
-
     def __repr__(self) -> str:
-        return str(self)
+        return "\n".join(table(self))
 
 
 def explain(
@@ -133,34 +130,18 @@ def explain(
         raise ValueError(f"operation must be {', '.join(others)} or {last}, got {operation!r}")
     input_shape, input_dtype, _ = _described("input_data", input_data, IMAGES, dtype)
     kernel_shape, kernel_dtype, values = _described("kernels", kernels, KERNELS, dtype)
+    options = Options(stride, padding, dilation, groups)
     plan = plan_conv2d.__wrapped__(
-        input_shape,
-        input_dtype,
-        kernel_shape,
-        kernel_dtype,
-        None,
-        stride,
-        padding,
-        dilation,
-        groups,
+        input_shape, input_dtype, kernel_shape, kernel_dtype, None, options
     )
-    convolution = plan.convolution
     shapes = (1, *input_shape)[-4:], kernel_shape, (1, *plan.shape)[-4:]
-    options = (
-        *shapes,
-        convolution.stride,
-        convolution.padding_before,
-        convolution.dilation,
-        convolution.groups,
-        resolve_num_threads(num_threads),
-        plan.dtype.itemsize,
-    )
+    how = plan.geometry, resolve_num_threads(num_threads), plan.dtype.itemsize
     if operation == "conv2d_kernel_grad":
-        rows, taken = _differentiation.explain(*options)
+        rows, taken = _differentiation.explain(*shapes, *how)
     else:
         number = get_args(Operation).index(operation)
         array = None if values is None else as_dtype(values, plan.dtype)
-        rows, taken = _convolution.explain(number, *options, array)
+        rows, taken = _convolution.explain(number, *shapes, *how, array)
     ways = tuple(Way(*row) for row in rows)
     return Explanation(operation, *shapes, plan.dtype.name, ways[taken].name, ways)
 

@@ -6,6 +6,7 @@ flipped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,26 @@ from .._support.checks import (
     as_array,
     as_dtype,
     as_numeric_array,
-    check_dimensions,
     check_not_masked,
 )
 from ..config import resolve_num_threads
 from ..gradient import _differentiation
 from ..ways import _convolution
 from .losses import mse_loss_gradient
-from .plans import plan_conv2d, plan_input_grad, plan_kernel_grad, remembering
+from .plans import (
+    Given,
+    Options,
+    Plan,
+    plan_conv2d,
+    plan_input_grad,
+    plan_kernel_grad,
+    remembering,
+)
 from .prepared import PreparedKernels, check_bias
-from .shapes import IMAGES, KERNELS, Padding, Pair, Shape, check_channels, resolve
+from .shapes import Padding, Pair, Shape
+
+# What is told apart from options that come with prepared kernels.
+_NOT_GIVEN = Options()
 
 
 def conv2d(
@@ -139,28 +150,23 @@ def conv2d(
             [1., 1.],
             [1., 1.]]])
     """
+    options: Given = (stride, padding, dilation, groups, algorithm)
     kept = None
     if isinstance(kernels, PreparedKernels):
         prepared = kernels
-        _check_not_given(bias, stride, padding, dilation, groups, algorithm)
+        _check_not_given(bias, options)
         kernels, bias, kept = prepared.kernels, prepared.bias, prepared._kept
-        stride, padding = prepared.stride, prepared.padding
-        dilation, groups, algorithm = prepared.dilation, prepared.groups, prepared.algorithm
+        options = prepared._options
     images = as_array("input_data", input_data)
     weights = as_array("kernels", kernels)
     offsets = None if bias is None else as_array("bias", bias)
-    make = remembering(plan_conv2d, stride, padding, dilation, groups, algorithm=algorithm)
-    shape, dtype, convolution, number = make(
+    shape, dtype, geometry, number = remembering(plan_conv2d, options)(
         images.shape,
         images.dtype,
         weights.shape,
         weights.dtype,
         None if offsets is None else offsets.dtype,
-        stride,
-        padding,
-        dilation,
-        groups,
-        algorithm,
+        options,
     )
     threads = resolve_num_threads(num_threads)
     if offsets is not None:
@@ -174,10 +180,7 @@ def conv2d(
         as_dtype(weights, dtype),
         None if offsets is None else as_dtype(offsets, dtype, contiguous=True),
         out,
-        convolution.stride,
-        convolution.padding_before,
-        convolution.dilation,
-        convolution.groups,
+        geometry,
         threads,
         kept,
         number,
@@ -243,33 +246,10 @@ def conv2d_kernel_grad(
     """
     images = as_array("input_data", input_data)
     gradients = as_array("output_grad", output_grad)
-    make = remembering(plan_kernel_grad, stride, padding, dilation, groups, kernel_shape, algorithm)
-    shape, dtype, convolution, number = make(
-        images.shape,
-        images.dtype,
-        gradients.shape,
-        gradients.dtype,
-        kernel_shape,
-        stride,
-        padding,
-        dilation,
-        groups,
-        algorithm,
-    )
-    threads = resolve_num_threads(num_threads)
-    result: RealArray = np.empty(shape, dtype)
-    _differentiation.conv2d_kernel_grad(
-        as_dtype(images, dtype),
-        as_dtype(gradients, dtype),
-        result,
-        convolution.stride,
-        convolution.padding_before,
-        convolution.dilation,
-        convolution.groups,
-        threads,
-        number,
-    )
-    return result
+    options = (stride, padding, dilation, groups, algorithm)
+    make = remembering(plan_kernel_grad, options, kernel_shape)
+    compute = _differentiation.conv2d_kernel_grad
+    return _gradient(make, compute, images, gradients, kernel_shape, options, num_threads)
 
 
 def conv2d_input_grad(
@@ -317,32 +297,28 @@ def conv2d_input_grad(
     """
     gradients = as_array("output_grad", output_grad)
     weights = as_array("kernels", kernels)
-    make = remembering(plan_input_grad, stride, padding, dilation, groups, input_shape, algorithm)
-    shape, dtype, convolution, number = make(
-        gradients.shape,
-        gradients.dtype,
-        weights.shape,
-        weights.dtype,
-        input_shape,
-        stride,
-        padding,
-        dilation,
-        groups,
-        algorithm,
+    options = (stride, padding, dilation, groups, algorithm)
+    make = remembering(plan_input_grad, options, input_shape)
+    compute = _convolution.conv2d_input_grad
+    return _gradient(make, compute, gradients, weights, input_shape, options, num_threads)
+
+
+def _gradient(
+    make: Callable[..., Plan],
+    compute: Callable[..., None],
+    first: npt.NDArray[Any],
+    second: npt.NDArray[Any],
+    sizes: object,
+    options: Given,
+    num_threads: int | None,
+) -> RealArray:
+    """Return the gradient that `compute` writes, for two arrays and what `make` plans for them."""
+    shape, dtype, geometry, number = make(
+        first.shape, first.dtype, second.shape, second.dtype, sizes, options
     )
     threads = resolve_num_threads(num_threads)
     result: RealArray = np.empty(shape, dtype)
-    _convolution.conv2d_input_grad(
-        as_dtype(gradients, dtype),
-        as_dtype(weights, dtype),
-        result,
-        convolution.stride,
-        convolution.padding_before,
-        convolution.dilation,
-        convolution.groups,
-        threads,
-        number,
-    )
+    compute(as_dtype(first, dtype), as_dtype(second, dtype), result, geometry, threads, number)
     return result
 
 
@@ -393,13 +369,11 @@ def conv2d_backprop(
     array([[[4., 4.],
             [4., 4.]]])
     """
-    images = as_numeric_array("input_data", input_data)
-    weights = as_numeric_array("kernels", kernels)
-    check_dimensions("input_data", images.shape, IMAGES, empty_batch=True)
-    check_dimensions("kernels", weights.shape, KERNELS)
-    check_channels(images.shape, weights.shape, 1)
-    options = resolve(images.shape, weights.shape, stride=1, padding=0, dilation=1, groups=1)
-    expected = (*images.shape[:-3], weights.shape[0], *options.output_shape)
+    images = as_array("input_data", input_data)
+    weights = as_array("kernels", kernels)
+    expected = plan_conv2d(
+        images.shape, images.dtype, weights.shape, weights.dtype, None, Options()
+    ).shape
     arrays = {"R": R, "target_output": target_output}
     predicted, target = (as_numeric_array(name, array) for name, array in arrays.items())
     for name, array in (("R", predicted), ("target_output", target)):
@@ -409,27 +383,16 @@ def conv2d_backprop(
     return conv2d_kernel_grad(images, gradient, weights.shape[2:], algorithm=algorithm)
 
 
-def _check_not_given(
-    bias: object,
-    stride: object,
-    padding: object,
-    dilation: object,
-    groups: object,
-    algorithm: object,
-) -> None:
+def _check_not_given(bias: object, options: Given) -> None:
     """Raise ValueError where prepared kernels come with options that they have already."""
-    for name, value, default in (
-        ("bias", bias, None),
-        ("stride", stride, 1),
-        ("padding", padding, 0),
-        ("dilation", dilation, 1),
-        ("groups", groups, 1),
-        ("algorithm", algorithm, "auto"),
-    ):
-        if value is not default and (default is None or value != default):
-            raise ValueError(
-                f"{name} is part of prepared kernels: give it to prepare_kernels, not to conv2d"
-            )
+    if bias is None and options == _NOT_GIVEN:
+        return
+    pairs = zip(options, _NOT_GIVEN, strict=True)
+    differ = [bias is not None, *(value != default for value, default in pairs)]
+    name = ("bias", *Options._fields)[differ.index(True)]
+    raise ValueError(
+        f"{name} is part of prepared kernels: give it to prepare_kernels, not to conv2d"
+    )
 
 
 def _check_out(

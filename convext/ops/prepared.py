@@ -17,7 +17,7 @@ from .._support.checks import (
     shape_of_length,
 )
 from ..ways import _convolution
-from .plans import plan_conv2d
+from .plans import Options, plan_conv2d
 from .shapes import IMAGES, KERNELS, Padding, Pair, Shape
 
 # Results of a row that no way finds too few, on any instruction set.
@@ -48,39 +48,22 @@ class PreparedKernels:
     dilation: Pair
     groups: int
     algorithm: str
+    _options: Options
     # What the compiled code made of them, for each type and layout that was asked for.
     _kept: dict[object, object]
 
-    def __init__(
-        self,
-        kernels: RealArray,
-        bias: RealArray | None,
-        stride: Pair,
-        padding: Padding,
-        dilation: Pair,
-        groups: int,
-        algorithm: str,
-    ) -> None:
-        self.__setstate__(
-            {
-                "kernels": kernels,
-                "bias": bias,
-                "stride": stride,
-                "padding": padding,
-                "dilation": dilation,
-                "groups": groups,
-                "algorithm": algorithm,
-            }
-        )
+    def __init__(self, kernels: RealArray, bias: RealArray | None, options: Options) -> None:
+        self.__setstate__({"kernels": kernels, "bias": bias, **options._asdict()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for array in (state["kernels"], state["bias"]):
             if array is not None:
                 array.flags.writeable = False
-        vars(self).update(state, _kept={})
+        options = Options(*(state[name] for name in Options._fields))
+        vars(self).update(state, _options=options, _kept={})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_kept"}
+        return {name: value for name, value in vars(self).items() if name[0] != "_"}
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in PreparedKernels.__annotations__:  # what was made of the kernels would not fit
@@ -98,42 +81,20 @@ class PreparedKernels:
         return self.kernels.dtype
 
     def __repr__(self) -> str:
-        options = {
-            "stride": (self.stride, 1),
-            "padding": (self.padding, 0),
-            "dilation": (self.dilation, 1),
-            "groups": (self.groups, 1),
-            "algorithm": (self.algorithm, "auto"),
-        }
-        given = [f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual]
-        if self.bias is not None:
-            given.insert(0, "bias")
+        given = [] if self.bias is None else ["bias"]
+        for (name, usual), value in zip(
+            Options._field_defaults.items(), self._options, strict=True
+        ):
+            if value != usual:
+                given.append(f"{name}={value!r}")
         return f"<PreparedKernels {', '.join([f'{self.shape} {self.dtype}', *given])}>"
 
     def _prepare_for(self, input_shape: Shape) -> None:
-        shape, _, convolution, algorithm = plan_conv2d(
-            input_shape,
-            self.dtype,
-            self.shape,
-            self.dtype,
-            None if self.bias is None else self.bias.dtype,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.algorithm,
+        shape, _, geometry, algorithm = plan_conv2d(
+            input_shape, self.dtype, self.shape, self.dtype, None, self._options
         )
-        _convolution.keep_kernels(
-            self.kernels,
-            (1, *input_shape)[-4:],
-            (1, *shape)[-4:],
-            convolution.stride,
-            convolution.padding_before,
-            convolution.dilation,
-            convolution.groups,
-            self._kept,
-            algorithm,
-        )
+        shapes = (1, *input_shape)[-4:], (1, *shape)[-4:]
+        _convolution.keep_kernels(self.kernels, *shapes, geometry, self._kept, algorithm)
 
 
 def prepare_kernels(
@@ -197,11 +158,7 @@ def prepare_kernels(
     prepared = PreparedKernels(
         np.array(weights, dtype, order="C"),
         None if offsets is None else np.array(offsets, dtype, order="C"),
-        stride,
-        padding,
-        dilation,
-        groups,
-        algorithm,
+        Options(stride, padding, dilation, groups, algorithm),
     )
     if input_shape is None:
         # What is wrong with the options shows without images; with one, whether kernels are

@@ -30,7 +30,7 @@ def kernel_gradient(
 ) -> Matrix:
     """Return the sums of the products of pixels with output gradients, (K, C/groups, kh, kw)."""
     result = np.empty((gradients.shape[1], images.shape[1] // geometry.groups, *kernel_size))
-    _differentiation.conv2d_kernel_grad(images, gradients, result, *geometry, num_threads, DIRECT)
+    _differentiation.conv2d_kernel_grad(images, gradients, result, geometry, num_threads, DIRECT)
     return result
 
 

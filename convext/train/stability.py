@@ -261,9 +261,9 @@ def _multiply(
     batch: npt.NDArray[np.float64], vector: npt.NDArray[np.float64], options: Convolution
 ) -> npt.NDArray[np.float64]:
     """Return G times `vector`."""
-    arguments = (*options.geometry, get_num_threads())
+    how = options.geometry, get_num_threads()
     response = np.empty((len(batch), 1, *options.output_shape))
-    _convolution.conv2d(batch, vector, None, response, *arguments)
+    _convolution.conv2d(batch, vector, None, response, *how)
     product = np.empty_like(vector)
-    _differentiation.conv2d_kernel_grad(batch, response, product, *arguments)
+    _differentiation.conv2d_kernel_grad(batch, response, product, *how)
     return product

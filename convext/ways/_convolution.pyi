@@ -1,6 +1,7 @@
 from typing import TypeAlias
 
 from .._support.checks import RealArray
+from ..ops.shapes import Geometry
 
 NAMES: tuple[str, ...]
 
@@ -12,10 +13,7 @@ def conv2d(
     kernels: RealArray,
     bias: RealArray | None,
     out: RealArray,
-    stride: tuple[int, int],
-    padding_before: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
     num_threads: int,
     kept: dict[object, object] | None = None,
     algorithm: int = 0,
@@ -24,10 +22,7 @@ def keep_kernels(
     kernels: RealArray,
     input_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
-    stride: tuple[int, int],
-    padding_before: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
     kept: dict[object, object],
     algorithm: int = ...,
 ) -> None: ...
@@ -35,10 +30,7 @@ def conv2d_input_grad(
     output_grad: RealArray,
     kernels: RealArray,
     input_grad: RealArray,
-    stride: tuple[int, int],
-    padding_before: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
     num_threads: int,
     algorithm: int = 0,
 ) -> None: ...
@@ -47,10 +39,7 @@ def explain(
     input_shape: tuple[int, ...],
     kernel_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
-    stride: tuple[int, int],
-    padding_before: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    geometry: Geometry,
     num_threads: int,
     itemsize: int,
     kernels: RealArray | None = None,

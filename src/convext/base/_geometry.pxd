@@ -52,14 +52,17 @@ cdef inline Array4 contiguous(tuple shape):
     return description
 
 
-cdef inline Geometry geometry_of(
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups
-):
+# From what Python calls a Geometry: a tuple, of which Cython would look up the items as slowly as
+# those of any object.
+cdef inline Geometry geometry_of(given):
     cdef Geometry geometry
-    geometry.stride_h, geometry.stride_w = stride
-    geometry.padding_top, geometry.padding_left = padding_before
-    geometry.dilation_h, geometry.dilation_w = dilation
-    geometry.groups = groups
+    if not isinstance(given, tuple):
+        raise TypeError(f"geometry must be a tuple, got {given!r}")
+    cdef tuple items = <tuple> given
+    geometry.stride_h, geometry.stride_w = <tuple> items[0]
+    geometry.padding_top, geometry.padding_left = <tuple> items[1]
+    geometry.dilation_h, geometry.dilation_w = <tuple> items[2]
+    geometry.groups = items[3]
     return geometry
 
 
@@ -100,13 +103,12 @@ cdef inline const Array4 *result_of(const Convolution *convolution) noexcept nog
 
 # The arrays are still to be described.
 cdef inline Convolution convolution_of(
-    int operation, tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups,
-    size_t itemsize, int num_threads
+    int operation, geometry, size_t itemsize, int num_threads
 ):
     cdef Convolution convolution
     convolution.operation = operation
     convolution.bias = NULL
-    convolution.geometry = geometry_of(stride, padding_before, dilation, groups)
+    convolution.geometry = geometry_of(geometry)
     convolution.itemsize = itemsize
     convolution.num_threads = num_threads
     convolution.asked = False

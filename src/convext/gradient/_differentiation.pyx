@@ -4,9 +4,7 @@ cimport numpy as cnp
 from libc.string cimport memset
 
 from convext.base._arrays cimport describe
-from convext.base._geometry cimport (
-    KERNEL_GRADIENT, Convolution, contiguous, convolution_of
-)
+from convext.base._geometry cimport KERNEL_GRADIENT, Convolution, contiguous, convolution_of
 from convext.gradient._direct_gradient cimport direct_gradient_way
 from convext.gradient._winograd_gradient cimport winograd_gradient_way
 from convext.gradient._winograd_gradient_plan cimport WinogradGradient
@@ -28,16 +26,14 @@ NAMES = names_of(WAYS, NUM_WAYS)
 
 def conv2d_kernel_grad(
     cnp.ndarray input_data, cnp.ndarray output_grad, cnp.ndarray kernel_grad,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
-    int algorithm=0
+    geometry, int num_threads, int algorithm=0
 ):
     """Write the gradient with respect to the kernels to `kernel_grad`, which is C-contiguous.
 
     All arrays are four-dimensional, of one type, aligned; the sizes fit.
     """
     cdef Convolution convolution = convolution_of(
-        KERNEL_GRADIENT, stride, padding_before, dilation, groups,
-        cnp.PyArray_ITEMSIZE(kernel_grad), num_threads
+        KERNEL_GRADIENT, geometry, cnp.PyArray_ITEMSIZE(kernel_grad), num_threads
     )
     cdef Plan[2] plans
     cdef Ways ways = Ways(&WAYS[0], NUM_WAYS, <char *> plans, sizeof(Plan))
@@ -51,13 +47,10 @@ def conv2d_kernel_grad(
 
 def explain(
     tuple input_shape, tuple kernel_shape, tuple output_shape,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
-    size_t itemsize
+    geometry, int num_threads, size_t itemsize
 ):
     """Return what `explain_ways` does."""
-    cdef Convolution convolution = convolution_of(
-        KERNEL_GRADIENT, stride, padding_before, dilation, groups, itemsize, num_threads
-    )
+    cdef Convolution convolution = convolution_of(KERNEL_GRADIENT, geometry, itemsize, num_threads)
     cdef Plan[2] plans
     cdef Ways ways = Ways(&WAYS[0], NUM_WAYS, <char *> plans, sizeof(Plan))
     convolution.images = contiguous(input_shape)

@@ -274,7 +274,7 @@ cdef class Step:
         for i in range(len(self.layers)):
             layer = self.layers[i]
             conv2d(
-                values[i], layer.kernels, None, values[i + 1], *layer.geometry, num_threads
+                values[i], layer.kernels, None, values[i + 1], layer.geometry, num_threads
             )
             if layer.bias is not None or layer.activation != 0:
                 activate(values[i + 1], layer.bias, layer.activation, num_threads)
@@ -293,11 +293,11 @@ cdef class Step:
                     num_threads
                 )
             conv2d_kernel_grad(
-                values[i], gradients[i], work.kernel_grads[i], *layer.geometry, num_threads
+                values[i], gradients[i], work.kernel_grads[i], layer.geometry, num_threads
             )
             if i > 0:
                 conv2d_input_grad(
-                    gradients[i], layer.kernels, gradients[i - 1], *layer.geometry, num_threads
+                    gradients[i], layer.kernels, gradients[i - 1], layer.geometry, num_threads
                 )
         return 0
 

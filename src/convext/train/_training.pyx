@@ -86,9 +86,7 @@ def fuses(
     """Whether a Trainer for arrays of these shapes would be fused, without arrays to make it of."""
     cdef Array4 images = contiguous(input_shape), targets = contiguous(target_shape)
     cdef Array4 weights = contiguous(kernel_shape)
-    cdef Geometry windows = geometry_of(
-        geometry[0], geometry[1], geometry[2], geometry[3]
-    )
+    cdef Geometry windows = geometry_of(geometry)
     cdef Py_ssize_t samples = min(batch_size, images.n)
     cdef Correlation forward
     cdef KernelGradient gradient
@@ -155,9 +153,7 @@ cdef class Trainer:
     ):
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
         cdef Py_ssize_t most = MAX_PREDICTION_BYTES     # a global of Python, which tests replace
-        cdef Geometry windows = geometry_of(
-            geometry[0], geometry[1], geometry[2], geometry[3]
-        )
+        cdef Geometry windows = geometry_of(geometry)
         check_activation(activation)
         self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
         self.images = describe(input_data)

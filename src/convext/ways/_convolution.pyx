@@ -50,8 +50,7 @@ cdef int take(
 
 def conv2d(
     cnp.ndarray input_data, cnp.ndarray kernels, cnp.ndarray bias, cnp.ndarray out,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
-    dict kept=None, int algorithm=0
+    geometry, int num_threads, dict kept=None, int algorithm=0
 ):
     """Write the convolution of `input_data` with `kernels`, plus `bias` (or None), to `out`.
 
@@ -59,7 +58,7 @@ def conv2d(
     Prepared kernels are looked up in `kept`, and left there for the next call.
     """
     cdef Convolution convolution = convolution_of(
-        FORWARD, stride, padding_before, dilation, groups, cnp.PyArray_ITEMSIZE(out), num_threads
+        FORWARD, geometry, cnp.PyArray_ITEMSIZE(out), num_threads
     )
     convolution.images = describe(input_data)
     convolution.kernels = describe(kernels)
@@ -71,13 +70,11 @@ def conv2d(
 
 def conv2d_input_grad(
     cnp.ndarray output_grad, cnp.ndarray kernels, cnp.ndarray input_grad,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
-    int algorithm=0
+    geometry, int num_threads, int algorithm=0
 ):
     """Write the gradient with respect to the input to `input_grad`; arrays as for `conv2d`."""
     cdef Convolution convolution = convolution_of(
-        INPUT_GRADIENT, stride, padding_before, dilation, groups,
-        cnp.PyArray_ITEMSIZE(input_grad), num_threads
+        INPUT_GRADIENT, geometry, cnp.PyArray_ITEMSIZE(input_grad), num_threads
     )
     convolution.images = describe(input_grad)
     convolution.kernels = describe(kernels)
@@ -86,13 +83,12 @@ def conv2d_input_grad(
 
 
 def keep_kernels(
-    cnp.ndarray kernels, tuple input_shape, tuple output_shape,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, dict kept,
+    cnp.ndarray kernels, tuple input_shape, tuple output_shape, geometry, dict kept,
     int algorithm=0
 ):
     """Leave in `kept` what `conv2d` will read for an input and an output of such shapes."""
     cdef Convolution convolution = convolution_of(
-        FORWARD, stride, padding_before, dilation, groups, cnp.PyArray_ITEMSIZE(kernels), 1
+        FORWARD, geometry, cnp.PyArray_ITEMSIZE(kernels), 1
     )
     convolution.images = contiguous(input_shape)
     convolution.kernels = describe(kernels)
@@ -102,13 +98,10 @@ def keep_kernels(
 
 def explain(
     int operation, tuple input_shape, tuple kernel_shape, tuple output_shape,
-    tuple stride, tuple padding_before, tuple dilation, Py_ssize_t groups, int num_threads,
-    size_t itemsize, cnp.ndarray kernels=None
+    geometry, int num_threads, size_t itemsize, cnp.ndarray kernels=None
 ):
     """Return what `explain_ways` does, for a forward convolution or an input gradient."""
-    cdef Convolution convolution = convolution_of(
-        operation, stride, padding_before, dilation, groups, itemsize, num_threads
-    )
+    cdef Convolution convolution = convolution_of(operation, geometry, itemsize, num_threads)
     cdef Plan[2] plans
     cdef Ways ways = Ways(&WAYS[0], NUM_WAYS, <char *> plans, sizeof(Plan))
     convolution.images = contiguous(input_shape)

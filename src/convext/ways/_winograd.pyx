@@ -13,7 +13,7 @@ hold channels, then kernels, never pixels, so that narrow images leave no lane e
 
 from libc.string cimport memset
 
-from convext.base._geometry cimport Array4, Convolution, real, result_of
+from convext.base._geometry cimport Convolution, real
 from convext.base._interrupt cimport Interrupt, check_memory, perform
 from convext.base._machine cimport L3_BYTES, MAX_KEPT_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_array, aligned_free, aligned_size, data_of
@@ -46,10 +46,7 @@ NAME = "a Winograd convolution"
 # and unit: so a thread meets few blocks, whose pixels it transforms.
 cdef struct Operands:
     const Winograd *plan
-    const Array4 *kernels
     void *ready         # the units' kernels, see make_ready; or NULL
-    const void *bias
-    const Array4 *out
     Py_ssize_t first_unit, last_unit
     bint own            # each thread transforms the kernels for itself
 
@@ -63,9 +60,9 @@ cdef void make_piece_ready(
     cdef Py_ssize_t channel_block = i % plan.channel_blocks
     cdef real *to = <real *> operands.ready
     if keeps_taps(plan):
-        lay_out_taps(plan, operands.kernels, unit, channel_block, to + i * taps_size(plan))
+        lay_out_taps(plan, unit, channel_block, to + i * taps_size(plan))
     else:
-        transform_piece(plan, operands.kernels, unit, channel_block, taps, to + i * plan.piece_size)
+        transform_piece(plan, unit, channel_block, taps, to + i * plan.piece_size)
 
 
 cdef int make_ready(const void *work, Interrupt *interrupt) noexcept nogil:
@@ -117,7 +114,7 @@ cdef const real *own_kernels(
     cdef real *own = <real *> (<char *> transformed + marks_size(operands)) + i * unit_size(plan)
     if not is_transformed[i]:
         for b in range(plan.channel_blocks):
-            transform_piece(plan, operands.kernels, unit, b, taps, own + b * plan.piece_size)
+            transform_piece(plan, unit, b, taps, own + b * plan.piece_size)
         is_transformed[i] = True
     return own
 
@@ -148,10 +145,7 @@ cdef void convolve_block(
         ready = own_kernels(operands, unit, transformed, scratch + layout.taps)
     elif operands.ready != NULL:
         ready = <const real *> operands.ready + (unit - operands.first_unit) * ready_size(plan)
-    compute_unit(
-        plan, operands.kernels, ready, unit, &block, <const real *> operands.bias, operands.out,
-        scratch
-    )
+    compute_unit(plan, ready, unit, &block, scratch)
 
 
 cdef int run_units(const Operands *operands, Interrupt *interrupt) noexcept nogil:
@@ -204,62 +198,49 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
 
 
 cdef int note_bands(Winograd *plan, Bands *bands) except -1:
-    """Let tiles that are not safe be noted in `bands`, unless that is NULL."""
+    """Let tiles that are not safe be noted in `bands`."""
     cdef Py_ssize_t i
-    plan.bands = bands
-    if bands == NULL:
-        return 0
     check_memory(init_bands(bands, plan.source.n, plan.tiles_down), NAME)
-    for i in range(plan.tiles_down + 1):
-        bands.row[i] = min(strip_row(plan, i) * plan.result_stride, plan.result_h)
-    # The end is not the first row of a strip.
+    for i in range(plan.tiles_down):
+        bands.row[i] = strip_row(plan, i) * plan.result_stride
     bands.row[plan.tiles_down] = plan.result_h
+    plan.bands = bands
     return 0
 
 
-cdef int convolve_by_winograd(
-    Winograd *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
-    Bands *bands
-) except -1:
-    # Must live as long as it is read.
-    cdef object memory = None
-    cdef Operands whole = Operands(plan, kernels, NULL, bias, out, 0, num_units(plan), False)
-    note_bands(plan, bands)
-    if kept is not None:
-        memory = kept_kernels(plan, kernels, kept)
-    if memory is not None:
-        whole.ready = data_of(memory)
-    return perform(NAME, convolve, &whole)
-
-
-cdef object kept_kernels(const Winograd *plan, const Array4 *kernels, dict kept):
-    cdef Py_ssize_t units = num_units(plan)
-    cdef Py_ssize_t size = units * ready_size(plan) * <Py_ssize_t> plan.itemsize
+cdef object kept_kernels(const Winograd *plan, dict kept):
+    """Return the memory in `kept` that holds the kernels, made ready; None: they are too large."""
     # With a stride, which taps make a phase depends on the padding, and "same" on the image.
     cdef tuple key = (
         "winograd", plan.itemsize, plan.width, keeps_taps(plan), plan.first_row, plan.first_column
     )
+    cdef Py_ssize_t size = num_units(plan) * ready_size(plan) * <Py_ssize_t> plan.itemsize
     cdef object memory = kept.get(key)
-    cdef Operands whole = Operands(plan, kernels, NULL, NULL, NULL, 0, units, False)
-    if size > MAX_KEPT_BYTES:
-        return None
-    if memory is not None:
+    cdef Operands whole
+    if memory is not None or size > MAX_KEPT_BYTES:
         return memory
     memory = aligned_array(size)
-    whole.ready = data_of(memory)
+    whole = Operands(plan, data_of(memory), 0, num_units(plan), False)
     perform("prepared kernels", make_ready, &whole)
     # Another thread may have transformed them meanwhile.
     return kept.setdefault(key, memory)
 
 
 cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef Winograd *winograd = <Winograd *> plan
+    cdef Operands whole
     cdef Bands bands = no_bands()
-    finish_plan(<Winograd *> plan, convolution)
+    cdef object memory = None
+    finish_plan(winograd, convolution)
+    if kept is not None:
+        memory = kept_kernels(winograd, kept)
+    whole = Operands(winograd, NULL, 0, num_units(winograd), False)
+    if memory is not None:
+        whole.ready = data_of(memory)
     try:
-        convolve_by_winograd(
-            <Winograd *> plan, &convolution.kernels, convolution.bias, result_of(convolution), kept,
-            NULL if convolution.asked else &bands
-        )
+        if not convolution.asked:
+            note_bands(winograd, &bands)
+        perform(NAME, convolve, &whole)
         compute_bands(convolution, &bands)
     finally:
         free_bands(&bands)
@@ -268,7 +249,7 @@ cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except 
 
 cdef bint keep(const Convolution *convolution, void *plan, dict kept) except -1:
     finish_plan(<Winograd *> plan, convolution)
-    kept_kernels(<Winograd *> plan, &convolution.kernels, kept)
+    kept_kernels(<Winograd *> plan, kept)
     return True
 
 

@@ -71,10 +71,10 @@ cdef inline int judge_phase(
     tile.window_width = tile.width = phase.columns.taps
     tile.windows = 1
     if phase.rows.taps > 1:
-        tile.height = points_of(phase.rows.taps)
+        tile.height = points_of(plan, phase.rows.taps)
         count = num_rows
     if phase.columns.taps > 1:
-        tile.width = points_of(phase.columns.taps)
+        tile.width = points_of(plan, phase.columns.taps)
         tile.windows = PHASE_TILE
     squares += (phase.rows.shift * stride + index // stride % stride) * pitch
     squares += phase.columns.shift * stride + index % stride

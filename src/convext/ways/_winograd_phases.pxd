@@ -38,10 +38,12 @@ cdef inline Phase describe_phase(const Winograd *plan, Py_ssize_t index) noexcep
     phase.first_value = phase.first_kernel_value = 0
     if row == 1:
         rest = plan.taps - phase.rows.taps
-        phase.first_value += points_of(rest) * plan.points
-        phase.first_kernel_value += kernel_points_of(rest) * plan.kernel_points
+        phase.first_value += points_of(plan, rest) * plan.points
+        phase.first_kernel_value += kernel_points_of(plan, rest) * plan.kernel_points
     if column == 1:
         rest = plan.taps - phase.columns.taps
-        phase.first_value += points_of(phase.rows.taps) * points_of(rest)
-        phase.first_kernel_value += kernel_points_of(phase.rows.taps) * kernel_points_of(rest)
+        phase.first_value += points_of(plan, phase.rows.taps) * points_of(plan, rest)
+        phase.first_kernel_value += (
+            kernel_points_of(plan, phase.rows.taps) * kernel_points_of(plan, rest)
+        )
     return phase

@@ -36,12 +36,7 @@ cdef void fill_panel_of_block(
     cdef Py_ssize_t first = channel_block * WINOGRAD_CHANNELS
     cdef Py_ssize_t last = first + channels_of(plan, channel_block)
     cdef Py_ssize_t part, channel, count
-    if num_parts(plan) == 1:
-        fill_panel(
-            plan, image + first * plan.source.c_stride, last - first, top, left, num_rows, panel,
-            False, squares
-        )
-        return
+    cdef bint in_parts = num_parts(plan) > 1
     while first < last:
         part = first // plan.source_channels
         channel = first % plan.source_channels
@@ -49,7 +44,7 @@ cdef void fill_panel_of_block(
         fill_panel(
             plan, image + channel * plan.source.c_stride, count,
             top + part // plan.parts_across * PART, left + part % plan.parts_across * PART,
-            num_rows, panel, True, <real *> NULL
+            num_rows, panel, in_parts, NULL if in_parts else squares
         )
         first += count
         panel += count
@@ -64,7 +59,7 @@ cdef void transform_pixels_of_phase(
     cdef Py_ssize_t stride = plan.source_stride
     cdef Py_ssize_t row_size = panel_columns(plan) * WINOGRAD_CHANNELS
     cdef Py_ssize_t pixel_size = stride * WINOGRAD_CHANNELS
-    cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t points = points_of(plan, phase.columns.taps)
     cdef Py_ssize_t columns = plan.strip_tiles * plan.tile + phase.columns.taps - 1
     cdef Py_ssize_t i
     # With a stride in the source, index is a place in it.
@@ -80,7 +75,7 @@ cdef void transform_pixels_of_phase(
         row_size = columns * WINOGRAD_CHANNELS
         pixel_size = WINOGRAD_CHANNELS
     values += phase.first_value * plan.value_stride
-    for i in range(points_of(phase.rows.taps)):
+    for i in range(points_of(plan, phase.rows.taps)):
         plan.micro.winograd_lines(
             WINOGRAD_PIXELS, <int> phase.columns.taps, plan.strip_tiles, channels,
             panel + i * row_size, plan.tile * pixel_size, pixel_size,

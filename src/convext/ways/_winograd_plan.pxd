@@ -15,7 +15,7 @@
 # it can be filled once and used many times.
 
 
-from convext.base._dispatch cimport POINTS, PHASE_TILE, WINOGRAD_CHANNELS, Microkernels
+from convext.base._dispatch cimport POINTS, WINOGRAD_CHANNELS, Microkernels
 from convext.base._geometry cimport Array4, Convolution
 from convext.base._tasks cimport divide_up
 from convext.ways._bands cimport Bands
@@ -36,7 +36,8 @@ cdef struct Squares:
 cdef struct Winograd:
     const Microkernels *micro
     size_t itemsize
-    Array4 source                   # sizes and strides; the data may differ from run to run
+    const Convolution *convolution  # whose kernels are transformed, bias added, results written
+    Array4 source                   # of a kernel gradient: images, or output gradients
     Py_ssize_t groups
     Py_ssize_t source_channels      # of a group,
     Py_ssize_t channels             # and as many for each part of a kernel
@@ -114,14 +115,14 @@ cdef inline Py_ssize_t num_result_phases(const Winograd *plan) noexcept nogil:
     return plan.result_stride * plan.result_stride
 
 
-cdef inline Py_ssize_t points_of(Py_ssize_t taps) noexcept nogil:
+cdef inline Py_ssize_t points_of(const Winograd *plan, Py_ssize_t taps) noexcept nogil:
     """Values of a tile of a phase along an axis."""
-    return taps + PHASE_TILE - 1
+    return taps + plan.tile - 1
 
 
-cdef inline Py_ssize_t kernel_points_of(Py_ssize_t taps) noexcept nogil:
+cdef inline Py_ssize_t kernel_points_of(const Winograd *plan, Py_ssize_t taps) noexcept nogil:
     """Values of a kernel along an axis of a phase: one tap has the same at all points."""
-    return 1 if taps == 1 else points_of(taps)
+    return 1 if taps == 1 else points_of(plan, taps)
 
 
 cdef inline Py_ssize_t overlap(const Winograd *plan) noexcept nogil:

@@ -80,6 +80,7 @@ cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
     cdef const Geometry *geometry = &convolution.geometry
     cdef const Array4 *kernels = &convolution.kernels
     cdef const Array4 *result = result_of(convolution)
+    winograd.convolution = convolution
     winograd.swapped = convolution.operation == INPUT_GRADIENT
     winograd.source = source_of(convolution)[0]
     winograd.groups = geometry.groups
@@ -158,8 +159,8 @@ cdef void count_values(Winograd *plan, Py_ssize_t taps, Py_ssize_t stride) noexc
         plan.points = plan.kernel_points = POINTS
     else:
         plan.tile = PHASE_TILE
-        plan.points = points_of(most) + points_of(taps - most)
-        plan.kernel_points = kernel_points_of(most) + kernel_points_of(taps - most)
+        plan.points = points_of(plan, most) + points_of(plan, taps - most)
+        plan.kernel_points = kernel_points_of(plan, most) + kernel_points_of(plan, taps - most)
 
 
 cdef inline double direct_products(const Winograd *plan) noexcept nogil:

@@ -3,7 +3,7 @@
 from libc.string cimport memcpy, memset
 
 from convext.base._dispatch cimport AT_A, POINTS, VALUES, WINOGRAD_CHANNELS, WINOGRAD_RESULTS
-from convext.base._geometry cimport Array4, real
+from convext.base._geometry cimport Array4, real, result_of
 from convext.base._machine cimport LINE_BYTES
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
@@ -106,9 +106,10 @@ cdef inline void store_results(
 
 cdef inline void begin_unit(
     const Winograd *plan, Py_ssize_t num_strips, Py_ssize_t kernel, Py_ssize_t count,
-    const real *bias, const Scratch *layout, real *scratch
+    const Scratch *layout, real *scratch
 ) noexcept nogil:
     """Fetch the bias; the results of phases are added to it."""
+    cdef const real *bias = <const real *> plan.convolution.bias
     cdef real *offset = scratch + layout.bias
     cdef Py_ssize_t i
     memset(offset, 0, plan.width * sizeof(real))
@@ -129,7 +130,7 @@ cdef inline void add_phase(
     cdef Phase phase = describe_phase(plan, index)
     cdef Py_ssize_t stride = plan.result_stride
     cdef Py_ssize_t pitch = result_columns(plan) * plan.width
-    cdef Py_ssize_t points = points_of(phase.columns.taps)
+    cdef Py_ssize_t points = points_of(plan, phase.columns.taps)
     cdef Py_ssize_t tiles = plan.strip_tiles * plan.width
     cdef real *lines = scratch + layout.lines
     cdef real *results = scratch + layout.results
@@ -178,9 +179,10 @@ cdef inline void transform_sums(
 
 cdef inline void finish_unit(
     const Winograd *plan, const Block *block, Py_ssize_t kernel, Py_ssize_t count,
-    const Array4 *out, const Scratch *layout, real *scratch
+    const Scratch *layout, real *scratch
 ) noexcept nogil:
     """Store the results of a block of strips, of `count` kernels."""
+    cdef const Array4 *out = result_of(plan.convolution)
     cdef real *results = scratch + layout.results
     cdef Py_ssize_t pitch
     cdef Py_ssize_t strip, sample, top, left, num_rows, num_columns
@@ -239,133 +241,84 @@ cdef inline void fetch(const char *source, Py_ssize_t count) noexcept nogil:
         __builtin_prefetch(source + i, 0, 2)
 
 
-cdef inline void multiply_block(
-    const Winograd *plan, const Block *block, Py_ssize_t channel_block, Py_ssize_t kernels,
-    const real *piece, const real *ahead, Py_ssize_t ahead_size, const Scratch *layout,
-    real *scratch
+cdef inline const real *piece_of(
+    const Winograd *plan, const real *ready, Py_ssize_t unit, Py_ssize_t channel_block,
+    bint first_phase, const Scratch *layout, real *scratch
 ) noexcept nogil:
-    """Sum the products of a block of strips and of channels; meanwhile fetch what is ahead."""
-    cdef const real *values = scratch + layout.values + channel_block * plan.value_size
-    cdef real *sums = scratch + layout.sums
-    cdef real *errors = scratch + layout.errors
-    cdef Py_ssize_t channels = channels_of(plan, channel_block)
-    cdef Py_ssize_t share = divide_up(ahead_size, VALUES)
-    cdef bint first = channel_block == 0
-    cdef bint last = channel_block + 1 == plan.channel_blocks
-    cdef Py_ssize_t i
-    cdef Range tiles
-    for i in range(VALUES):
-        fetch(<const char *> (ahead + i * share), share * <Py_ssize_t> sizeof(real))
-        tiles = tiles_of_value(block, i // POINTS, i % POINTS)
-        plan.micro.winograd_products(
-            tiles.last - tiles.first, channels, kernels,
-            values + tiles.first * WINOGRAD_CHANNELS, piece, sums + tiles.first * plan.width,
-            errors + tiles.first * plan.width, first, last
+    """Return the transformed kernels of a unit for a block of channels.
+
+    `ready` are those of the unit, or NULL. If they are not transformed, they are for the first
+    phase: the pieces of all blocks stay only where others follow.
+    """
+    cdef real *piece = scratch + layout.piece
+    if ready != NULL and not keeps_taps(plan):
+        return ready + channel_block * plan.piece_size
+    if num_phases(plan) > 1:
+        piece += channel_block * plan.piece_size
+    if not first_phase:
+        return piece
+    if ready != NULL:
+        transform_taps(
+            plan, ready + channel_block * taps_size(plan), unit, channel_block, <real *> NULL, piece
         )
-        values += plan.value_stride
-        piece += plan.piece_stride
-        sums += plan.sum_stride
-        errors += plan.sum_stride
+    else:
+        transform_piece(plan, unit, channel_block, scratch + layout.taps, piece)
+    return piece
 
 
 cdef inline void sum_products(
-    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
+    const Winograd *plan, Py_ssize_t index, const real *ready, Py_ssize_t unit,
     const Block *block, const Scratch *layout, real *scratch
 ) noexcept nogil:
-    """Sum the products of a block of strips with a unit of kernels.
+    """Sum the products of a block of strips with the taps of a phase.
 
-    `ready` are these kernels, or NULL. If they are not transformed, they are here, a piece at a
-    time; meanwhile the next one is fetched.
+    `ready` are the kernels of the unit, or NULL. Where they are kept as taps, those of the next
+    block of channels are fetched meanwhile.
     """
-    cdef const real *piece
-    cdef const real *ahead = NULL
-    cdef Py_ssize_t b, ahead_size = 0
-    for b in range(plan.channel_blocks):
-        if ready != NULL and not keeps_taps(plan):
-            piece = ready + b * plan.piece_size
-        elif ready != NULL:
-            piece = scratch + layout.piece
-            transform_taps(
-                plan, ready + b * taps_size(plan), unit, b, <real *> NULL, scratch + layout.piece
-            )
-            ahead = ready + (b + 1) * taps_size(plan)
-            ahead_size = taps_size(plan)
-        else:
-            piece = scratch + layout.piece
-            transform_piece(plan, kernels, unit, b, scratch + layout.taps, scratch + layout.piece)
-        check_values(
-            plan, piece + (AT_A * POINTS + AT_A) * plan.piece_stride, channels_of(plan, b),
-            kernels_of(plan, unit)
-        )
-        multiply_block(
-            plan, block, b, kernels_of(plan, unit), piece, ahead, ahead_size, layout, scratch
-        )
-
-
-cdef inline void sum_products_of_phase(
-    const Winograd *plan, Py_ssize_t index, const real *transformed, Py_ssize_t unit,
-    Py_ssize_t num_tiles, const Scratch *layout, real *scratch
-) noexcept nogil:
-    """Sum the products of a block of tiles with the taps of a phase."""
     cdef Phase phase = describe_phase(plan, index)
-    cdef Py_ssize_t points = points_of(phase.columns.taps)
-    cdef Py_ssize_t num_values = points_of(phase.rows.taps) * points
+    cdef Py_ssize_t points = points_of(plan, phase.columns.taps)
+    cdef Py_ssize_t num_values = points_of(plan, phase.rows.taps) * points
+    cdef Py_ssize_t kernel_points = kernel_points_of(plan, phase.columns.taps)
     cdef Py_ssize_t kernel_stride = 0 if phase.columns.taps == 1 else plan.piece_stride
-    cdef Py_ssize_t row_stride = (
-        0 if phase.rows.taps == 1 else kernel_points_of(phase.columns.taps) * plan.piece_stride
-    )
-    cdef const real *values
+    cdef Py_ssize_t row_stride = 0 if phase.rows.taps == 1 else kernel_points * plan.piece_stride
+    cdef Py_ssize_t ahead = taps_size(plan) if ready != NULL and keeps_taps(plan) else 0
+    cdef Py_ssize_t share = divide_up(ahead, VALUES)
+    cdef const real *values = scratch + layout.values + phase.first_value * plan.value_stride
     cdef const real *piece
+    cdef real *sums
+    cdef real *errors
     cdef Py_ssize_t b, i
+    cdef Range tiles
     for b in range(plan.channel_blocks):
-        values = (
-            scratch + layout.values + b * plan.value_size + phase.first_value * plan.value_stride
-        )
-        piece = transformed + b * plan.piece_size + phase.first_kernel_value * plan.piece_stride
+        piece = piece_of(plan, ready, unit, b, index == 0, layout, scratch)
+        piece += phase.first_kernel_value * plan.piece_stride
         check_values(
             plan, piece + plan.piece_stride * (
-                value_at_a(phase.rows.taps) * kernel_points_of(phase.columns.taps)
-                + value_at_a(phase.columns.taps)
+                value_at_a(phase.rows.taps) * kernel_points + value_at_a(phase.columns.taps)
             ), channels_of(plan, b), kernels_of(plan, unit)
         )
+        sums = scratch + layout.sums
+        errors = scratch + layout.errors
         for i in range(num_values):
+            fetch(
+                <const char *> (ready + (b + 1) * ahead + i * share),
+                share * <Py_ssize_t> sizeof(real)
+            )
+            tiles = tiles_of_value(block, i // points, i % points)
             plan.micro.winograd_products(
-                num_tiles, channels_of(plan, b), kernels_of(plan, unit),
-                values + i * plan.value_stride,
+                tiles.last - tiles.first, channels_of(plan, b), kernels_of(plan, unit),
+                values + i * plan.value_stride + tiles.first * WINOGRAD_CHANNELS,
                 piece + i // points * row_stride + i % points * kernel_stride,
-                scratch + layout.sums + i * plan.sum_stride,
-                scratch + layout.errors + i * plan.sum_stride,
+                sums + tiles.first * plan.width, errors + tiles.first * plan.width,
                 b == 0, b + 1 == plan.channel_blocks
             )
-
-
-cdef inline void sum_phases(
-    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
-    Py_ssize_t num_strips, const Scratch *layout, real *scratch
-) noexcept nogil:
-    """Add to the results of a block of strips, phase by phase.
-
-    `ready` are the kernels of the unit, or NULL: then they are transformed here.
-    """
-    cdef const real *transformed = ready
-    cdef Py_ssize_t b, i
-    if ready == NULL:
-        for b in range(plan.channel_blocks):
-            transform_piece(
-                plan, kernels, unit, b, scratch + layout.taps,
-                scratch + layout.piece + b * plan.piece_size
-            )
-        transformed = scratch + layout.piece
-    for i in range(num_phases(plan)):
-        sum_products_of_phase(
-            plan, i, transformed, unit, num_strips * plan.strip_tiles, layout, scratch
-        )
-        add_phase(plan, i, num_strips, kernels_of(plan, unit), layout, scratch)
+            sums += plan.sum_stride
+            errors += plan.sum_stride
+        values += plan.value_size
 
 
 cdef inline void compute_unit(
-    const Winograd *plan, const Array4 *kernels, const real *ready, Py_ssize_t unit,
-    const Block *block, const real *bias, const Array4 *out, real *scratch
+    const Winograd *plan, const real *ready, Py_ssize_t unit, const Block *block, real *scratch
 ) noexcept nogil:
     """Compute a block of tiles, whose pixels are transformed, for a unit of kernels.
 
@@ -373,12 +326,13 @@ cdef inline void compute_unit(
     """
     cdef Scratch layout = arrange(plan)
     cdef Py_ssize_t num_strips = block.last - block.first
-    cdef Py_ssize_t first = unit % plan.group_units * plan.width
-    cdef Py_ssize_t count = min(plan.width, plan.kernels - first)
-    cdef Py_ssize_t kernel = unit // plan.group_units * plan.kernels + first
-    begin_unit(plan, num_strips, kernel, count, bias, &layout, scratch)
-    if num_phases(plan) == 1:
-        sum_products(plan, kernels, ready, unit, block, &layout, scratch)
-    else:
-        sum_phases(plan, kernels, ready, unit, num_strips, &layout, scratch)
-    finish_unit(plan, block, kernel, count, out, &layout, scratch)
+    cdef Py_ssize_t count = kernels_of(plan, unit), i
+    cdef Py_ssize_t kernel = (
+        unit // plan.group_units * plan.kernels + unit % plan.group_units * plan.width
+    )
+    begin_unit(plan, num_strips, kernel, count, &layout, scratch)
+    for i in range(num_phases(plan)):
+        sum_products(plan, i, ready, unit, block, &layout, scratch)
+        if num_phases(plan) > 1:
+            add_phase(plan, i, num_strips, count, &layout, scratch)
+    finish_unit(plan, block, kernel, count, &layout, scratch)

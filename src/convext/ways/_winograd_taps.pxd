@@ -21,9 +21,10 @@ cdef enum:
 
 
 cdef inline Py_ssize_t first_tap(
-    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel
+    const Winograd *plan, Py_ssize_t unit, Py_ssize_t channel
 ) noexcept nogil:
     """Where the first kernel of a unit begins, for a channel of the source."""
+    cdef const Array4 *kernels = &plan.convolution.kernels
     cdef Py_ssize_t group = unit // plan.group_units
     cdef Py_ssize_t kernel = unit % plan.group_units * plan.width
     if plan.swapped:
@@ -33,22 +34,22 @@ cdef inline Py_ssize_t first_tap(
     return kernel * kernels.n_stride + channel * kernels.c_stride
 
 
-cdef inline void lay_out_part(
-    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel, real *taps
+cdef inline void lay_out_channel(
+    const Winograd *plan, Py_ssize_t unit, Py_ssize_t channel, Py_ssize_t kernel_stride, real *taps
 ) noexcept nogil:
-    """Lay out the taps of a part, zeros where it reaches beyond the kernel."""
+    """Lay out the taps for a channel; of a part, zeros where it reaches beyond the kernel."""
+    cdef const Array4 *kernels = &plan.convolution.kernels
     cdef Py_ssize_t part = channel // plan.source_channels
     cdef Py_ssize_t top = part // plan.parts_across * PART
     cdef Py_ssize_t left = part % plan.parts_across * PART
-    cdef Py_ssize_t kernel_stride = kernels.c_stride if plan.swapped else kernels.n_stride
     cdef Py_ssize_t i, j
     cdef const real *first = <const real *> kernels.data + first_tap(
-        plan, kernels, unit, channel % plan.source_channels
+        plan, unit, channel % plan.source_channels
     )
     if plan.swapped:        # the kernel is turned around, and so are its parts
-        top, left = kernels.h - PART - top, kernels.w - PART - left
-    for i in range(top, top + PART):
-        for j in range(left, left + PART):
+        top, left = kernels.h - plan.taps - top, kernels.w - plan.taps - left
+    for i in range(top, top + plan.taps):
+        for j in range(left, left + plan.taps):
             if 0 <= i < kernels.h and 0 <= j < kernels.w:
                 plan.micro.interleave(
                     1, kernels_of(plan, unit), first + i * kernels.h_stride + j * kernels.w_stride,
@@ -60,37 +61,34 @@ cdef inline void lay_out_part(
 
 
 cdef inline void lay_out_taps(
-    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
-    real *taps
+    const Winograd *plan, Py_ssize_t unit, Py_ssize_t channel_block, real *taps
 ) noexcept nogil:
     """Lay out the kernels of a unit for a block of channels: [channels][taps][taps][width].
 
     In lanes beyond the last kernel are left-overs, whose sums are dropped.
     """
+    cdef const Array4 *kernels = &plan.convolution.kernels
     cdef Py_ssize_t channel = channel_block * WINOGRAD_CHANNELS
     cdef Py_ssize_t channels = channels_of(plan, channel_block)
     cdef Py_ssize_t area = plan.taps * plan.taps
     cdef Py_ssize_t kernel_stride = kernels.c_stride if plan.swapped else kernels.n_stride
     cdef Py_ssize_t channel_stride = kernels.n_stride if plan.swapped else kernels.c_stride
-    cdef Py_ssize_t c, i, j, run = 1
-    cdef const real *first
-    if num_parts(plan) > 1:
-        for c in range(channels):
-            lay_out_part(plan, kernels, unit, channel + c, taps + c * area * plan.width)
-        return
-    first = <const real *> kernels.data + first_tap(plan, kernels, unit, channel)
-    if kernels.w_stride == 1 and kernels.h_stride == plan.taps:
-        run = channels * area if channel_stride == area else area
-    c = 0
-    while c < channels:
-        for i in range(plan.taps if run == 1 else 1):
-            for j in range(plan.taps if run == 1 else 1):
-                plan.micro.interleave(
-                    run, kernels_of(plan, unit),
-                    first + c * channel_stride + i * kernels.h_stride + j * kernels.w_stride,
-                    kernel_stride, 1, taps + (c * area + i * plan.taps + j) * plan.width, plan.width
-                )
-        c += max(<Py_ssize_t> 1, run // area)
+    cdef bint whole = (
+        num_parts(plan) == 1 and kernels.w_stride == 1 and kernels.h_stride == plan.taps
+    )
+    # Channels that lie one after the other are laid out together.
+    cdef Py_ssize_t runs = 1 if whole and channel_stride == area else channels
+    cdef Py_ssize_t c
+    for c in range(runs):
+        if whole:
+            plan.micro.interleave(
+                channels // runs * area, kernels_of(plan, unit),
+                <const real *> kernels.data + first_tap(plan, unit, channel + c),
+                kernel_stride, 1, taps, plan.width
+            )
+        else:
+            lay_out_channel(plan, unit, channel + c, kernel_stride, taps)
+        taps += area * plan.width
 
 
 cdef inline Py_ssize_t taps_size(const Winograd *plan) noexcept nogil:
@@ -112,7 +110,7 @@ cdef inline void transform_taps_of_phase(
     cdef Py_ssize_t step = -plan.width if plan.swapped else plan.width
     cdef Py_ssize_t area = plan.taps * plan.taps * plan.width
     cdef Py_ssize_t across = phase.columns.taps * plan.width
-    cdef Py_ssize_t points = kernel_points_of(phase.rows.taps)
+    cdef Py_ssize_t points = kernel_points_of(plan, phase.rows.taps)
     cdef Py_ssize_t i
     step *= stride_of(plan)
     taps += (phase.rows.first * plan.taps + phase.columns.first) * plan.width
@@ -127,7 +125,7 @@ cdef inline void transform_taps_of_phase(
         plan.micro.winograd_lines(
             WINOGRAD_TAPS, <int> phase.columns.taps, channels, kernels,
             lines + i * across, points * across, plan.width,
-            to + i * kernel_points_of(phase.columns.taps) * plan.piece_stride, plan.width,
+            to + i * kernel_points_of(plan, phase.columns.taps) * plan.piece_stride, plan.width,
             plan.piece_stride, False
         )
 
@@ -156,11 +154,10 @@ cdef inline void transform_taps(
 
 
 cdef inline void transform_piece(
-    const Winograd *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t channel_block,
-    real *taps, real *to
+    const Winograd *plan, Py_ssize_t unit, Py_ssize_t channel_block, real *taps, real *to
 ) noexcept nogil:
     """Transform the kernels of a unit for a block of channels; `taps` is scratch memory."""
-    lay_out_taps(plan, kernels, unit, channel_block, taps)
+    lay_out_taps(plan, unit, channel_block, taps)
     transform_taps(plan, taps, unit, channel_block, taps + taps_size(plan), to)
 
 

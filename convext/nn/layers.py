@@ -190,10 +190,7 @@ class Conv2D(Sealed, Stateful):
     def get_weights(self, order: Order = "KCHW") -> list[RealArray]:
         """Return copies of the kernels, (K, C/groups, kh, kw), and of the bias, (K,).
 
-        Parameters
-        ----------
-        order : "KCHW" or "HWCK", default "KCHW"
-            The order of the kernels' axes: with "HWCK" (kh, kw, C/groups, K), as in Keras.
+        With the order "HWCK" kernels are (kh, kw, C/groups, K), as in Keras.
 
         Examples
         --------

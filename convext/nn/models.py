@@ -162,16 +162,16 @@ class Sequential(Learner):
         initial_epoch : int, default 0
             How many epochs of a training that goes on have been run: it begins with the next.
         steps_per_epoch : int, optional
-            So many batches make an epoch, at most those that there are; needed for an iterator.
+            The batches of an epoch, at most those that there are; needed for an iterator.
         num_threads : int, optional
             Default: `get_num_threads`. The result has the same bits for any number.
         sample_weight : array_like, (N,) or (N, 1, 1), optional
             What the loss of each sample is multiplied by: the loss is ``mean(sample_weight *
             loss_of_sample)``, as in Keras.
         validation_steps : int, optional
-            So many batches of `validation_data` are taken; needed for an iterator.
+            The batches of `validation_data` that are taken; needed for an iterator.
         validation_batch_size : int, default 32
-            So many samples of `validation_data` are taken at a time, of arrays.
+            The samples of `validation_data` that are taken at a time, of arrays.
 
         Returns
         -------

@@ -207,7 +207,7 @@ class Network(Sealed, Stateful):
             kernels = translate("{filters} of {size}", filters=layer.filters, size=size)
             weights = f"{_count(layer):,}" if self.built else "?"
             rows.append((f"{number}", kernels, layer.activation, weights))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = [text.ljust(width) for text, width in zip(row[:-1], widths, strict=False)]
             print_line(f"  {'  '.join(cells[:2])}   {cells[2]}   {row[-1].rjust(widths[-1])}")

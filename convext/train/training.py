@@ -97,9 +97,8 @@ def train_model(
     stride, padding, dilation
         Of the convolution; see `conv2d`.
     callbacks : iterable of callables, optional
-        Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`. Objects
-        may instead have methods as in Keras: on_train_begin(logs), on_epoch_begin(epoch, logs),
-        on_epoch_end(epoch, logs), on_train_end(logs), with epochs counted from 0.
+        Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`; those
+        with methods as in Keras (on_epoch_end, ...) are called as by `Sequential.fit`.
     method : "auto", "direct" or "statistics", default "auto"
         Where losses and gradients come from. "direct" computes them from the pixels in every epoch.
         "statistics" does so in the first one, and sums the products of every two pixels of the

@@ -52,8 +52,11 @@ class PreparedKernels:
     # What the compiled code made of them, for each type and layout that was asked for.
     _kept: dict[object, object]
 
-    def __init__(self, kernels: RealArray, bias: RealArray | None, options: Options) -> None:
-        self.__setstate__({"kernels": kernels, "bias": bias, **options._asdict()})
+    def __init__(
+        self, kernels: RealArray, bias: RealArray | None, *options: Any, **named: Any
+    ) -> None:
+        given = Options(*options, **named)
+        self.__setstate__({"kernels": kernels, "bias": bias, **given._asdict()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for array in (state["kernels"], state["bias"]):
@@ -158,7 +161,11 @@ def prepare_kernels(
     prepared = PreparedKernels(
         np.array(weights, dtype, order="C"),
         None if offsets is None else np.array(offsets, dtype, order="C"),
-        Options(stride, padding, dilation, groups, algorithm),
+        stride,
+        padding,
+        dilation,
+        groups,
+        algorithm,
     )
     if input_shape is None:
         # What is wrong with the options shows without images; with one, whether kernels are

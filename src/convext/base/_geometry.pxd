@@ -101,6 +101,26 @@ cdef inline const Array4 *result_of(const Convolution *convolution) noexcept nog
     return &convolution.outputs
 
 
+# The weights of a correlation: those of the first group, and how far the next one's are.
+cdef struct Weights:
+    Array4 of_group
+    Py_ssize_t group_stride
+
+
+# Those of kernels or, for an input gradient, of kernels whose channels are the kernels here.
+cdef inline Weights weights_of(
+    const Array4 *kernels, Py_ssize_t groups, bint swapped
+) noexcept nogil:
+    cdef Weights weights
+    weights.group_stride = kernels.n // groups * kernels.n_stride
+    weights.of_group = kernels[0]
+    weights.of_group.n = kernels.n // groups
+    if swapped:
+        weights.of_group.n, weights.of_group.c = kernels.c, kernels.n // groups
+        weights.of_group.n_stride, weights.of_group.c_stride = kernels.c_stride, kernels.n_stride
+    return weights
+
+
 # The arrays are still to be described.
 cdef inline Convolution convolution_of(
     int operation, geometry, size_t itemsize, int num_threads

@@ -13,7 +13,8 @@ from convext.gradient._gradient_plan cimport KernelGradient, Part
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport (
-    Axis, Positions, Tile, Tiling, lay_out, lay_side_by_side, packed_size, positions_under, reach
+    Axis, Positions, Tile, Tiling, distance_of, lay_out, lay_side_by_side, packed_size,
+    positions_under, reach
 )
 from convext.gradient._unfolding cimport unfold
 
@@ -118,7 +119,8 @@ cdef Panel lay_out_rows(
     )
     for t in range(gradient.tiling.taps):
         taps[t] = (
-            rows.distance[t // columns.num_taps] * pitch + columns.distance[t % columns.num_taps]
+            distance_of(rows, t // columns.num_taps) * pitch
+            + distance_of(columns, t % columns.num_taps)
         )
     panel.down = rows.stride * pitch
     panel.across = columns.stride

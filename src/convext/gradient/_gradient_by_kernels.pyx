@@ -11,7 +11,7 @@ from convext.base._machine cimport L1_BYTES
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
 from convext.ways._tile cimport (
-    Axis, Positions, Tile, copy_rectangle, positions_under, reach
+    Axis, Positions, Tile, copy_rectangle, distance_of, positions_under, reach
 )
 
 # The output gradients of a panel's pixels should stay in L1 while all taps meet them.
@@ -133,7 +133,7 @@ cdef void add_panel(
     cdef const real *taps
     for c in range(part.channels):
         for i in range(rows.num_taps):
-            taps = scratch + (c * reach(rows, tile.height) + rows.distance[i]) * pitch
+            taps = scratch + (c * reach(rows, tile.height) + distance_of(rows, i)) * pitch
             for run in range(runs):
                 begin = run * num_columns // runs
                 end = (run + 1) * num_columns // runs

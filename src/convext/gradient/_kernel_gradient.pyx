@@ -6,7 +6,6 @@ faster for the shape. The sums are added in float64, in an order that depends on
 alone.
 """
 
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 from convext.base._dispatch cimport microkernels
@@ -26,7 +25,9 @@ from convext.gradient._gradient_plan cimport (
 )
 from convext.gradient._segments cimport add_segments
 from convext.base._tasks cimport Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
-from convext.ways._tile cimport Axis, Tile, Tiling, free_tiling, init_axis, row_size, tile_at
+from convext.ways._tile cimport (
+    Axis, Tile, Tiling, axis_across, axis_down, free_tiling, row_size, tile_at
+)
 from convext.gradient._unfolding cimport free_unfolding
 
 
@@ -55,14 +56,7 @@ cdef int init_kernel_gradient(
     int num_threads, size_t itemsize
 ) noexcept nogil:
     cdef Py_ssize_t pixels = num_samples * output_grad.h * output_grad.w
-    cdef Axis rows, columns
-    if init_axis(&rows, kernel_h, geometry.stride_h, geometry.padding_top,
-                 geometry.dilation_h) == -1:
-        return -1
-    if init_axis(&columns, kernel_w, geometry.stride_w, geometry.padding_left,
-                 geometry.dilation_w) == -1:
-        free(rows.distance)
-        return -1
+    cdef Axis rows = axis_down(kernel_h, geometry), columns = axis_across(kernel_w, geometry)
     gradient.micro = microkernels(itemsize)
     gradient.itemsize = itemsize
     gradient.images = images[0]

@@ -4,14 +4,13 @@ cimport numpy as cnp
 from libc.math cimport isfinite
 from libc.string cimport memset
 
-from convext.ways._correlation cimport run_correlation
+from convext.ways._correlation cimport free_correlation, init_correlation, run_correlation
 from convext.ways._correlation_plan cimport Correlation, all_weights
 from convext.ways._weights cimport pack_weights
-from convext.ways._forward cimport free_forward, init_forward
 from convext.base._arrays cimport describe
 from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport (
-    Array4, Geometry, contiguous, geometry_of, real
+    Array4, Geometry, Weights, contiguous, geometry_of, real, weights_of
 )
 from convext.gradient._gradient_by_dots cimport DotsScratch, add_dots, arrange_dots
 from convext.base._interrupt cimport (
@@ -31,7 +30,7 @@ from convext.base._scratch cimport aligned_alloc, aligned_free
 from convext.base._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Task, Tasks, run_tasks, stopped_after, tasks_of
 )
-from convext.ways._tile cimport Tile, Tiling, lay_out, tile_at
+from convext.ways._tile cimport Tile, Tiling, axis_across, axis_down, lay_out, tile_at
 from convext.ways._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
 
 # Bytes of predictions that are kept at a time; a larger batch is taken in several parts.
@@ -49,14 +48,16 @@ cdef int init_both(
     size_t itemsize
 ) noexcept nogil:
     """Plan what a training computes: the convolution, and the gradient of its kernels."""
-    if init_forward(
-        forward, images, weights, samples, geometry, targets.h, targets.w, num_threads, itemsize
+    cdef Weights of_forward = weights_of(weights, geometry.groups, False)
+    if init_correlation(
+        forward, images, samples, axis_down(weights.h, geometry), axis_across(weights.w, geometry),
+        geometry.groups, &of_forward, targets.h, targets.w, num_threads, itemsize
     ) == -1:
         return -1
     if init_kernel_gradient(
         gradient, images, targets, samples, weights.h, weights.w, geometry, num_threads, itemsize
     ) == -1:
-        free_forward(forward)
+        free_correlation(forward)
         return -1
     return 0
 
@@ -98,7 +99,7 @@ def fuses(
         "training"
     )
     fused = in_one_go(&forward, &gradient, samples)
-    free_forward(&forward)
+    free_correlation(&forward)
     free_kernel_gradient(&gradient)
     return fused
 
@@ -201,7 +202,7 @@ cdef class Trainer:
         for i in range(self.num_blocks):
             aligned_free(self.blocks[i])
         if self.ready:
-            free_forward(&self.forward)
+            free_correlation(&self.forward)
             free_kernel_gradient(&self.gradient)
         if self.expanding:
             free_quadratic(&self.quadratic)

@@ -6,17 +6,17 @@
 #
 # where y_i = y * stride + position of tap i, x_j likewise, and the source is zero outside.
 
-from convext.base._geometry cimport Array4
+from convext.base._geometry cimport Array4, Weights
 from convext.base._interrupt cimport Interrupt
 from convext.ways._correlation_plan cimport Correlation
 from convext.ways._tile cimport Axis
 from convext.ways._ways cimport Needs
 
-# Prepare correlations of `num_samples` samples at most (which decides the number of threads). The
-# axes become the correlation's own. -1 when memory runs out, and then nothing is left to free.
+# Prepare correlations of `num_samples` samples at most (which decides the number of threads). -1
+# when memory runs out, and then nothing is left to free.
 cdef int init_correlation(
     Correlation *correlation, const Array4 *source, Py_ssize_t num_samples,
-    Axis rows, Axis columns, Py_ssize_t groups, Py_ssize_t num_kernels,
+    Axis rows, Axis columns, Py_ssize_t groups, const Weights *weights,
     Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
 ) noexcept nogil
 

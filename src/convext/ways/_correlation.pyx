@@ -7,7 +7,7 @@ their elements unused.
 from libc.stdlib cimport free, malloc
 
 from convext.base._dispatch cimport CHAIN, Microkernels, microkernels
-from convext.base._geometry cimport Array4, real
+from convext.base._geometry cimport Array4, Weights, real
 from convext.base._interrupt cimport Interrupt, stopped
 from convext.base._machine cimport L1_BYTES, L2_BYTES
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
@@ -72,19 +72,14 @@ cdef int worth_sliding(
 ) noexcept nogil:
     """Whether to slide a single kernel over several rows at once, and which way its taps go."""
     cdef Py_ssize_t lanes = correlation.micro.lanes
-    cdef Py_ssize_t last = rows.num_taps - 1, t
-    cdef bint down = True, up = True
     if (
-        correlation.kernels > 1 or correlation.by_kernels or rows.stride > 1 or last == 0
-        or rows.num_taps * columns.num_taps > CHAIN
+        correlation.kernels > 1 or correlation.by_kernels or rows.stride > 1 or rows.num_taps == 1
+        or rows.num_taps * columns.num_taps > CHAIN or max(rows.spacing, -rows.spacing) != 1
         # Half-empty vectors at the end of each row can cost more than is won.
         or 10 * divide_up(out_w, lanes) * lanes > 17 * pitch_of(columns, out_w)
     ):
         return 0
-    for t in range(rows.num_taps):
-        down = down and rows.distance[t] == t
-        up = up and rows.distance[t] == last - t
-    return 1 if down else -1 if up else 0
+    return <int> rows.spacing
 
 
 cdef void cut_into_blocks(Correlation *correlation, Py_ssize_t run) noexcept nogil:
@@ -117,7 +112,7 @@ cdef Py_ssize_t most_pixels(
 
 cdef int init_correlation(
     Correlation *correlation, const Array4 *source, Py_ssize_t num_samples,
-    Axis rows, Axis columns, Py_ssize_t groups, Py_ssize_t num_kernels,
+    Axis rows, Axis columns, Py_ssize_t groups, const Weights *weights,
     Py_ssize_t out_h, Py_ssize_t out_w, int num_threads, size_t itemsize
 ) noexcept nogil:
     cdef const Microkernels *micro = microkernels(itemsize)
@@ -128,7 +123,8 @@ cdef int init_correlation(
     correlation.source = source[0]
     correlation.groups = groups
     correlation.channels = source.c // groups
-    correlation.kernels = num_kernels // groups
+    correlation.kernels = weights.of_group.n
+    correlation.weights = weights[0]
     correlation.packed = NULL
     correlation.weight_offset = NULL
     correlation.by_kernels = worth_going_by_kernels(correlation, &rows, &columns, out_h, out_w)
@@ -140,8 +136,8 @@ cdef int init_correlation(
     ))
 
     products = (
-        <double> num_kernels * correlation.channels * rows.num_taps * columns.num_taps
-        * out_h * out_w
+        <double> groups * correlation.kernels * correlation.channels
+        * rows.num_taps * columns.num_taps * out_h * out_w
     )
     max_block = max(1, MAX_WEIGHT_BYTES // (
         correlation.width * rows.num_taps * columns.num_taps * <Py_ssize_t> itemsize

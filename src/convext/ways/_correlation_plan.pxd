@@ -1,16 +1,8 @@
 # How a correlation is computed: what it is of, how it is cut, and where its weights are.
 
 from convext.base._dispatch cimport Microkernels
-from convext.base._geometry cimport Array4
+from convext.base._geometry cimport Array4, Weights
 from convext.ways._tile cimport Tiling
-
-# The weight of tap (i, j) is kernels[k, c, rows[i], columns[j]]; k counts through the groups, c
-# within one. Where `swapped`, k and c of each group change places.
-cdef struct Weights:
-    Array4 kernels
-    bint swapped
-    const Py_ssize_t *rows
-    const Py_ssize_t *columns
 
 cdef struct Correlation:
     const Microkernels *micro

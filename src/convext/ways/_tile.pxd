@@ -8,7 +8,7 @@
 # pixels that mean nothing; whatever is computed for them is dropped.
 
 from convext.base._dispatch cimport Microkernels
-from convext.base._geometry cimport Array4, real
+from convext.base._geometry cimport Array4, Geometry, real
 from convext.base._tasks cimport divide_up
 
 # The taps of a kernel along one axis (rows or columns).
@@ -16,13 +16,42 @@ cdef struct Axis:
     Py_ssize_t num_taps
     Py_ssize_t stride       # source pixels from one output to the next
     Py_ssize_t origin       # source position of the lowest tap for output 0
-    Py_ssize_t *distance    # [num_taps] source position of each tap above the origin
-    Py_ssize_t extent       # the largest distance
-    Py_ssize_t num_planes
-    Py_ssize_t *start       # [num_planes] source position of each plane above the origin
-    Py_ssize_t *plane       # [num_taps] the plane that holds the tap's pixels
-    Py_ssize_t *shift       # [num_taps] where in the plane they start
+    Py_ssize_t spacing      # from one tap to the next, negative where they go up
+    Py_ssize_t extent       # from the lowest tap to the highest
+    Py_ssize_t num_planes   # which hold the taps' pixels in turn
     Py_ssize_t reach        # the largest shift
+
+
+# The taps that meet source position `first`, `first` + `spacing`, ... for output 0.
+cdef inline Axis axis_of(
+    Py_ssize_t num_taps, Py_ssize_t stride, Py_ssize_t first, Py_ssize_t spacing
+) noexcept nogil:
+    cdef Py_ssize_t last = (num_taps - 1) * spacing
+    return Axis(num_taps, stride, first + min(0, last), spacing, max(last, -last), 0, 0)
+
+
+cdef inline Axis axis_down(Py_ssize_t taps, const Geometry *geometry) noexcept nogil:
+    return axis_of(taps, geometry.stride_h, -geometry.padding_top, geometry.dilation_h)
+
+
+cdef inline Axis axis_across(Py_ssize_t taps, const Geometry *geometry) noexcept nogil:
+    return axis_of(taps, geometry.stride_w, -geometry.padding_left, geometry.dilation_w)
+
+
+# The source position of a tap above the origin.
+cdef inline Py_ssize_t distance_of(const Axis *axis, Py_ssize_t tap) noexcept nogil:
+    return tap * axis.spacing + (axis.extent if axis.spacing < 0 else 0)
+
+
+# Where in its plane the pixels of a tap start.
+cdef inline Py_ssize_t shift_of(const Axis *axis, Py_ssize_t tap) noexcept nogil:
+    return distance_of(axis, tap) // axis.stride if axis.reach > 0 else 0
+
+
+# The source position of a plane above the origin.
+cdef inline Py_ssize_t start_of(const Axis *axis, Py_ssize_t plane) noexcept nogil:
+    return distance_of(axis, plane) - shift_of(axis, plane) * axis.stride
+
 
 cdef struct Tiling:
     const Microkernels *micro
@@ -45,17 +74,6 @@ cdef struct Tile:
     Py_ssize_t top, left, height, width
     Py_ssize_t num_pixels               # from its first to its last, whole vectors
 
-# Describe the axis of a kernel of `size` taps, `dilation` apart, over an image padded by
-# `padding` before its start. -1 when memory runs out.
-cdef int init_axis(
-    Axis *axis, Py_ssize_t size, Py_ssize_t stride, Py_ssize_t padding, Py_ssize_t dilation
-) noexcept nogil
-
-# The same for the taps at the given source positions, not sorted.
-cdef int init_axis_at(
-    Axis *axis, Py_ssize_t num_taps, Py_ssize_t stride, const Py_ssize_t *position
-) noexcept nogil
-
 # Wider rows are cut, so that the rows under a tile stay in the caches.
 cdef enum:
     MAX_PACKED_WIDTH = 1024
@@ -70,8 +88,7 @@ cdef inline bint has_no_gaps(const Array4 *images) noexcept nogil:
 # Cut the output into tiles of at most about `max_pixels`. Where shapes allow it, tiles may be of
 # `whole_rows`, which are read where they lie if there are no gaps. Of other layouts they are cut,
 # too, if they are wide, unless pixels are summed up: sums depend on where tiles end, and no result
-# on the layout. (The axes become the tiling's own, freed with it, also on failure.) -1 when memory
-# runs out.
+# on the layout. -1 when memory runs out.
 cdef int init_tiling(
     Tiling *tiling, Axis rows, Axis columns, const Array4 *source, Py_ssize_t channels,
     Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t max_pixels, Py_ssize_t max_block,

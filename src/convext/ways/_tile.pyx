@@ -11,73 +11,19 @@ from convext.base._tasks cimport divide_up
 cdef Py_ssize_t MAX_WIDTH_IN_PLACE = 4096
 
 
-cdef int init_axis(
-    Axis *axis, Py_ssize_t size, Py_ssize_t stride, Py_ssize_t padding, Py_ssize_t dilation
-) noexcept nogil:
-    cdef Py_ssize_t *position = <Py_ssize_t *> malloc(size * sizeof(Py_ssize_t))
-    cdef Py_ssize_t t
-    cdef int status
-    if position == NULL:
-        axis.distance = NULL
-        return -1
-    for t in range(size):
-        position[t] = t * dilation - padding
-    status = init_axis_at(axis, size, stride, position)
-    free(position)
-    return status
-
-
-cdef int init_axis_at(
-    Axis *axis, Py_ssize_t num_taps, Py_ssize_t stride, const Py_ssize_t *position
-) noexcept nogil:
-    cdef Py_ssize_t t
-    axis.num_taps = num_taps
-    axis.stride = stride
-    # One block of memory holds the four arrays.
-    axis.distance = <Py_ssize_t *> malloc(4 * num_taps * sizeof(Py_ssize_t))
-    if axis.distance == NULL:
-        return -1
-    axis.start = axis.distance + num_taps
-    axis.plane = axis.start + num_taps
-    axis.shift = axis.plane + num_taps
-    axis.origin = position[0]
-    for t in range(1, num_taps):
-        axis.origin = min(axis.origin, position[t])
-    axis.extent = 0
-    for t in range(num_taps):
-        axis.distance[t] = position[t] - axis.origin
-        axis.extent = max(axis.extent, axis.distance[t])
-    return 0
-
-
 cdef void assign_planes(Axis *axis, Py_ssize_t tile_length) noexcept nogil:
     """Decide which planes hold the pixels of a tile that is `tile_length` outputs long.
 
     Taps that lie whole strides apart share a plane, which then reaches beyond the tile. Where the
     taps lie so far apart that this costs more than a plane for each tap, each gets its own.
     """
-    cdef Py_ssize_t t, p, phase
-    axis.num_planes = 0
-    axis.reach = 0
-    for t in range(axis.num_taps):
-        phase = axis.distance[t] % axis.stride
-        p = 0
-        while p < axis.num_planes and axis.start[p] != phase:
-            p += 1
-        if p == axis.num_planes:
-            axis.start[p] = phase
-            axis.num_planes += 1
-        axis.plane[t] = p
-        axis.shift[t] = axis.distance[t] // axis.stride
-        axis.reach = max(axis.reach, axis.shift[t])
-
+    axis.num_planes = 1
+    while axis.num_planes < axis.num_taps and axis.num_planes * axis.spacing % axis.stride != 0:
+        axis.num_planes += 1
+    axis.reach = axis.extent // axis.stride
     if axis.num_planes * (tile_length + axis.reach) > axis.num_taps * tile_length:
         axis.num_planes = axis.num_taps
         axis.reach = 0
-        for t in range(axis.num_taps):
-            axis.start[t] = axis.distance[t]
-            axis.plane[t] = t
-            axis.shift[t] = 0
 
 
 cdef void cut_tiles(Tiling *tiling, bint whole_rows, Py_ssize_t max_pixels) noexcept nogil:
@@ -102,7 +48,6 @@ cdef int init_tiling(
     tiling.micro = microkernels(itemsize)
     tiling.rows = rows
     tiling.columns = columns
-    tiling.offset_packed = NULL
     tiling.out_h = out_h
     tiling.out_w = out_w
     # Rows that follow each other without a gap, under whole strides of one, need not be packed.
@@ -134,7 +79,6 @@ cdef int init_offsets(Tiling *tiling) noexcept nogil:
         2 * tiling.block * tiling.taps * sizeof(Py_ssize_t)
     )
     if tiling.offset_packed == NULL:
-        free_tiling(tiling)
         return -1
     tiling.offset_in_place = tiling.offset_packed + tiling.block * tiling.taps
     for c in range(tiling.block):
@@ -142,20 +86,19 @@ cdef int init_offsets(Tiling *tiling) noexcept nogil:
             for j in range(columns.num_taps):
                 tiling.offset_packed[t] = (
                     c * tiling.channel_size
-                    + (rows.plane[i] * columns.num_planes + columns.plane[j]) * tiling.plane_size
-                    + rows.shift[i] * tiling.pitch + columns.shift[j]
+                    + shift_of(rows, i) * tiling.pitch + shift_of(columns, j) + tiling.plane_size * (
+                        i % rows.num_planes * columns.num_planes + j % columns.num_planes
+                    )
                 )
                 tiling.offset_in_place[t] = (
                     c * tiling.channel_stride
-                    + rows.distance[i] * tiling.pitch + columns.distance[j]
+                    + distance_of(rows, i) * tiling.pitch + distance_of(columns, j)
                 )
                 t += 1
     return 0
 
 
 cdef void free_tiling(Tiling *tiling) noexcept nogil:
-    free(tiling.rows.distance)
-    free(tiling.columns.distance)
     free(tiling.offset_packed)
 
 
@@ -236,11 +179,11 @@ cdef inline void pack_plane(
     cdef const Axis *down = &tiling.rows
     cdef const Axis *across = &tiling.columns
     cdef Positions rows = positions(
-        tile.top * down.stride + down.origin + down.start[row_plane], down.stride,
+        tile.top * down.stride + down.origin + start_of(down, row_plane), down.stride,
         tile.height + down.reach, source.h
     )
     cdef Positions columns = positions(
-        tile.left * across.stride + across.origin + across.start[column_plane], across.stride,
+        tile.left * across.stride + across.origin + start_of(across, column_plane), across.stride,
         tiling.pitch, source.w
     )
     copy_rectangle(tiling.micro, source, channel, &rows, &columns, to, tiling.pitch)

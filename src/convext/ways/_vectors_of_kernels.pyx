@@ -11,7 +11,7 @@ from convext.ways._weights cimport weights_of_block
 from convext.base._geometry cimport Array4, real
 from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
-from convext.ways._tile cimport Axis, Tile
+from convext.ways._tile cimport Axis, Tile, distance_of
 from convext.ways._vectors_of_pixels cimport store_tile
 
 
@@ -62,7 +62,7 @@ cdef void select_taps(
         return
     while t < num_taps:
         for i in range(rows.num_taps):
-            y = top + rows.distance[i]
+            y = top + distance_of(rows, i)
             if 0 <= y < correlation.source.h:
                 for j in range(t, t + columns):
                     to[count] = offset[j]

@@ -5,70 +5,49 @@ from libc.string cimport memset
 from convext.base._geometry cimport Array4, real
 from convext.base._interrupt cimport Interrupt
 from convext.base._tasks cimport Task, Tasks, run_tasks, tasks_of
-from convext.ways._correlation_plan cimport Correlation, Weights, first_kernel
+from convext.ways._correlation_plan cimport Correlation, first_kernel
 from convext.ways._tile cimport Tiling
 
 
-cdef Py_ssize_t consecutive_weights(
-    const Correlation *correlation, Py_ssize_t channel_stride
-) noexcept nogil:
+cdef Py_ssize_t consecutive_weights(const Correlation *correlation) noexcept nogil:
     """How many weights of a kernel, in the order (channel, tap), lie one after the other."""
     cdef const Tiling *tiling = &correlation.tiling
-    cdef const Weights *weights = &correlation.weights
-    cdef Py_ssize_t i, j, distance
-    for i in range(tiling.rows.num_taps):
-        for j in range(tiling.columns.num_taps):
-            distance = (
-                (weights.rows[i] - weights.rows[0]) * weights.kernels.h_stride
-                + (weights.columns[j] - weights.columns[0]) * weights.kernels.w_stride
-            )
-            if distance != i * tiling.columns.num_taps + j:
-                return 1
-    if channel_stride == tiling.taps:
+    cdef const Array4 *weights = &correlation.weights.of_group
+    if tiling.columns.num_taps > 1 and weights.w_stride != 1:
+        return 1
+    if tiling.rows.num_taps > 1 and weights.h_stride != tiling.columns.num_taps:
+        return 1
+    if weights.c_stride == tiling.taps:
         return correlation.channels * tiling.taps
     return tiling.taps
-
-
-cdef Py_ssize_t first_weight(
-    const Correlation *correlation, Py_ssize_t group, Py_ssize_t kernel, Py_ssize_t channel
-) noexcept nogil:
-    """Where, in the kernels as they were given, the weights of a kernel of a group begin."""
-    cdef const Array4 *kernels = &correlation.weights.kernels
-    if correlation.weights.swapped:
-        return (
-            (group * correlation.channels + channel) * kernels.n_stride + kernel * kernels.c_stride
-        )
-    return (group * correlation.kernels + kernel) * kernels.n_stride + channel * kernels.c_stride
 
 
 cdef void pack_block(
     const Correlation *correlation, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel,
     Py_ssize_t channels, real *packed
 ) noexcept nogil:
-    cdef const Weights *weights = &correlation.weights
-    cdef const Array4 *kernels = &weights.kernels
-    cdef Py_ssize_t kernel_stride = kernels.c_stride if weights.swapped else kernels.n_stride
-    cdef Py_ssize_t channel_stride = kernels.n_stride if weights.swapped else kernels.c_stride
+    cdef const Array4 *weights = &correlation.weights.of_group
     cdef Py_ssize_t num_columns = correlation.tiling.columns.num_taps
     cdef Py_ssize_t taps = correlation.tiling.taps
     cdef Py_ssize_t begin = first_kernel(correlation, block)
     cdef Py_ssize_t count = first_kernel(correlation, block + 1) - begin
     cdef Py_ssize_t t = 0, tap, run, step = 1
-    cdef const real *first
+    cdef const real *first = <const real *> weights.data + (
+        group * correlation.weights.group_stride
+        + begin * weights.n_stride + channel * weights.c_stride
+    )
     if count < correlation.width:
         memset(packed, 0, channels * taps * correlation.width * sizeof(real))
-    run = min(channels * taps, consecutive_weights(correlation, channel_stride))
+    run = min(channels * taps, consecutive_weights(correlation))
     if taps == 1:
-        run, step = channels, channel_stride
-    first = <const real *> kernels.data + first_weight(correlation, group, begin, channel)
+        run, step = channels, weights.c_stride
     while t < channels * taps:
         tap = t % taps
         correlation.micro.interleave(
             run, count,
-            first + t // taps * channel_stride
-            + weights.rows[tap // num_columns] * kernels.h_stride
-            + weights.columns[tap % num_columns] * kernels.w_stride,
-            kernel_stride, step, packed + t * correlation.width, correlation.width
+            first + t // taps * weights.c_stride + tap // num_columns * weights.h_stride
+            + tap % num_columns * weights.w_stride,
+            weights.n_stride, step, packed + t * correlation.width, correlation.width
         )
         t += run
 

@@ -44,13 +44,12 @@ C_FLAGS = [
 MICROKERNEL_FLAGS = ["-O2", "-ftree-vectorize"]
 
 # Nor do most modules gain anything but size by -O3: all but those with loops over elements.
-WITH_O3 = {"_depthwise", "_gradient_by_dots", "_kernel_gradient", "_vectors_of_pixels"}
+WITH_O3 = {"_correlation", "_depthwise", "_gradient_by_dots", "_kernel_gradient"}
 
 # Loops over elements take next to nothing of the time of these: -Os saves 75 KB.
 FOR_SIZE = {
     "_convolution",
     "_differentiation",
-    "_direct",
     "_direct_gradient",
     "_dispatch",
     "_fft",

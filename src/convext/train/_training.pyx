@@ -5,7 +5,7 @@ from libc.math cimport isfinite
 from libc.string cimport memset
 
 from convext.ways._correlation cimport free_correlation, init_correlation, run_correlation
-from convext.ways._correlation_plan cimport Correlation, all_weights
+from convext.ways._correlation_plan cimport Chunk, Correlation, all_weights, chunk_of
 from convext.ways._weights cimport pack_weights
 from convext.base._arrays cimport describe
 from convext.base._dispatch cimport Microkernels
@@ -377,8 +377,9 @@ cdef double differentiate_sample(
     cdef const Correlation *forward = &trainer.forward
     cdef const Tiling *tiling = &trainer.gradient.tiling
     cdef Py_ssize_t row_size = trainer.gradient.row_size
-    cdef Runs runs
     cdef Tile tile = tile_at(tiling, 0, forward.micro.lanes)
+    cdef Runs runs = one_run(&tile, row_size)
+    cdef Chunk chunk = chunk_of(forward, 0, 0, forward.num_blocks)
     cdef real *rows = scratch + trainer.layout.rows
     cdef const real *target = <const real *> trainer.targets.data + (
         sample * trainer.targets.n_stride
@@ -392,9 +393,8 @@ cdef double differentiate_sample(
         tiling, &tile, &trainer.images, sample, 0, trainer.images.c, scratch,
         forward.micro.lanes, &offset
     )
-    runs = one_run(&tile, row_size)
     sum_vectors_of_pixels(
-        forward, &runs, 0, 0, forward.num_blocks, 0, forward.channels, pixels, offset, NULL, rows
+        forward, &runs, &chunk, 0, forward.channels, pixels, offset, NULL, rows
     )
     for k in range(trainer.weights.n):
         row = rows + k * row_size

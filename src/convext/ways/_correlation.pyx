@@ -14,7 +14,9 @@ from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.base._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
 )
-from convext.ways._correlation_plan cimport Correlation, all_weights, blocks_of_chunk, first_kernel
+from convext.ways._correlation_plan cimport (
+    Chunk, Correlation, all_weights, blocks_of_chunk, chunk_of
+)
 from convext.ways._tile cimport (
     Axis, Tile, Tiling, free_tiling, init_tiling, lay_out, packed_size, row_size, tile_at
 )
@@ -23,7 +25,7 @@ from convext.ways._vectors_of_kernels cimport (
     finish_vectors_of_kernels, kernels_scratch_size, sum_vectors_of_kernels
 )
 from convext.ways._vectors_of_pixels cimport (
-    Runs, finish_vectors_of_pixels, pixels_scratch_size, runs_of_tile, slide_vectors_of_pixels,
+    Runs, pixels_scratch_size, runs_of_tile, slide_vectors_of_pixels, store_tile,
     sum_vectors_of_pixels
 )
 from convext.ways._ways cimport Needs
@@ -248,24 +250,22 @@ cdef Tile tile_of(const Correlation *correlation, Py_ssize_t index) noexcept nog
 
 
 cdef inline void sum_block(
-    const Correlation *correlation, const Tile *tile, const Runs *runs, Py_ssize_t group,
-    Py_ssize_t first_block, Py_ssize_t last_block, Py_ssize_t channel, Py_ssize_t channels,
-    const real *pixels, const Py_ssize_t *offset, real *weights, real *sums
+    const Correlation *correlation, const Tile *tile, const Runs *runs, const Chunk *chunk,
+    Py_ssize_t channel, Py_ssize_t channels, const real *pixels, const Py_ssize_t *offset,
+    real *weights, real *sums
 ) noexcept nogil:
     """Go on with the sums of a tile, by a block of channels."""
     if correlation.by_kernels:
         sum_vectors_of_kernels(
-            correlation, tile, group, first_block, last_block, channel, channels, pixels, offset,
-            weights, sums
+            correlation, tile, chunk, channel, channels, pixels, offset, weights, sums
         )
     elif correlation.slide != 0:
         slide_vectors_of_pixels(
-            correlation, runs, group, channel, channels, pixels, offset, weights, sums
+            correlation, runs, chunk, channel, channels, pixels, offset, weights, sums
         )
     else:
         sum_vectors_of_pixels(
-            correlation, runs, group, first_block, last_block, channel, channels, pixels, offset,
-            weights, sums
+            correlation, runs, chunk, channel, channels, pixels, offset, weights, sums
         )
 
 
@@ -287,14 +287,15 @@ cdef void correlate_tile(
         operands.order[out_sample] if operands.order != NULL else out_sample
     )
     cdef Py_ssize_t index = task % correlation.tasks_per_sample
-    cdef Py_ssize_t chunk = index % correlation.num_chunks
+    cdef Py_ssize_t nth = index % correlation.num_chunks
     cdef Py_ssize_t num_tiles = tiling.tiles_down * tiling.tiles_across
-    cdef Py_ssize_t group = index // correlation.num_chunks // num_tiles
+    cdef Chunk chunk = chunk_of(
+        correlation, index // correlation.num_chunks // num_tiles,
+        nth * correlation.num_blocks // correlation.num_chunks,
+        (nth + 1) * correlation.num_blocks // correlation.num_chunks
+    )
     cdef Tile tile = tile_of(correlation, index // correlation.num_chunks % num_tiles)
-    cdef Py_ssize_t first_block = chunk * correlation.num_blocks // correlation.num_chunks
-    cdef Py_ssize_t last_block = (chunk + 1) * correlation.num_blocks // correlation.num_chunks
     cdef real *sums = scratch + sums_start(correlation)
-    cdef Py_ssize_t kernel = group * correlation.kernels + first_kernel(correlation, first_block)
     cdef Runs runs = runs_of_tile(correlation, &tile, bias, out)
     cdef Array4 images = correlation.source
     cdef const real *pixels
@@ -302,7 +303,8 @@ cdef void correlate_tile(
     cdef Py_ssize_t c, channels
     if runs.in_place:
         sums = <real *> out.data + (
-            out_sample * out.n_stride + kernel * out.c_stride + tile.top * out.h_stride + tile.left
+            out_sample * out.n_stride + chunk.kernel * out.c_stride + tile.top * out.h_stride
+            + tile.left
         )
     images.data = <void *> operands.source
     c = 0
@@ -311,22 +313,21 @@ cdef void correlate_tile(
             return
         channels = min(tiling.block, correlation.channels - c)
         pixels = lay_out(
-            tiling, &tile, &images, sample, group * correlation.channels + c, channels, scratch,
-            correlation.micro.lanes, &offset
+            tiling, &tile, &images, sample, chunk.group * correlation.channels + c, channels,
+            scratch, correlation.micro.lanes, &offset
         )
         sum_block(
-            correlation, &tile, &runs, group, first_block, last_block, c, channels, pixels, offset,
+            correlation, &tile, &runs, &chunk, c, channels, pixels, offset,
             scratch + weights_start(correlation), sums
         )
         c += channels
 
     if correlation.by_kernels:
-        finish_vectors_of_kernels(
-            correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
-        )
+        finish_vectors_of_kernels(correlation, &tile, &chunk, sums, bias, out, out_sample)
     elif not runs.in_place:
-        finish_vectors_of_pixels(
-            correlation, &tile, group, first_block, last_block, sums, bias, out, out_sample
+        store_tile(
+            correlation, &tile, correlation.results_pitch, sums, chunk.kernel, chunk.kernels, bias,
+            out, out_sample
         )
 
 

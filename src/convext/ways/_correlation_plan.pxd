@@ -26,6 +26,11 @@ cdef struct Correlation:
     Py_ssize_t *weight_offset   # [tiling.block * taps] in a block of packed weights
     int num_threads
 
+# Kernels of a group that one task computes: some blocks of them.
+cdef struct Chunk:
+    Py_ssize_t group, first_block, last_block
+    Py_ssize_t kernel, kernels  # the first, counted through all groups, and how many
+
 
 # The first kernel, within its group, of a block.
 cdef inline Py_ssize_t first_kernel(
@@ -37,6 +42,16 @@ cdef inline Py_ssize_t first_kernel(
 # The most blocks of kernels that one task computes.
 cdef inline Py_ssize_t blocks_of_chunk(const Correlation *correlation) noexcept nogil:
     return (correlation.num_blocks + correlation.num_chunks - 1) // correlation.num_chunks
+
+
+cdef inline Chunk chunk_of(
+    const Correlation *correlation, Py_ssize_t group, Py_ssize_t first_block, Py_ssize_t last_block
+) noexcept nogil:
+    cdef Py_ssize_t first = first_kernel(correlation, first_block)
+    return Chunk(
+        group, first_block, last_block, group * correlation.kernels + first,
+        first_kernel(correlation, last_block) - first
+    )
 
 
 # Elements of all packed weights. Their order depends on the kernels and `width` alone.

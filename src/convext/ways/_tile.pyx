@@ -74,7 +74,7 @@ cdef int init_tiling(
 cdef int init_offsets(Tiling *tiling) noexcept nogil:
     cdef Axis *rows = &tiling.rows
     cdef Axis *columns = &tiling.columns
-    cdef Py_ssize_t c, i, j, t = 0
+    cdef Py_ssize_t c, i, j, plane, t = 0
     tiling.offset_packed = <Py_ssize_t *> malloc(
         2 * tiling.block * tiling.taps * sizeof(Py_ssize_t)
     )
@@ -84,11 +84,10 @@ cdef int init_offsets(Tiling *tiling) noexcept nogil:
     for c in range(tiling.block):
         for i in range(rows.num_taps):
             for j in range(columns.num_taps):
+                plane = i % rows.num_planes * columns.num_planes + j % columns.num_planes
                 tiling.offset_packed[t] = (
-                    c * tiling.channel_size
-                    + shift_of(rows, i) * tiling.pitch + shift_of(columns, j) + tiling.plane_size * (
-                        i % rows.num_planes * columns.num_planes + j % columns.num_planes
-                    )
+                    c * tiling.channel_size + plane * tiling.plane_size
+                    + shift_of(rows, i) * tiling.pitch + shift_of(columns, j)
                 )
                 tiling.offset_in_place[t] = (
                     c * tiling.channel_stride

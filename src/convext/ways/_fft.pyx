@@ -13,11 +13,11 @@ from convext.base._tasks cimport Start, Task, Tasks, divide_up, run_tasks, tasks
 from convext.ways._bands cimport Bands, free_bands, init_bands, mark_all, no_bands
 from convext.ways._direct cimport compute_bands
 from convext.ways._fft_check cimport Judgement, begin_judgement, judge_pair
-from convext.ways._fft_kernels cimport Transformation, transform_kernels, transform_plane
+from convext.ways._fft_kernels cimport Kernels, transform_kernels, transform_plane
 from convext.ways._fft_pixels cimport read_tiles
 from convext.ways._fft_plan cimport (
-    Fourier, Place, Scratch, arrange, finish_plan, in_pieces, num_batches, num_units, objection,
-    place_of, settles, time
+    Fourier, Pair, Place, finish_plan, in_pieces, num_batches, num_units, objection, pair_of,
+    settles, time
 )
 from convext.ways._ways cimport Needs, Way
 
@@ -34,24 +34,22 @@ NAME = "a convolution by Fourier transforms"
 
 
 cdef void transform_pixels(
-    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane,
-    const Place *places, real *scratch, real *to, Judgement *judgement
+    const Fourier *plan, const Pair *pair, Py_ssize_t plane, real *scratch, real *to,
+    Judgement *judgement
 ) noexcept nogil:
     """Transform the pixels of a pair of tiles for a plane; add up their squares."""
-    cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t i
     cdef FftPixels[2] tiles
     cdef Py_ssize_t num_columns = read_tiles(
-        plan, sample, group, plane, places, scratch + layout.panel, tiles
+        plan, pair, plane, scratch + plan.layout.panel, tiles
     )
     cdef FftRows[2] rows
-    cdef bint judged = plan.bands != NULL
-    for i in range(2 if judged else 0):
-        rows[i] = judgement.cells[i].rows
+    cdef real *squares = NULL
+    if plan.bands != NULL:
+        squares = scratch + plan.layout.squares
+        rows[:] = [judgement.cells[0].rows, judgement.cells[1].rows]
     judgement.total += plan.micro.fft_forward(
         plan.rows.size, plan.columns.size, tiles, num_columns, plan.twiddles,
-        scratch + layout.strip, to, rows, scratch + layout.squares if judged else NULL,
-        plan.squares_size
+        scratch + plan.layout.strip, to, rows, squares, plan.squares_size
     )
 
 
@@ -77,74 +75,65 @@ cdef void keep_wanted(
         row += results.pitch
 
 
+# What the tasks compute: the results of the kernels' units, or what their planes add to these.
+cdef struct Operands:
+    Kernels kernels
+    Py_ssize_t first_group, groups
+    Py_ssize_t shares           # of the kernels of a group, computed by tasks of their own
+
+
 cdef void finish_pair(
-    const Fourier *plan, const Place *places, const Array4 *out, real *to, double bias,
-    bint accumulate, const real *sums, real *scratch
+    const Operands *operands, const Pair *pair, Py_ssize_t unit, const real *sums, real *scratch
 ) noexcept nogil:
-    """Transform the sums of a pair of tiles to results; `to` is where result (0, 0) lies."""
-    cdef Scratch layout = arrange(plan)
+    """Transform the sums of a pair of tiles to results of a unit."""
+    cdef const Fourier *plan = operands.kernels.plan
+    cdef const Array4 *out = result_of(plan.convolution)
+    cdef const real *bias = <const real *> plan.convolution.bias
+    cdef real *to = <real *> out.data + pair.sample * out.n_stride + unit * out.c_stride
     cdef bint all_wanted = plan.rows.step == 1 and plan.columns.step == 1 and out.w_stride == 1
+    cdef bint accumulate = operands.kernels.first_plane > 0
+    cdef const Place *place
     cdef FftPixels tile[2]
     cdef Py_ssize_t i
     for i in range(2):
-        tile[i].rows = places[i].height
-        tile[i].columns = places[i].width
+        place = &pair.places[i]
+        tile[i].rows = place.height
+        tile[i].columns = place.width
         if all_wanted:
-            tile[i].data = to + places[i].top * out.h_stride + places[i].left
+            tile[i].data = to + place.top * out.h_stride + place.left
             tile[i].pitch = out.h_stride
         else:
-            tile[i].data = scratch + layout.panel + i * plan.rows.size * plan.columns.size
+            tile[i].data = scratch + plan.layout.panel + i * plan.rows.size * plan.columns.size
             tile[i].pitch = plan.columns.size
     plan.micro.fft_results(
-        plan.rows.size, plan.columns.size, sums, bias, plan.twiddles,
-        scratch + layout.strip, tile, accumulate and all_wanted
+        plan.rows.size, plan.columns.size, sums,
+        <double> 0 if bias == NULL or accumulate else <double> bias[unit], plan.twiddles,
+        scratch + plan.layout.strip, tile, accumulate and all_wanted
     )
     if not all_wanted:
         for i in range(2):
-            keep_wanted(plan, &places[i], &tile[i], out, to, accumulate)
+            keep_wanted(plan, &pair.places[i], &tile[i], out, to, accumulate)
 
 
-# What the tasks read, and where they write: results of some units, for some planes.
-cdef struct Operands:
-    const Fourier *plan
-    const Array4 *kernels
-    const void *transformed         # of the operands; NULL: each thread transforms all for itself
-    const void *bias
-    const Array4 *out
-    Py_ssize_t first_unit, last_unit
-    Py_ssize_t first_plane, last_plane
-    Py_ssize_t unit_size            # from the transformed kernels of a unit to the next one's
-    Py_ssize_t shares               # of the kernels of a group, computed by tasks of their own
-
-
-cdef void transform_pairs(
-    const Operands *operands, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t pair,
-    Py_ssize_t num_pairs, const Place *places, real *scratch, Interrupt *interrupt
+cdef void transform_pair(
+    const Kernels *kernels, const Pair *pair, real *scratch, real *values, Interrupt *interrupt
 ) noexcept nogil:
-    """Transform the pixels of pairs of tiles, and judge them."""
-    cdef const Fourier *plan = operands.plan
-    cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t num_planes = operands.last_plane - operands.first_plane, i, p
-    cdef Py_ssize_t pair_stride = plan.block * plan.value_size
+    """Transform the pixels of a pair of tiles, and judge them."""
+    cdef const Fourier *plan = kernels.plan
+    cdef Py_ssize_t first = kernels.first_plane, plane
     cdef Judgement judgement
-    for i in range(num_pairs):
-        for p in range(num_planes):
-            if stopped(interrupt):
-                return
-            if plan.bands != NULL and (p == 0 or in_pieces(plan)):
-                begin_judgement(
-                    plan, operands.first_plane + p, &places[2 * i], &judgement,
-                    scratch + layout.squares
-                )
-            transform_pixels(
-                plan, sample, group, operands.first_plane + p, &places[2 * i], scratch,
-                scratch + layout.values + i * pair_stride + p * plan.value_size, &judgement
+    for plane in range(first, kernels.last_plane):
+        if stopped(interrupt):
+            return
+        if plan.bands != NULL and (plane == first or in_pieces(plan)):
+            begin_judgement(plan, pair, plane, &judgement, scratch + plan.layout.squares)
+        transform_pixels(
+            plan, pair, plane, scratch, values + (plane - first) * plan.value_size, &judgement
+        )
+        if plan.bands != NULL and (plane + 1 == kernels.last_plane or in_pieces(plan)):
+            judge_pair(
+                plan, pair, plane if in_pieces(plan) else first, plane + 1, &judgement, scratch
             )
-            if plan.bands != NULL and (p + 1 == num_planes or in_pieces(plan)):
-                judge_pair(
-                    plan, sample, group, operands.first_plane + (p if in_pieces(plan) else 0),
-                    operands.first_plane + p + 1, pair + i, &places[2 * i], &judgement, scratch
-                )
 
 
 cdef void convolve_batch(
@@ -152,51 +141,40 @@ cdef void convolve_batch(
 ) noexcept nogil:
     """Compute a batch of pairs of tiles of a sample for a share of the kernels of a group."""
     cdef const Operands *operands = <const Operands *> work
-    cdef const Fourier *plan = operands.plan
-    cdef const real *transformed = <const real *> operands.transformed
-    cdef const Array4 *out = operands.out
-    cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t first_group = operands.first_unit // plan.kernels
-    cdef Py_ssize_t groups = (operands.last_unit - 1) // plan.kernels + 1 - first_group
-    cdef Py_ssize_t share = task % operands.shares
-    cdef Py_ssize_t group = first_group + task // operands.shares % groups
-    cdef Py_ssize_t batch = task // operands.shares // groups % num_batches(plan)
-    cdef Py_ssize_t sample = task // operands.shares // groups // num_batches(plan)
-    cdef Py_ssize_t first = max(operands.first_unit, group * plan.kernels)
-    cdef Py_ssize_t units = min(operands.last_unit, (group + 1) * plan.kernels) - first
-    cdef Py_ssize_t num_planes = operands.last_plane - operands.first_plane
-    cdef Py_ssize_t num_pairs = 1, pair = plan.pairs - num_batches(plan) + batch, i, unit
+    cdef const Kernels *kernels = &operands.kernels
+    cdef const Fourier *plan = kernels.plan
+    cdef const real *transformed = <const real *> kernels.values
+    cdef Py_ssize_t shares = operands.shares, share = task % shares
+    cdef Py_ssize_t group = operands.first_group + task // shares % operands.groups
+    cdef Py_ssize_t batch = task // shares // operands.groups % num_batches(plan)
+    cdef Py_ssize_t sample = task // shares // operands.groups // num_batches(plan)
+    cdef Py_ssize_t first = max(kernels.first_unit, group * plan.kernels)
+    cdef Py_ssize_t units = min(kernels.last_unit, (group + 1) * plan.kernels) - first
+    cdef Py_ssize_t num_pairs = 1, index = plan.pairs - num_batches(plan) + batch, i, unit
     cdef Py_ssize_t pair_stride = plan.block * plan.value_size
-    cdef double offset
-    cdef Place[8] places
+    cdef Pair[4] pairs
     if transformed == NULL:
-        transformed = scratch + layout.size
+        transformed = scratch + plan.layout.size
     if batch < plan.pairs // plan.batch:
         num_pairs = plan.batch
-        pair = batch * plan.batch
-    for i in range(2 * num_pairs):
-        places[i] = place_of(plan, 2 * pair + i)
-    transform_pairs(operands, sample, group, pair, num_pairs, places, scratch, interrupt)
-    for unit in range(
-        first + share * units // operands.shares, first + (share + 1) * units // operands.shares
-    ):
+        index = batch * plan.batch
+    for i in range(num_pairs):
+        pairs[i] = pair_of(plan, sample, group, index + i)
+        transform_pair(
+            kernels, &pairs[i], scratch, scratch + plan.layout.values + i * pair_stride, interrupt
+        )
+    for unit in range(first + share * units // shares, first + (share + 1) * units // shares):
         if stopped(interrupt):
             return
         plan.micro.fft_products(
-            plan.rows.size, plan.columns.size, num_pairs, num_planes, scratch + layout.values,
-            pair_stride, plan.value_size,
-            transformed + (unit - operands.first_unit) * operands.unit_size, plan.value_size,
-            plan.twiddles, scratch + layout.sums, plan.value_size
+            plan.rows.size, plan.columns.size, num_pairs, kernels.last_plane - kernels.first_plane,
+            scratch + plan.layout.values, pair_stride, plan.value_size,
+            transformed + (unit - kernels.first_unit) * kernels.unit_size, plan.value_size,
+            plan.twiddles, scratch + plan.layout.sums, plan.value_size
         )
-        offset = 0
-        if operands.bias != NULL and operands.first_plane == 0:
-            offset = (<const real *> operands.bias)[unit]
         for i in range(num_pairs):
             finish_pair(
-                plan, &places[2 * i], out,
-                <real *> out.data + sample * out.n_stride + unit * out.c_stride,
-                offset, operands.first_plane > 0, scratch + layout.sums + i * plan.value_size,
-                scratch
+                operands, &pairs[i], unit, scratch + plan.layout.sums + i * plan.value_size, scratch
             )
 
 
@@ -228,31 +206,33 @@ cdef bint have_own_kernels(const Fourier *plan) noexcept nogil:
 
 cdef void transform_own_kernels(const void *work, real *scratch) noexcept nogil:
     """Transform all kernels, behind the scratch memory of a task."""
-    cdef const Operands *operands = <const Operands *> work
-    cdef const Fourier *plan = operands.plan
-    cdef Transformation all = Transformation(
-        plan, operands.kernels, 0, num_units(plan), 0, plan.planes, scratch + arrange(plan).size
-    )
+    cdef Kernels own = (<const Operands *> work).kernels
     cdef Py_ssize_t i
-    for i in range(all.num_units * all.num_planes):
-        transform_plane(&all, i, scratch, NULL)
+    own.values = scratch + own.plan.layout.size
+    for i in range(num_units(own.plan) * own.plan.planes):
+        transform_plane(&own, i, scratch, NULL)
 
 
-cdef int run_part(Operands *operands, Interrupt *interrupt) noexcept nogil:
-    cdef const Fourier *plan = operands.plan
-    cdef Py_ssize_t first_group = operands.first_unit // plan.kernels
-    cdef Py_ssize_t groups = (operands.last_unit - 1) // plan.kernels + 1 - first_group
-    cdef Py_ssize_t size = arrange(plan).size
+cdef int convolve_with(const Kernels *kernels, Interrupt *interrupt) noexcept nogil:
+    """Compute what these kernels add to the results."""
+    cdef const Fourier *plan = kernels.plan
+    cdef Operands operands
+    cdef Py_ssize_t size = plan.layout.size
     cdef Tasks batches
-    operands.shares = num_shares(plan, operands.last_unit - operands.first_unit, groups)
-    if operands.transformed == NULL:
+    operands.kernels = kernels[0]
+    operands.first_group = kernels.first_unit // plan.kernels
+    operands.groups = (kernels.last_unit - 1) // plan.kernels + 1 - operands.first_group
+    operands.shares = num_shares(
+        plan, kernels.last_unit - kernels.first_unit, operands.groups
+    )
+    if kernels.values == NULL:
         size += size_of_all_kernels(plan)
     batches = tasks_of(
-        operands, plan.itemsize, <Task> convolve_batch[float], <Task> convolve_batch[double],
-        plan.source.n * num_batches(plan) * groups * operands.shares,
+        &operands, plan.itemsize, <Task> convolve_batch[float], <Task> convolve_batch[double],
+        plan.source.n * num_batches(plan) * operands.groups * operands.shares,
         size * <Py_ssize_t> plan.itemsize, plan.num_threads
     )
-    if operands.transformed == NULL:
+    if kernels.values == NULL:
         batches.start = (
             <Start> transform_own_kernels[float] if plan.itemsize == sizeof(float)
             else <Start> transform_own_kernels[double]
@@ -267,108 +247,94 @@ cdef inline Py_ssize_t shared_units(const Fourier *plan) noexcept nogil:
 
 
 cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
-    """Compute all of a part, as many kernels at a time as fit unless they are kept."""
-    cdef Operands operands = (<const Operands *> work)[0]
-    cdef const Fourier *plan = operands.plan
-    cdef const char *kept = <const char *> operands.transformed
-    cdef Py_ssize_t plane_bytes = plan.value_size * <Py_ssize_t> plan.itemsize
-    cdef Py_ssize_t units = num_units(plan) if kept != NULL else shared_units(plan)
+    """Compute all, as many kernels at a time as fit unless they are kept."""
+    cdef Kernels part = (<const Kernels *> work)[0]
+    cdef const Fourier *plan = part.plan
+    cdef char *kept = <char *> part.values
+    cdef Py_ssize_t units = num_units(plan) if kept != NULL else shared_units(plan), b, c
     cdef void *memory = NULL
-    cdef Transformation wanted
     cdef int status = 0
     if kept == NULL and not have_own_kernels(plan):
-        memory = aligned_alloc(units * plan.block * plane_bytes, 1)
+        memory = aligned_alloc(units * plan.block * plan.value_size, plan.itemsize)
         if memory == NULL:
             return -1
-    while operands.first_plane < plan.planes and status == 0:
-        operands.last_plane = min(plan.planes, operands.first_plane + plan.block)
-        operands.unit_size = (operands.last_plane - operands.first_plane) * plan.value_size
-        operands.transformed = memory
+        part.values = memory
+    for b in range(divide_up(plan.planes, plan.block)):
+        part.first_plane = b * plan.block
+        part.last_plane = min(plan.planes, part.first_plane + plan.block)
         if kept != NULL:
-            operands.unit_size = plan.planes * plan.value_size
-            operands.transformed = kept + operands.first_plane * plane_bytes
-        operands.first_unit = 0
-        while operands.first_unit < num_units(plan) and status == 0:
-            operands.last_unit = min(num_units(plan), operands.first_unit + units)
-            if memory != NULL:
-                wanted = Transformation(
-                    plan, operands.kernels, operands.first_unit,
-                    operands.last_unit - operands.first_unit,
-                    operands.first_plane, operands.last_plane - operands.first_plane, memory
-                )
-                status = transform_kernels(&wanted, interrupt)
+            part.values = kept + b * plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
+        else:
+            part.unit_size = (part.last_plane - part.first_plane) * plan.value_size
+        for c in range(divide_up(num_units(plan), units)):
+            part.first_unit = c * units
+            part.last_unit = min(num_units(plan), part.first_unit + units)
+            if status == 0 and memory != NULL:
+                status = transform_kernels(&part, interrupt)
             if status == 0:
-                status = run_part(&operands, interrupt)
-            operands.first_unit = operands.last_unit
-        operands.first_plane = operands.last_plane
+                status = convolve_with(&part, interrupt)
     aligned_free(memory)
     return status
 
 
 cdef int note_bands(Fourier *plan, Bands *bands) except -1:
-    """Let tiles that are not safe be noted in `bands`, unless that is NULL."""
+    """Let tiles that are not safe be noted in `bands`."""
     cdef Py_ssize_t i
-    plan.bands = bands
-    if bands == NULL:
-        return 0
     check_memory(init_bands(bands, plan.source.n, plan.rows.tiles), NAME)
     for i in range(plan.rows.tiles + 1):
         bands.row[i] = divide_up(
             min(i * plan.rows.results, plan.rows.out), plan.rows.step
         )
+    plan.bands = bands
     return 0
 
 
-cdef int convolve_by_fft(
-    Fourier *plan, const Array4 *kernels, const void *bias, const Array4 *out, dict kept,
-    Bands *bands
-) except -1:
-    # Must live as long as it is read.
-    cdef object memory = None if kept is None else keep_fft_kernels(plan, kernels, kept)
-    cdef void *transformed = NULL if memory is None else data_of(memory)
-    cdef Operands whole = Operands(
-        plan, kernels, transformed, bias, out, 0, num_units(plan), 0, plan.planes, 0, 0
+cdef Kernels all_kernels(const Fourier *plan, void *values) noexcept nogil:
+    return Kernels(
+        plan, values, 0, num_units(plan), 0, plan.planes, plan.planes * plan.value_size
     )
-    cdef char unfit = False
-    if transformed != NULL:
-        unfit = (<char *> transformed)[len(memory) - 1]
-    plan.unfit = &unfit
-    note_bands(plan, bands)
-    perform(NAME, convolve, &whole)
-    if unfit and bands != NULL:
-        mark_all(bands)
-    return 0
 
 
-cdef object keep_fft_kernels(Fourier *plan, const Array4 *kernels, dict kept):
-    cdef Py_ssize_t units = num_units(plan)
-    cdef Py_ssize_t size = units * plan.planes * plan.value_size * <Py_ssize_t> plan.itemsize
+cdef object kept_kernels(Fourier *plan, dict kept):
+    """Return the memory in `kept` that holds the kernels, transformed; None: they are too large."""
     cdef tuple key = (
         "fft", plan.itemsize, plan.micro.lanes, plan.rows.size, plan.columns.size
     )
+    cdef Py_ssize_t size = size_of_all_kernels(plan) * <Py_ssize_t> plan.itemsize
     cdef object memory = kept.get(key)
-    cdef Transformation all
+    cdef Kernels whole
     if memory is not None or size > MAX_KEPT_BYTES:
         return memory
     # And whether they are unfit.
     memory = aligned_array(size + 1)
-    cdef void *to = data_of(memory)
-    plan.unfit = <char *> to + size
+    whole = all_kernels(plan, data_of(memory))
+    plan.unfit = <char *> whole.values + size
     plan.unfit[0] = False
-    all = Transformation(plan, kernels, 0, units, 0, plan.planes, to)
-    perform("prepared kernels", transform_kernels, &all)
+    perform("prepared kernels", transform_kernels, &whole)
     # Another thread may have transformed them meanwhile.
     return kept.setdefault(key, memory)
 
 
 cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef Fourier *fourier = <Fourier *> plan
+    cdef Kernels whole
     cdef Bands bands = no_bands()
-    finish_plan(<Fourier *> plan, convolution)
+    cdef object memory = None
+    cdef char unfit = False
+    finish_plan(fourier, convolution)
+    if kept is not None:
+        memory = kept_kernels(fourier, kept)
+    whole = all_kernels(fourier, NULL)
+    if memory is not None:
+        whole.values = data_of(memory)
+        unfit = (<char *> whole.values)[len(memory) - 1]
+    fourier.unfit = &unfit
     try:
-        convolve_by_fft(
-            <Fourier *> plan, &convolution.kernels, convolution.bias, result_of(convolution), kept,
-            NULL if convolution.asked else &bands
-        )
+        if not convolution.asked:
+            note_bands(fourier, &bands)
+        perform(NAME, convolve, &whole)
+        if unfit and not convolution.asked:
+            mark_all(&bands)
         compute_bands(convolution, &bands)
     finally:
         free_bands(&bands)
@@ -377,17 +343,15 @@ cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except 
 
 cdef bint keep(const Convolution *convolution, void *plan, dict kept) except -1:
     finish_plan(<Fourier *> plan, convolution)
-    keep_fft_kernels(<Fourier *> plan, &convolution.kernels, kept)
+    kept_kernels(<Fourier *> plan, kept)
     return True
 
 
 cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
     cdef Fourier *fourier = <Fourier *> plan
-    cdef Bands bands
     finish_plan(fourier, convolution)
-    fourier.bands = NULL if convolution.asked else &bands
     needs.num_threads = fourier.num_threads
-    needs.of_thread = arrange(fourier).size * convolution.itemsize
+    needs.of_thread = fourier.layout.size * convolution.itemsize
     needs.shared = 0
     if have_own_kernels(fourier):
         needs.of_thread += size_of_all_kernels(fourier) * convolution.itemsize

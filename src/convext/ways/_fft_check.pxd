@@ -8,7 +8,7 @@ from convext.base._geometry cimport real
 from convext.base._tasks cimport divide_up
 from convext.ways._bands cimport has_small_pixels, limits_of, mark_band
 from convext.ways._fft_pixels cimport read_tiles
-from convext.ways._fft_plan cimport Fourier, FourierAxis, Place, Scratch, arrange
+from convext.ways._fft_plan cimport Fourier, FourierAxis, Pair, Place
 
 cdef enum:
     # For "auto", what the mean square of the pixels of two tiles is at most times the squares of
@@ -67,14 +67,13 @@ cdef inline Cells cells_of(
 
 
 cdef inline void begin_judgement(
-    const Fourier *plan, Py_ssize_t plane, const Place *places, Judgement *judgement,
-    real *squares
+    const Fourier *plan, const Pair *pair, Py_ssize_t plane, Judgement *judgement, real *squares
 ) noexcept nogil:
     cdef Cells *cells = judgement.cells
     cdef Py_ssize_t i, rows
     judgement.total = 0
     for i in range(2):
-        cells[i] = cells_of(plan, plane, &places[i])
+        cells[i] = cells_of(plan, plane, &pair.places[i])
         rows = divide_up(cells[i].rows.pairs, cells[i].rows.group)
         memset(
             squares + i * plan.squares_size, 0, rows * plan.columns.size * sizeof(real)
@@ -135,14 +134,14 @@ cdef inline double least_cell(
 
 
 cdef inline bint are_even(
-    const Fourier *plan, const Place *places, const Judgement *judgement, bint exact,
+    const Fourier *plan, const Pair *pair, const Judgement *judgement, bint exact,
     const real *squares
 ) noexcept nogil:
     """Whether each cell of two tiles has enough of their squares."""
     cdef double most = MAX_CONTRAST * plan.rows.size * plan.columns.size
     cdef Py_ssize_t i
     for i in range(2):
-        if places[i].height > 0 and not judgement.total <= most * least_cell(
+        if pair.places[i].height > 0 and not judgement.total <= most * least_cell(
             plan, &judgement.cells[i], exact, squares + i * plan.squares_size
         ):
             return False
@@ -150,14 +149,13 @@ cdef inline bint are_even(
 
 
 cdef inline bint has_small_pixels_under(
-    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, const Place *place, double least,
-    const real *scratch
+    const Fourier *plan, const Pair *pair, const Place *place, double least, const real *scratch
 ) noexcept nogil:
     """Whether a tile may have squares that vanished; `scratch` tells the type."""
     cdef Py_ssize_t top = (plan.rows.origin + place.top) // plan.rows.spread
     cdef Py_ssize_t left = (plan.columns.origin + place.left) // plan.columns.spread
     cdef const real *image = <const real *> plan.source.data + (
-        sample * plan.source.n_stride + group * plan.channels * plan.source.c_stride
+        pair.sample * plan.source.n_stride + pair.group * plan.channels * plan.source.c_stride
     )
     return has_small_pixels(
         &plan.source, image, plan.channels, top, top + place.height + plan.rows.extent,
@@ -166,32 +164,30 @@ cdef inline bint has_small_pixels_under(
 
 
 cdef inline void judge_pair(
-    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t first_plane,
-    Py_ssize_t last_plane, Py_ssize_t pair, const Place *places, Judgement *judgement,
-    real *scratch
+    const Fourier *plan, const Pair *pair, Py_ssize_t first_plane, Py_ssize_t last_plane,
+    const Judgement *judgement, real *scratch
 ) noexcept nogil:
     """Note the bands of two tiles if they must be computed directly."""
     cdef Limits limits = limits_of(plan.itemsize, 0)
-    cdef Scratch layout = arrange(plan)
-    cdef real *squares = scratch + layout.squares
-    cdef double total = judgement.total
+    cdef real *squares = scratch + plan.layout.squares
+    cdef const Place *place
     cdef Py_ssize_t plane, i
     cdef FftPixels[2] tiles
-    cdef bint bad = not total <= limits.most
+    cdef bint bad = not judgement.total <= limits.most
     # Some rows do, as a rule.
-    if not bad and not are_even(plan, places, judgement, False, squares):
+    if not bad and not are_even(plan, pair, judgement, False, squares):
         memset(squares, 0, 2 * plan.squares_size * sizeof(real))
         for plane in range(first_plane, last_plane):
-            read_tiles(plan, sample, group, plane, places, scratch + layout.panel, tiles)
+            read_tiles(plan, pair, plane, scratch + plan.layout.panel, tiles)
             for i in range(2):
                 add_squares(
                     plan, &tiles[i], &judgement.cells[i], squares + i * plan.squares_size
                 )
-        bad = not are_even(plan, places, judgement, True, squares)
+        bad = not are_even(plan, pair, judgement, True, squares)
     for i in range(2):
-        if places[i].height > 0 and (bad or (
-            total < limits.least and has_small_pixels_under(
-                plan, sample, group, &places[i], limits.least, scratch
-            )
+        place = &pair.places[i]
+        if place.height > 0 and (bad or (
+            judgement.total < limits.least
+            and has_small_pixels_under(plan, pair, place, limits.least, scratch)
         )):
-            mark_band(plan.bands, sample, (2 * pair + i) // plan.columns.tiles)
+            mark_band(plan.bands, pair.sample, (2 * pair.index + i) // plan.columns.tiles)

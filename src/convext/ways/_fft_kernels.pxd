@@ -7,11 +7,11 @@ from convext.base._geometry cimport Array4, real
 from convext.base._interrupt cimport Interrupt
 from convext.base._tasks cimport Task, Tasks, run_tasks, tasks_of
 from convext.ways._bands cimport most_of_kernels
-from convext.ways._fft_plan cimport Fourier, FourierAxis, Scratch, arrange
+from convext.ways._fft_plan cimport Fourier, FourierAxis
 
 
 cdef inline void spread_taps(
-    const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *panel
+    const Fourier *plan, Py_ssize_t unit, Py_ssize_t plane, real *panel
 ) noexcept nogil:
     """Write the taps of a piece of a kernel, for a channel, into `panel`.
 
@@ -19,6 +19,7 @@ cdef inline void spread_taps(
     """
     cdef const FourierAxis *rows = &plan.rows
     cdef const FourierAxis *columns = &plan.columns
+    cdef const Array4 *kernels = &plan.convolution.kernels
     cdef Py_ssize_t channel = plane // (rows.pieces * columns.pieces)
     cdef Py_ssize_t top = plane // columns.pieces % rows.pieces * rows.piece
     cdef Py_ssize_t left = plane % columns.pieces * columns.piece
@@ -48,52 +49,52 @@ cdef inline void spread_taps(
 
 
 cdef inline void transform_kernel(
-    const Fourier *plan, const Array4 *kernels, Py_ssize_t unit, Py_ssize_t plane, real *scratch,
-    real *to
+    const Fourier *plan, Py_ssize_t unit, Py_ssize_t plane, real *scratch, real *to
 ) noexcept nogil:
     """Transform a piece of a kernel for a channel; the conjugate, since this is a correlation."""
-    cdef Scratch layout = arrange(plan)
     cdef FftPixels tile[2]
-    spread_taps(plan, kernels, unit, plane, scratch + layout.panel)
-    tile[0].data = scratch + layout.panel
+    spread_taps(plan, unit, plane, scratch + plan.layout.panel)
+    tile[0].data = scratch + plan.layout.panel
     tile[0].pitch = tile[0].columns = plan.columns.size
     tile[0].rows = plan.rows.piece
     tile[1] = tile[0]
     tile[1].rows = 0
     plan.micro.fft_forward(
         plan.rows.size, plan.columns.size, tile, plan.columns.piece, plan.twiddles,
-        scratch + layout.strip, to, NULL, NULL, 0
+        scratch + plan.layout.strip, to, NULL, NULL, 0
     )
     plan.micro.fft_conjugate(plan.rows.size * plan.columns.size, to)
 
 
-# What is to be transformed: planes of some units.
-cdef struct Transformation:
+# The transformed kernels of the units first_unit <= unit < last_unit, for such planes.
+cdef struct Kernels:
     const Fourier *plan
-    const Array4 *kernels
-    Py_ssize_t first_unit, num_units
-    Py_ssize_t first_plane, num_planes
-    void *to
+    void *values                # NULL: each thread transforms all for itself
+    Py_ssize_t first_unit, last_unit
+    Py_ssize_t first_plane, last_plane
+    Py_ssize_t unit_size        # elements from those of a unit to the next one's
 
 
 cdef inline void transform_plane(
     const void *work, Py_ssize_t i, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
-    cdef const Transformation *wanted = <const Transformation *> work
+    cdef const Kernels *wanted = <const Kernels *> work
+    cdef Py_ssize_t num_planes = wanted.last_plane - wanted.first_plane
     transform_kernel(
-        wanted.plan, wanted.kernels, wanted.first_unit + i // wanted.num_planes,
-        wanted.first_plane + i % wanted.num_planes, scratch,
-        <real *> wanted.to + i * wanted.plan.value_size
+        wanted.plan, wanted.first_unit + i // num_planes, wanted.first_plane + i % num_planes,
+        scratch, <real *> wanted.values + i * wanted.plan.value_size
     )
 
 
 cdef inline int transform_kernels(const void *work, Interrupt *interrupt) noexcept nogil:
-    cdef const Transformation *wanted = <const Transformation *> work
+    cdef const Kernels *wanted = <const Kernels *> work
     cdef const Fourier *plan = wanted.plan
-    cdef Py_ssize_t count = wanted.num_units * wanted.num_planes
+    cdef Py_ssize_t count = (
+        (wanted.last_unit - wanted.first_unit) * (wanted.last_plane - wanted.first_plane)
+    )
     cdef Tasks tasks = tasks_of(
         work, plan.itemsize, <Task> transform_plane[float], <Task> transform_plane[double], count,
-        arrange(plan).values * <Py_ssize_t> plan.itemsize,      # panel and strip
+        plan.layout.values * <Py_ssize_t> plan.itemsize,        # panel and strip
         <int> min(<Py_ssize_t> plan.num_threads, count)
     )
     return run_tasks(&tasks, interrupt)

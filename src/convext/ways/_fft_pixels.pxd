@@ -5,7 +5,7 @@ from libc.string cimport memset
 from convext.base._dispatch cimport FftPixels
 from convext.base._geometry cimport Array4, real
 from convext.base._tasks cimport divide_up
-from convext.ways._fft_plan cimport Fourier, FourierAxis, Place
+from convext.ways._fft_plan cimport Fourier, FourierAxis, Pair, Place
 from convext.ways._tile cimport Positions, all_inside, copy_rectangle, positions
 
 
@@ -49,14 +49,14 @@ cdef inline FftPixels pixels_of(
 
 
 cdef inline Py_ssize_t read_tiles(
-    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t plane,
-    const Place *places, real *panel, FftPixels *tiles
+    const Fourier *plan, const Pair *pair, Py_ssize_t plane, real *panel, FftPixels *tiles
 ) noexcept nogil:
     """Find the pixels of a pair of tiles for a plane; return how many columns they have."""
+    cdef const Place *places = pair.places
     cdef const FourierAxis *rows = &plan.rows
     cdef const FourierAxis *columns = &plan.columns
     cdef Py_ssize_t lanes = plan.micro.lanes
-    cdef Py_ssize_t channel = group * plan.channels + plane // (rows.pieces * columns.pieces)
+    cdef Py_ssize_t channel = pair.group * plan.channels + plane // (rows.pieces * columns.pieces)
     cdef Py_ssize_t top = rows.origin + plane // columns.pieces % rows.pieces * rows.piece
     cdef Py_ssize_t left = columns.origin + plane % columns.pieces * columns.piece
     cdef Py_ssize_t num_columns = divide_up(
@@ -64,7 +64,7 @@ cdef inline Py_ssize_t read_tiles(
     ) * lanes
     cdef Py_ssize_t i, num_rows
     cdef const real *image = <const real *> plan.source.data + (
-        sample * plan.source.n_stride + channel * plan.source.c_stride
+        pair.sample * plan.source.n_stride + channel * plan.source.c_stride
     )
     for i in range(2):
         num_rows = places[i].height + rows.piece - 1 if places[i].height > 0 else 0

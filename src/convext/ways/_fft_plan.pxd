@@ -30,11 +30,21 @@ cdef struct FourierAxis:
     Py_ssize_t results          # results of a tile
     Py_ssize_t tiles
 
+# The scratch memory of a thread.
+cdef struct Scratch:
+    Py_ssize_t strip        # a strip of a tile
+    Py_ssize_t panel        # pixels of two tiles, where they cannot be read from the image; results
+    Py_ssize_t values       # [batch][block] transformed pixels
+    Py_ssize_t sums         # [batch] of products
+    Py_ssize_t squares      # [2][rows of cells][columns]
+    Py_ssize_t size
+
 cdef struct Fourier:
     const Microkernels *micro
     const void *twiddles
     size_t itemsize
-    Array4 source                   # sizes and strides; the data may differ from run to run
+    const Convolution *convolution
+    Array4 source
     FourierAxis rows, columns
     Py_ssize_t groups
     Py_ssize_t channels             # of a group
@@ -46,6 +56,7 @@ cdef struct Fourier:
     Py_ssize_t batch                # which meet a kernel together: 1, 2 or 4
     Py_ssize_t value_size           # elements of a transformed plane
     Py_ssize_t squares_size         # and of the squares of a tile, a row for each row of cells
+    Scratch layout
     double time                     # in multiplications of the direct way
     int num_threads
     Bands *bands                    # for "auto", where tiles that are not safe are noted; or NULL
@@ -75,30 +86,13 @@ cdef inline Py_ssize_t num_batches(const Fourier *plan) noexcept nogil:
     return plan.pairs // plan.batch + plan.pairs % plan.batch
 
 
-# The scratch memory of a thread.
-cdef struct Scratch:
-    Py_ssize_t strip        # a strip of a tile
-    Py_ssize_t panel        # pixels of two tiles, where they cannot be read from the image; results
-    Py_ssize_t values       # [batch][block] transformed pixels
-    Py_ssize_t sums         # [batch] of products
-    Py_ssize_t squares      # [2][rows of cells][columns]
-    Py_ssize_t size
-
-
-cdef inline Scratch arrange(const Fourier *plan) noexcept nogil:
-    cdef Scratch layout
-    layout.strip = 0
-    layout.panel = 2 * plan.rows.size * plan.micro.lanes
-    layout.values = layout.panel + 2 * plan.rows.size * plan.columns.size
-    layout.sums = layout.values + plan.batch * plan.block * plan.value_size
-    layout.squares = layout.sums + plan.batch * plan.value_size
-    layout.size = layout.squares + (2 * plan.squares_size if plan.bands != NULL else 0)
-    return layout
-
-
 # Where the results of a tile lie.
 cdef struct Place:
     Py_ssize_t top, left, height, width
+
+cdef struct Pair:
+    Py_ssize_t sample, group, index
+    Place[2] places
 
 
 cdef inline Place place_of(const Fourier *plan, Py_ssize_t tile) noexcept nogil:
@@ -111,3 +105,12 @@ cdef inline Place place_of(const Fourier *plan, Py_ssize_t tile) noexcept nogil:
     if place.height == 0:
         place.width = 0
     return place
+
+
+cdef inline Pair pair_of(
+    const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t index
+) noexcept nogil:
+    cdef Pair pair
+    pair.sample, pair.group, pair.index = sample, group, index
+    pair.places[:] = [place_of(plan, 2 * index), place_of(plan, 2 * index + 1)]
+    return pair

@@ -7,7 +7,7 @@ from convext.base._geometry cimport (
 from convext.base._machine cimport L2_BYTES, L3_BYTES
 from convext.base._scratch cimport apart
 from convext.base._tasks cimport divide_up, threads_for
-from convext.ways._fft_plan cimport Fourier, FourierAxis
+from convext.ways._fft_plan cimport Fourier, FourierAxis, Scratch
 from convext.ways._ways cimport direct_products, time_of_results
 
 cdef extern from "<math.h>":
@@ -66,7 +66,7 @@ cdef inline Py_ssize_t piece_of(Py_ssize_t extent) noexcept nogil:
 
 
 cdef FourierAxis axis_of(
-    Py_ssize_t taps, Py_ssize_t dilation, Py_ssize_t origin, Py_ssize_t spread, Py_ssize_t step,
+    bint swapped, Py_ssize_t taps, Py_ssize_t dilation, Py_ssize_t stride, Py_ssize_t padding,
     Py_ssize_t out
 ) noexcept nogil:
     cdef FourierAxis axis
@@ -75,11 +75,11 @@ cdef FourierAxis axis_of(
     axis.extent = extent_of(taps, dilation)
     axis.pieces = divide_up(axis.extent, MAX_PIECE)
     axis.piece = piece_of(axis.extent)
-    axis.origin = origin
-    axis.spread = spread
-    axis.cell = max(<Py_ssize_t> 1, (axis.piece // spread + 1) // 2)
-    axis.step = step
-    axis.out = (out - 1) * step + 1
+    axis.origin = turned_origin(taps, dilation, padding) if swapped else -padding
+    axis.spread = stride if swapped else 1
+    axis.cell = max(<Py_ssize_t> 1, (axis.piece // axis.spread + 1) // 2)
+    axis.step = 1 if swapped else stride
+    axis.out = (out - 1) * axis.step + 1
     axis.size = axis.results = axis.tiles = 0
     return axis
 
@@ -134,35 +134,27 @@ cdef void begin_plan(Fourier *plan, const Convolution *convolution) noexcept nog
         <const void *> twiddles_of_float if plan.itemsize == sizeof(float)
         else <const void *> twiddles_of_double
     )
+    plan.convolution = convolution
     plan.source = source_of(convolution)[0]
     plan.groups = geometry.groups
     plan.kernels = result.c // plan.groups
     plan.channels = plan.source.c // plan.groups
     plan.swapped = convolution.operation == INPUT_GRADIENT
-    if plan.swapped:
-        plan.rows = axis_of(
-            kernels.h, geometry.dilation_h,
-            turned_origin(kernels.h, geometry.dilation_h, geometry.padding_top),
-            geometry.stride_h, 1, result.h
-        )
-        plan.columns = axis_of(
-            kernels.w, geometry.dilation_w,
-            turned_origin(kernels.w, geometry.dilation_w, geometry.padding_left),
-            geometry.stride_w, 1, result.w
-        )
-    else:
-        plan.rows = axis_of(
-            kernels.h, geometry.dilation_h, -geometry.padding_top, 1, geometry.stride_h, result.h
-        )
-        plan.columns = axis_of(
-            kernels.w, geometry.dilation_w, -geometry.padding_left, 1, geometry.stride_w, result.w
-        )
+    plan.rows = axis_of(
+        plan.swapped, kernels.h, geometry.dilation_h, geometry.stride_h, geometry.padding_top,
+        result.h
+    )
+    plan.columns = axis_of(
+        plan.swapped, kernels.w, geometry.dilation_w, geometry.stride_w, geometry.padding_left,
+        result.w
+    )
     plan.planes = plan.channels * plan.rows.pieces * plan.columns.pieces
     plan.bands = NULL
     plan.unfit = NULL
 
 
 cdef void finish_plan(Fourier *plan, const Convolution *convolution) noexcept nogil:
+    cdef Scratch *layout = &plan.layout
     plan.squares_size = plan.columns.size * divide_up(
         divide_up(plan.rows.size, plan.rows.spread), plan.rows.cell
     )
@@ -170,6 +162,12 @@ cdef void finish_plan(Fourier *plan, const Convolution *convolution) noexcept no
         direct_products(convolution), plan.source.n * plan.groups * plan.kernels * plan.pairs,
         convolution.num_threads
     )
+    layout.strip = 0
+    layout.panel = 2 * plan.rows.size * plan.micro.lanes
+    layout.values = layout.panel + 2 * plan.rows.size * plan.columns.size
+    layout.sums = layout.values + plan.batch * plan.block * plan.value_size
+    layout.squares = layout.sums + plan.batch * plan.value_size
+    layout.size = layout.squares + (0 if convolution.asked else 2 * plan.squares_size)
 
 
 # What the pixels of a tile along an axis may be, and the radix-2 steps that each counts as in the

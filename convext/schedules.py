@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -134,15 +135,13 @@ def cosine_decay(initial_rate: float, num_epochs: int, final_rate: float = 0.0) 
     )
 
 
-def reduce_on_plateau(
-    initial_rate: float,
-    factor: float = 0.1,
-    patience: int = 10,
-    min_delta: float = 1e-4,
-    min_rate: float = 0.0,
-    monitor: str = "loss",
-) -> ReduceOnPlateau:
+@dataclass(eq=False, repr=False)
+class ReduceOnPlateau(Stateful):
     """Multiply the rate by `factor` when the loss has stopped improving.
+
+    Calling it gives the rate as it is now, whatever the epoch; `observe`, which is told the loss of
+    each epoch, may reduce it. One training at a time uses it: what another thread begins meanwhile
+    is a RuntimeError.
 
     Parameters
     ----------
@@ -160,11 +159,6 @@ def reduce_on_plateau(
     monitor : str, default "loss"
         Which loss, "loss" or "val_loss", or which metric; all but "loss" for `Sequential.fit`.
 
-    Returns
-    -------
-    ReduceOnPlateau
-        A schedule that is told the loss of each epoch.
-
     Raises
     ------
     TypeError
@@ -180,35 +174,25 @@ def reduce_on_plateau(
     ...     rate.observe(loss)
     0.5 0.5 0.5 0.5 0.25
     """
-    return ReduceOnPlateau(initial_rate, factor, patience, min_delta, min_rate, monitor)
 
+    initial_rate: float
+    factor: float = 0.1
+    patience: int = 10
+    min_delta: float = 1e-4
+    min_rate: float = 0.0
+    monitor: str = "loss"
+    _rate: float = field(init=False)
+    _best_loss: float = field(init=False)
+    _epochs_without_improvement: int = field(init=False)
 
-class ReduceOnPlateau(Stateful):
-    """The schedule that `reduce_on_plateau` describes.
-
-    Calling it gives the rate as it is now, whatever the epoch; `observe` may reduce it.
-    One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
-    """
-
-    _rate: float
-    _best_loss: float
-    _epochs_without_improvement: int
-
-    def __init__(
-        self,
-        initial_rate: float,
-        factor: float,
-        patience: int,
-        min_delta: float,
-        min_rate: float,
-        monitor: str = "loss",
-    ) -> None:
-        self.initial_rate = finite_number("initial_rate", initial_rate, above=0)
-        self.factor = finite_number("factor", factor, above=0, below=1)
-        self.patience = integer("patience", patience, minimum=1)
-        self.min_delta = finite_number("min_delta", min_delta, minimum=0, below=1)
-        self.min_rate = finite_number("min_rate", min_rate, minimum=0, maximum=self.initial_rate)
-        self.monitor = check_monitor(monitor)
+    def __post_init__(self) -> None:
+        self.initial_rate = finite_number("initial_rate", self.initial_rate, above=0)
+        self.factor = finite_number("factor", self.factor, above=0, below=1)
+        self.patience = integer("patience", self.patience, minimum=1)
+        self.min_delta = finite_number("min_delta", self.min_delta, minimum=0, below=1)
+        most = self.initial_rate
+        self.min_rate = finite_number("min_rate", self.min_rate, minimum=0, maximum=most)
+        check_monitor(self.monitor)
         self.reset()
 
     def __call__(self, epoch: int) -> float:
@@ -234,6 +218,10 @@ class ReduceOnPlateau(Stateful):
         self._rate = self.initial_rate
         self._best_loss = math.inf
         self._epochs_without_improvement = 0
+
+
+# As the other schedules are made.
+reduce_on_plateau = ReduceOnPlateau
 
 
 def _step_decay(initial_rate: float, drop: float, every: int, epoch: int) -> float:
@@ -273,12 +261,12 @@ def to_config(learning_rate: float | Schedule) -> Any:
     if not callable(learning_rate):
         return learning_rate
     if isinstance(learning_rate, ReduceOnPlateau):
-        names = ("initial_rate", "factor", "patience", "min_delta", "min_rate", "monitor")
-        others = ("_rate", "_best_loss", "_epochs_without_improvement")
-        state = {name: getattr(learning_rate, name) for name in others}
+        state = {
+            f.name: getattr(learning_rate, f.name) for f in fields(learning_rate) if not f.init
+        }
         if math.isinf(learning_rate._best_loss):  # which JSON does not know
             state = {}
-        arguments = [getattr(learning_rate, name) for name in names]
+        arguments = [getattr(learning_rate, f.name) for f in fields(learning_rate) if f.init]
         return {"name": "reduce_on_plateau", "arguments": arguments, "state": state}
     for name, (function, _) in _BY_NAME.items():
         if isinstance(learning_rate, partial) and learning_rate.func is function:

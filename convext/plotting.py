@@ -14,6 +14,7 @@ from ._support.atomic_files import FilePath, atomic_write
 from ._support.checks import as_float64, as_numeric_array, check_dimensions, check_not_masked
 from ._support.messages import format_loss
 from .image.pictures import as_floats
+from .image.pillow_files import suffix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,12 +72,8 @@ def plot_training(
 
     Raises
     ------
-    ImportError
-        Matplotlib is missing.
-    ValueError
-        There is no loss, `kernels` is not four-dimensional, or the suffix is unknown.
-    OSError
-        The folder of `file` does not exist or is not writable, or the disk is full.
+    ImportError, ValueError, OSError
+        As `plot_kernels` does; and where there is no loss.
 
     Examples
     --------
@@ -158,12 +155,8 @@ def plot_solution(
 
     Raises
     ------
-    ImportError
-        Matplotlib is missing.
-    ValueError
-        Shapes do not fit, or the suffix is unknown.
-    OSError
-        The folder of `file` does not exist or is not writable, or the disk is full.
+    ImportError, ValueError, OSError
+        As `plot_kernels` does; and where shapes do not fit.
 
     Examples
     --------
@@ -184,8 +177,8 @@ def plot_solution(
     left, right = parts
     panels = left.subplots(2, 2).ravel()
     for axes, (name, array) in zip(panels, arrays.items(), strict=False):
-        _draw_image(axes, array, arrays["after"] if name == "predicted" else array)
-        axes.set_title(name)
+        like = arrays["after"] if name == "predicted" else array
+        _draw_image(axes, name, _in_range_of(like, array))
     _draw_residual(panels[3], residual)
     grid.draw(right.subplots())
     _save(figure, file)
@@ -216,12 +209,8 @@ def plot_results(
 
     Raises
     ------
-    ImportError
-        Matplotlib is missing.
-    ValueError
-        The suffix is unknown.
-    OSError
-        The folder of `file` does not exist or is not writable, or the disk is full.
+    ImportError, ValueError, OSError
+        As `plot_kernels` does.
 
     Examples
     --------
@@ -239,10 +228,7 @@ def plot_results(
         side = min(_DETAIL, *picture.shape[1:])
         top, start = ((size - side) // 2 for size in picture.shape[1:])
         detail = as_floats(title, picture[:, top : top + side, start : start + side])
-        shown = detail[0] if len(detail) == 1 else np.moveaxis(detail, 0, -1)
-        axes.imshow(np.clip(shown, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(title)
-        axes.set_axis_off()
+        _draw_image(axes, title, detail, interpolation="nearest")
     _save(figure, file)
     return figure
 
@@ -269,7 +255,7 @@ def check_plot_file(file: FilePath) -> None:
     ...
     ValueError: the name of a plot must end in one of .png, .pdf, .svg, got loss.txt
     """
-    if os.path.splitext(os.fspath(file))[1].lower() not in _SUFFIXES:
+    if suffix_of(file) not in _SUFFIXES:
         raise ValueError(
             f"the name of a plot must end in one of {', '.join(_SUFFIXES)}, got {os.fspath(file)}"
         )
@@ -290,21 +276,23 @@ def _new_figure(width: float, height: float, file: FilePath | None) -> Figure:
 def _save(figure: Figure, file: FilePath | None) -> None:
     if file is None:
         return
-    suffix = os.path.splitext(os.fspath(file))[1].lower()
     with atomic_write(file) as stream:
-        figure.savefig(stream, format=suffix[1:], dpi=120)
+        figure.savefig(stream, format=suffix_of(file)[1:], dpi=120)
 
 
-def _draw_image(axes: Axes, image: Matrix, like: Matrix) -> None:
-    """Draw (C, H, W) in the range of `like`: [0, 1] where it is an image, else all of it."""
+def _in_range_of(like: Matrix, image: Matrix) -> Matrix:
+    """Return an image for the range of `like`: [0, 1] where it is an image, else all of it."""
     low, high = float(like.min()), float(like.max())
     if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    scaled = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
-    if len(scaled) == 3:
-        axes.imshow(scaled.transpose(1, 2, 0))
-    else:
-        axes.imshow(scaled[0], cmap="gray", vmin=0, vmax=1)
+        return image
+    return (image - low) / ((high - low) or 1.0)
+
+
+def _draw_image(axes: Axes, title: str, image: npt.NDArray[Any], **options: Any) -> None:
+    """Draw (C, H, W) in [0, 1]: three channels in colour, else the first one in grey."""
+    shown = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    axes.imshow(np.clip(shown, 0, 1), cmap="gray", vmin=0, vmax=1, **options)
+    axes.set_title(title)
     axes.set_axis_off()
 
 

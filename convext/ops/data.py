@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import IO, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ from .._support.checks import (
     shape_of_length,
 )
 from .._support.messages import say, warn
-from .shapes import IMAGES, Pair, seems_channels_last
+from .shapes import IMAGES, Pair, Shape, seems_channels_last
 
 __all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data", "paired_samples"]
 
@@ -137,20 +138,16 @@ def load_data(
     """
     last = one_of("data_format", data_format, get_args(DataFormat)) == "channels_last"
     layouts = ["(N, H, W, C)", "(N, OH, OW, K)"] if last else ["(N, C, H, W)", "(N, K, OH, OW)"]
-    arrays = []
+    arrays, names = [], []
     for file, name, layout in zip(
         (input_file, target_file), ("input_data", "target_output"), layouts, strict=True
     ):
-        array = load_array(file, name, mmap=mmap)
-        check_dimensions(f"{name} ({os.fspath(file)})", array.shape, {4: layout})
+        array, label = load_array(file, name, mmap=mmap), f"{name} ({os.fspath(file)})"
+        check_dimensions(label, array.shape, {4: layout})
         arrays.append(np.moveaxis(array, -1, 1) if last else array)
+        names.append(label)
     input_data, target_output = arrays
-    if len(input_data) != len(target_output):
-        raise ValueError(
-            f"input_data ({os.fspath(input_file)}) has {len(input_data)} samples but "
-            f"target_output ({os.fspath(target_file)}) has {len(target_output)} "
-            f"(shapes {input_data.shape} and {target_output.shape})"
-        )
+    _check_samples(names, input_data.shape, target_output.shape)
     return input_data, target_output
 
 
@@ -175,12 +172,17 @@ def paired_samples(
         )
     if inputs.ndim == 3:
         inputs, targets = inputs[np.newaxis], targets[np.newaxis]
-    if len(inputs) != len(targets):
-        raise ValueError(
-            f"input_data has {len(inputs)} samples but target_output has {len(targets)} "
-            f"(shapes {inputs.shape} and {targets.shape})"
-        )
+    _check_samples(("input_data", "target_output"), inputs.shape, targets.shape)
     return inputs, targets
+
+
+def _check_samples(names: Sequence[str], first: Shape, second: Shape) -> None:
+    """Raise ValueError unless two shapes have the same number of samples."""
+    if first[0] != second[0]:
+        raise ValueError(
+            f"{names[0]} has {first[0]} samples but {names[1]} has {second[0]} "
+            f"(shapes {first} and {second})"
+        )
 
 
 def generate_random_data(
@@ -228,13 +230,9 @@ def generate_random_data(
     Wrote .../input_data.npy: (10, 3, 8, 8) float64
     Wrote .../target_output.npy: (10, 2, 7, 7) float64
     """
-    input_shape = _checked_shape("input_shape", input_shape, "(N, C, H, W)")
-    target_shape = _checked_shape("target_shape", target_shape, "(N, K, OH, OW)")
-    if input_shape[0] != target_shape[0]:
-        raise ValueError(
-            f"input_shape has {input_shape[0]} samples but target_shape has {target_shape[0]} "
-            f"(shapes {input_shape} and {target_shape})"
-        )
+    inputs = shape_of_length("input_shape", input_shape, {4: "(N, C, H, W)"})
+    targets = shape_of_length("target_shape", target_shape, {4: "(N, K, OH, OW)"})
+    _check_samples(("input_shape", "target_shape"), inputs, targets)
     if os.path.realpath(input_file) == os.path.realpath(target_file):
         raise ValueError(
             f"input_file and target_file must be two files, got {os.fspath(input_file)} twice"
@@ -242,9 +240,9 @@ def generate_random_data(
     generator = random_generator(seed)
     # Both streams stay open until both are written, so that no old file meets a new one.
     with atomic_write(input_file) as input_stream, atomic_write(target_file) as target_stream:
-        _write_random(input_stream, input_shape, generator)
-        _write_random(target_stream, target_shape, generator)
-    for file, shape in (input_file, input_shape), (target_file, target_shape):
+        _write_random(input_stream, inputs, generator)
+        _write_random(target_stream, targets, generator)
+    for file, shape in (input_file, inputs), (target_file, targets):
         say("Wrote {file}: {shape}", file=os.fspath(file), shape=f"{shape} float64")
 
 
@@ -255,14 +253,7 @@ def random_generator(seed: int | None) -> np.random.Generator:
     return np.random.default_rng(np.random.randint(0, 1 << 32, 4, np.uint32))
 
 
-def _checked_shape(name: str, shape: object, layout: str) -> tuple[int, int, int, int]:
-    samples, channels, height, width = shape_of_length(name, shape, {4: layout})
-    return samples, channels, height, width
-
-
-def _write_random(
-    stream: IO[bytes], shape: tuple[int, ...], generator: np.random.Generator
-) -> None:
+def _write_random(stream: IO[bytes], shape: Shape, generator: np.random.Generator) -> None:
     """Write uniform random values in the .npy format, a block at a time."""
     descr = npy.dtype_to_descr(np.dtype(np.float64))
     npy.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})

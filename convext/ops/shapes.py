@@ -85,9 +85,11 @@ def resolve(
 
     padded = (height + sum(margins[0]), width + sum(margins[1]))
     if extents[0] > padded[0] or extents[1] > padded[1]:
+        dilated = f" (dilated to {format_size(extents)})" if dilations != (1, 1) else ""
+        with_zeros = f" (padded to {format_size(padded)})" if padded != (height, width) else ""
         raise ValueError(
-            f"kernels of {format_size(kernel_size)}{_dilated(dilations, extents)} do not fit "
-            f"{image_name} of {format_size((height, width))}{_padded(padded, (height, width))}"
+            f"kernels of {format_size(kernel_size)}{dilated} do not fit "
+            f"{image_name} of {format_size((height, width))}{with_zeros}"
         )
     out_h, out_w = ((padded[axis] - extents[axis]) // strides[axis] + 1 for axis in range(2))
     check_size("the result for this padding", (out_h, out_w))
@@ -174,11 +176,3 @@ def _same_margin(size: int, extent: int, stride: int) -> tuple[int, int]:
     outputs = -(-size // stride)
     total = max((outputs - 1) * stride + extent - size, 0)
     return total // 2, total - total // 2
-
-
-def _dilated(dilations: tuple[int, int], extents: list[int]) -> str:
-    return f" (dilated to {format_size(extents)})" if dilations != (1, 1) else ""
-
-
-def _padded(padded: tuple[int, int], size: tuple[int, int]) -> str:
-    return f" (padded to {format_size(padded)})" if padded != size else ""

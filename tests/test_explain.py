@@ -246,6 +246,13 @@ def test_the_command_prints_the_same_table(capsys, monkeypatch):
     assert all(len(line) <= 80 for line in printed.splitlines())
 
 
+def test_the_command_says_where_the_number_of_samples_goes(capsys):
+    sizes = ["--input", "2", "8", "40", "40", "--kernels", "8", "8", "5", "5"]
+    assert main(["explain", *sizes]) == 2
+    message = "a size too many, 40: --input takes C H W, and --samples how many samples"
+    assert message in capsys.readouterr().err
+
+
 if __name__ == "__main__":
     _dispatch.use_isa("baseline")
     TABLE.write_text("".join(f"{row}\n" for row in rows_of_shapes()), "utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from typing import get_args
 
 from .._support.messages import line_width, print_line, translate
@@ -25,6 +25,7 @@ def add_arguments(parser: Parser) -> None:
         "operation",
         metavar="OPERATION",
         nargs="?",
+        type=_not_a_size,
         choices=get_args(Operation),
         default="conv2d",
         help="conv2d (the default), conv2d_input_grad or conv2d_kernel_grad",
@@ -61,6 +62,15 @@ def add_arguments(parser: Parser) -> None:
     text = "the type of the arrays (default: float64)"
     add("--dtype", choices=("float32", "float64"), default="float64", help=text)
     add_shared(parser, "--threads")
+
+
+def _not_a_size(text: str) -> str:
+    """Return the name of an operation: a number in its place is one that --input does not take."""
+    if text.isdecimal():
+        raise ArgumentTypeError(
+            f"a size too many, {text}: --input takes C H W, and --samples how many samples"
+        )
+    return text
 
 
 def run(options: Namespace) -> None:

@@ -163,6 +163,28 @@ def test_kernels_that_are_not_finite_leave_others_alone(isa, name, value):
         assert np.isfinite(result[:, :-1]).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("kernels", "padding"), [(1, 0), (1, 1), (3, 3)])
+def test_kernels_that_are_not_finite_meet_the_padding(isa, kernels, padding, value):
+    """Zeros that shifted sums do not multiply are NaN by such a weight."""
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((2, 130, 20, 70), np.float32)
+    k = rng.standard_normal((kernels, 130, 3, 3), np.float32)
+    k[-1, -1, 0, 2] = value
+    assert convext.explain("conv2d", x, k, padding=padding).taken == "shifted_sums"
+    prepared = convext.prepare_kernels(k, x.shape, padding=padding)
+    direct = convext.conv2d(x, k, padding=padding, algorithm="direct")
+    for result in (convext.conv2d(x, k, padding=padding), convext.conv2d(x, prepared)):
+        assert (np.isnan(result) == np.isnan(direct)).all()
+        assert (np.isinf(result) == np.isinf(direct)).all()
+        assert np.isfinite(result[:, :-1]).all()
+    turned, shape = k.swapaxes(0, 1), (2, kernels, 22, 72)
+    assert convext.explain("conv2d_input_grad", shape, turned, dtype="f").taken == "shifted_sums"
+    result = convext.conv2d_input_grad(x, turned, shape)
+    direct = convext.conv2d_input_grad(x, turned, shape, algorithm="direct")
+    assert (np.isnan(result) == np.isnan(direct)).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SHAPES)
 def test_outliers_in_output_gradients_reach_the_pixels_that_they_meet(name, dtype):

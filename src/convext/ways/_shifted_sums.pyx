@@ -5,7 +5,8 @@ than the products. So every pixel first meets all taps as if they were kernels o
 matrix product. The sum for a tap, over the channels, then belongs to the result that lies so far
 from the pixel as the tap says, and is added to it there.
 
-No zeros of a padding are multiplied, which for an input gradient are most of the direct way's.
+No zeros of a padding are multiplied, which for an input gradient are most of the direct way's. By a
+weight that is not finite they are not zero, so that unless it is asked for, it computes no such.
 """
 
 from convext.base._dispatch cimport microkernels
@@ -141,6 +142,7 @@ cdef struct Operands:
     Py_ssize_t *weight_offset       # [channels] where in a block those of each channel begin,
     Py_ssize_t *channel_offset      # [channels] and where its pixels, in the source or the copy
     Py_ssize_t copy                 # where in the scratch memory neighbours lie side by side
+    char *unfit                     # set where weights are not finite; NULL: they may be
 
 
 cdef void pack_sum(
@@ -155,6 +157,8 @@ cdef void pack_sum(
     cdef Py_ssize_t g = task // plan.sums, s = task % plan.sums
     cdef Py_ssize_t c, taps = weights.h * weights.w
     cdef const real *source
+    cdef real value
+    cdef bint finite = True
     cdef real *to = <real *> operands.packed + (
         (g * plan.num_blocks + s // plan.width) * plan.channels * plan.width + s % plan.width
     )
@@ -166,7 +170,11 @@ cdef void pack_sum(
         + s % taps // weights.w * weights.h_stride + s % weights.w * weights.w_stride
     )
     for c in range(plan.channels):
-        to[c * plan.width] = source[c * channel_stride]
+        value = source[c * channel_stride]
+        to[c * plan.width] = value
+        finite &= value - value == 0
+    if not finite and operands.unfit != NULL:
+        operands.unfit[0] = True
 
 
 # ---------------------------------------------------------------- the products and their sums
@@ -364,26 +372,26 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
     for c in range(plan.channels):
         operands.weight_offset[c] = c * plan.width
         operands.channel_offset[c] = c * channel_stride
-    run_tasks(&packing, interrupt)
-    status = run_tasks(&bands, interrupt)
+    status = run_tasks(&packing, interrupt)
+    if operands.unfit == NULL or not operands.unfit[0]:
+        status = run_tasks(&bands, interrupt)
     aligned_free(operands.packed)
     return status
-
-
-cdef int convolve_by_shifts(
-    const ShiftedSums *plan, const void *bias, const Array4 *out
-) except -1:
-    cdef Operands operands = Operands(plan, bias, out, NULL, NULL, NULL, 0)
-    return perform("a convolution by shifted sums", convolve, &operands)
 
 
 # ---------------------------------------------------------------- the way
 
 
 cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef char unfit = False
+    cdef Operands operands = Operands(
+        <ShiftedSums *> plan, convolution.bias, result_of(convolution), NULL, NULL, NULL, 0, NULL
+    )
+    if not convolution.asked:
+        operands.unfit = &unfit
     finish_plan(<ShiftedSums *> plan, convolution)
-    convolve_by_shifts(<ShiftedSums *> plan, convolution.bias, result_of(convolution))
-    return True
+    perform("a convolution by shifted sums", convolve, &operands)
+    return not unfit
 
 
 cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:

@@ -67,34 +67,22 @@ def load_array(
 
     That is a .npy file, or a .npz file that holds one array, or one that is named `member`: what a
     file is is told from its contents. A .npy file can be mapped, read-only, instead. `name` is what
-    messages call the array.
-
-    Raises
-    ------
-    OSError
-        From the system, unchanged: the file does not exist, is a folder, cannot be read.
-    ValueError
-        The file is empty, truncated, damaged, pickled, or of another kind, or is a .npz file with
-        several arrays, or one to be mapped.
-    TypeError
-        The array does not hold real numbers.
+    messages call the array. Errors are those of `convext.load_data`.
     """
     label = f"{name} ({os.fspath(file)})"
-    with _open(file, label) as stream:
-        if not _is_archive(stream):
+    with _open(file, label) as (stream, archive):
+        if archive is None:
             return _read_numbers(stream, _size(stream), label, mmap=mmap)
         if mmap:
             raise ValueError(f"{label} is a .npz file, only a .npy file can be memory-mapped")
-        with _damage_named(label):
-            archive = _open_archive(stream)
         info = _choose_member(archive, label, member)
         return _read_member(archive, info, label, _read_numbers)
 
 
 def is_archive(file: FilePath, name: str) -> bool:
     """Return whether a file is a .npz file; one that is neither that nor .npy is an error."""
-    with _open(file, f"{name} ({os.fspath(file)})") as stream:
-        return _is_archive(stream)
+    with _open(file, f"{name} ({os.fspath(file)})") as (_, archive):
+        return archive is not None
 
 
 def load_record(file: FilePath, name: str, member: str) -> dict[str, Any] | None:
@@ -103,11 +91,9 @@ def load_record(file: FilePath, name: str, member: str) -> dict[str, Any] | None
     Errors are those of `load_array`.
     """
     label = f"{name} ({os.fspath(file)})"
-    with _open(file, label) as stream:
-        if not _is_archive(stream):
+    with _open(file, label) as (_, archive):
+        if archive is None:
             return None
-        with _damage_named(label):
-            archive = _open_archive(stream)
         if member in archive.NameToInfo:
             raise ValueError(f"{label}: {member} must be a text in the .npy format")
         info = archive.NameToInfo.get(f"{member}.npy")
@@ -124,8 +110,8 @@ def load_record(file: FilePath, name: str, member: str) -> dict[str, Any] | None
 
 
 @contextmanager
-def _open(file: FilePath, label: str) -> Iterator[IO[bytes]]:
-    """Open a .npy or .npz file; anything that clearly is neither is an error."""
+def _open(file: FilePath, label: str) -> Iterator[tuple[IO[bytes], zipfile.ZipFile | None]]:
+    """Open a .npy file, or a .npz file as an archive; what clearly is neither is an error."""
     kind = os.stat(file).st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         raise ValueError(f"{label} must be a regular file, got a device or a pipe")
@@ -139,14 +125,13 @@ def _open(file: FilePath, label: str) -> Iterator[IO[bytes]]:
                 f"{label} is not an array file: expected a .npy or .npz file, "
                 f"got one that starts with {start!r}"
             )
-        yield stream
+        archive = None
+        if start.startswith(_ZIP_MAGIC):
+            import zipfile  # only here, so that importing convext stays quick
 
-
-def _is_archive(stream: IO[bytes]) -> bool:
-    """Return whether `stream`, which is at its start, is a .npz file."""
-    start = stream.read(len(_ZIP_MAGIC))
-    stream.seek(0)
-    return start == _ZIP_MAGIC
+            with _damage_named(label):
+                archive = zipfile.ZipFile(stream)
+        yield stream, archive
 
 
 @contextmanager
@@ -158,12 +143,6 @@ def _damage_named(label: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ValueError(f"{label} is damaged: {error}") from error
-
-
-def _open_archive(stream: IO[bytes]) -> zipfile.ZipFile:
-    import zipfile  # only here, so that importing convext stays quick
-
-    return zipfile.ZipFile(stream)
 
 
 def _choose_member(archive: zipfile.ZipFile, label: str, member: str | None) -> zipfile.ZipInfo:
@@ -221,18 +200,16 @@ def _read_numbers(stream: IO[bytes], size: int, label: str, *, mmap: bool = Fals
         real_dtype(label, header.dtype)
     except TypeError as error:
         raise NotNumbersError(str(error)) from None
+    order: Literal["C", "F"] = "F" if header.fortran_order else "C"
     if mmap and 0 not in header.shape:
         _check_length(header, size, label)
         with _damage_named(label):
-            order: Literal["C", "F"] = "F" if header.fortran_order else "C"
             return np.memmap(
                 stream, header.dtype, "r", offset=header.length, shape=header.shape, order=order
             )
     values = _read_values(stream, header, size, label)
     with _damage_named(label):
-        if header.fortran_order:
-            return values.reshape(header.shape[::-1]).T
-        return values.reshape(header.shape)
+        return values.reshape(header.shape, order=order)
 
 
 def _read_text(stream: IO[bytes], size: int, label: str) -> str:

@@ -20,13 +20,7 @@ _TRIAL = 4096
 
 
 def check_writable(file: FilePath) -> None:
-    """Raise the OSError with which writing `file` would fail, as far as can be known before.
-
-    The name is empty, or too long; its folder does not exist, or is a file; it is a folder, or ends
-    like one; the folder, or a file that already exists, is not writable, or is another user's in a
-    folder such as /tmp, where only owners may replace files; symbolic links go round in a circle;
-    the disk is full. A little is written to a temporary file, which is removed again.
-    """
+    """Raise the OSError with which writing `file` would fail, as far as can be known before."""
     path, target = os.fspath(file), _target(file)
     if target is None:
         return

@@ -69,9 +69,12 @@ def as_numeric_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
-def common_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:
-    """Return float32 when arrays of all these types are computed in float32, else float64."""
-    computed = [real_dtype(name, dtype) for name, dtype in dtypes.items()]
+def common_dtype(**dtypes: np.dtype[Any] | None) -> np.dtype[Any]:
+    """Return float32 when arrays of all these types are computed in float32, else float64.
+
+    None is the type of an array that is not given.
+    """
+    computed = [real_dtype(name, dtype) for name, dtype in dtypes.items() if dtype is not None]
     return FLOAT32 if all(dtype == FLOAT32 for dtype in computed) else FLOAT64
 
 

@@ -154,12 +154,8 @@ def load_images(
 
     Raises
     ------
-    OSError
-        From the system, unchanged: FileNotFoundError, NotADirectoryError, PermissionError.
-    ValueError
-        There is no image, or one that cannot be read.
-    ImportError
-        Pillow is missing.
+    OSError, ValueError, ImportError
+        As `load_image` does; and where there is no image.
 
     Warns
     -----
@@ -273,10 +269,11 @@ def psnr(image: npt.ArrayLike, reference: npt.ArrayLike, border: int = 0) -> flo
     >>> round(psnr(np.zeros((1, 8, 8)), np.full((1, 8, 8), 0.1)), 9)
     20.0
     """
-    images = [as_floats(n, a) for n, a in (("image", image), ("reference", reference))]
+    images = []
+    for name, given in ("image", image), ("reference", reference):
+        images.append(as_floats(name, given))
+        check_dimensions(name, images[-1].shape, IMAGES)
     border = integer("border", border, minimum=0)
-    for name, array in zip(("image", "reference"), images, strict=True):
-        check_dimensions(name, array.shape, IMAGES)
     if 2 * border >= min(images[0].shape[-2:]):
         raise ValueError(f"a border of {border} leaves nothing of an image {images[0].shape}")
     inner = slice(border, -border or None)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import as_dtype, as_numeric_array, check_dimensions, shape_of_length
+from .._support.checks import as_dtype, as_numeric_array, check_dimensions, one_of, shape_of_length
 from ..config import resolve_num_threads
 from ..gradient import _differentiation
 from ..ways import _convolution
@@ -125,9 +125,7 @@ def explain(
     >>> [way.name for way in found.ways if way.applies]
     ['winograd', 'fft', 'shifted_sums', 'direct']
     """
-    if operation not in get_args(Operation):
-        *others, last = map(repr, get_args(Operation))
-        raise ValueError(f"operation must be {', '.join(others)} or {last}, got {operation!r}")
+    one_of("operation", operation, get_args(Operation))
     input_shape, input_dtype, _ = _described("input_data", input_data, IMAGES, dtype)
     kernel_shape, kernel_dtype, values = _described("kernels", kernels, KERNELS, dtype)
     options = Options(stride, padding, dilation, groups)

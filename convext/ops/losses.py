@@ -22,10 +22,8 @@ def mse_loss(predicted: npt.ArrayLike, target: npt.ArrayLike) -> float:
 
     Raises
     ------
-    TypeError
-        If an argument does not hold real numbers.
-    ValueError
-        If the shapes differ, or the arrays are empty.
+    TypeError, ValueError
+        If an argument does not hold real numbers, the shapes differ, or the arrays are empty.
 
     Examples
     --------
@@ -58,10 +56,8 @@ def mse_loss_gradient(predicted: npt.ArrayLike, target: npt.ArrayLike) -> RealAr
 
     Raises
     ------
-    TypeError
-        If an argument does not hold real numbers.
-    ValueError
-        If the shapes differ.
+    TypeError, ValueError
+        If an argument does not hold real numbers, or the shapes differ.
 
     Examples
     --------

@@ -93,10 +93,7 @@ def plan_conv2d(
     options: Given,
 ) -> Plan:
     """Check the arguments of `conv2d`."""
-    dtypes = {"input_data": image_dtype, "kernels": kernel_dtype}
-    if bias_dtype is not None:
-        dtypes["bias"] = bias_dtype
-    dtype = common_dtype(**dtypes)
+    dtype = common_dtype(input_data=image_dtype, kernels=kernel_dtype, bias=bias_dtype)
     check_dimensions("input_data", image_shape, IMAGES, empty_batch=True)
     check_dimensions("kernels", kernel_shape, KERNELS)
     convolution, number = _resolve(image_shape, kernel_shape, options)

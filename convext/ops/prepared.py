@@ -154,10 +154,7 @@ def prepare_kernels(
     offsets = None if bias is None else check_bias(bias, weights.shape[0])
     groups = integer("groups", groups, minimum=1)
     dilations = integer_pair("dilation", dilation, minimum=1)
-    dtypes = {"kernels": weights.dtype}
-    if offsets is not None:
-        dtypes["bias"] = offsets.dtype
-    dtype = common_dtype(**dtypes)
+    dtype = common_dtype(kernels=weights.dtype, bias=None if offsets is None else offsets.dtype)
     prepared = PreparedKernels(
         np.array(weights, dtype, order="C"),
         None if offsets is None else np.array(offsets, dtype, order="C"),

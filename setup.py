@@ -50,7 +50,6 @@ WITH_O3 = {"_correlation", "_depthwise", "_gradient_by_dots", "_kernel_gradient"
 FOR_SIZE = {
     "_convolution",
     "_differentiation",
-    "_direct_gradient",
     "_dispatch",
     "_fft",
     "_fft_plan",

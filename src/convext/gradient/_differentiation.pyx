@@ -5,7 +5,7 @@ from libc.string cimport memset
 
 from convext.base._arrays cimport describe
 from convext.base._geometry cimport KERNEL_GRADIENT, Convolution, contiguous, convolution_of
-from convext.gradient._direct_gradient cimport direct_gradient_way
+from convext.gradient._kernel_gradient cimport direct_gradient_way
 from convext.gradient._winograd_gradient cimport winograd_gradient_way
 from convext.gradient._winograd_gradient_plan cimport WinogradGradient
 from convext.ways._depthwise cimport Depthwise, depthwise_way

@@ -11,7 +11,7 @@ cdef struct DotsScratch:
 cdef DotsScratch arrange_dots(const KernelGradient *gradient, Py_ssize_t kernels) noexcept nogil
 
 # Add a tile of images[image] to a part of the gradient. `output_grad` is where the output gradients
-# of the part's first kernel start.
+# of the part's first kernel start under the tile.
 cdef void add_tile_by_dots(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
     Py_ssize_t image, const real *output_grad, real *scratch

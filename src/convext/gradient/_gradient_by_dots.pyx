@@ -30,7 +30,6 @@ cdef void lay_out_gradients(
     cdef Py_ssize_t c
     cdef Py_ssize_t pitch = gradient.tiling.pitch
     cdef real *end = to + gradient.row_size
-    source += tile.top * layout.h_stride + tile.left * layout.w_stride
     for _ in range(tile.height):
         for c in range(tile.width):
             to[c] = source[c * layout.w_stride]

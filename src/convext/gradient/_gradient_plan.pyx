@@ -35,11 +35,22 @@ cdef Py_ssize_t PRODUCTS_PER_PIECE = 16
 cdef Py_ssize_t MIN_SEGMENT_PIXELS = 1024
 
 
-cdef bint worth_going_by_channels(const KernelGradient *gradient) noexcept nogil:
-    """Whether vectors of channels are nearly full, and met by enough kernels to pay for them."""
+cdef bint nearly_fill_vectors(const KernelGradient *gradient, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t lanes = gradient.micro.lanes
-    cdef Py_ssize_t width = divide_up(gradient.channels, lanes) * lanes
-    return gradient.kernels >= 4 and 4 * gradient.channels >= 3 * width
+    return 4 * count >= 3 * divide_up(count, lanes) * lanes
+
+
+cdef bint worth_going_by_channels(
+    const KernelGradient *gradient, Py_ssize_t kernel_w, const Geometry *geometry
+) noexcept nogil:
+    """Whether vectors of channels are nearly full, and met by enough kernels to pay for them.
+
+    All pixels between the taps of a row are laid out, too, so that these must not lie far apart.
+    """
+    return (
+        gradient.kernels >= 4 and nearly_fill_vectors(gradient, gradient.channels)
+        and (kernel_w - 1) * geometry.dilation_w <= kernel_w * gradient.images.w
+    )
 
 
 cdef bint worth_going_by_kernels(
@@ -47,11 +58,9 @@ cdef bint worth_going_by_kernels(
     const Geometry *geometry
 ) noexcept nogil:
     """Whether vectors of kernels are nearly full, and met by enough neighbouring taps."""
-    cdef Py_ssize_t lanes = gradient.micro.lanes
     cdef Py_ssize_t most = gradient.micro.max_kernels
-    cdef Py_ssize_t width = divide_up(gradient.kernels, lanes) * lanes
     return (
-        4 * gradient.kernels >= 3 * width and geometry.dilation_w == 1
+        nearly_fill_vectors(gradient, gradient.kernels) and geometry.dilation_w == 1
         and 3 * (kernel_w // divide_up(kernel_w, most)) >= most
         and geometry.stride_h <= kernel_h and geometry.stride_w <= kernel_w
     )
@@ -63,13 +72,12 @@ cdef bint worth_unfolding(
     """Whether vectors of taps are nearly full, and met by enough kernels to pay for unfolding."""
     cdef Py_ssize_t lanes = gradient.micro.lanes
     cdef Py_ssize_t size = gradient.channels * kernel_h * kernel_w
-    cdef Py_ssize_t width = divide_up(size, lanes) * lanes
     cdef Py_ssize_t pieces = gradient.channels * kernel_h * max(
         divide_up(kernel_w, lanes), min(kernel_w, stride_w)
     )
     return (
-        size <= MAX_UNFOLDED_TAPS and 4 * size >= 3 * width
-        and gradient.kernels * (width // lanes) >= PRODUCTS_PER_PIECE * pieces
+        size <= MAX_UNFOLDED_TAPS and nearly_fill_vectors(gradient, size)
+        and gradient.kernels * divide_up(size, lanes) >= PRODUCTS_PER_PIECE * pieces
     )
 
 
@@ -138,7 +146,7 @@ cdef void choose_strategy(
     KernelGradient *gradient, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t pixels,
     const Geometry *geometry
 ) noexcept nogil:
-    gradient.by_channels = worth_going_by_channels(gradient)
+    gradient.by_channels = worth_going_by_channels(gradient, kernel_w, geometry)
     gradient.in_place = gradient.by_channels and worth_summing_in_place(
         gradient, kernel_h, kernel_w, pixels, geometry
     )

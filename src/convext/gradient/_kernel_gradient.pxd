@@ -1,6 +1,7 @@
 from convext.base._geometry cimport Array4, Geometry
 from convext.base._interrupt cimport Interrupt
 from convext.gradient._gradient_plan cimport KernelGradient
+from convext.ways._ways cimport Way
 
 # Prepare gradients over `num_samples` samples at a time at most. -1 when memory runs out.
 cdef int init_kernel_gradient(
@@ -17,3 +18,6 @@ cdef int run_kernel_gradient(
     const KernelGradient *gradient, const void *images, const Py_ssize_t *order,
     Py_ssize_t num_samples, const void *output_grad, void *kernel_grad, Interrupt *interrupt
 ) noexcept nogil
+
+# The way of the list that computes gradients so, all samples at a time.
+cdef Way direct_gradient_way() noexcept

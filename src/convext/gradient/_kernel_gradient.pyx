@@ -9,15 +9,12 @@ alone.
 from libc.string cimport memset
 
 from convext.base._dispatch cimport microkernels
-from convext.base._geometry cimport Array4, Geometry, real
-from convext.gradient._gradient_by_channels cimport (
-    add_tile_by_channels, channels_scratch_size, flush_channels, store_channels
-)
+from convext.base._geometry cimport Array4, Convolution, Geometry, real
 from convext.gradient._gradient_by_dots cimport add_tile_by_dots, arrange_dots
-from convext.gradient._gradient_by_kernels cimport (
-    add_tile_by_kernels, flush_kernels, kernels_scratch_size, store_kernels
+from convext.gradient._gradient_by_vectors cimport (
+    add_tile_by_vectors, flush_sums, store_sums, vectors_scratch_size
 )
-from convext.base._interrupt cimport Interrupt, stopped
+from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.gradient._gradient_plan cimport (
     MAX_RUNNING_PIXELS, KernelGradient, Part, choose_strategy, cut_into_parts, cut_into_tiles,
@@ -29,13 +26,13 @@ from convext.ways._tile cimport (
     Axis, Tile, Tiling, axis_across, axis_down, free_tiling, row_size, tile_at
 )
 from convext.gradient._unfolding cimport free_unfolding
+from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 
 
 cdef int allocate(KernelGradient *gradient) noexcept nogil:
     cdef Py_ssize_t kernels = divide_up(gradient.kernels, gradient.kernel_chunks)
     gradient.scratch_size = aligned_size(
-        kernels_scratch_size(gradient, kernels) if gradient.by_kernels
-        else channels_scratch_size(gradient, kernels) if gradient.by_channels
+        vectors_scratch_size(gradient, kernels) if gradient.by_kernels or gradient.by_channels
         else arrange_dots(gradient, kernels).end,
         gradient.itemsize
     )
@@ -128,6 +125,8 @@ cdef void sum_part(
     cdef const Operands *operands = <const Operands *> work
     cdef const KernelGradient *gradient = operands.gradient
     cdef const Tiling *tiling = &gradient.tiling
+    cdef const Array4 *layout = &gradient.output_grad
+    cdef bint by_dots = not (gradient.by_kernels or gradient.by_channels)
     cdef real *kernel_grad = <real *> operands.kernel_grad
     cdef Py_ssize_t segment = task % gradient.segments
     cdef Part part = part_of(gradient, task // gradient.segments, segment)
@@ -141,7 +140,7 @@ cdef void sum_part(
     cdef const real *first_grad
     source.data = <void *> operands.images
     # Fewer samples than were prepared for may have fewer tiles than segments.
-    if begin == end or not (gradient.by_kernels or gradient.by_channels):
+    if begin == end or by_dots:
         for k in range(part.kernels):
             memset(
                 part.sums + k * gradient.channels * tiling.taps, 0,
@@ -158,45 +157,22 @@ cdef void sum_part(
             # Each window is read in whole vectors.
             tile.num_pixels += gradient.micro.lanes
         first_grad = <const real *> operands.output_grad + (
-            n * gradient.output_grad.n_stride + part.kernel * gradient.output_grad.c_stride
+            n * layout.n_stride + part.kernel * layout.c_stride
+            + tile.top * layout.h_stride + tile.left * layout.w_stride
         )
-        if gradient.by_kernels:
-            add_tile_by_kernels(
-                gradient, &part, &tile, &source, image, first_grad, running == 0, scratch
-            )
-        elif gradient.by_channels:
-            add_tile_by_channels(
-                gradient, &part, &tile, &source, image, first_grad, running == 0, scratch,
-                kernel_grad
-            )
-        else:
+        if by_dots:
             add_tile_by_dots(gradient, &part, &tile, &source, image, first_grad, scratch)
             continue
+        add_tile_by_vectors(
+            gradient, &part, &tile, &source, image, first_grad, running == 0, scratch, kernel_grad
+        )
         running += tile.height * tile.width
         if gradient.in_one_go and i == end - 1:
-            store_running_sums(gradient, &part, scratch, kernel_grad)
+            store_sums(gradient, &part, scratch, kernel_grad)
         elif running >= MAX_RUNNING_PIXELS or i == end - 1:
-            flush_running_sums(gradient, &part, fresh, scratch)
+            flush_sums(gradient, &part, fresh, scratch)
             fresh = False
             running = 0
-
-
-cdef void store_running_sums(
-    const KernelGradient *gradient, const Part *part, const real *scratch, real *kernel_grad
-) noexcept nogil:
-    if gradient.by_kernels:
-        store_kernels(gradient, part, scratch, kernel_grad + part.first)
-    else:
-        store_channels(gradient, part, scratch, kernel_grad)
-
-
-cdef void flush_running_sums(
-    const KernelGradient *gradient, const Part *part, bint fresh, real *scratch
-) noexcept nogil:
-    if gradient.by_kernels:
-        flush_kernels(gradient, part, fresh, scratch)
-    else:
-        flush_channels(gradient, part, fresh, scratch)
 
 
 cdef int run_kernel_gradient(
@@ -222,3 +198,56 @@ cdef int run_kernel_gradient(
         gradient.sums, gradient.segments, gradient.size, kernel_grad, gradient.itemsize,
         gradient.num_threads, interrupt
     )
+
+
+cdef const char *objection(const Convolution *convolution) noexcept nogil:
+    return NULL
+
+
+cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
+    return direct_products(convolution) + time_of_results(convolution)
+
+
+cdef int init_whole(KernelGradient *gradient, const Convolution *convolution) noexcept nogil:
+    """Prepare for all samples at a time."""
+    return init_kernel_gradient(
+        gradient, &convolution.images, &convolution.outputs, convolution.images.n,
+        convolution.kernels.h, convolution.kernels.w, &convolution.geometry,
+        convolution.num_threads, convolution.itemsize
+    )
+
+
+cdef int differentiate_directly(const void *described, Interrupt *interrupt) noexcept nogil:
+    """Compute the gradient of a Convolution."""
+    cdef const Convolution *convolution = <const Convolution *> described
+    cdef KernelGradient gradient
+    cdef int status
+    if init_whole(&gradient, convolution) == -1:
+        return -1
+    status = run_kernel_gradient(
+        &gradient, convolution.images.data, NULL, convolution.images.n, convolution.outputs.data,
+        convolution.kernels.data, interrupt
+    )
+    free_kernel_gradient(&gradient)
+    return status
+
+
+cdef bint run(const Convolution *convolution, void *plan, dict kept) except -1:
+    perform("a kernel gradient", differentiate_directly, convolution)
+    return True
+
+
+cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
+    cdef KernelGradient gradient
+    check_memory(init_whole(&gradient, convolution), "a kernel gradient")
+    needs.num_threads = gradient.num_threads
+    needs.of_thread = gradient.scratch_size * <Py_ssize_t> convolution.itemsize
+    needs.shared = 0
+    if gradient.sums != NULL:
+        needs.shared = gradient.segments * gradient.size * <Py_ssize_t> sizeof(double)
+    free_kernel_gradient(&gradient)
+    return True
+
+
+cdef Way direct_gradient_way() noexcept:
+    return Way("direct", objection, time, NULL, NULL, run, NULL, measure)

@@ -255,8 +255,7 @@ class Learner(Network):
             step = Step(
                 layers, size, batch.size, loss_number, crop, self.dtype, num_threads, key[-1]
             )
-        compute = step.evaluate if rate is None else step.differentiate
-        loss = compute(inputs, targets, batch.order, weights)
+        loss = step.run(inputs, targets, batch.order, weights, rate is not None)
         if when is not None and not math.isfinite(loss):
             raise self._not_finite(loss, batch, when, rate)
         if rate is not None:

@@ -41,17 +41,11 @@ class Step:
         num_threads: int,
         measuring: bool = False,
     ) -> None: ...
-    def differentiate(
+    def run(
         self,
         inputs: npt.NDArray[Any],
         targets: npt.NDArray[Any],
         order: npt.NDArray[np.intp],
-        sample_weights: npt.NDArray[np.float64] | None = None,
-    ) -> float: ...
-    def evaluate(
-        self,
-        inputs: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        order: npt.NDArray[np.intp],
-        sample_weights: npt.NDArray[np.float64] | None = None,
+        sample_weights: npt.NDArray[np.float64] | None,
+        learning: bool,
     ) -> float: ...

@@ -18,11 +18,10 @@ cdef enum:
     # kernel gradients of 1x1 layers take 12 to 15 % longer.
     LAID_OUT_BYTES = 3 * L2_BYTES // 16
 
-    # Below so much work a second thread costs more than it brings: multiplications, values that are
-    # gone through once, and weights that an optimizer changes.
+    # Below so much work a second thread costs more than it brings: multiplications, and values that
+    # are gone through once.
     MIN_PRODUCTS_PER_THREAD = 250000
     MIN_VALUES_PER_THREAD = 50000
-    MIN_WEIGHTS_PER_THREAD = 20000
 
     # Memory, beside the caches: of all partial sums of a gradient together, and of what prepared
     # kernels keep in one way.

@@ -29,20 +29,13 @@ cdef inline void add_entries(
         (<real *> segments.to)[i] = <real> sums[i]
 
 
-# The tasks of doing so, to an array of floats or doubles.
-cdef inline Tasks adding_of(
-    const Segments *segments, size_t itemsize, int num_threads
-) noexcept nogil:
-    return tasks_of(
-        segments, itemsize, <Task> add_entries[float], <Task> add_entries[double],
-        divide_up(segments.size, ENTRIES_TO_ADD), 0, num_threads
-    )
-
-
 cdef inline int add_segments(
     double *sums, Py_ssize_t segments, Py_ssize_t size, void *to, size_t itemsize,
     int num_threads, Interrupt *interrupt
 ) noexcept nogil:
     cdef Segments work = Segments(sums, segments, size, to)
-    cdef Tasks adding = adding_of(&work, itemsize, num_threads)
+    cdef Tasks adding = tasks_of(
+        &work, itemsize, <Task> add_entries[float], <Task> add_entries[double],
+        divide_up(size, ENTRIES_TO_ADD), 0, num_threads
+    )
     return run_tasks(&adding, interrupt)

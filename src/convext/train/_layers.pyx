@@ -1,8 +1,6 @@
 """What happens to the values of a layer between the convolutions: bias, activation, samples."""
 
 cimport numpy as cnp
-import numpy as np
-from libc.string cimport memcpy
 
 from convext.base._dispatch cimport Microkernels, microkernels
 from convext.base._geometry cimport check_number, real
@@ -15,12 +13,6 @@ cnp.import_array()
 cdef list names = microkernels(sizeof(float)).activations.decode().lower().split()
 cdef int num_activations = len(names)
 ACTIVATIONS = dict(zip(names, range(num_activations)))
-
-ctypedef fused stored:
-    float
-    double
-    unsigned char
-
 
 cdef int check_activation(int activation) except -1:
     return check_number("activation", activation, num_activations - 1)
@@ -114,67 +106,3 @@ def differentiate(
     )
     planes.activated = cnp.PyArray_DATA(activated)
     perform_tasks("the gradient of an activation", &tasks)
-
-
-cdef void convert(
-    const char *source, const cnp.npy_intp *shape, const cnp.npy_intp *stride, real *to,
-    const stored *kind
-) noexcept nogil:
-    """Copy a sample of any strides (in bytes). `kind`, of the type of its elements, is not read."""
-    cdef Py_ssize_t c, y, x
-    cdef const char *row
-    for c in range(shape[0]):
-        for y in range(shape[1]):
-            row = source + c * stride[0] + y * stride[1]
-            if stride[2] == sizeof(stored):
-                for x in range(shape[2]):
-                    to[x] = <real> (<const stored *> row)[x]
-            else:
-                for x in range(shape[2]):
-                    to[x] = <real> (<const stored *> (row + x * stride[2]))[0]
-            to += shape[2]
-
-
-cdef int gather(
-    cnp.ndarray source, const Py_ssize_t *order, Py_ssize_t count, cnp.ndarray to
-) except -1:
-    cdef bint single = cnp.PyArray_ITEMSIZE(to) == sizeof(float)
-    cdef int stored_type = cnp.PyArray_TYPE(source)
-    cdef const cnp.npy_intp *shape = cnp.PyArray_DIMS(source) + 1
-    cdef const cnp.npy_intp *stride = cnp.PyArray_STRIDES(source)
-    cdef const char *data = <const char *> cnp.PyArray_DATA(source)
-    cdef char *sample = <char *> cnp.PyArray_DATA(to)
-    cdef Py_ssize_t size = shape[0] * shape[1] * shape[2]
-    cdef Py_ssize_t bytes = size * cnp.PyArray_ITEMSIZE(to)
-    cdef const char *begin
-    cdef Py_ssize_t i
-    if stored_type not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_UBYTE) or not (
-        cnp.PyArray_ISALIGNED(source) and cnp.PyArray_ISNOTSWAPPED(source)
-    ):
-        with np.errstate(over="ignore"):    # infinite values make an infinite loss
-            for i in range(count):
-                to[i] = source[order[i]]
-        return 0
-    with nogil:
-        for i in range(count):
-            begin = data + order[i] * stride[0]
-            if stored_type == cnp.PyArray_TYPE(to) and cnp.PyArray_IS_C_CONTIGUOUS(source):
-                memcpy(sample, begin, bytes)
-            elif single:
-                convert_sample(stored_type, begin, shape, stride + 1, <float *> sample)
-            else:
-                convert_sample(stored_type, begin, shape, stride + 1, <double *> sample)
-            sample += bytes
-    return 0
-
-
-cdef void convert_sample(
-    int stored_type, const char *source, const cnp.npy_intp *shape, const cnp.npy_intp *stride,
-    real *to
-) noexcept nogil:
-    if stored_type == cnp.NPY_FLOAT:
-        convert(source, shape, stride, to, <const float *> NULL)
-    elif stored_type == cnp.NPY_DOUBLE:
-        convert(source, shape, stride, to, <const double *> NULL)
-    else:
-        convert(source, shape, stride, to, <const unsigned char *> NULL)

@@ -18,11 +18,10 @@ from convext.ways._convolution import conv2d
 from convext.base._geometry cimport check_number, real
 from convext.ways._convolution import conv2d_input_grad
 from convext.gradient._differentiation import conv2d_kernel_grad
-from convext.train._layers cimport check_activation, gather
+from convext.train._layers cimport check_activation
 from convext.train._layers import activate, differentiate
-from convext.base._machine cimport L2_BYTES, MAX_PARTIAL_SUM_BYTES, MIN_WEIGHTS_PER_THREAD
-from convext.base._tasks cimport ENOUGH_TASKS, Tasks, divide_up, perform_tasks
-from convext.gradient._segments cimport Segments, adding_of
+from convext.base._machine cimport L2_BYTES, MAX_PARTIAL_SUM_BYTES
+from convext.base._tasks cimport ENOUGH_TASKS, divide_up
 
 cnp.import_array()
 
@@ -121,10 +120,8 @@ cdef class Step:
     cdef cnp.ndarray differences    # of each segment, the sums of their squares and absolute values
     cdef readonly object measures   # their means, of the last batch, by the numbers of the losses
     cdef readonly cnp.ndarray gradient      # flat, in float64
-    cdef cnp.ndarray inputs, targets
-    cdef const Py_ssize_t *order
+    cdef cnp.ndarray inputs, targets, order
     cdef const double *sample_weights       # of all samples, or NULL
-    cdef Py_ssize_t count       # samples in `order`
 
     def __init__(
         self, list layers, Py_ssize_t num_weights, Py_ssize_t batch_size, int loss, tuple crop,
@@ -154,28 +151,16 @@ cdef class Step:
             self.differences = np.empty((self.max_segments, 2))
         self.gradient = np.empty(num_weights)
 
-    def differentiate(
-        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order,
-        cnp.ndarray sample_weights=None
-    ):
-        """Return the loss of the samples in `order`, leaving its gradient in `gradient`.
-
-        `order` is C-contiguous, of type intp, and its values are not checked. The loss of each
-        sample is multiplied by its weight; these are C-contiguous, in float64, of all samples.
-        """
-        return self.run(inputs, targets, order, sample_weights, True)
-
-    def evaluate(
-        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order,
-        cnp.ndarray sample_weights=None
-    ):
-        """Return the loss of the samples in `order`."""
-        return self.run(inputs, targets, order, sample_weights, False)
-
-    cdef double run(
+    def run(
         self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order,
         cnp.ndarray sample_weights, bint learning
-    ) except? -1:
+    ):
+        """Return the loss of the samples in `order`; where `learning`, leave its `gradient`.
+
+        `order` is C-contiguous, of type intp, and its values are not checked. The loss of each
+        sample is multiplied by its weight, unless there are none; these are C-contiguous, in
+        float64, of all samples.
+        """
         cdef Py_ssize_t slices = divide_up(order.shape[0], self.slice_size)
         cdef Py_ssize_t segments = min(slices, self.max_segments), segment
         cdef double total = 0, elements
@@ -183,9 +168,7 @@ cdef class Step:
         elements = <double> order.shape[0] * last.output_shape[0] * (
             last.output_shape[1] * last.output_shape[2]
         )
-        self.inputs, self.targets = inputs, targets
-        self.order = <const Py_ssize_t *> cnp.PyArray_DATA(order)
-        self.count = order.shape[0]
+        self.inputs, self.targets, self.order = inputs, targets, order
         self.sample_weights = NULL
         if sample_weights is not None:
             self.sample_weights = <const double *> cnp.PyArray_DATA(sample_weights)
@@ -203,24 +186,14 @@ cdef class Step:
                             segment, segments, slices, self.workspaces[threadid()], 1, learning,
                             elements
                         )
-        self.inputs = self.targets = None
+        self.inputs = self.targets = self.order = None
         if learning:
-            self.add_segments(segments)
+            np.add.reduce(self.sums[:segments], axis=0, out=self.gradient)
         for segment in range(segments):
-            total += (<double *> cnp.PyArray_DATA(self.losses))[segment]
+            total += self.losses[segment]
         if self.differences is not None:
             self.measures = self.differences[:segments].sum(axis=0) / elements
         return total / elements
-
-    cdef int add_segments(self, Py_ssize_t segments) except -1:
-        cdef Segments work = Segments(
-            <double *> cnp.PyArray_DATA(self.sums), segments, self.num_weights,
-            cnp.PyArray_DATA(self.gradient)
-        )
-        cdef Tasks adding = adding_of(&work, sizeof(double), <int> max(1, min(
-            <Py_ssize_t> self.num_threads, self.num_weights // MIN_WEIGHTS_PER_THREAD
-        )))
-        return perform_tasks("the gradient of a network", &adding)
 
     cdef int run_segment(
         self, Py_ssize_t segment, Py_ssize_t segments, Py_ssize_t slices, Workspace work,
@@ -230,7 +203,7 @@ cdef class Step:
         cdef Py_ssize_t end = (segment + 1) * slices // segments
         cdef Py_ssize_t last = len(self.layers) - 1
         cdef Py_ssize_t i, first, count
-        cdef double *sums = <double *> cnp.PyArray_DATA(self.sums) + segment * self.num_weights
+        cdef cnp.ndarray sums = self.sums[segment]
         cdef double *loss = <double *> cnp.PyArray_DATA(self.losses) + segment
         cdef double *differences = NULL
         loss[0] = 0
@@ -239,25 +212,20 @@ cdef class Step:
             differences[0] = differences[1] = 0
         for i in range(begin, end):
             first = i * self.slice_size
-            count = min(self.slice_size, self.count - first)
+            count = min(self.slice_size, self.order.shape[0] - first)
             views = work.of(count)
             self.forward(views[0], views[1], first, count, num_threads)
             loss[0] += differentiate_loss(
                 views[1][last], views[0][last + 1], self.loss, 1 / elements,
-                self.sample_weights, self.order + first, differences
+                self.sample_weights, <const Py_ssize_t *> cnp.PyArray_DATA(self.order) + first,
+                differences
             )
             if learning:
                 self.backward(work, views[0], views[1], num_threads)
-                if cnp.PyArray_ITEMSIZE(work.weight_grad) == sizeof(float):
-                    add_gradient(
-                        <const float *> cnp.PyArray_DATA(work.weight_grad),
-                        sums, self.num_weights, i == begin
-                    )
+                if i == begin:
+                    sums[...] = work.weight_grad
                 else:
-                    add_gradient(
-                        <const double *> cnp.PyArray_DATA(work.weight_grad),
-                        sums, self.num_weights, i == begin
-                    )
+                    sums += work.weight_grad
         return 0
 
     cdef int forward(
@@ -266,8 +234,8 @@ cdef class Step:
         cdef Layer layer
         cdef Py_ssize_t i
         cdef cnp.ndarray targets = gradients[len(self.layers) - 1]
-        gather(self.inputs, self.order + first, count, values[0])
-        gather(self.targets, self.order + first, count, targets)
+        gather(self.inputs, self.order[first:first + count], values[0])
+        gather(self.targets, self.order[first:first + count], targets)
         if self.crop is not None:
             # What the layers are to add to the input.
             np.subtract(targets, values[0][:, :, self.crop[0], self.crop[1]], out=targets)
@@ -302,16 +270,14 @@ cdef class Step:
         return 0
 
 
-cdef void add_gradient(
-    const real *gradient, double *sums, Py_ssize_t count, bint first
-) noexcept nogil:
-    cdef Py_ssize_t i
-    if first:
-        for i in range(count):
-            sums[i] = gradient[i]
+cdef int gather(cnp.ndarray source, cnp.ndarray order, cnp.ndarray to) except -1:
+    """Copy samples, converted to the type of `to`."""
+    if cnp.PyArray_TYPE(source) == cnp.PyArray_TYPE(to) and cnp.PyArray_ISCARRAY_RO(source):
+        np.take(source, order, 0, to, "clip")
     else:
-        for i in range(count):
-            sums[i] += gradient[i]
+        with np.errstate(over="ignore"):    # infinite values make an infinite loss
+            to[...] = source[order]
+    return 0
 
 
 cdef double differentiate_loss(

@@ -276,45 +276,48 @@ cdef inline void sum_products(
     block of channels are fetched meanwhile.
     """
     cdef Phase phase = describe_phase(plan, index)
-    cdef Py_ssize_t points = points_of(plan, phase.columns.taps)
-    cdef Py_ssize_t num_values = points_of(plan, phase.rows.taps) * points
-    cdef Py_ssize_t kernel_points = kernel_points_of(plan, phase.columns.taps)
-    cdef Py_ssize_t kernel_stride = 0 if phase.columns.taps == 1 else plan.piece_stride
-    cdef Py_ssize_t row_stride = 0 if phase.rows.taps == 1 else kernel_points * plan.piece_stride
-    cdef Py_ssize_t ahead = taps_size(plan) if ready != NULL and keeps_taps(plan) else 0
-    cdef Py_ssize_t share = divide_up(ahead, VALUES)
-    cdef const real *values = scratch + layout.values + phase.first_value * plan.value_stride
+    cdef Py_ssize_t rows = points_of(plan, phase.rows.taps)
+    cdef Py_ssize_t columns = points_of(plan, phase.columns.taps)
+    cdef Py_ssize_t kernel_columns = kernel_points_of(plan, phase.columns.taps)
+    cdef Py_ssize_t row_stride = 0 if phase.rows.taps == 1 else kernel_columns * plan.piece_stride
+    cdef Py_ssize_t column_stride = 0 if phase.columns.taps == 1 else plan.piece_stride
+    cdef Py_ssize_t kernels = kernels_of(plan, unit), channels, b, i, j
+    cdef Py_ssize_t fetched = taps_size(plan) if ready != NULL and keeps_taps(plan) else 0
+    cdef Py_ssize_t share = divide_up(fetched, VALUES)
     cdef const real *piece
+    cdef const real *values
+    cdef const real *ahead
     cdef real *sums
     cdef real *errors
-    cdef Py_ssize_t b, i
     cdef Range tiles
     for b in range(plan.channel_blocks):
+        channels = channels_of(plan, b)
         piece = piece_of(plan, ready, unit, b, index == 0, layout, scratch)
         piece += phase.first_kernel_value * plan.piece_stride
         check_values(
             plan, piece + plan.piece_stride * (
-                value_at_a(phase.rows.taps) * kernel_points + value_at_a(phase.columns.taps)
-            ), channels_of(plan, b), kernels_of(plan, unit)
+                value_at_a(phase.rows.taps) * kernel_columns + value_at_a(phase.columns.taps)
+            ), channels, kernels
         )
+        values = scratch + layout.values + b * plan.value_size
+        values += phase.first_value * plan.value_stride
         sums = scratch + layout.sums
         errors = scratch + layout.errors
-        for i in range(num_values):
-            fetch(
-                <const char *> (ready + (b + 1) * ahead + i * share),
-                share * <Py_ssize_t> sizeof(real)
-            )
-            tiles = tiles_of_value(block, i // points, i % points)
-            plan.micro.winograd_products(
-                tiles.last - tiles.first, channels_of(plan, b), kernels_of(plan, unit),
-                values + i * plan.value_stride + tiles.first * WINOGRAD_CHANNELS,
-                piece + i // points * row_stride + i % points * kernel_stride,
-                sums + tiles.first * plan.width, errors + tiles.first * plan.width,
-                b == 0, b + 1 == plan.channel_blocks
-            )
-            sums += plan.sum_stride
-            errors += plan.sum_stride
-        values += plan.value_size
+        ahead = ready + (b + 1) * fetched
+        for i in range(rows):
+            for j in range(columns):
+                fetch(<const char *> ahead, share * <Py_ssize_t> sizeof(real))
+                tiles = tiles_of_value(block, i, j)
+                plan.micro.winograd_products(
+                    tiles.last - tiles.first, channels, kernels,
+                    values + tiles.first * WINOGRAD_CHANNELS,
+                    piece + i * row_stride + j * column_stride, sums + tiles.first * plan.width,
+                    errors + tiles.first * plan.width, b == 0, b + 1 == plan.channel_blocks
+                )
+                values += plan.value_stride
+                sums += plan.sum_stride
+                errors += plan.sum_stride
+                ahead += share
 
 
 cdef inline void compute_unit(

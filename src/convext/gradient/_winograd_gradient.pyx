@@ -24,8 +24,8 @@ from convext.ways._bands cimport has_small_pixels, limits_of
 from convext.ways._ways cimport Needs, Way
 from convext.ways._winograd_check cimport add_up_squares
 from convext.ways._winograd_pixels cimport fill_panel, transform_block
-from convext.ways._winograd_plan cimport Squares, Winograd, panel_columns
-from convext.ways._winograd_strips cimport first_strip
+from convext.ways._winograd_plan cimport Squares, Winograd, channels_of, panel_columns
+from convext.ways._winograd_strips cimport first_strip, sample_of, strip_column, strip_row
 
 # For "auto": not all taps meet the pixels near the edges, so that the squares of
 # these may be MAX_OUTSIDE times those of the others; no pixel may have more than MAX_SHARE of them.
@@ -40,29 +40,20 @@ cdef void transform_gradients(
     real *panel, real *squares, real *values
 ) noexcept nogil:
     """Transform the output gradients of `count` kernels in the strips first <= strip < last."""
-    cdef Py_ssize_t strip, sample, top, left
-    cdef Py_ssize_t num_rows = 0    # of squares that are not added up yet
-    cdef Py_ssize_t most = tiles.panel_strips * TILE, pitch = tiles.squares_pitch
+    cdef Py_ssize_t strip, top, left
+    cdef const real *image
     for strip in range(first, last):
-        sample = strip // (tiles.tiles_down * tiles.strips_across)
-        top = strip % tiles.tiles_down * TILE
-        left = strip // tiles.tiles_down % tiles.strips_across * tiles.strip_tiles * TILE
-        if tiles.squares != NULL and num_rows == 0:
-            memset(squares, 0, most * pitch * sizeof(real))
-        fill_panel(
-            tiles,
-            <const real *> tiles.source.data
-            + (sample * tiles.source.n_stride + kernel * tiles.source.c_stride),
-            count, top, left, TILE, panel, False,
-            squares + num_rows * pitch if tiles.squares != NULL else NULL
+        image = <const real *> tiles.source.data + (
+            sample_of(tiles, strip) * tiles.source.n_stride + kernel * tiles.source.c_stride
         )
-        num_rows += TILE
-        if num_rows == most or strip + 1 == last or (strip + 1) % tiles.tiles_down == 0:
-            if tiles.squares != NULL:
-                add_up_squares(
-                    tiles, top + TILE - num_rows, left, num_rows, squares, tiles.squares
-                )
-            num_rows = 0
+        top = strip_row(tiles, strip)
+        left = strip_column(tiles, strip)
+        if tiles.squares == NULL:
+            fill_panel(tiles, image, count, top, left, TILE, panel, False, <real *> NULL)
+        else:
+            memset(squares, 0, TILE * tiles.squares_pitch * sizeof(real))
+            fill_panel(tiles, image, count, top, left, TILE, panel, False, squares)
+            add_up_squares(tiles, top, left, TILE, squares, tiles.squares)
         tiles.micro.winograd_gradients(
             tiles.strip_tiles, count, panel, panel_columns(tiles) * WINOGRAD_CHANNELS, values,
             tiles.value_stride
@@ -82,17 +73,6 @@ cdef struct Target:
     void *kernel_grad
     double *sums
     bint begin
-
-
-cdef Target target_of(
-    const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t block, void *kernel_grad,
-    double *sums
-) noexcept nogil:
-    cdef Target target
-    target.kernel_grad = kernel_grad if sums == NULL else NULL
-    target.sums = NULL if sums == NULL else sums + segment * plan.size
-    target.begin = block == first_block(plan, segment)
-    return target
 
 
 cdef void finish(
@@ -130,56 +110,27 @@ cdef void add_unit(
 ) noexcept nogil:
     """Add up a block of tiles, of transformed pixels, for a unit of kernels."""
     cdef const Winograd *tiles = &plan.pixels
-    cdef Winograd gradients = plan.gradients
-    cdef Py_ssize_t kernel = unit % plan.group_units * WINOGRAD_CHANNELS
-    cdef Py_ssize_t kernels = min(WINOGRAD_CHANNELS, plan.gradients.channels - kernel)
+    cdef Py_ssize_t kernels = channels_of(&plan.gradients, unit % plan.group_units)
+    cdef Py_ssize_t kernel = (
+        unit // plan.group_units * plan.gradients.channels
+        + unit % plan.group_units * WINOGRAD_CHANNELS
+    )
     cdef Py_ssize_t first = first_strip(tiles, block), last = first_strip(tiles, block + 1)
-    cdef Py_ssize_t b, channels
-    kernel += unit // plan.group_units * plan.gradients.channels
-    # Tasks of other channels meet the same output gradients.
-    if plan.is_checked and plan.first_channel == 0:
-        gradients.squares = plan.gradient_squares + unit * tiles.num_blocks + block
+    cdef Py_ssize_t b
     transform_gradients(
-        &gradients, first, last, kernel, kernels, scratch + layout.panel,
+        &plan.gradients, first, last, kernel, kernels, scratch + layout.panel,
         scratch + layout.squares, scratch + layout.gradients
     )
     for b in range(tiles.channel_blocks):
-        channels = min(WINOGRAD_CHANNELS, tiles.channels - b * WINOGRAD_CHANNELS)
         tiles.micro.winograd_gradient_products(
-            (last - first) * tiles.strip_tiles, kernels, channels, scratch + layout.gradients,
-            scratch + layout.pixels + b * tiles.value_size, tiles.value_stride,
-            scratch + layout.sums, plan.sum_stride
+            (last - first) * tiles.strip_tiles, kernels, channels_of(tiles, b),
+            scratch + layout.gradients, scratch + layout.pixels + b * tiles.value_size,
+            tiles.value_stride, scratch + layout.sums, plan.sum_stride
         )
-        finish(plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels, layout, scratch, target)
-
-
-cdef void add_segment(
-    const WinogradGradient *plan, Py_ssize_t segment, Py_ssize_t first_unit, Py_ssize_t last_unit,
-    real *scratch, real *kernel_grad, double *sums, Interrupt *interrupt
-) noexcept nogil:
-    """Add up a segment of the tiles for some units of kernels."""
-    cdef Winograd tiles = plan.pixels
-    cdef Scratch layout = arrange(plan)
-    cdef Py_ssize_t block, unit
-    cdef Target target
-    for block in range(first_block(plan, segment), first_block(plan, segment + 1)):
-        target = target_of(plan, segment, block, kernel_grad, sums)
-        for unit in range(first_unit, last_unit):
-            if stopped(interrupt):
-                return
-            if unit == first_unit or unit % plan.group_units == 0:
-                # Tasks of other kernels meet the same pixels.
-                tiles.squares = NULL
-                if plan.is_checked and unit % plan.group_units == 0:
-                    tiles.squares = plan.pixel_squares + (
-                        plan.first_channel // WINOGRAD_CHANNELS * tiles.num_blocks + block
-                    )
-                transform_block(
-                    &tiles, unit // plan.group_units, first_strip(&tiles, block),
-                    first_strip(&tiles, block + 1), scratch + layout.panel, <real *> NULL,
-                    scratch + layout.squares, scratch + layout.pixels
-                )
-            add_unit(plan, block, unit, &layout, scratch, &target)
+        finish(
+            plan, kernel, kernels, b * WINOGRAD_CHANNELS, channels_of(tiles, b), layout, scratch,
+            target
+        )
 
 
 cdef WinogradGradient part_of_channels(
@@ -190,8 +141,6 @@ cdef WinogradGradient part_of_channels(
     cdef Winograd *tiles = &plan_of_part.pixels
     cdef Py_ssize_t first = part * plan.pixels.channel_blocks // plan.channel_parts
     cdef Py_ssize_t last = (part + 1) * plan.pixels.channel_blocks // plan.channel_parts
-    if plan.channel_parts == 1:
-        return plan_of_part
     plan_of_part.first_channel = first * WINOGRAD_CHANNELS
     tiles.channel_blocks = last - first
     tiles.channels = min(last * WINOGRAD_CHANNELS, plan.channels) - plan_of_part.first_channel
@@ -215,16 +164,39 @@ cdef void add_part(
 ) noexcept nogil:
     """Add up a segment of the tiles for some units of kernels and some channels."""
     cdef const Operands *operands = <const Operands *> work
-    cdef const WinogradGradient *plan = operands.plan
-    cdef Py_ssize_t units = plan.groups * plan.group_units
-    cdef Py_ssize_t parts = plan.kernel_parts * plan.channel_parts
-    cdef Py_ssize_t part = task % parts // plan.channel_parts
-    cdef WinogradGradient plan_of_part = part_of_channels(plan, task % plan.channel_parts)
-    add_segment(
-        &plan_of_part, task // parts, part * units // plan.kernel_parts,
-        (part + 1) * units // plan.kernel_parts, scratch, <real *> operands.kernel_grad,
-        operands.sums, interrupt
+    cdef WinogradGradient plan = part_of_channels(
+        operands.plan, task % operands.plan.channel_parts
     )
+    cdef Winograd *tiles = &plan.pixels
+    cdef Scratch layout = arrange(&plan)
+    cdef Py_ssize_t part = task // plan.channel_parts % plan.kernel_parts
+    cdef Py_ssize_t segment = task // plan.channel_parts // plan.kernel_parts
+    cdef Py_ssize_t units = plan.groups * plan.group_units, group, block, unit
+    cdef Py_ssize_t first_unit = part * units // plan.kernel_parts
+    cdef Target target = Target(operands.kernel_grad, NULL, False)
+    if operands.sums != NULL:
+        target.sums = operands.sums + segment * plan.size
+    for block in range(first_block(&plan, segment), first_block(&plan, segment + 1)):
+        target.begin = block == first_block(&plan, segment)
+        for unit in range(first_unit, (part + 1) * units // plan.kernel_parts):
+            if stopped(interrupt):
+                return
+            group = unit // plan.group_units
+            # Tasks of other kernels meet the same pixels, of other channels the same gradients.
+            tiles.squares = plan.gradients.squares = NULL
+            if plan.is_checked and unit % plan.group_units == 0:
+                tiles.squares = plan.pixel_squares + (
+                    plan.first_channel // WINOGRAD_CHANNELS * tiles.num_blocks + block
+                )
+            if plan.is_checked and plan.first_channel == 0:
+                plan.gradients.squares = plan.gradient_squares + unit * tiles.num_blocks + block
+            if unit == first_unit or unit % plan.group_units == 0:
+                transform_block(
+                    tiles, group, first_strip(tiles, block), first_strip(tiles, block + 1),
+                    scratch + layout.panel, <real *> NULL, scratch + layout.squares,
+                    scratch + layout.pixels
+                )
+            add_unit(&plan, block, unit, &layout, scratch, &target)
 
 
 cdef Py_ssize_t scratch_size(const WinogradGradient *plan) noexcept nogil:
@@ -266,27 +238,19 @@ cdef bint are_even(
     return True
 
 
-cdef bint is_safe(const WinogradGradient *plan) noexcept nogil:
-    """Whether the sums are as exact as those of the direct way, by the squares."""
-    cdef Py_ssize_t blocks = plan.pixels.num_blocks, kernels = plan.gradients.channels
-    cdef Py_ssize_t g, b, first
-    for g in range(plan.groups):
-        for b in range(plan.pixels.channel_blocks):
-            first = b * WINOGRAD_CHANNELS
+cdef bint are_all_even(
+    const Winograd *tiles, const Squares *squares, Py_ssize_t groups
+) noexcept nogil:
+    """The same of all channels, block by block: `squares` are those of each block of tiles."""
+    cdef Py_ssize_t group, b
+    for group in range(groups):
+        for b in range(tiles.channel_blocks):
             if not are_even(
-                &plan.pixels,
-                plan.pixel_squares + (g * plan.pixels.channel_blocks + b) * blocks,
-                g * plan.channels + first, min(WINOGRAD_CHANNELS, plan.channels - first)
+                tiles, squares, group * tiles.channels + b * WINOGRAD_CHANNELS,
+                channels_of(tiles, b)
             ):
                 return False
-        for b in range(plan.group_units):
-            first = b * WINOGRAD_CHANNELS
-            if not are_even(
-                &plan.gradients,
-                plan.gradient_squares + (g * plan.group_units + b) * blocks,
-                g * kernels + first, min(WINOGRAD_CHANNELS, kernels - first)
-            ):
-                return False
+            squares += tiles.num_blocks
     return True
 
 
@@ -317,28 +281,29 @@ cdef int differentiate(const void *work, Interrupt *interrupt) noexcept nogil:
         if operands.sums == NULL:
             return -1
     status = add_parts(operands, interrupt)
-    operands.safe = not plan.is_checked or is_safe(plan)
+    operands.safe = not plan.is_checked or (
+        are_all_even(&plan.pixels, plan.pixel_squares, plan.groups)
+        and are_all_even(&plan.gradients, plan.gradient_squares, plan.groups)
+    )
     aligned_free(operands.sums)
     return status
 
 
-cdef int differentiate_by_winograd(WinogradGradient *plan, void *kernel_grad) except -1:
-    cdef Py_ssize_t pixels = plan.groups * plan.pixels.channel_blocks * plan.pixels.num_blocks
-    cdef Py_ssize_t gradients = plan.groups * plan.group_units * plan.pixels.num_blocks
-    cdef Operands operands = Operands(plan, kernel_grad, NULL, False)
-    plan.pixel_squares = <Squares *> calloc(pixels + gradients, sizeof(Squares))
-    check_memory(-1 if plan.pixel_squares == NULL else 0, NAME)
-    plan.gradient_squares = plan.pixel_squares + pixels
+cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef WinogradGradient *gradient = <WinogradGradient *> plan
+    cdef Operands operands = Operands(gradient, convolution.kernels.data, NULL, False)
+    cdef Py_ssize_t pixels, gradients
+    finish_plan(gradient, convolution)
+    pixels = gradient.groups * gradient.pixels.channel_blocks * gradient.pixels.num_blocks
+    gradients = gradient.groups * gradient.group_units * gradient.pixels.num_blocks
+    gradient.pixel_squares = <Squares *> calloc(pixels + gradients, sizeof(Squares))
+    check_memory(-1 if gradient.pixel_squares == NULL else 0, NAME)
+    gradient.gradient_squares = gradient.pixel_squares + pixels
     try:
         perform(NAME, differentiate, &operands)
     finally:
-        free(plan.pixel_squares)
+        free(gradient.pixel_squares)
     return operands.safe
-
-
-cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
-    finish_plan(<WinogradGradient *> plan, convolution)
-    return differentiate_by_winograd(<WinogradGradient *> plan, convolution.kernels.data)
 
 
 cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:

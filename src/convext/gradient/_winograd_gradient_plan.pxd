@@ -71,17 +71,6 @@ cdef inline const char *objection(const Convolution *convolution) noexcept nogil
     return NULL
 
 
-cdef inline void set_inside(
-    Winograd *tiles, Py_ssize_t top, Py_ssize_t bottom, Py_ssize_t left, Py_ssize_t right
-) noexcept nogil:
-    """Say which pixels, or output gradients, meet all taps: rows and columns of the tile grid."""
-    tiles.inside_top = top
-    tiles.inside_bottom = bottom
-    tiles.inside_left = left
-    tiles.inside_right = right
-    tiles.squares_stride = tiles.num_blocks
-
-
 cdef inline double time_of_tile(double kernels, double channels) noexcept nogil:
     """The time that a tile takes, in multiplications of the direct way: docs/winograd.md."""
     return 38 * channels * kernels + 400 * channels + 320 * kernels
@@ -199,11 +188,11 @@ cdef inline void finish_plan(WinogradGradient *plan, const Convolution *convolut
     cut_into_tasks(plan, convolution.num_threads)
     plan.is_checked = not convolution.asked
     plan.pixels.all_blocks = plan.pixels.channel_blocks
-    set_inside(&plan.pixels, OVERLAP, outputs.h, OVERLAP, outputs.w)
-    set_inside(
-        &plan.gradients, geometry.padding_top, images.h - OVERLAP + geometry.padding_top,
+    plan.pixels.inside[:] = [OVERLAP, outputs.h, OVERLAP, outputs.w]
+    plan.gradients.inside[:] = [
+        geometry.padding_top, images.h - OVERLAP + geometry.padding_top,
         geometry.padding_left, images.w - OVERLAP + geometry.padding_left
-    )
+    ]
 
 
 # The scratch memory of a thread: the transformed pixels of a block of tiles, the transformed output

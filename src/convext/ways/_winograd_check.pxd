@@ -11,7 +11,7 @@ from convext.ways._winograd_plan cimport (
     PART, Squares, Winograd, num_parts, num_phases, overlap, panel_columns, points_of,
     squares_columns, squares_rows
 )
-from convext.ways._winograd_strips cimport is_short, strip_row
+from convext.ways._winograd_strips cimport is_short, sample_of, strip_column, strip_row
 
 cdef enum:
     # For "auto", what the squares of the pixels under a tile add up to is at most times those under
@@ -45,8 +45,7 @@ cdef inline void add_up_squares(
     """Add up the squares of a panel that begins at these rows and columns of the tile grid."""
     cdef Py_ssize_t[4] inside
     inside[:] = [
-        plan.inside_top - top, plan.inside_bottom - top,
-        plan.inside_left - left, plan.inside_right - left
+        plan.inside[0] - top, plan.inside[1] - top, plan.inside[2] - left, plan.inside[3] - left
     ]
     plan.micro.add_up(
         num_rows, panel_columns(plan), rows, plan.squares_pitch, inside, <double *> squares
@@ -116,16 +115,14 @@ cdef inline bint is_uneven(
 ) noexcept nogil:
     """Whether the tiles of a strip must not be transformed; `squares` are those of their pixels."""
     cdef Py_ssize_t row = strip_row(plan, strip), stride = plan.result_stride
-    cdef Py_ssize_t column = (
-        strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
-    )
     cdef Py_ssize_t tile = plan.tile - 1 if is_short(plan, strip) else plan.tile
     cdef Py_ssize_t i, num_rows, num_columns
     cdef int worst = EVEN
     for i in range(num_phases(plan)):
         num_rows = min(tile, divide_up(plan.result_h - i // stride % stride, stride) - row)
         num_columns = min(
-            plan.strip_tiles * plan.tile, divide_up(plan.result_w - i % stride, stride) - column
+            plan.strip_tiles * plan.tile,
+            divide_up(plan.result_w - i % stride, stride) - strip_column(plan, strip)
         )
         if num_rows <= 0 or num_columns <= 0:
             continue
@@ -151,10 +148,5 @@ cdef inline void judge_strips(
     cdef real *scratch = squares + squares_rows(plan) * pitch
     for strip in range(first, last):
         down = plan.source_stride * (strip_row(plan, strip) - strip_row(plan, first))
-        if is_uneven(
-            plan, strip, image, top + down, left, squares + down * pitch, scratch
-        ):
-            mark_band(
-                plan.bands, strip // (plan.tiles_down * plan.strips_across),
-                strip % plan.tiles_down
-            )
+        if is_uneven(plan, strip, image, top + down, left, squares + down * pitch, scratch):
+            mark_band(plan.bands, sample_of(plan, strip), strip % plan.tiles_down)

@@ -12,7 +12,7 @@ from convext.ways._winograd_plan cimport (
     squares_rows
 )
 from convext.ways._winograd_strips cimport (
-    Block, StripPlace, describe_block, place_strip, strip_row, wide_tiles
+    Block, StripPlace, describe_block, place_strip, sample_of, strip_column, strip_row, wide_tiles
 )
 
 
@@ -114,9 +114,7 @@ cdef void transform_strips(
 ) noexcept nogil:
     """Transform the strips first <= strip < last, which lie below each other."""
     cdef Py_ssize_t top = plan.source_stride * (plan.top + strip_row(plan, first))
-    cdef Py_ssize_t left = plan.source_stride * (
-        plan.left + first // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
-    )
+    cdef Py_ssize_t left = plan.source_stride * (plan.left + strip_column(plan, first))
     cdef Py_ssize_t num_rows = plan.source_stride * (
         strip_row(plan, last - 1) - strip_row(plan, first) + plan.tile + overlap(plan)
     )
@@ -125,7 +123,7 @@ cdef void transform_strips(
     cdef StripPlace place
     cdef const real *image = (
         <const real *> plan.source.data
-        + first // (plan.tiles_down * plan.strips_across) * plan.source.n_stride
+        + sample_of(plan, first) * plan.source.n_stride
         + group * plan.source_channels * plan.source.c_stride
     )
     if plan.bands != NULL:
@@ -145,7 +143,7 @@ cdef void transform_strips(
         if plan.squares != NULL:
             add_up_squares(
                 plan, top - plan.top, left - plan.left, num_rows, squares,
-                plan.squares + (group * plan.all_blocks + b) * plan.squares_stride
+                plan.squares + (group * plan.all_blocks + b) * plan.num_blocks
             )
         for strip in range(first, last):
             place = place_strip(plan, block, strip)

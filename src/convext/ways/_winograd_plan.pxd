@@ -55,9 +55,8 @@ cdef struct Winograd:
     Py_ssize_t result_h, result_w   # the whole output, of all phases
     Bands *bands                    # for "auto", where tiles that are not safe are noted; or NULL
     Squares *squares                # for the kernel gradient, of a block of strips: or NULL
-    Py_ssize_t squares_stride       # from a block of channels to the next
     Py_ssize_t all_blocks           # of channels, of a group
-    Py_ssize_t inside_top, inside_bottom, inside_left, inside_right     # of the tile grid
+    Py_ssize_t[4] inside            # what meets all taps, in the tile grid: rows and columns
     Py_ssize_t tile                 # results of a tile and phase along an axis
     Py_ssize_t points               # values of a tile along an axis, of all phases
     Py_ssize_t kernel_points        # of a kernel, likewise

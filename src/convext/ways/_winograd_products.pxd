@@ -14,7 +14,8 @@ from convext.ways._winograd_plan cimport (
     points_of, result_columns, result_rows, squares_size, unit_size
 )
 from convext.ways._winograd_strips cimport (
-    Block, StripPlace, Range, is_short, place_strip, strip_row, tiles_of_value, wide_tiles
+    Block, Range, StripPlace, is_short, place_strip, sample_of, strip_column, strip_row,
+    tiles_of_value, wide_tiles
 )
 from convext.ways._winograd_taps cimport (
     keeps_taps, taps_scratch, taps_size, transform_piece, transform_taps
@@ -185,11 +186,10 @@ cdef inline void finish_unit(
     cdef const Array4 *out = result_of(plan.convolution)
     cdef real *results = scratch + layout.results
     cdef Py_ssize_t pitch
-    cdef Py_ssize_t strip, sample, top, left, num_rows, num_columns
+    cdef Py_ssize_t strip, top, left, num_rows, num_columns
     for strip in range(block.first, block.last):
-        sample = strip // (plan.tiles_down * plan.strips_across)
         top = strip_row(plan, strip) * plan.result_stride
-        left = strip // plan.tiles_down % plan.strips_across * result_columns(plan)
+        left = strip_column(plan, strip) * plan.result_stride
         num_rows = min(result_rows(plan), out.h - top)
         num_columns = min(result_columns(plan), out.w - left)
         if is_short(plan, strip):
@@ -204,7 +204,7 @@ cdef inline void finish_unit(
         store_results(
             plan, num_rows, num_columns, pitch, count, results, scratch + layout.rows, out,
             <real *> out.data + (
-                sample * out.n_stride + kernel * out.c_stride
+                sample_of(plan, strip) * out.n_stride + kernel * out.c_stride
                 + top * out.h_stride + left * out.w_stride
             )
         )

@@ -9,6 +9,10 @@ cdef inline Py_ssize_t first_strip(const Winograd *plan, Py_ssize_t block) noexc
     return block * plan.num_strips // plan.num_blocks
 
 
+cdef inline Py_ssize_t sample_of(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    return strip // (plan.tiles_down * plan.strips_across)
+
+
 cdef inline bint is_short(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
     """Whether the tiles of a strip have a row less."""
     return strip % plan.tiles_down >= plan.tiles_down - plan.short_strips
@@ -20,6 +24,11 @@ cdef inline Py_ssize_t strip_row(const Winograd *plan, Py_ssize_t strip) noexcep
     return down * plan.tile - max(
         <Py_ssize_t> 0, down - (plan.tiles_down - plan.short_strips)
     )
+
+
+cdef inline Py_ssize_t strip_column(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
+    """The first column of results of a strip."""
+    return strip // plan.tiles_down % plan.strips_across * plan.strip_tiles * plan.tile
 
 
 cdef inline Py_ssize_t wide_tiles(const Winograd *plan) noexcept nogil:

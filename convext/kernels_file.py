@@ -82,13 +82,8 @@ def load_kernels(file: FilePath) -> tuple[RealArray, Record]:
 
     Raises
     ------
-    OSError
-        From the system, unchanged: FileNotFoundError, IsADirectoryError, PermissionError.
-    ValueError
-        The file is empty, truncated, damaged, pickled or of another kind, or its array is not
-        four-dimensional.
-    TypeError
-        The array does not hold real numbers.
+    OSError, ValueError, TypeError
+        As `convext.load_data` does.
 
     Examples
     --------

@@ -38,10 +38,8 @@ def step_decay(initial_rate: float, drop: float = 0.5, every: int = 10) -> Sched
 
     Raises
     ------
-    TypeError
-        An argument is not a number, or `every` is not an integer.
-    ValueError
-        An argument is out of its range.
+    TypeError, ValueError
+        An argument is not a number (`every`: an integer), or out of its range.
 
     Examples
     --------
@@ -74,10 +72,8 @@ def exponential_decay(initial_rate: float, decay_rate: float) -> Schedule:
 
     Raises
     ------
-    TypeError
-        An argument is not a number.
-    ValueError
-        An argument is out of its range.
+    TypeError, ValueError
+        An argument is not a number, or out of its range.
 
     Examples
     --------
@@ -111,10 +107,8 @@ def cosine_decay(initial_rate: float, num_epochs: int, final_rate: float = 0.0) 
 
     Raises
     ------
-    TypeError
-        An argument is not a number, or `num_epochs` is not an integer.
-    ValueError
-        An argument is out of its range.
+    TypeError, ValueError
+        An argument is not a number (`num_epochs`: an integer), or out of its range.
 
     References
     ----------
@@ -161,10 +155,8 @@ class ReduceOnPlateau(Stateful):
 
     Raises
     ------
-    TypeError
-        An argument is not a number, or `patience` is not an integer.
-    ValueError
-        An argument is out of its range.
+    TypeError, ValueError
+        An argument is not a number (`patience`: an integer), or out of its range.
 
     Examples
     --------

@@ -76,14 +76,17 @@ def save_strips(
 ) -> float:
     """Write an image (C, H, W) that comes in strips of rows; return the share that was clipped."""
     check_dimensions("array", shape, {3: IMAGES[3]})
-    if shape[0] not in (1, 3):
+    channels, height, width = shape
+    if channels not in (1, 3):
         raise ValueError(
-            f"an image has 1 channel (grey) or 3 (colour), got {shape[0]} "
+            f"an image has 1 channel (grey) or 3 (colour), got {channels} "
             f"(shape {shape}); other arrays can be saved as .npy"
         )
-    header = None if like is None else pillow_files.read_header(like, max_pixels=LARGEST_SIZE)
-    depth = _depth(file, bits, own_bits if header is None else header.bits)
-    pixels = np.empty((*shape[1:], shape[0]), pillow_files.TYPES[depth])
+    header = pillow_files.Header((height, width), own_bits, None, None)
+    if like is not None:
+        header = pillow_files.read_header(like, max_pixels=LARGEST_SIZE)
+    depth = _depth(file, bits, header.bits)
+    pixels = np.empty((height, width, channels), pillow_files.TYPES[depth])
     clipped = 0
     for begin, rows in strips:
         values = rows
@@ -95,11 +98,11 @@ def save_strips(
             values *= 2**depth - 1
             np.rint(values, out=values)
         pixels[begin : begin + rows.shape[1]] = np.moveaxis(values, 0, -1)
-    profile = None if header is None else header.profile
-    others = {b"GRAY", b"RGB ", b"CMYK", b"Lab "} - {b"GRAY" if shape[0] == 1 else b"RGB "}
+    profile = header.profile
+    others = {b"GRAY", b"RGB ", b"CMYK", b"Lab "} - {b"GRAY" if channels == 1 else b"RGB "}
     if profile is not None and profile[16:20] in others:
         profile = None
-    pillow_files.write(file, pixels, profile, None if header is None else header.dpi)
+    pillow_files.write(file, pixels, profile, header.dpi)
     return clipped / pixels.size
 
 

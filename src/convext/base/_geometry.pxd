@@ -19,6 +19,22 @@ cdef struct Array4:
     Py_ssize_t n, c, h, w
     Py_ssize_t n_stride, c_stride, h_stride, w_stride
 
+
+# Every `row_step`th row and `column_step`th column of an array, from the given ones on.
+cdef inline Array4 every(
+    const Array4 *array, Py_ssize_t row, Py_ssize_t row_step, Py_ssize_t column,
+    Py_ssize_t column_step, Py_ssize_t itemsize
+) noexcept nogil:
+    cdef Array4 part = array[0]
+    # A number, since there is no data where a convolution is only explained.
+    part.data = <void *> (
+        <Py_ssize_t> part.data + (row * part.h_stride + column * part.w_stride) * itemsize
+    )
+    part.h_stride *= row_step
+    part.w_stride *= column_step
+    return part
+
+
 # The options of a convolution. The padding at the bottom and on the right follows from the size
 # of the output.
 cdef struct Geometry:
@@ -99,6 +115,25 @@ cdef inline const Array4 *result_of(const Convolution *convolution) noexcept nog
     if convolution.operation == KERNEL_GRADIENT:
         return &convolution.kernels
     return &convolution.outputs
+
+
+# The windows of results, stride and dilation aside: the taps as they meet the source, which are the
+# kernels', for an input gradient turned around; and where the first one is for the first result.
+cdef struct Windows:
+    Array4 taps
+    Py_ssize_t top, left
+
+
+cdef inline Windows windows_of(const Convolution *convolution) noexcept nogil:
+    cdef const Geometry *geometry = &convolution.geometry
+    cdef const Array4 *kernels = &convolution.kernels
+    if convolution.operation != INPUT_GRADIENT:
+        return Windows(kernels[0], -geometry.padding_top, -geometry.padding_left)
+    return Windows(
+        every(kernels, kernels.h - 1, -1, kernels.w - 1, -1, convolution.itemsize),
+        turned_origin(kernels.h, geometry.dilation_h, geometry.padding_top),
+        turned_origin(kernels.w, geometry.dilation_w, geometry.padding_left)
+    )
 
 
 # The weights of a correlation: those of the first group, and how far the next one's are.

@@ -1,19 +1,16 @@
 # Channels that each meet kernels of their own, and no other channel's.
 
 from convext.base._dispatch cimport Microkernels
-from convext.base._geometry cimport Array4
+from convext.base._geometry cimport Array4, Convolution, Windows
 from convext.ways._ways cimport Way
 
 cdef struct Depthwise:
+    const Convolution *convolution
     const Microkernels *micro
-    size_t itemsize
-    Array4 source                   # sizes and strides
+    const Array4 *source
+    const Array4 *results           # of which each has a window; for the kernel gradient, outputs
+    Windows windows
     Py_ssize_t multiplier           # kernels of a channel
-    Py_ssize_t taps_h, taps_w
-    bint turned                     # the taps are taken from the last one to the first
-    Py_ssize_t top, left            # where the first window begins
-    Py_ssize_t stride_h, stride_w, dilation_h, dilation_w
-    Py_ssize_t out_h, out_w
     Py_ssize_t band_h, bands        # rows of results at a time
     Py_ssize_t planes, blocks       # channels at a time
     Py_ssize_t phase_w              # columns of pixels that lie a stride apart, side by side

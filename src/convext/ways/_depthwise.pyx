@@ -9,8 +9,8 @@ from libc.string cimport memset
 
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport (
-    INPUT_GRADIENT, KERNEL_GRADIENT, Array4, Convolution, Geometry, extent_of, real, result_of,
-    source_of, turned_origin
+    INPUT_GRADIENT, KERNEL_GRADIENT, Array4, Convolution, Geometry, extent_of, real, source_of,
+    windows_of
 )
 from convext.base._interrupt cimport Interrupt, stopped
 from convext.base._machine cimport L1_BYTES, L2_BYTES
@@ -55,7 +55,7 @@ cdef const char *objection(const Convolution *convolution) noexcept nogil:
     if geometry.groups == 1 or taps == 1:
         return "it is for several groups and more than one tap"
     make_plan(&plan, convolution)
-    if plan.plane_size * <Py_ssize_t> plan.itemsize > MAX_PLANE_BYTES:
+    if plan.plane_size * <Py_ssize_t> convolution.itemsize > MAX_PLANE_BYTES:
         return "the pixels under its rows do not stay in any cache"
     return NULL
 
@@ -72,29 +72,15 @@ cdef bint settles(const Convolution *convolution) noexcept nogil:
 
 
 cdef void make_plan(Depthwise *plan, const Convolution *convolution) noexcept nogil:
-    cdef const Geometry *geometry = &convolution.geometry
-    cdef const Array4 *kernels = &convolution.kernels
-    cdef const Array4 *outputs = &convolution.outputs
+    plan.convolution = convolution
     plan.micro = microkernels(convolution.itemsize)
-    plan.itemsize = convolution.itemsize
-    plan.source = source_of(convolution)[0]
-    plan.multiplier = kernels.n // geometry.groups
-    plan.taps_h = kernels.h
-    plan.taps_w = kernels.w
-    plan.turned = convolution.operation == INPUT_GRADIENT
-    plan.top = -geometry.padding_top
-    plan.left = -geometry.padding_left
-    if plan.turned:
+    plan.source = source_of(convolution)
+    plan.results = &convolution.outputs
+    if convolution.operation == INPUT_GRADIENT:
         # As many output gradients as groups: each channel has one kernel only.
-        plan.top = turned_origin(kernels.h, geometry.dilation_h, geometry.padding_top)
-        plan.left = turned_origin(kernels.w, geometry.dilation_w, geometry.padding_left)
-        outputs = &convolution.images
-    plan.stride_h = geometry.stride_h
-    plan.stride_w = geometry.stride_w
-    plan.dilation_h = geometry.dilation_h
-    plan.dilation_w = geometry.dilation_w
-    plan.out_h = outputs.h
-    plan.out_w = outputs.w
+        plan.results = &convolution.images
+    plan.windows = windows_of(convolution)
+    plan.multiplier = convolution.kernels.n // convolution.geometry.groups
     cut_into_tasks(plan)
     plan.num_threads = threads_for(
         direct_products(convolution), plan.source.n * plan.blocks * plan.bands,
@@ -106,30 +92,55 @@ cdef void make_plan(Depthwise *plan, const Convolution *convolution) noexcept no
 
 cdef inline Py_ssize_t rows_under(const Depthwise *plan, Py_ssize_t rows) noexcept nogil:
     """So many rows of pixels lie under rows of results."""
-    return (rows - 1) * plan.stride_h + extent_of(plan.taps_h, plan.dilation_h)
+    cdef const Geometry *geometry = &plan.convolution.geometry
+    return (rows - 1) * geometry.stride_h + extent_of(plan.windows.taps.h, geometry.dilation_h)
 
 
 cdef void cut_into_tasks(Depthwise *plan) noexcept nogil:
-    cdef Py_ssize_t row_bytes, extent = rows_under(plan, 1)
-    plan.phase_w = plan.out_w + (extent_of(plan.taps_w, plan.dilation_w) - 1) // plan.stride_w
-    plan.pitch = plan.stride_w * plan.phase_w
-    row_bytes = plan.pitch * <Py_ssize_t> plan.itemsize
-    plan.band_h = min(plan.out_h, max(
-        divide_up(MIN_BAND_EXTENTS * extent, plan.stride_h),
-        (MAX_BYTES // row_bytes - extent) // plan.stride_h + 1
-    ))
-    plan.bands = divide_up(plan.out_h, plan.band_h)
-    plan.band_h = divide_up(plan.out_h, plan.bands)
-    plan.bands = divide_up(plan.out_h, plan.band_h)
-    # The last vector may reach beyond the last row.
-    plan.plane_size = aligned_size(
-        rows_under(plan, plan.band_h) * plan.pitch + plan.micro.lanes, plan.itemsize
+    cdef const Geometry *geometry = &plan.convolution.geometry
+    cdef Py_ssize_t itemsize = plan.convolution.itemsize, lanes = plan.micro.lanes
+    cdef Py_ssize_t width = plan.results.w, extent = rows_under(plan, 1)
+    plan.phase_w = (
+        width + (extent_of(plan.windows.taps.w, geometry.dilation_w) - 1) // geometry.stride_w
     )
-    plan.planes = max(1, min(
-        MAX_PLANES, MAX_BYTES // (plan.plane_size * <Py_ssize_t> plan.itemsize)
+    plan.pitch = geometry.stride_w * plan.phase_w
+    plan.band_h = min(plan.results.h, max(
+        divide_up(MIN_BAND_EXTENTS * extent, geometry.stride_h),
+        (MAX_BYTES // (plan.pitch * itemsize) - extent) // geometry.stride_h + 1
     ))
+    plan.bands = divide_up(plan.results.h, plan.band_h)
+    plan.band_h = divide_up(plan.results.h, plan.bands)
+    plan.bands = divide_up(plan.results.h, plan.band_h)
+    # The last vector may reach beyond the last row.
+    plan.plane_size = aligned_size(rows_under(plan, plan.band_h) * plan.pitch + lanes, itemsize)
+    plan.planes = max(1, min(MAX_PLANES, MAX_BYTES // (plan.plane_size * itemsize)))
     plan.blocks = divide_up(plan.source.c, plan.planes)
-    plan.gradient_pitch = divide_up(plan.out_w, plan.micro.lanes) * plan.micro.lanes
+    plan.gradient_pitch = divide_up(width, lanes) * lanes
+
+
+# The scratch memory of a thread, in bytes: the pixels; for the kernel gradient, the output
+# gradients of a band, and the sums so far.
+cdef struct Scratch:
+    Py_ssize_t gradient, sums, end      # where each begins
+
+
+cdef Scratch arrange(const Depthwise *plan) noexcept nogil:
+    cdef const Array4 *taps = &plan.windows.taps
+    cdef Py_ssize_t itemsize = plan.convolution.itemsize
+    cdef Scratch layout
+    layout.gradient = plan.planes * plan.plane_size * itemsize
+    layout.sums = layout.end = layout.gradient
+    if plan.convolution.operation == KERNEL_GRADIENT:
+        layout.sums += itemsize * aligned_size(plan.band_h * plan.gradient_pitch, itemsize)
+        layout.end = layout.sums + plan.planes * plan.multiplier * taps.h * taps.w * (
+            <Py_ssize_t> sizeof(double)
+        )
+    return layout
+
+
+cdef void clear(const void *plan, void *scratch) noexcept nogil:
+    # The zeros beside pixels and gradients are the same for all tasks.
+    memset(scratch, 0, arrange(<const Depthwise *> plan).sums)
 
 
 # ---------------------------------------------------------------- pixels
@@ -137,10 +148,11 @@ cdef void cut_into_tasks(Depthwise *plan) noexcept nogil:
 
 cdef void find_columns(const Depthwise *plan, Py_ssize_t *offset) noexcept nogil:
     """Find where the columns of taps lie in a row."""
+    cdef const Geometry *geometry = &plan.convolution.geometry
     cdef Py_ssize_t j, distance
-    for j in range(plan.taps_w):
-        distance = j * plan.dilation_w
-        offset[j] = distance % plan.stride_w * plan.phase_w + distance // plan.stride_w
+    for j in range(plan.windows.taps.w):
+        distance = j * geometry.dilation_w
+        offset[j] = distance % geometry.stride_w * plan.phase_w + distance // geometry.stride_w
 
 
 cdef void fill_planes(
@@ -148,18 +160,21 @@ cdef void fill_planes(
     Py_ssize_t first, Py_ssize_t num_rows, real *planes
 ) noexcept nogil:
     """Lay out pixels under some rows of results, where zeros are to the left and right."""
-    cdef const Array4 *source = &plan.source
+    cdef const Geometry *geometry = &plan.convolution.geometry
+    cdef const Array4 *source = plan.source
     cdef const real *image = <const real *> source.data + (
         sample * source.n_stride + channel * source.c_stride
     )
     cdef Positions rows = positions(
-        plan.top + first * plan.stride_h, 1, rows_under(plan, num_rows), source.h
+        plan.windows.top + first * geometry.stride_h, 1, rows_under(plan, num_rows), source.h
     )
     cdef Positions columns
     cdef Py_ssize_t i, phase
     for i in range(channels):
-        for phase in range(plan.stride_w):
-            columns = positions(plan.left + phase, plan.stride_w, plan.phase_w, source.w)
+        for phase in range(geometry.stride_w):
+            columns = positions(
+                plan.windows.left + phase, geometry.stride_w, plan.phase_w, source.w
+            )
             copy_rectangle(
                 plan.micro, source, image + i * source.c_stride, &rows, &columns,
                 planes + i * plan.plane_size + phase * plan.phase_w, plan.pitch, zero_sides=True
@@ -169,161 +184,88 @@ cdef void fill_planes(
 # ---------------------------------------------------------------- the convolution
 
 
-cdef void copy_taps(
-    const Depthwise *plan, const Array4 *kernels, Py_ssize_t kernel, real *weights
-) noexcept nogil:
-    cdef const real *first = <const real *> kernels.data + kernel * kernels.n_stride
-    cdef Py_ssize_t h_stride = kernels.h_stride, w_stride = kernels.w_stride
-    cdef Py_ssize_t i, j
-    if plan.turned:
-        first += (plan.taps_h - 1) * h_stride + (plan.taps_w - 1) * w_stride
-        h_stride, w_stride = -h_stride, -w_stride
-    for i in range(plan.taps_h):
-        for j in range(plan.taps_w):
-            weights[i * plan.taps_w + j] = first[i * h_stride + j * w_stride]
-
-
-# What the tasks of a convolution read, and where they write.
-cdef struct Operands:
-    const Depthwise *plan
-    const Array4 *kernels
-    const void *bias
-    const Array4 *out
-
-
-cdef void clear_planes(const void *work, void *planes) noexcept nogil:
-    # The zeros to the left and right are the same for all tasks.
-    cdef const Depthwise *plan = (<const Operands *> work).plan
-    memset(planes, 0, plan.planes * plan.plane_size * plan.itemsize)
-
-
 cdef void convolve_band(
     const void *work, Py_ssize_t task, real *planes, Interrupt *interrupt
 ) noexcept nogil:
     """Compute a band of results of some channels of a sample."""
-    cdef const Operands *operands = <const Operands *> work
-    cdef const Depthwise *plan = operands.plan
-    cdef const Array4 *out = operands.out
-    cdef const real *bias = <const real *> operands.bias
+    cdef const Depthwise *plan = <const Depthwise *> work
+    cdef const Geometry *geometry = &plan.convolution.geometry
+    cdef const Array4 *taps = &plan.windows.taps
+    cdef const Array4 *out = plan.results
+    cdef const real *bias = <const real *> plan.convolution.bias
     cdef Py_ssize_t first = task % plan.bands * plan.band_h
     cdef Py_ssize_t channel = task // plan.bands % plan.blocks * plan.planes
     cdef Py_ssize_t sample = task // plan.bands // plan.blocks
-    cdef Py_ssize_t num_rows = min(plan.band_h, plan.out_h - first)
+    cdef Py_ssize_t num_rows = min(plan.band_h, out.h - first)
     cdef Py_ssize_t channels = min(plan.planes, plan.source.c - channel)
-    cdef Py_ssize_t i, kernel = channel * plan.multiplier
+    cdef Py_ssize_t i, y, x, kernel = channel * plan.multiplier
     cdef Py_ssize_t[MAX_TAPS] offset
     cdef real[MAX_TAPS] weights
-    cdef real *results = <real *> out.data + (
-        sample * out.n_stride + kernel * out.c_stride + first * out.h_stride
-    )
+    cdef const real *first_tap
+    cdef real *results = <real *> out.data + sample * out.n_stride + first * out.h_stride
     find_columns(plan, offset)
     fill_planes(plan, sample, channel, channels, first, num_rows, planes)
     for i in range(channels * plan.multiplier):
-        copy_taps(plan, operands.kernels, kernel + i, weights)
+        first_tap = <const real *> taps.data + (kernel + i) * taps.n_stride
+        for y in range(taps.h):
+            for x in range(taps.w):
+                weights[y * taps.w + x] = first_tap[y * taps.h_stride + x * taps.w_stride]
         plan.micro.depthwise(
-            plan.taps_h, plan.taps_w, weights, bias[kernel + i] if bias != NULL else 0.,
-            planes + i // plan.multiplier * plan.plane_size, plan.stride_h * plan.pitch,
-            plan.dilation_h * plan.pitch, offset, num_rows, plan.out_w,
-            results + i * out.c_stride, out.h_stride
+            taps.h, taps.w, weights, bias[kernel + i] if bias != NULL else 0.,
+            planes + i // plan.multiplier * plan.plane_size, geometry.stride_h * plan.pitch,
+            geometry.dilation_h * plan.pitch, offset, num_rows, out.w,
+            results + (kernel + i) * out.c_stride, out.h_stride
         )
-
-
-cdef int convolve_depthwise(
-    const Depthwise *plan, const Array4 *kernels, const void *bias, const Array4 *out
-) except -1:
-    cdef Operands operands = Operands(plan, kernels, bias, out)
-    cdef Tasks tasks = tasks_of(
-        &operands, plan.itemsize, <Task> convolve_band[float], <Task> convolve_band[double],
-        plan.source.n * plan.blocks * plan.bands,
-        plan.planes * plan.plane_size * <Py_ssize_t> plan.itemsize, plan.num_threads
-    )
-    tasks.start = clear_planes
-    return perform_tasks("a depthwise convolution", &tasks)
 
 
 # ---------------------------------------------------------------- the kernel gradient
 
-# The same of a gradient.
-cdef struct GradientOperands:
-    const Depthwise *plan
-    const Array4 *output_grad
-    void *kernel_grad
-
-# The scratch memory of a thread, in bytes: the pixels, the output gradients of a band, and the sums
-# so far.
-cdef struct GradientScratch:
-    Py_ssize_t gradient, sums, end      # where each begins
-
-
-cdef GradientScratch arrange_gradient(const Depthwise *plan) noexcept nogil:
-    cdef Py_ssize_t itemsize = plan.itemsize
-    cdef GradientScratch layout
-    layout.gradient = plan.planes * plan.plane_size * itemsize
-    layout.sums = layout.gradient + itemsize * aligned_size(
-        plan.band_h * plan.gradient_pitch, itemsize
-    )
-    layout.end = layout.sums + plan.planes * plan.multiplier * plan.taps_h * plan.taps_w * (
-        <Py_ssize_t> sizeof(double)
-    )
-    return layout
-
-
-cdef void clear_planes_and_gradient(const void *work, void *scratch) noexcept nogil:
-    memset(scratch, 0, arrange_gradient((<const GradientOperands *> work).plan).sums)
-
-
-cdef void fill_gradient(
-    const Depthwise *plan, const Array4 *output_grad, Py_ssize_t sample, Py_ssize_t kernel,
-    Py_ssize_t first, Py_ssize_t num_rows, real *gradient
-) noexcept nogil:
-    plan.micro.pack(
-        num_rows, plan.out_w,
-        <const real *> output_grad.data + (
-            sample * output_grad.n_stride + kernel * output_grad.c_stride
-            + first * output_grad.h_stride
-        ),
-        output_grad.h_stride, output_grad.w_stride, gradient, plan.gradient_pitch
-    )
-
 
 cdef void add_band(
-    const Depthwise *plan, const Array4 *output_grad, Py_ssize_t sample, Py_ssize_t channel,
-    Py_ssize_t channels, Py_ssize_t first, real *planes, real *gradient, double *sums
+    const Depthwise *plan, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels,
+    Py_ssize_t first, real *planes, real *gradient, double *sums
 ) noexcept nogil:
     """Add a band of a sample to the sums of some channels' kernels."""
-    cdef Py_ssize_t num_rows = min(plan.band_h, plan.out_h - first)
-    cdef Py_ssize_t taps = plan.taps_h * plan.taps_w
+    cdef const Geometry *geometry = &plan.convolution.geometry
+    cdef const Array4 *taps = &plan.windows.taps
+    cdef const Array4 *output_grad = plan.results
+    cdef Py_ssize_t num_rows = min(plan.band_h, output_grad.h - first)
+    cdef Py_ssize_t kernel = channel * plan.multiplier
     cdef Py_ssize_t[MAX_TAPS] offset
     cdef real[MAX_TAPS] sums_of_band
     cdef Py_ssize_t i, t
+    cdef const real *gradients = <const real *> output_grad.data + (
+        sample * output_grad.n_stride + first * output_grad.h_stride
+    )
     find_columns(plan, offset)
     fill_planes(plan, sample, channel, channels, first, num_rows, planes)
     for i in range(channels * plan.multiplier):
-        fill_gradient(
-            plan, output_grad, sample, channel * plan.multiplier + i, first, num_rows, gradient
+        plan.micro.pack(
+            num_rows, output_grad.w, gradients + (kernel + i) * output_grad.c_stride,
+            output_grad.h_stride, output_grad.w_stride, gradient, plan.gradient_pitch
         )
         plan.micro.depthwise_gradient(
-            plan.taps_h, plan.taps_w, gradient, plan.gradient_pitch,
-            planes + i // plan.multiplier * plan.plane_size, plan.stride_h * plan.pitch,
-            plan.dilation_h * plan.pitch, offset, num_rows, plan.out_w, sums_of_band
+            taps.h, taps.w, gradient, plan.gradient_pitch,
+            planes + i // plan.multiplier * plan.plane_size, geometry.stride_h * plan.pitch,
+            geometry.dilation_h * plan.pitch, offset, num_rows, output_grad.w, sums_of_band
         )
-        for t in range(taps):
-            sums[i * taps + t] += sums_of_band[t]
+        for t in range(taps.h * taps.w):
+            sums[i * taps.h * taps.w + t] += sums_of_band[t]
 
 
 cdef void differentiate_block(
     const void *work, Py_ssize_t block, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
     """Compute the gradient with respect to the kernels of some channels."""
-    cdef const GradientOperands *operands = <const GradientOperands *> work
-    cdef const Depthwise *plan = operands.plan
-    cdef GradientScratch layout = arrange_gradient(plan)
+    cdef const Depthwise *plan = <const Depthwise *> work
+    cdef const Array4 *taps = &plan.windows.taps
+    cdef Scratch layout = arrange(plan)
     cdef Py_ssize_t channel = block * plan.planes
     cdef Py_ssize_t channels = min(plan.planes, plan.source.c - channel)
-    cdef Py_ssize_t entries = plan.multiplier * plan.taps_h * plan.taps_w
+    cdef Py_ssize_t entries = plan.multiplier * taps.h * taps.w
     cdef real *gradient = <real *> (<char *> scratch + layout.gradient)
     cdef double *sums = <double *> (<char *> scratch + layout.sums)
-    cdef real *kernel_grad = <real *> operands.kernel_grad + channel * entries
+    cdef real *kernel_grad = <real *> taps.data + channel * entries
     cdef Py_ssize_t sample, band, i
     memset(sums, 0, channels * entries * sizeof(double))
     for sample in range(plan.source.n):
@@ -331,48 +273,40 @@ cdef void differentiate_block(
             return
         for band in range(plan.bands):
             add_band(
-                plan, operands.output_grad, sample, channel, channels, band * plan.band_h,
-                scratch, gradient, sums
+                plan, sample, channel, channels, band * plan.band_h, scratch, gradient, sums
             )
     for i in range(channels * entries):
         kernel_grad[i] = <real> sums[i]
-
-
-cdef int differentiate_depthwise(
-    const Depthwise *plan, const Array4 *output_grad, void *kernel_grad
-) except -1:
-    cdef GradientOperands operands = GradientOperands(plan, output_grad, kernel_grad)
-    cdef Tasks tasks = tasks_of(
-        &operands, plan.itemsize, <Task> differentiate_block[float],
-        <Task> differentiate_block[double], plan.blocks, arrange_gradient(plan).end,
-        plan.num_threads
-    )
-    tasks.start = clear_planes_and_gradient
-    return perform_tasks("the gradient of a depthwise convolution", &tasks)
 
 
 # ---------------------------------------------------------------- the way
 
 
 cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
+    cdef const Depthwise *depthwise = <const Depthwise *> plan
+    cdef str name = "a depthwise convolution"
+    cdef Tasks tasks
     if convolution.operation == KERNEL_GRADIENT:
-        differentiate_depthwise(
-            <Depthwise *> plan, &convolution.outputs, convolution.kernels.data
+        name = "the gradient of a depthwise convolution"
+        tasks = tasks_of(
+            plan, convolution.itemsize, <Task> differentiate_block[float],
+            <Task> differentiate_block[double], depthwise.blocks, arrange(depthwise).end,
+            depthwise.num_threads
         )
     else:
-        convolve_depthwise(
-            <Depthwise *> plan, &convolution.kernels, convolution.bias, result_of(convolution)
+        tasks = tasks_of(
+            plan, convolution.itemsize, <Task> convolve_band[float], <Task> convolve_band[double],
+            depthwise.source.n * depthwise.blocks * depthwise.bands, arrange(depthwise).end,
+            depthwise.num_threads
         )
+    tasks.start = clear
+    perform_tasks(name, &tasks)
     return True
 
 
 cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
-    cdef Depthwise *depthwise = <Depthwise *> plan
-    needs.num_threads = depthwise.num_threads
-    needs.shared = 0
-    needs.of_thread = depthwise.planes * depthwise.plane_size * convolution.itemsize
-    if convolution.operation == KERNEL_GRADIENT:
-        needs.of_thread = arrange_gradient(depthwise).end
+    cdef const Depthwise *depthwise = <const Depthwise *> plan
+    needs[0] = Needs(depthwise.num_threads, arrange(depthwise).end, 0)
     return True
 
 

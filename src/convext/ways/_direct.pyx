@@ -11,7 +11,7 @@ its results lie `stride` pixels apart.
 from libc.string cimport memset
 
 from convext.base._geometry cimport (
-    FORWARD, INPUT_GRADIENT, Array4, Convolution, Geometry, Weights, result_of, source_of,
+    FORWARD, INPUT_GRADIENT, Array4, Convolution, Geometry, Weights, every, result_of, source_of,
     weights_of
 )
 from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
@@ -95,21 +95,6 @@ cdef Phases phases_at(const Convolution *convolution, Py_ssize_t index) noexcept
 
 cdef inline Py_ssize_t taps_of(const Phases *phases) noexcept nogil:
     return phases.down.axis.num_taps * phases.across.axis.num_taps
-
-
-cdef Array4 every(
-    const Array4 *array, Py_ssize_t row, Py_ssize_t row_step, Py_ssize_t column,
-    Py_ssize_t column_step, Py_ssize_t itemsize
-) noexcept nogil:
-    """Some rows and columns of an array, from the given ones on."""
-    cdef Array4 part = array[0]
-    # A number, since there is no data where a convolution is only explained.
-    part.data = <void *> (
-        <Py_ssize_t> part.data + (row * part.h_stride + column * part.w_stride) * itemsize
-    )
-    part.h_stride *= row_step
-    part.w_stride *= column_step
-    return part
 
 
 cdef int init_phases(

@@ -8,7 +8,7 @@ from libc.math cimport fabs
 
 from convext.base._dispatch cimport CHAIN, microkernels
 from convext.base._geometry cimport (
-    INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of
+    INPUT_GRADIENT, Array4, Convolution, Geometry, real, result_of, source_of, windows_of
 )
 from convext.base._interrupt cimport Interrupt
 from convext.base._machine cimport L1_BYTES, LAID_OUT_BYTES
@@ -91,86 +91,69 @@ cdef const char *condition(const Convolution *convolution) noexcept nogil:
     return "all kernels must be separable"
 
 
-cdef Array4 taps_of(const Convolution *convolution) noexcept nogil:
-    """The kernels; for the input gradient, turned around."""
-    cdef Array4 taps = convolution.kernels
-    if convolution.operation == INPUT_GRADIENT:
-        # The address of the last tap, in elements of any type.
-        taps.data = <char *> taps.data + <Py_ssize_t> convolution.itemsize * (
-            (taps.h - 1) * taps.h_stride + (taps.w - 1) * taps.w_stride
-        )
-        taps.h_stride = -taps.h_stride
-        taps.w_stride = -taps.w_stride
-    return taps
-
-
 cdef void finish_plan(Separable *plan, const Convolution *convolution) noexcept nogil:
-    cdef const Geometry *geometry = &convolution.geometry
-    cdef const Array4 *kernels = &convolution.kernels
     cdef const Array4 *result = result_of(convolution)
+    cdef Py_ssize_t i
+    plan.convolution = convolution
     plan.micro = microkernels(convolution.itemsize)
-    plan.itemsize = convolution.itemsize
-    plan.source = source_of(convolution)[0]
-    plan.kernels = kernels.n
-    plan.group_kernels = kernels.n // geometry.groups
-    plan.taps_h = kernels.h
-    plan.taps_w = kernels.w
-    plan.top = -geometry.padding_top
-    plan.left = -geometry.padding_left
-    if convolution.operation == INPUT_GRADIENT:
-        plan.top = geometry.padding_top - (kernels.h - 1)
-        plan.left = geometry.padding_left - (kernels.w - 1)
-    plan.out_h = result.h
-    plan.out_w = result.w
+    plan.source, plan.out = source_of(convolution), result
+    plan.windows = windows_of(convolution)
+    for i in range(plan.windows.taps.w):
+        plan.column[i] = i
     cut_into_tiles(plan)
     plan.num_threads = threads_for(
-        <double> result.n * result.c * result.h * result.w * (kernels.h + kernels.w),
-        result.n * plan.kernels * plan.tiles_down * plan.tiles_across, convolution.num_threads
+        <double> result.n * result.c * result.h * result.w
+        * (plan.windows.taps.h + plan.windows.taps.w),
+        count_tiles(plan), convolution.num_threads
     )
 
 
 cdef void cut_into_tiles(Separable *plan) noexcept nogil:
-    cdef Py_ssize_t row = MAX_ROW_BYTES // <Py_ssize_t> plan.itemsize
+    cdef Py_ssize_t itemsize = plan.convolution.itemsize, taps = plan.windows.taps.h
     cdef Py_ssize_t most
-    plan.tiles_across = divide_up(plan.out_w, row)
-    plan.tile_w = divide_up(plan.out_w, plan.tiles_across)    # at most: see first_column
-    most = LAID_OUT_BYTES // (panel_pitch(plan) * <Py_ssize_t> plan.itemsize) - plan.taps_h
-    most = max(most, max(<Py_ssize_t> 16, plan.taps_h))
-    plan.tiles_down = divide_up(plan.out_h, most)
+    plan.tiles_across = divide_up(plan.out.w, MAX_ROW_BYTES // itemsize)
+    plan.tile_w = divide_up(plan.out.w, plan.tiles_across)    # at most: see first_column
+    most = LAID_OUT_BYTES // (panel_pitch(plan) * itemsize) - taps
+    most = max(most, max(<Py_ssize_t> 16, taps))
+    plan.tiles_down = divide_up(plan.out.h, most)
     # Whole strips.
-    plan.tile_h = divide_up(divide_up(plan.out_h, plan.tiles_down), STRIP) * STRIP
-    plan.tiles_down = divide_up(plan.out_h, plan.tile_h)
+    plan.tile_h = divide_up(divide_up(plan.out.h, plan.tiles_down), STRIP) * STRIP
+    plan.tiles_down = divide_up(plan.out.h, plan.tile_h)
+
+
+cdef Py_ssize_t count_tiles(const Separable *plan) noexcept nogil:
+    return plan.out.n * plan.out.c * plan.tiles_down * plan.tiles_across
 
 
 # ---------------------------------------------------------------- factors
 
 
-cdef bint find_factors(
-    const real *taps, Py_ssize_t h_stride, Py_ssize_t w_stride, Py_ssize_t taps_h,
-    Py_ssize_t taps_w, real *u, real *v
-) noexcept nogil:
-    """Whether every tap is u[i] * v[j], but for four units of its last place.
+cdef bint find_factors(const Array4 *kernels, Py_ssize_t kernel, real *u) noexcept nogil:
+    """Whether every tap is u[i] * v[j], but for four units of its last place; v lies behind u.
 
     u is the column of the largest tap, v its row, divided by the tap; a single row is v itself.
     """
+    cdef const real *taps = <const real *> kernels.data + kernel * kernels.n_stride
+    cdef Py_ssize_t h_stride = kernels.h_stride, w_stride = kernels.w_stride
+    cdef real *v = u + kernels.h
     cdef double unit = 2.**-23 if real is float else 2.**-52
     cdef double most = 0, tap
     cdef Py_ssize_t i, j, row = 0, column = 0
-    for i in range(taps_h):
-        for j in range(taps_w):
+    for i in range(kernels.h):
+        for j in range(kernels.w):
             tap = fabs(taps[i * h_stride + j * w_stride])
             if tap > most:
                 most, row, column = tap, i, j
-    for i in range(taps_h):
+    for i in range(kernels.h):
         u[i] = taps[i * h_stride + column * w_stride]
-    for j in range(taps_w):
+    for j in range(kernels.w):
         v[j] = taps[row * h_stride + j * w_stride]
-        if taps_h > 1 and most > 0:
+        if kernels.h > 1 and most > 0:
             v[j] /= u[row]
-    if taps_h == 1:
+    if kernels.h == 1:
         u[0] = 1
-    for i in range(taps_h):
-        for j in range(taps_w):
+    for i in range(kernels.h):
+        for j in range(kernels.w):
             tap = taps[i * h_stride + j * w_stride]
             # Written so that kernels with NaN or infinity are not separable.
             if not fabs(tap - <double> u[i] * v[j]) <= 4 * unit * fabs(tap):
@@ -178,34 +161,32 @@ cdef bint find_factors(
     return True
 
 
-cdef bint find_all_factors(
-    const Separable *plan, const Array4 *kernels, real *factors
-) noexcept nogil:
+cdef bint find_all_factors(const Array4 *kernels, real *factors) noexcept nogil:
     cdef Py_ssize_t k
-    for k in range(plan.kernels):
-        if not find_factors(
-            <const real *> kernels.data + k * kernels.n_stride, kernels.h_stride, kernels.w_stride,
-            plan.taps_h, plan.taps_w, factors, factors + plan.taps_h
-        ):
+    for k in range(kernels.n):
+        if not find_factors(kernels, k, factors + k * (kernels.h + kernels.w)):
             return False
-        factors += plan.taps_h + plan.taps_w
     return True
 
 
-cdef object factors_of(const Separable *plan, const Array4 *kernels, dict kept):
-    cdef tuple key = ("factors", plan.itemsize)
-    cdef Py_ssize_t size = plan.kernels * (plan.taps_h + plan.taps_w)
+cdef inline Py_ssize_t factor_bytes(const Separable *plan) noexcept nogil:
+    cdef const Array4 *taps = &plan.windows.taps
+    return taps.n * (taps.h + taps.w) * <Py_ssize_t> plan.convolution.itemsize
+
+
+cdef object factors_of(const Separable *plan, dict kept):
+    cdef tuple key = ("factors", plan.convolution.itemsize)
     cdef bint found
-    cdef object factors = None
+    cdef object factors
     if kept is not None and key in kept:
         return kept[key]
-    cdef object memory = aligned_array(size * plan.itemsize)
-    if plan.itemsize == sizeof(float):
-        found = find_all_factors(plan, kernels, <float *> data_of(memory))
+    factors = aligned_array(factor_bytes(plan))
+    if plan.convolution.itemsize == sizeof(float):
+        found = find_all_factors(&plan.windows.taps, <float *> data_of(factors))
     else:
-        found = find_all_factors(plan, kernels, <double *> data_of(memory))
-    if found:
-        factors = memory
+        found = find_all_factors(&plan.windows.taps, <double *> data_of(factors))
+    if not found:
+        factors = None
     return factors if kept is None else kept.setdefault(key, factors)
 
 
@@ -214,27 +195,23 @@ cdef object factors_of(const Separable *plan, const Array4 *kernels, dict kept):
 # The scratch memory of a thread: a copy of the pixels under a tile; a strip between the passes; a
 # row of results.
 cdef struct Scratch:
-    Py_ssize_t panel
-    Py_ssize_t between
-    Py_ssize_t row
-    Py_ssize_t size
+    Py_ssize_t between, row, size
 
 
 cdef inline Py_ssize_t first_column(const Separable *plan, Py_ssize_t tile) noexcept nogil:
     """The first column of a tile: all are about as wide, and none is narrower than a vector."""
-    return tile * plan.out_w // plan.tiles_across
+    return tile * plan.out.w // plan.tiles_across
 
 
 cdef inline Py_ssize_t panel_pitch(const Separable *plan) noexcept nogil:
-    return apart(plan.tile_w + plan.taps_w - 1, plan.itemsize)
+    return apart(plan.tile_w + plan.windows.taps.w - 1, plan.convolution.itemsize)
 
 
 cdef Scratch arrange(const Separable *plan) noexcept nogil:
     cdef Scratch layout
-    layout.panel = 0
-    layout.between = (plan.tile_h + plan.taps_h) * panel_pitch(plan)
+    layout.between = (plan.tile_h + plan.windows.taps.h) * panel_pitch(plan)
     layout.row = layout.between + STRIP * panel_pitch(plan)
-    layout.size = layout.row + aligned_size(plan.tile_w, plan.itemsize)
+    layout.size = layout.row + aligned_size(plan.tile_w, plan.convolution.itemsize)
     return layout
 
 
@@ -245,34 +222,36 @@ cdef inline void down_the_columns(
     """The sums of `num_rows` rows. The last vector ends with the last column."""
     cdef Py_ssize_t lanes = plan.micro.lanes
     cdef Py_ssize_t whole = num_columns // lanes * lanes
-    cdef Py_ssize_t most = min(min(<Py_ssize_t> STRIP, plan.taps_h), plan.micro.max_slide_rows)
+    cdef Py_ssize_t taps = plan.windows.taps.h
+    cdef Py_ssize_t most = min(min(<Py_ssize_t> STRIP, taps), plan.micro.max_slide_rows)
     cdef Py_ssize_t offset = 0, r = 0, count
     while r < num_rows:
         count = min(most, num_rows - r)
         plan.micro.slide[count](
-            plan.taps_h, 1, whole, u, pixels + r * pitch, pitch, &offset, to + r * to_pitch,
-            to_pitch, False
+            taps, 1, whole, u, pixels + r * pitch, pitch, &offset, to + r * to_pitch, to_pitch,
+            False
         )
         if whole < num_columns:
             plan.micro.slide[count](
-                plan.taps_h, 1, lanes, u, pixels + r * pitch + num_columns - lanes, pitch, &offset,
+                taps, 1, lanes, u, pixels + r * pitch + num_columns - lanes, pitch, &offset,
                 to + r * to_pitch + num_columns - lanes, to_pitch, False
             )
         r += count
 
 
 cdef inline void along_the_row(
-    const Separable *plan, Py_ssize_t num_columns, const real *v, const real *pixels,
-    const Py_ssize_t *tap, real *to
+    const Separable *plan, Py_ssize_t num_columns, const real *v, const real *pixels, real *to
 ) noexcept nogil:
     """The sums of a row. The last vector ends with the last column."""
     cdef Py_ssize_t lanes = plan.micro.lanes
     cdef Py_ssize_t whole = num_columns // lanes * lanes
-    plan.micro.correlate[1](plan.taps_w, whole, v, tap, pixels, tap, to, 0, False)
+    cdef Py_ssize_t taps = plan.windows.taps.w
+    cdef const Py_ssize_t *tap = plan.column
+    plan.micro.correlate[1](taps, whole, v, tap, pixels, tap, to, 0, False)
     if whole < num_columns:
         plan.micro.correlate[1](
-            plan.taps_w, lanes, v, tap, pixels + num_columns - lanes, tap,
-            to + num_columns - lanes, 0, False
+            taps, lanes, v, tap, pixels + num_columns - lanes, tap, to + num_columns - lanes, 0,
+            False
         )
 
 
@@ -285,73 +264,64 @@ cdef inline void add_bias(
 
 
 cdef void compute_strip(
-    const Separable *plan, const real *factors, Py_ssize_t num_rows, Py_ssize_t num_columns,
-    const real *pixels, Py_ssize_t pitch, const Py_ssize_t *tap, const real *bias, real *to,
-    Py_ssize_t to_pitch, real *scratch
+    const Separable *plan, const real *u, Py_ssize_t num_rows, Py_ssize_t num_columns,
+    const real *pixels, Py_ssize_t pitch, const real *bias, real *to, real *scratch
 ) noexcept nogil:
+    cdef const Array4 *taps = &plan.windows.taps
     cdef Scratch layout = arrange(plan)
-    cdef const real *v = factors + plan.taps_h
     cdef real *row = scratch + layout.row
-    if plan.taps_h > 1:
-        if plan.taps_w == 1 and bias == NULL:
-            down_the_columns(plan, num_rows, num_columns, factors, pixels, pitch, to, to_pitch)
+    if taps.h > 1:
+        if taps.w == 1 and bias == NULL:
+            down_the_columns(plan, num_rows, num_columns, u, pixels, pitch, to, plan.out.h_stride)
             return
         down_the_columns(
-            plan, num_rows, num_columns + plan.taps_w - 1, factors, pixels, pitch,
-            scratch + layout.between, panel_pitch(plan)
+            plan, num_rows, num_columns + taps.w - 1, u, pixels, pitch, scratch + layout.between,
+            panel_pitch(plan)
         )
         pixels = scratch + layout.between
         pitch = panel_pitch(plan)
     for _ in range(num_rows):
-        if plan.taps_w == 1:
+        if taps.w == 1:
             row = <real *> pixels
         else:
-            along_the_row(plan, num_columns, v, pixels, tap, to if bias == NULL else row)
+            along_the_row(plan, num_columns, u + taps.h, pixels, to if bias == NULL else row)
         if bias != NULL:
             add_bias(row, num_columns, bias[0], to)
         pixels += pitch
-        to += to_pitch
-
-
-# What the tasks read, and where they write.
-cdef struct Operands:
-    const Separable *plan
-    const void *factors
-    const void *bias
-    const Array4 *out
-    Py_ssize_t[CHAIN] column        # where in a row its taps are
+        to += plan.out.h_stride
 
 
 cdef void convolve_tile(
     const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
     """Compute a tile of results of a kernel, for a sample."""
-    cdef const Operands *operands = <const Operands *> work
-    cdef const Separable *plan = operands.plan
-    cdef const Array4 *source = &plan.source
-    cdef const Array4 *out = operands.out
+    cdef const Separable *plan = <const Separable *> work
+    cdef const Array4 *taps = &plan.windows.taps
+    cdef const Array4 *source = plan.source
+    cdef const Array4 *out = plan.out
     cdef Py_ssize_t tiles = plan.tiles_down * plan.tiles_across
-    cdef Py_ssize_t sample = task // tiles // plan.kernels
-    cdef Py_ssize_t kernel = task // tiles % plan.kernels
+    cdef Py_ssize_t sample = task // tiles // taps.n
+    cdef Py_ssize_t kernel = task // tiles % taps.n
+    cdef Py_ssize_t channel = kernel // (taps.n // plan.convolution.geometry.groups)
     cdef Py_ssize_t top = task % tiles // plan.tiles_across * plan.tile_h
     cdef Py_ssize_t left = first_column(plan, task % plan.tiles_across)
-    cdef Py_ssize_t num_rows = min(plan.tile_h, plan.out_h - top)
+    cdef Py_ssize_t num_rows = min(plan.tile_h, out.h - top)
     cdef Py_ssize_t num_columns = first_column(plan, task % plan.tiles_across + 1) - left
-    cdef Positions rows = positions(top + plan.top, 1, num_rows + plan.taps_h - 1, source.h)
-    cdef Positions columns = positions(left + plan.left, 1, num_columns + plan.taps_w - 1, source.w)
-    cdef Py_ssize_t pitch = source.h_stride, r = 0
-    cdef const real *factors = <const real *> operands.factors + (
-        kernel * (plan.taps_h + plan.taps_w)
+    cdef Positions rows = positions(top + plan.windows.top, 1, num_rows + taps.h - 1, source.h)
+    cdef Positions columns = positions(
+        left + plan.windows.left, 1, num_columns + taps.w - 1, source.w
     )
+    cdef Py_ssize_t pitch = source.h_stride, r = 0
+    cdef const real *factors = <const real *> plan.factors + kernel * (taps.h + taps.w)
     cdef const real *bias = NULL
     cdef const real *pixels = <const real *> source.data + (
-        sample * source.n_stride + kernel // plan.group_kernels * source.c_stride
+        sample * source.n_stride + channel * source.c_stride
     )
     cdef real *to = <real *> out.data + (
         sample * out.n_stride + kernel * out.c_stride + top * out.h_stride + left
     )
-    if operands.bias != NULL:
-        bias = <const real *> operands.bias + kernel
+    if plan.convolution.bias != NULL:
+        bias = <const real *> plan.convolution.bias + kernel
     if source.w_stride == 1 and all_inside(&rows, &columns):
         pixels += rows.first * source.h_stride + columns.first
     else:
@@ -360,59 +330,44 @@ cdef void convolve_tile(
         pixels = scratch
     while r < num_rows:
         compute_strip(
-            plan, factors, min(<Py_ssize_t> STRIP, num_rows - r), num_columns,
-            pixels + r * pitch, pitch, operands.column, bias, to + r * out.h_stride, out.h_stride,
-            scratch
+            plan, factors, min(<Py_ssize_t> STRIP, num_rows - r), num_columns, pixels + r * pitch,
+            pitch, bias, to + r * out.h_stride, scratch
         )
         r += STRIP
-
-
-cdef int convolve_separably(
-    const Separable *plan, object factors, const void *bias, const Array4 *out
-) except -1:
-    cdef Operands operands
-    cdef Tasks tasks = tasks_of(
-        &operands, plan.itemsize, <Task> convolve_tile[float], <Task> convolve_tile[double],
-        plan.source.n * plan.kernels * plan.tiles_down * plan.tiles_across,
-        arrange(plan).size * <Py_ssize_t> plan.itemsize, plan.num_threads
-    )
-    cdef Py_ssize_t i
-    operands.plan = plan
-    operands.factors = data_of(factors)
-    operands.bias = bias
-    operands.out = out
-    for i in range(plan.taps_w):
-        operands.column[i] = i
-    return perform_tasks("a separable convolution", &tasks)
 
 
 # ---------------------------------------------------------------- the way
 
 
 cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
-    cdef Array4 taps = taps_of(convolution)
-    cdef object factors
-    finish_plan(<Separable *> plan, convolution)
-    factors = factors_of(<Separable *> plan, &taps, kept)
+    cdef Separable *separable = <Separable *> plan
+    cdef Tasks tasks
+    cdef object factors             # must live as long as they are read
+    finish_plan(separable, convolution)
+    factors = factors_of(separable, kept)
     if factors is None:
         return False
-    convolve_separably(<Separable *> plan, factors, convolution.bias, result_of(convolution))
+    separable.factors = data_of(factors)
+    tasks = tasks_of(
+        plan, convolution.itemsize, <Task> convolve_tile[float], <Task> convolve_tile[double],
+        count_tiles(separable), arrange(separable).size * <Py_ssize_t> convolution.itemsize,
+        separable.num_threads
+    )
+    perform_tasks("a separable convolution", &tasks)
     return True
 
 
 cdef bint keep(const Convolution *convolution, void *plan, dict kept) except -1:
-    cdef Array4 taps = taps_of(convolution)
     finish_plan(<Separable *> plan, convolution)
-    return factors_of(<Separable *> plan, &taps, kept) is not None
+    return factors_of(<Separable *> plan, kept) is not None
 
 
 cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
     cdef Separable *separable = <Separable *> plan
     finish_plan(separable, convolution)
-    needs.num_threads = separable.num_threads
-    needs.of_thread = arrange(separable).size * convolution.itemsize
-    needs.shared = (
-        separable.kernels * (separable.taps_h + separable.taps_w) * convolution.itemsize
+    needs[0] = Needs(
+        separable.num_threads, arrange(separable).size * convolution.itemsize,
+        factor_bytes(separable)
     )
     return True
 

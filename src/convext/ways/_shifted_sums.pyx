@@ -11,7 +11,7 @@ weight that is not finite they are not zero, so that unless it is asked for, it 
 
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport (
-    INPUT_GRADIENT, Array4, Convolution, Geometry, extent_of, real, result_of, source_of
+    INPUT_GRADIENT, Array4, Convolution, Geometry, extent_of, real, result_of, source_of, weights_of
 )
 from convext.base._interrupt cimport Interrupt, perform, stopped
 from convext.base._machine cimport L2_BYTES
@@ -95,26 +95,21 @@ cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
 cdef void finish_plan(ShiftedSums *plan, const Convolution *convolution) noexcept nogil:
     cdef const Geometry *geometry = &convolution.geometry
     cdef const Array4 *source = source_of(convolution)
-    cdef const Array4 *weights = &convolution.kernels
-    cdef const Array4 *out = result_of(convolution)
-    cdef Py_ssize_t extent = extent_of(weights.h, geometry.dilation_h)
+    cdef const Array4 *kernels = &convolution.kernels
+    cdef bint swapped = convolution.operation == INPUT_GRADIENT
+    cdef Py_ssize_t extent = extent_of(kernels.h, geometry.dilation_h)
     cdef Py_ssize_t pixels
+    plan.convolution = convolution
     plan.micro = microkernels(convolution.itemsize)
-    plan.itemsize = convolution.itemsize
-    plan.source = source[0]
-    plan.weights = weights[0]
-    plan.groups = geometry.groups
-    plan.channels = source.c // plan.groups
-    plan.kernels = out.c // plan.groups
-    plan.swapped = convolution.operation == INPUT_GRADIENT
+    plan.source, plan.out = source, result_of(convolution)
+    plan.weights = weights_of(kernels, geometry.groups, swapped)
+    plan.channels, plan.kernels = plan.weights.of_group.c, plan.weights.of_group.n
     plan.down, plan.right = geometry.padding_top, geometry.padding_left
     plan.step_h, plan.step_w = -geometry.dilation_h, -geometry.dilation_w
-    if plan.swapped:
+    if swapped:
         plan.down, plan.right = -plan.down, -plan.right
         plan.step_h, plan.step_w = geometry.dilation_h, geometry.dilation_w
-    plan.out_h = out.h
-    plan.out_w = out.w
-    plan.sums = plan.kernels * weights.h * weights.w
+    plan.sums = plan.kernels * kernels.h * kernels.w
     plan.num_blocks = divide_up(plan.sums, plan.micro.max_kernels)
     plan.width = divide_up(plan.sums, plan.num_blocks)
     plan.num_blocks = divide_up(plan.sums, plan.width)
@@ -122,59 +117,41 @@ cdef void finish_plan(ShiftedSums *plan, const Convolution *convolution) noexcep
     plan.columns = divide_up(source.w, pixels)
     plan.strip_h = max(1, min(source.h, pixels // divide_up(source.w, plan.columns)))
     plan.bands = max(1, min(
-        divide_up(ENOUGH_TASKS, source.n * plan.groups), out.h // (MIN_BAND_EXTENTS * extent)
+        divide_up(ENOUGH_TASKS, source.n * geometry.groups),
+        plan.out.h // (MIN_BAND_EXTENTS * extent)
     ))
     plan.num_threads = threads_for(
         <double> source.n * source.c * source.h * source.w * plan.sums,
-        source.n * plan.groups * plan.bands, convolution.num_threads
+        source.n * geometry.groups * plan.bands, convolution.num_threads
     )
 
 
 # ---------------------------------------------------------------- the weights
 
 
-# What all tasks read, and where they write.
-cdef struct Operands:
-    const ShiftedSums *plan
-    const void *bias
-    const Array4 *out
-    void *packed                    # the weights,
-    Py_ssize_t *weight_offset       # [channels] where in a block those of each channel begin,
-    Py_ssize_t *channel_offset      # [channels] and where its pixels, in the source or the copy
-    Py_ssize_t copy                 # where in the scratch memory neighbours lie side by side
-    char *unfit                     # set where weights are not finite; NULL: they may be
-
-
 cdef void pack_sum(
     const void *work, Py_ssize_t task, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
     """Pack the weights of a sum; in all: group, block of sums, channel, sum within the block."""
-    cdef const Operands *operands = <const Operands *> work
-    cdef const ShiftedSums *plan = operands.plan
-    cdef const Array4 *weights = &plan.weights
-    cdef Py_ssize_t kernel_stride = weights.n_stride, channel_stride = weights.c_stride
-    cdef Py_ssize_t group_stride = plan.kernels * weights.n_stride
+    cdef ShiftedSums *plan = <ShiftedSums *> work
+    cdef const Array4 *weights = &plan.weights.of_group
     cdef Py_ssize_t g = task // plan.sums, s = task % plan.sums
     cdef Py_ssize_t c, taps = weights.h * weights.w
-    cdef const real *source
-    cdef real value
-    cdef bint finite = True
-    cdef real *to = <real *> operands.packed + (
-        (g * plan.num_blocks + s // plan.width) * plan.channels * plan.width + s % plan.width
-    )
-    if plan.swapped:
-        kernel_stride, channel_stride = weights.c_stride, weights.n_stride
-        group_stride = plan.channels * weights.n_stride
-    source = (
-        <const real *> weights.data + g * group_stride + s // taps * kernel_stride
+    cdef const real *source = <const real *> weights.data + (
+        g * plan.weights.group_stride + s // taps * weights.n_stride
         + s % taps // weights.w * weights.h_stride + s % weights.w * weights.w_stride
     )
+    cdef real *to = <real *> plan.packed + (
+        (g * plan.num_blocks + s // plan.width) * plan.channels * plan.width + s % plan.width
+    )
+    cdef real value
+    cdef bint finite = True
     for c in range(plan.channels):
-        value = source[c * channel_stride]
+        value = source[c * weights.c_stride]
         to[c * plan.width] = value
         finite &= value - value == 0
-    if not finite and operands.unfit != NULL:
-        operands.unfit[0] = True
+    if not finite:
+        plan.unfit = True
 
 
 # ---------------------------------------------------------------- the products and their sums
@@ -185,78 +162,75 @@ cdef struct Chunk:
 
 
 cdef void sum_vectors(
-    const ShiftedSums *plan, const Operands *operands, const real *packed, Py_ssize_t num_pixels,
-    const real *pixels, real *sums, Py_ssize_t stride
+    const ShiftedSums *plan, const real *packed, Py_ssize_t num_pixels, const real *pixels,
+    real *sums, Py_ssize_t stride
 ) noexcept nogil:
     """Make the sums of whole vectors of neighbouring pixels."""
     cdef Py_ssize_t b, count
     for b in range(plan.num_blocks):
         count = min(plan.width, plan.sums - b * plan.width)
         plan.micro.correlate[count](
-            plan.channels, num_pixels, packed, operands.weight_offset, pixels,
-            operands.channel_offset, sums, stride, False
+            plan.channels, num_pixels, packed, plan.weight_offset, pixels, plan.channel_offset,
+            sums, stride, False
         )
         packed += plan.channels * plan.width
         sums += plan.width * stride
 
 
 cdef void sum_channels(
-    const ShiftedSums *plan, const Operands *operands, Py_ssize_t group, Py_ssize_t num_pixels,
-    const real *pixels, real *sums, Py_ssize_t stride
+    const ShiftedSums *plan, Py_ssize_t group, Py_ssize_t num_pixels, const real *pixels,
+    real *sums, Py_ssize_t stride
 ) noexcept nogil:
     """Make the sums of neighbouring pixels, in whole vectors: the last one may overlap."""
     cdef Py_ssize_t lanes = plan.micro.lanes
     cdef Py_ssize_t whole = num_pixels // lanes * lanes
-    cdef const real *packed = <const real *> operands.packed + (
+    cdef const real *packed = <const real *> plan.packed + (
         group * plan.num_blocks * plan.channels * plan.width
     )
-    sum_vectors(plan, operands, packed, whole, pixels, sums, stride)
+    sum_vectors(plan, packed, whole, pixels, sums, stride)
     if whole < num_pixels:
         pixels += num_pixels - lanes
         sums += num_pixels - lanes
-        sum_vectors(plan, operands, packed, lanes, pixels, sums, stride)
+        sum_vectors(plan, packed, lanes, pixels, sums, stride)
 
 
 cdef void sum_strip(
-    const ShiftedSums *plan, const Operands *operands, Py_ssize_t group, const Chunk *strip,
-    const real *source, real *sums
+    const ShiftedSums *plan, Py_ssize_t group, const Chunk *strip, const real *source, real *sums
 ) noexcept nogil:
     cdef Py_ssize_t r, c, size = strip.height * strip.width, pitch = plan.source.h_stride
-    cdef real *copy = sums + operands.copy
+    cdef real *copy = sums + plan.sums * pixels_of_scratch(plan)
     source += strip.top * pitch + strip.left * plan.source.w_stride
     if plan.source.w_stride != 1:
         for c in range(plan.channels):
             plan.micro.pack(
                 strip.height, strip.width, source + c * plan.source.c_stride, pitch,
-                plan.source.w_stride, copy + operands.channel_offset[c], strip.width
+                plan.source.w_stride, copy + plan.channel_offset[c], strip.width
             )
         source, pitch = copy, strip.width
     if strip.width == pitch:        # the rows follow each other
-        sum_channels(plan, operands, group, size, source, sums, size)
+        sum_channels(plan, group, size, source, sums, size)
         return
     for r in range(strip.height):
-        sum_channels(
-            plan, operands, group, strip.width, source + r * pitch, sums + r * strip.width, size
-        )
+        sum_channels(plan, group, strip.width, source + r * pitch, sums + r * strip.width, size)
 
 
 cdef void add_strip(
-    const ShiftedSums *plan, const Chunk *strip, const real *sums, Py_ssize_t kernel,
-    Py_ssize_t first_row, Py_ssize_t last_row, real *out, const Array4 *layout
+    const ShiftedSums *plan, const Chunk *strip, const real *sums, Py_ssize_t first_row,
+    Py_ssize_t last_row, real *out
 ) noexcept nogil:
     """Add the sums to the results that they belong to, in the rows from first_row on.
 
     Column by column of the kernels: what was stored last is then read again as it was stored, which
     the processor can do before it has reached the cache.
     """
-    cdef const Array4 *weights = &plan.weights
+    cdef const Array4 *weights = &plan.weights.of_group
     cdef Py_ssize_t size = strip.height * strip.width
     cdef Py_ssize_t k, i, j, top, bottom, left, right, down, aside
     cdef const real *first
     for j in range(weights.w):
         aside = plan.right + j * plan.step_w
         left = max(strip.left, -aside)
-        right = min(strip.left + strip.width, plan.out_w - aside)
+        right = min(strip.left + strip.width, plan.out.w - aside)
         for k in range(plan.kernels):
             for i in range(weights.h):
                 down = plan.down + i * plan.step_h
@@ -268,26 +242,22 @@ cdef void add_strip(
                 plan.micro.add_rows(
                     bottom - top, right - left,
                     first + (top - strip.top) * strip.width + left - strip.left, strip.width,
-                    out + (
-                        (kernel + k) * layout.c_stride + (top + down) * layout.h_stride
-                        + left + aside
-                    ),
-                    layout.h_stride
+                    out + k * plan.out.c_stride + (top + down) * plan.out.h_stride + left + aside,
+                    plan.out.h_stride
                 )
 
 
 cdef void begin_band(
-    const ShiftedSums *plan, Py_ssize_t kernel, Py_ssize_t first_row, Py_ssize_t last_row,
-    const real *bias, real *out, const Array4 *layout
+    const ShiftedSums *plan, Py_ssize_t first_row, Py_ssize_t last_row, const real *bias, real *out
 ) noexcept nogil:
     cdef Py_ssize_t k, y, x
     cdef real offset
     cdef real *row
-    for k in range(kernel, kernel + plan.kernels):
+    for k in range(plan.kernels):
         offset = bias[k] if bias != NULL else <real> 0
         for y in range(first_row, last_row):
-            row = out + k * layout.c_stride + y * layout.h_stride
-            for x in range(plan.out_w):
+            row = out + k * plan.out.c_stride + y * plan.out.h_stride
+            for x in range(plan.out.w):
                 row[x] = offset
 
 
@@ -295,42 +265,44 @@ cdef void convolve_band(
     const void *work, Py_ssize_t task, real *sums, Interrupt *interrupt
 ) noexcept nogil:
     """Compute a band of results of a sample and group."""
-    cdef const Operands *operands = <const Operands *> work
-    cdef const ShiftedSums *plan = operands.plan
-    cdef const Array4 *out = operands.out
+    cdef const ShiftedSums *plan = <const ShiftedSums *> work
+    cdef const Array4 *source = plan.source
+    cdef const Array4 *out = plan.out
+    cdef Py_ssize_t groups = plan.convolution.geometry.groups
     cdef Py_ssize_t band = task % plan.bands
-    cdef Py_ssize_t group = task // plan.bands % plan.groups
-    cdef Py_ssize_t sample = task // plan.bands // plan.groups
-    cdef Py_ssize_t first_row = band * plan.out_h // plan.bands
-    cdef Py_ssize_t last_row = (band + 1) * plan.out_h // plan.bands
+    cdef Py_ssize_t group = task // plan.bands % groups
+    cdef Py_ssize_t sample = task // plan.bands // groups
+    cdef Py_ssize_t first_row = band * out.h // plan.bands
+    cdef Py_ssize_t last_row = (band + 1) * out.h // plan.bands
     # The source rows that meet a tap in these.
-    cdef Py_ssize_t furthest = plan.down + (plan.weights.h - 1) * plan.step_h
+    cdef Py_ssize_t furthest = plan.down + (plan.weights.of_group.h - 1) * plan.step_h
     cdef Py_ssize_t begin = max(<Py_ssize_t> 0, first_row - max(plan.down, furthest))
-    cdef Py_ssize_t end = min(plan.source.h, last_row - min(plan.down, furthest))
+    cdef Py_ssize_t end = min(source.h, last_row - min(plan.down, furthest))
     cdef Py_ssize_t kernel = group * plan.kernels
-    cdef const real *source = <const real *> plan.source.data + (
-        sample * plan.source.n_stride + group * plan.channels * plan.source.c_stride
+    cdef const real *bias = <const real *> plan.convolution.bias
+    cdef const real *pixels = <const real *> source.data + (
+        sample * source.n_stride + group * plan.channels * source.c_stride
     )
-    cdef real *results = <real *> out.data + sample * out.n_stride
+    cdef real *results = <real *> out.data + sample * out.n_stride + kernel * out.c_stride
     cdef Chunk strip
     cdef Py_ssize_t column
-    begin_band(
-        plan, kernel, first_row, last_row, <const real *> operands.bias, results, out
-    )
+    begin_band(plan, first_row, last_row, bias + kernel if bias != NULL else NULL, results)
     while begin < end and not stopped(interrupt):
         strip.top = begin
         strip.height = min(plan.strip_h, end - begin)
         for column in range(plan.columns):
-            strip.left = column * plan.source.w // plan.columns
-            strip.width = (column + 1) * plan.source.w // plan.columns - strip.left
-            sum_strip(plan, operands, group, &strip, source, sums)
-            add_strip(plan, &strip, sums, kernel, first_row, last_row, results, out)
+            strip.left = column * source.w // plan.columns
+            strip.width = (column + 1) * source.w // plan.columns - strip.left
+            sum_strip(plan, group, &strip, pixels, sums)
+            add_strip(plan, &strip, sums, first_row, last_row, results)
         begin += strip.height
 
 
 cdef inline Py_ssize_t packed_bytes(const ShiftedSums *plan) noexcept nogil:
-    cdef Py_ssize_t weights = plan.groups * plan.num_blocks * plan.channels * plan.width
-    return aligned_size(weights * <Py_ssize_t> plan.itemsize, 1)
+    return aligned_size(
+        plan.convolution.geometry.groups * plan.num_blocks * plan.channels * plan.width
+        * <Py_ssize_t> plan.convolution.itemsize, 1
+    )
 
 
 cdef inline Py_ssize_t pixels_of_scratch(const ShiftedSums *plan) noexcept nogil:
@@ -341,41 +313,42 @@ cdef inline Py_ssize_t pixels_of_scratch(const ShiftedSums *plan) noexcept nogil
 cdef inline Py_ssize_t scratch_bytes(const ShiftedSums *plan) noexcept nogil:
     """The sums of a strip, and its pixels where these do not lie side by side."""
     cdef Py_ssize_t planes = plan.sums + (plan.channels if plan.source.w_stride != 1 else 0)
-    return planes * pixels_of_scratch(plan) * <Py_ssize_t> plan.itemsize
+    return planes * pixels_of_scratch(plan) * <Py_ssize_t> plan.convolution.itemsize
 
 
-cdef inline Py_ssize_t offsets_bytes(const ShiftedSums *plan) noexcept nogil:
-    return 2 * plan.channels * <Py_ssize_t> sizeof(Py_ssize_t)
+# The packed weights, and the offsets.
+cdef inline Py_ssize_t shared_bytes(const ShiftedSums *plan) noexcept nogil:
+    return packed_bytes(plan) + 2 * plan.channels * <Py_ssize_t> sizeof(Py_ssize_t)
 
 
 cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
-    cdef Operands operands = (<const Operands *> work)[0]
-    cdef const ShiftedSums *plan = operands.plan
+    cdef ShiftedSums *plan = <ShiftedSums *> work
+    cdef size_t itemsize = plan.convolution.itemsize
+    cdef Py_ssize_t groups = plan.convolution.geometry.groups
     cdef Py_ssize_t channel_stride = plan.source.c_stride, c
     cdef Tasks packing = tasks_of(
-        &operands, plan.itemsize, <Task> pack_sum[float], <Task> pack_sum[double],
-        plan.groups * plan.sums, 0, 1
+        plan, itemsize, <Task> pack_sum[float], <Task> pack_sum[double], groups * plan.sums, 0, 1
     )
     cdef Tasks bands = tasks_of(
-        &operands, plan.itemsize, <Task> convolve_band[float], <Task> convolve_band[double],
-        plan.source.n * plan.groups * plan.bands, scratch_bytes(plan), plan.num_threads
+        plan, itemsize, <Task> convolve_band[float], <Task> convolve_band[double],
+        plan.source.n * groups * plan.bands, scratch_bytes(plan), plan.num_threads
     )
     cdef int status
-    operands.copy = plan.sums * pixels_of_scratch(plan)
     if plan.source.w_stride != 1:
         channel_stride = pixels_of_scratch(plan)
-    operands.packed = aligned_alloc(packed_bytes(plan) + offsets_bytes(plan), 1)
-    if operands.packed == NULL:
+    plan.packed = aligned_alloc(shared_bytes(plan), 1)
+    if plan.packed == NULL:
         return -1
-    operands.weight_offset = <Py_ssize_t *> (<char *> operands.packed + packed_bytes(plan))
-    operands.channel_offset = operands.weight_offset + plan.channels
+    plan.weight_offset = <Py_ssize_t *> (<char *> plan.packed + packed_bytes(plan))
+    plan.channel_offset = plan.weight_offset + plan.channels
     for c in range(plan.channels):
-        operands.weight_offset[c] = c * plan.width
-        operands.channel_offset[c] = c * channel_stride
+        plan.weight_offset[c] = c * plan.width
+        plan.channel_offset[c] = c * channel_stride
+    plan.unfit = False
     status = run_tasks(&packing, interrupt)
-    if operands.unfit == NULL or not operands.unfit[0]:
+    if plan.convolution.asked or not plan.unfit:
         status = run_tasks(&bands, interrupt)
-    aligned_free(operands.packed)
+    aligned_free(plan.packed)
     return status
 
 
@@ -383,23 +356,15 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
 
 
 cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except -1:
-    cdef char unfit = False
-    cdef Operands operands = Operands(
-        <ShiftedSums *> plan, convolution.bias, result_of(convolution), NULL, NULL, NULL, 0, NULL
-    )
-    if not convolution.asked:
-        operands.unfit = &unfit
     finish_plan(<ShiftedSums *> plan, convolution)
-    perform("a convolution by shifted sums", convolve, &operands)
-    return not unfit
+    perform("a convolution by shifted sums", convolve, plan)
+    return convolution.asked or not (<ShiftedSums *> plan).unfit
 
 
 cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
     cdef ShiftedSums *sums = <ShiftedSums *> plan
     finish_plan(sums, convolution)
-    needs.num_threads = sums.num_threads
-    needs.of_thread = scratch_bytes(sums)
-    needs.shared = packed_bytes(sums) + offsets_bytes(sums)
+    needs[0] = Needs(sums.num_threads, scratch_bytes(sums), shared_bytes(sums))
     return True
 
 

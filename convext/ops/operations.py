@@ -131,7 +131,9 @@ def conv2d(
 
     "winograd" and "fft" do what they are asked for: all results of a tile, of up to 4x4 or of up
     to 512x512 and twice as many, share the errors of the largest, and NaN and infinity.
-    "shifted_sums" multiplies no zeros of the padding, by NaN and infinity neither.
+
+    Zeros of the padding may be left out: where a weight that is not finite meets no pixel, the
+    result may be finite, or NaN.
 
     References
     ----------

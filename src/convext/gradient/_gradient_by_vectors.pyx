@@ -15,8 +15,7 @@ from convext.base._geometry cimport Array4, real
 from convext.base._machine cimport L1_BYTES
 from convext.base._scratch cimport aligned_size, apart
 from convext.base._tasks cimport divide_up
-from convext.gradient._gradient_plan cimport KernelGradient, Part
-from convext.gradient._unfolding cimport unfold
+from convext.gradient._gradient_plan cimport KernelGradient, Part, Unfolding
 from convext.ways._tile cimport (
     Axis, Positions, Tile, Tiling, all_inside, copy_rectangle, distance_of, has_no_gaps, lay_out,
     lay_side_by_side, packed_size, positions, positions_under, reach, shift_of, start_of
@@ -202,13 +201,23 @@ cdef Panel lay_out_windows(
     Py_ssize_t image, const Scratch *layout, real *scratch
 ) noexcept nogil:
     """Lay the windows side by side. All taps are one, then."""
+    cdef const Tiling *tiling = &gradient.tiling
+    cdef const Unfolding *unfolding = &gradient.unfolding
     cdef Py_ssize_t *tap = <Py_ssize_t *> (scratch + layout.taps)
+    cdef real *to = scratch + layout.panel
     cdef const Py_ssize_t *offset
     cdef const real *pixels = lay_out(
-        &gradient.tiling, tile, images, image, part.channel, part.channels, scratch,
-        gradient.micro.lanes, &offset
+        tiling, tile, images, image, part.channel, part.channels, scratch, gradient.micro.lanes,
+        &offset
     )
-    unfold(&gradient.unfolding, &gradient.tiling, tile, pixels, offset, scratch + layout.panel)
+    for _ in range(tile.height):
+        gradient.micro.unfold(
+            tile.width, unfolding.num_pieces, pixels,
+            unfolding.packed if offset == tiling.offset_packed else unfolding.in_place, to,
+            unfolding.start, unfolding.width
+        )
+        pixels += tiling.pitch
+        to += tile.width * unfolding.width
     tap[0] = 0
     return Panel(tile.width, 1, tap)
 

@@ -6,6 +6,7 @@ faster for the shape. The sums are added in float64, in an order that depends on
 alone.
 """
 
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 from convext.base._dispatch cimport microkernels
@@ -17,15 +18,11 @@ from convext.gradient._gradient_by_vectors cimport (
 from convext.base._interrupt cimport Interrupt, check_memory, perform, stopped
 from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 from convext.gradient._gradient_plan cimport (
-    MAX_RUNNING_PIXELS, KernelGradient, Part, choose_strategy, cut_into_parts, cut_into_tiles,
-    products_of
+    MAX_RUNNING_PIXELS, KernelGradient, Part, plan_kernel_gradient
 )
 from convext.gradient._segments cimport add_segments
-from convext.base._tasks cimport Task, Tasks, divide_up, run_tasks, tasks_of, threads_for
-from convext.ways._tile cimport (
-    Axis, Tile, Tiling, axis_across, axis_down, free_tiling, row_size, tile_at
-)
-from convext.gradient._unfolding cimport free_unfolding
+from convext.base._tasks cimport Task, Tasks, divide_up, run_tasks, tasks_of
+from convext.ways._tile cimport Tile, Tiling, axis_across, axis_down, free_tiling, tile_at
 from convext.ways._ways cimport Needs, Way, direct_products, time_of_results
 
 
@@ -36,15 +33,10 @@ cdef int allocate(KernelGradient *gradient) noexcept nogil:
         else arrange_dots(gradient, kernels).end,
         gradient.itemsize
     )
-    gradient.sums = NULL
-    if not gradient.in_one_go:
-        gradient.sums = <double *> aligned_alloc(
-            gradient.segments * gradient.size, sizeof(double)
-        )
-        if gradient.sums == NULL:
-            free_kernel_gradient(gradient)
-            return -1
-    return 0
+    if gradient.in_one_go:
+        return 0
+    gradient.sums = <double *> aligned_alloc(gradient.segments * gradient.size, sizeof(double))
+    return -1 if gradient.sums == NULL else 0
 
 
 cdef int init_kernel_gradient(
@@ -52,8 +44,6 @@ cdef int init_kernel_gradient(
     Py_ssize_t num_samples, Py_ssize_t kernel_h, Py_ssize_t kernel_w, const Geometry *geometry,
     int num_threads, size_t itemsize
 ) noexcept nogil:
-    cdef Py_ssize_t pixels = num_samples * output_grad.h * output_grad.w
-    cdef Axis rows = axis_down(kernel_h, geometry), columns = axis_across(kernel_w, geometry)
     gradient.micro = microkernels(itemsize)
     gradient.itemsize = itemsize
     gradient.images = images[0]
@@ -62,23 +52,19 @@ cdef int init_kernel_gradient(
     gradient.channels = images.c // geometry.groups
     gradient.kernels = output_grad.c // geometry.groups
     gradient.size = output_grad.c * gradient.channels * kernel_h * kernel_w
+    gradient.tiling.rows = axis_down(kernel_h, geometry)
+    gradient.tiling.columns = axis_across(kernel_w, geometry)
     gradient.unfolding.place = NULL
-    choose_strategy(gradient, kernel_h, kernel_w, pixels, geometry)
-    if cut_into_tiles(gradient, &rows, &columns, pixels) == -1:
+    gradient.sums = NULL
+    if plan_kernel_gradient(gradient, num_samples, num_threads) == -1 or allocate(gradient) == -1:
+        free_kernel_gradient(gradient)
         return -1
-    gradient.row_size = row_size(&gradient.tiling, gradient.micro.lanes)
-    cut_into_parts(gradient, num_samples)
-    gradient.num_threads = threads_for(
-        products_of(gradient, num_samples),
-        gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments,
-        num_threads
-    )
-    return allocate(gradient)
+    return 0
 
 
 cdef void free_kernel_gradient(KernelGradient *gradient) noexcept nogil:
     free_tiling(&gradient.tiling)
-    free_unfolding(&gradient.unfolding)
+    free(gradient.unfolding.place)
     aligned_free(gradient.sums)
 
 
@@ -184,8 +170,8 @@ cdef int run_kernel_gradient(
     )
     cdef Tasks parts = tasks_of(
         &operands, gradient.itemsize, <Task> sum_part[float], <Task> sum_part[double],
-        gradient.groups * gradient.kernel_chunks * gradient.channel_chunks * gradient.segments,
-        gradient.scratch_size * <Py_ssize_t> gradient.itemsize, gradient.num_threads
+        gradient.tasks, gradient.scratch_size * <Py_ssize_t> gradient.itemsize,
+        gradient.num_threads
     )
     if num_samples == 0:
         memset(kernel_grad, 0, gradient.size * gradient.itemsize)

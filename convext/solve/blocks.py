@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .._support.checks import as_float64
 from ..ops.shapes import Convolution
 from .least_squares import Matrix
-from .masks import Flags, seen
+from .masks import Data, Flags, seen
 
 # Elements of the images and targets of a block, together: 16 MiB in float64.
 MAX_ELEMENTS = 1 << 21
@@ -66,20 +66,19 @@ class Block(NamedTuple):
 
 
 def blocks(
-    inputs: npt.NDArray[Any],
-    targets: npt.NDArray[Any],
-    mask: Flags | None,
+    data: Data,
     kernel_size: tuple[int, int],
     options: Convolution,
     scaling: Scaling | None = None,
     hide: bool = False,
 ) -> Iterator[Block]:
-    """Yield all samples (N, C, H, W) with their targets (N, K, OH, OW), block by block.
+    """Yield all samples with their targets, block by block.
 
     Pixels that no counted window sees are zero where they are not finite, and wherever they are if
     `hide` says so. Where the blocks begin depends on the shapes alone. Arrays of float64 that need
     no padding are not copied. Pages of a memory-mapped file are given back to the system after use.
     """
+    inputs, targets, mask, _ = data
     extent = (kernel_size[0] - 1) * options.dilation[0] + 1
     samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
     gaps = max(*options.stride, *options.dilation) > 1  # windows may leave out pixels

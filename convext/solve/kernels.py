@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +19,12 @@ from .least_squares import (
     Matrix,
     Solution,
     Systems,
-    Weights,
     add_rows,
     check_memory,
     solve_rows,
-    solve_triangle,
     warn_of_rank,
 )
-from .masks import Flags, meet, samples_and_masks, with_hidden
+from .masks import Data, as_data
 from .products import kernel_gradient, sums_of_planes
 from .sums import Sums, check_counts, check_samples
 from .unknowns import Unknowns
@@ -169,20 +166,14 @@ def solve_kernels(
     (array([0.5]), 10)
     """
     threads = resolve_num_threads(num_threads)
-    inputs, targets, counts, hidden = samples_and_masks(input_data, target_output, mask)
-    unknowns = Unknowns(
-        inputs.shape[1], targets.shape[1], kernel_shape, bias, stride, padding, dilation
-    )
+    data = as_data(input_data, target_output, mask)
+    before, after = data.inputs.shape, data.targets.shape
+    unknowns = Unknowns(before[1], after[1], kernel_shape, bias, stride, padding, dilation)
     size = unknowns.kernel_shape
     solutions = []
-    for centre in centres_of(inputs.shape, targets.shape, size, stride, padding, dilation):
-        inside = without_border(inputs.shape, size, centre, dilation)
-        chosen = targets[inside]
-        counted = None if counts is None else counts[inside]
-        options = unknowns.resolve(inputs.shape, chosen.shape)
-        if hidden is not None:
-            counted = with_hidden(counted, meet(hidden, size, options))
-        solution = _Problem(unknowns, inputs, chosen, counted, threads).solve(l2)
+    for centre in centres_of(before, after, size, stride, padding, dilation):
+        inside = data.inside(without_border(before, size, centre, dilation))
+        solution = _Problem(unknowns, inside, threads).solve(l2)
         solutions.append(replace(solution, centre=centre))
     best = min(solutions, key=lambda solution: solution.loss)
     if l2 == 0:
@@ -240,27 +231,22 @@ def without_border(
 class _Problem:
     """A least-squares problem with its data, which are read block by block, once or more."""
 
-    def __init__(
-        self,
-        unknowns: Unknowns,
-        inputs: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        mask: Flags | None,
-        num_threads: int,
-    ) -> None:
-        self.unknowns = unknowns
-        self.inputs, self.targets, self.mask = inputs, targets, mask
-        self.num_threads = num_threads
-        self.options = unknowns.resolve(inputs.shape, targets.shape)
-        self.scaling = Scaling.plain(inputs.shape[1], targets.shape[1])
+    def __init__(self, unknowns: Unknowns, data: Data, num_threads: int) -> None:
+        self.unknowns, self.num_threads = unknowns, num_threads
+        self.options = unknowns.resolve(data)
+        self.data = data.unhidden(unknowns.kernel_shape, self.options)
+        self.scaling = Scaling.plain(unknowns.num_channels, unknowns.num_kernels)
 
     def solve(self, l2: float) -> Solution:
         """Return the best kernels, by what the data allow."""
-        rows = self._rows()
+        rows = self.data.counts
         check_counts(rows)
         ridge = self.unknowns.ridge(l2, int(rows.sum()))
-        if rows.max() <= self.unknowns.of_kernel:
-            return self._solve_few(ridge)
+        size, unknowns = int(rows.max()), self.unknowns.of_kernel
+        if size <= unknowns:
+            check_memory(4 * 8 * size * unknowns, f"{size} equations of {unknowns} unknowns")
+            self.scaling = self._in_range()
+            return self._decompose(self._scaled(ridge))
         sums = self._sums()
         if self.unknowns.bias and (scaling := self._centred(sums)) is not None:
             plain, self.scaling = self.scaling, scaling
@@ -271,20 +257,9 @@ class _Problem:
             self.scaling = plain
         return self._solve(sums, ridge)
 
-    def _rows(self) -> npt.NDArray[np.int64]:
-        """Return how many elements of the target count for each kernel."""
-        samples, kernels, height, width = self.targets.shape
-        if self.mask is None:
-            return np.full(kernels, samples * height * width)
-        counts: npt.NDArray[np.int64] = self.mask.sum(axis=(0, 2, 3))
-        return np.broadcast_to(counts, kernels)
-
     def _sums(self) -> Sums:
         """Sum up the pixels, scaled so that squares neither overflow nor vanish."""
-        data = self.inputs, self.targets, self.mask
-        sums = Sums.of(self.unknowns, *data, self.num_threads, self.scaling)
-        if not sums.finite:
-            check_samples(self.unknowns, *data)
+        sums = Sums.of(self.unknowns, self.data, self.num_threads, self.scaling)
         if not sums.finite or sums.tiny:
             scaling = self._in_range()
             if not np.array_equal(scaling.factor, self.scaling.factor) or (
@@ -296,15 +271,21 @@ class _Problem:
 
     def _in_range(self) -> Scaling:
         """Return a scaling with which the largest values are near 1, if they are far from it."""
-        largest, of_targets = np.zeros(len(self.scaling.factor)), 0.0
+        largest, of_targets = self._largest()
+        return self.scaling._replace(
+            factor=self.scaling.factor * _power_of_two(largest),
+            target_factor=self.scaling.target_factor * float(_power_of_two(of_targets)),
+        )
+
+    def _largest(self) -> tuple[Matrix, Matrix]:
+        """Return the largest sizes of the pixels of each channel, (C,), and of the targets, ()."""
+        largest, of_targets = np.zeros(self.unknowns.num_channels), np.zeros(())
         for images, targets, _ in self._blocks(hide=True):
             np.maximum(largest, np.abs(images).max(axis=(0, 2, 3)), out=largest)
-            of_targets = max(of_targets, float(np.abs(targets).max()))
-        factors = _power_of_two(largest)
-        factor = float(_power_of_two(np.array(of_targets)))
-        return self.scaling._replace(
-            factor=self.scaling.factor * factors, target_factor=self.scaling.target_factor * factor
-        )
+            np.maximum(of_targets, np.abs(targets).max(), out=of_targets)
+        if not (np.isfinite(largest).all() and np.isfinite(of_targets)):
+            check_samples(self.unknowns, self.data)
+        return largest, of_targets
 
     def _centred(self, sums: Sums) -> Scaling | None:
         """Return a scaling without the means of the channels where these would cost digits."""
@@ -334,7 +315,7 @@ class _Problem:
         ridge = self._scaled(ridge)
         systems = sums.systems(ridge)
         if systems.spread < ILL_CONDITIONED:
-            return self._decompose(sums, ridge)
+            return self._decompose(ridge)
         weights = systems.solve(sums.cross_products)
         loss, mean_square = sums.loss(weights), float(sums.squares.sum()) / sums.size
         if systems.spread < WELL_CONDITIONED or loss < CANCELLED * mean_square:
@@ -353,51 +334,7 @@ class _Problem:
         return Solution(kernels, bias, loss, rank, condition)
 
     def _blocks(self, hide: bool = False) -> Iterator[Block]:
-        data = self.inputs, self.targets, self.mask
-        return blocks(*data, self.unknowns.kernel_shape, self.options, self.scaling, hide)
-
-    def _patches(self, one: float) -> Iterator[tuple[Matrix, Matrix, Matrix]]:
-        """Yield the rows of the problem, `one` for the bias, with `patch_rows`' other results."""
-        size = self.unknowns.kernel_shape
-        for block in self._blocks():
-            for taps, sides, counts in patch_rows(block, size, self.options, DECOMPOSED_ELEMENTS):
-                ones = np.full((len(taps), int(self.unknowns.bias)), one)
-                yield np.hstack([taps, ones]), sides, counts
-
-    def _solve_few(self, ridge: Matrix) -> Solution:
-        """Solve with no more rows than unknowns: all of them are kept."""
-        unknowns, kernels = self.unknowns.of_kernel, self.unknowns.num_kernels
-        of_bias = self.unknowns.num_taps
-        own = 1 if self.mask is None else self.mask.shape[1]
-        size = int(self._rows().max())
-        self.scaling = self._in_range()
-        ridge = self._scaled(ridge)
-        check_memory(4 * 8 * size * unknowns, f"{size} equations of {unknowns} unknowns")
-        results = []
-        for k in range(own):
-            parts = []
-            for taps, sides, counts in self._patches(1.0):
-                counted = counts[:, k % counts.shape[1]] > 0
-                parts.append(np.hstack([taps, sides])[counted])
-            rows = np.vstack(parts)
-            if not np.isfinite(rows).all():
-                check_samples(self.unknowns, self.inputs, self.targets, self.mask)
-            chosen = slice(None) if own < kernels else slice(k, k + 1)
-            one = 1.0 if ridge.any() else _one_beside(np.abs(rows[:, :of_bias]).max())
-            rows[:, of_bias:unknowns] = one
-            found, squares = solve_rows(rows[:, :unknowns], rows[:, unknowns:][:, chosen], ridge)
-            found.values[of_bias:] *= one
-            results.append((found, squares))
-        return self._collected(results, int(self._rows().sum()))
-
-    def _collected(self, results: list[tuple[Weights, Matrix]], size: int) -> Solution:
-        """Return the solutions of systems for all kernels, or for each, as one."""
-        return self._solution(
-            np.hstack([result.values for result, _ in results]).T,
-            float(sum(squares.sum() for _, squares in results)) / size,
-            min(result.rank for result, _ in results),
-            max(result.condition for result, _ in results),
-        )
+        return blocks(self.data, self.unknowns.kernel_shape, self.options, self.scaling, hide)
 
     def _refine(
         self, sums: Sums, systems: Systems, weights: Matrix, ridge: Matrix
@@ -445,23 +382,33 @@ class _Problem:
             squares += sums_of_planes(residual, residual, threads)
         return right, squares
 
-    def _decompose(self, sums: Sums, ridge: Matrix) -> Solution:
-        """Solve by a QR decomposition of the patches, a block of rows after the other."""
-        count, kernels = len(sums.products), self.unknowns.num_kernels
-        unknowns, of_bias = self.unknowns.of_kernel, self.unknowns.num_taps
-        columns = unknowns + kernels // count
-        triangles = np.zeros((count, columns, columns))
-        num_rows = int(sums.counts.max())
-        one = _one_beside(math.sqrt(float(sums.squares_of_taps.max()) / num_rows))
-        for rows, sides, counts in self._patches(one):
-            for k in range(count):
-                own = sides if count == 1 else sides[:, k : k + 1]
-                counted = counts[:, k % counts.shape[1], np.newaxis]
-                triangles[k] = add_rows(triangles[k], counted * np.hstack([rows, own]))
-        results = [solve_triangle(triangle, unknowns, ridge, num_rows) for triangle in triangles]
+    def _decompose(self, ridge: Matrix) -> Solution:
+        """Solve by the patches themselves: all of them, or the triangle of their QR decomposition.
+
+        The triangle of those so far takes their place when they are more than the unknowns.
+        """
+        data, unknowns = self.data, self.unknowns.of_kernel
+        size, of_bias = self.unknowns.kernel_shape, self.unknowns.num_taps
+        one = _one_beside(float(self._largest()[0].max()))
+        kernels = range(1 if data.mask is None else data.mask.shape[1])
+        systems = [np.empty((0, unknowns + data.targets.shape[1] // len(kernels))) for _ in kernels]
+        for block in self._blocks():
+            for taps, sides, counts in patch_rows(block, size, self.options, DECOMPOSED_ELEMENTS):
+                ones = np.full((len(taps), unknowns - of_bias), one)
+                for k in kernels:
+                    own = sides if len(kernels) == 1 else sides[:, k : k + 1]
+                    rows = np.hstack([taps, ones, own])[counts[:, k] > 0]
+                    systems[k] = add_rows(systems[k], rows)
+        num_rows = int(data.counts.max())
+        results = [solve_rows(rows, unknowns, ridge, num_rows) for rows in systems]
         for found, _ in results:
             found.values[of_bias:] *= one
-        return self._collected(results, sums.size)
+        return self._solution(
+            np.hstack([found.values for found, _ in results]).T,
+            float(sum(squares.sum() for _, squares in results)) / int(data.counts.sum()),
+            min(found.rank for found, _ in results),
+            max(found.condition for found, _ in results),
+        )
 
 
 def _one_beside(largest: float) -> float:

@@ -139,54 +139,48 @@ class Systems:
         )
 
 
-def solve_triangle(
-    triangle: Matrix, num_unknowns: int, ridge: Matrix, num_rows: int
+def solve_rows(
+    rows: Matrix, num_unknowns: int, ridge: Matrix, num_rows: int
 ) -> tuple[Weights, Matrix]:
-    """Solve the least-squares problem with the triangle of the QR decomposition of [X Y].
+    """Solve the problem of rows [X Y], or of the triangle of their QR decomposition.
 
-    Its first `num_unknowns` columns are those of X. Returned are the smallest weights with the
-    smallest sum of squared residuals, plus ridge * weights², and that sum, without the ridge, for
-    each right-hand side.
+    The first `num_unknowns` columns are those of X, which has `num_rows` rows. Returned are the
+    smallest weights with the smallest sum of squared residuals, plus ridge * weights², and that
+    sum, without the ridge, for each column of Y.
     """
-    columns = triangle[:num_unknowns, :num_unknowns]
-    right, rest = triangle[:num_unknowns, num_unknowns:], triangle[num_unknowns:, num_unknowns:]
-    left, singular, vectors = interruptible(np.linalg.svd, columns)
+    columns, sides = rows[:, :num_unknowns], rows[:, num_unknowns:]
+    left, singular, right = interruptible(np.linalg.svd, columns, full_matrices=False)
     rank, ratio = _rank(singular[::-1], _tolerance(num_unknowns, num_rows))
-    if np.any(ridge):
+    if not np.any(ridge):
+        values = right[:rank].T @ ((left[:, :rank].T @ sides) / singular[:rank, np.newaxis])
+    elif len(rows) > num_unknowns:
         extended = np.vstack([columns, np.diag(np.sqrt(ridge))])
-        sides = np.vstack([right, np.zeros((num_unknowns, right.shape[1]))])
-        values = interruptible(np.linalg.lstsq, extended, sides, rcond=None)[0]
+        zeros = np.zeros((num_unknowns, sides.shape[1]))
+        values = interruptible(np.linalg.lstsq, extended, np.vstack([sides, zeros]), rcond=None)[0]
     else:
-        values = vectors[:rank].T @ ((left[:, :rank].T @ right) / singular[:rank, np.newaxis])
-    squares = np.sum(rest**2, axis=0) + np.sum((right - columns @ values) ** 2, axis=0)
-    return Weights(values, rank, 1 / ratio if ratio else math.inf), squares
-
-
-def solve_rows(rows: Matrix, sides: Matrix, ridge: Matrix) -> tuple[Weights, Matrix]:
-    """Solve the problem of no more rows X than unknowns, with targets Y, by singular values.
-
-    The ridge is one number, but for a last unknown that costs nothing. Returned is what
-    `solve_triangle` returns.
-    """
-    left, singular, right = interruptible(np.linalg.svd, rows, full_matrices=False)
-    rank, ratio = _rank(singular[::-1], _tolerance(rows.shape[1], len(rows)))
-    if np.any(ridge):
-        # Without its mean, the last unknown follows from the others.
-        free = ridge[-1] == 0
-        means, of_sides = (a.mean(axis=0) if free else np.zeros(a.shape[1]) for a in (rows, sides))
-        left, singular, right = interruptible(np.linalg.svd, rows - means, full_matrices=False)
-        with np.errstate(divide="ignore", over="ignore"):
-            factors = 1 / (singular + ridge[0] / singular)
-        values = right.T @ (factors[:, np.newaxis] * (left.T @ (sides - of_sides)))
-        if free:
-            values[-1] = of_sides - means[:-1] @ values[:-1]
-    else:
-        coordinates = (left[:, :rank].T @ sides) / singular[:rank, np.newaxis]
-        values = right[:rank].T @ coordinates
-    determined = ratio > 0 and rank == rows.shape[1]
+        values = _of_few_rows(columns, sides, ridge)
+    determined = ratio > 0 and rank == num_unknowns
     with np.errstate(over="ignore", under="ignore"):
-        squares: Matrix = np.sum((sides - rows @ values) ** 2, axis=0)
+        squares: Matrix = np.sum((sides - columns @ values) ** 2, axis=0)
     return Weights(values, rank, 1 / ratio if determined else math.inf), squares
+
+
+def _of_few_rows(rows: Matrix, sides: Matrix, ridge: Matrix) -> Matrix:
+    """Return weights with a ridge, which is one number, but for a last unknown that costs nothing.
+
+    Nothing as large as unknowns times unknowns is needed.
+    """
+    # Without what the last column explains, its unknown follows from the others.
+    last = rows[:, -1:] if ridge[-1] == 0 else np.zeros((len(rows), 1))
+    explained, of_sides = (last.T @ a / max(np.square(last).sum(), 1e-300) for a in (rows, sides))
+    rest = rows - last @ explained
+    left, singular, right = interruptible(np.linalg.svd, rest, full_matrices=False)
+    with np.errstate(divide="ignore", over="ignore"):
+        factors = 1 / (singular + ridge[0] / singular)
+    values: Matrix = right.T @ (factors[:, np.newaxis] * (left.T @ (sides - last @ of_sides)))
+    if ridge[-1] == 0:
+        values[-1] = of_sides - explained[:, :-1] @ values[:-1]
+    return values
 
 
 def check_memory(needed: int, what: str) -> None:
@@ -210,10 +204,16 @@ def _memory() -> float:
     return min(limits)
 
 
-def add_rows(triangle: Matrix, rows: Matrix) -> Matrix:
-    """Return the triangle of [X Y] with more rows, from that without them."""
-    combined: Matrix = interruptible(np.linalg.qr, np.vstack([triangle, rows]), mode="r")
-    return combined
+def add_rows(rows: Matrix, more: Matrix) -> Matrix:
+    """Return rows and more of them, or the triangle that stands for all where they are too many.
+
+    It is that of their QR decomposition.
+    """
+    combined = np.vstack([rows, more])
+    if len(combined) <= combined.shape[1]:
+        return combined
+    triangle: Matrix = interruptible(np.linalg.qr, combined, mode="r")
+    return triangle
 
 
 def warn_of_rank(rank: int, num_unknowns: int) -> None:

@@ -1,9 +1,9 @@
-"""Which elements of a data set count: masks, and masked arrays."""
+"""Pairs of samples, and which elements of them count: masks, and masked arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,48 @@ from ..ops.data import paired_samples
 from ..ops.shapes import Convolution
 
 Flags = npt.NDArray[np.bool_]
+
+
+class Data(NamedTuple):
+    """Samples with their targets, and what counts of them."""
+
+    inputs: npt.NDArray[Any]  # (N, C, H, W)
+    targets: npt.NDArray[Any]  # (N, K, OH, OW)
+    mask: Flags | None = None  # (N, K or 1, OH, OW), True where the target counts
+    hidden: Flags | None = None  # (N, C, H, W), pixels of which no window counts
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many elements of the target count for each kernel, (K,)."""
+        samples, kernels, height, width = self.targets.shape
+        if self.mask is None:
+            return np.full(kernels, samples * height * width)
+        return np.broadcast_to(self.mask.sum(axis=(0, 2, 3)), kernels)
+
+    def inside(self, part: tuple[slice, ...]) -> Data:
+        """Return the data with a part of the targets."""
+        mask = None if self.mask is None else self.mask[part]
+        return self._replace(targets=self.targets[part], mask=mask)
+
+    def unhidden(self, kernel_size: tuple[int, int], options: Convolution) -> Data:
+        """Return the data with a mask that leaves out the windows that meet hidden pixels."""
+        if self.hidden is None:
+            return self
+        mask = _without(self.mask, meet(self.hidden, kernel_size, options))
+        return self._replace(mask=mask, hidden=None)
+
+
+def as_data(
+    input_data: npt.ArrayLike, target_output: npt.ArrayLike, mask: npt.ArrayLike | None
+) -> Data:
+    """Return pairs of samples, which may be masked arrays (see `paired_samples`)."""
+    pixels, hidden = without_mask(input_data)
+    values, missing = without_mask(target_output)
+    inputs, targets = paired_samples(pixels, values)
+    counts = None if mask is None else checked_mask(mask, targets.shape, np.ndim(pixels))
+    if missing is not None:
+        counts = _without(counts, missing.reshape(targets.shape))
+    return Data(inputs, targets, counts, None if hidden is None else hidden.reshape(inputs.shape))
 
 
 def without_mask(array: npt.ArrayLike) -> tuple[npt.ArrayLike, Flags | None]:
@@ -39,10 +81,8 @@ def checked_mask(mask: npt.ArrayLike, target_shape: tuple[int, ...], dimensions:
     return array if dimensions == 4 else array[np.newaxis]
 
 
-def with_hidden(mask: Flags | None, hidden: Flags | None) -> Flags | None:
+def _without(mask: Flags | None, hidden: Flags) -> Flags:
     """Return a mask (N, K or 1, OH, OW) without what is hidden, in one of these shapes, too."""
-    if hidden is None:
-        return mask
     return ~hidden if mask is None else mask & ~hidden
 
 
@@ -91,20 +131,3 @@ def _meetings(
             start = first * stride + offset
             met = slice(start, start + (end - first - 1) * stride + 1, stride)
             yield (*before, slice(first, end)), (*before, met)
-
-
-def samples_and_masks(
-    input_data: npt.ArrayLike, target_output: npt.ArrayLike, mask: npt.ArrayLike | None
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Flags | None, Flags | None]:
-    """Return pairs of samples, which may be masked arrays, as plain ones (see `paired_samples`).
-
-    With them come the targets that count, (N, K or 1, OH, OW), and the pixels that are hidden,
-    (N, C, H, W); None where all do, or none is.
-    """
-    pixels, hidden = without_mask(input_data)
-    values, missing = without_mask(target_output)
-    inputs, targets = paired_samples(pixels, values)
-    counts = None if mask is None else checked_mask(mask, targets.shape, np.ndim(pixels))
-    if missing is not None:
-        counts = with_hidden(counts, missing.reshape(targets.shape))
-    return inputs, targets, counts, None if hidden is None else hidden.reshape(inputs.shape)

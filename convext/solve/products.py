@@ -13,6 +13,7 @@ from ..ops.algorithms import NUMBERS_OF_KERNEL_GRADIENT
 from ..ops.shapes import Convolution, Geometry
 from .blocks import MAX_ELEMENTS, blocks, padded_rows
 from .least_squares import Matrix
+from .masks import Data
 
 # Winograd's algorithm rounds more.
 DIRECT = NUMBERS_OF_KERNEL_GRADIENT["direct"]
@@ -77,8 +78,7 @@ def products_of_units(
         products = result[unit : unit + max(1, step)]
         if step == 0:
             no_targets = np.broadcast_to(0.0, (len(samples), 1, *options.output_shape))
-            parts = blocks(samples, no_targets, None, kernel_size, options)
-            for images, targets, _ in parts:
+            for images, targets, _ in blocks(Data(samples, no_targets), kernel_size, options):
                 shape = targets.shape[2:]
                 add_patch_products(
                     products, images, kernel_size, options, shape, len(samples), num_threads

@@ -27,7 +27,7 @@ from .._support.sharing import Stateful, in_turn
 from ..config import resolve_num_threads
 from ..ops.shapes import Padding, Pair
 from .least_squares import Matrix, Solution, warn_of_rank
-from .masks import meet, samples_and_masks, with_hidden
+from .masks import as_data
 from .sums import Sums, sums_of
 from .unknowns import Unknowns
 
@@ -174,12 +174,8 @@ class PatchStatistics(Stateful):
             Values are so small that their squares underflow.
         """
         threads = resolve_num_threads(num_threads)
-        inputs, targets, counts, hidden = samples_and_masks(input_data, target_output, mask)
-        unknowns = self._unknowns
-        options = unknowns.resolve(inputs.shape, targets.shape)
-        if hidden is not None:
-            counts = with_hidden(counts, meet(hidden, unknowns.kernel_shape, options))
-        self._add(sums_of(unknowns, inputs, targets, counts, threads))
+        data = as_data(input_data, target_output, mask)
+        self._add(sums_of(self._unknowns, data, threads))
 
     def merge(self, other: PatchStatistics) -> None:
         """Add the statistics of other samples.

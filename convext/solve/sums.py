@@ -17,7 +17,7 @@ from .._support.messages import warn
 from ..ops.shapes import Convolution
 from .blocks import Block, Scaling, blocks, patch_rows
 from .least_squares import Matrix, Systems, check_memory
-from .masks import Flags, seen
+from .masks import Data, seen
 from .products import add_patch_products, kernel_gradient, sums_of_planes
 from .unknowns import Unknowns
 
@@ -59,23 +59,21 @@ class Sums:
     def of(
         cls,
         unknowns: Unknowns,
-        inputs: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        mask: Flags | None,
+        data: Data,
         num_threads: int,
         scaling: Scaling | None = None,
     ) -> Sums:
-        """Return the sums over samples, of which those that `mask` leaves out may be anything.
+        """Return the sums over samples, of which those that a mask leaves out may be anything.
 
         Who calls finds what is not finite.
         """
         size = unknowns.of_kernel
         check_memory(3 * 8 * size**2, f"the sums of products of {size} unknowns")
-        options = unknowns.resolve(inputs.shape, targets.shape)
+        options = unknowns.resolve(data)
         nothing = cls.of_nothing(unknowns).arrays.values()
         sums = cls(unknowns, *(np.zeros(array.shape, array.dtype) for array in nothing))
         with np.errstate(all="ignore"):
-            for block in blocks(inputs, targets, mask, unknowns.kernel_shape, options, scaling):
+            for block in blocks(data, unknowns.kernel_shape, options, scaling):
                 sums._add(block, options, num_threads)
         return sums
 
@@ -172,30 +170,24 @@ class Sums:
         return Systems(self.products, ridge, int(self.counts.max()))
 
 
-def sums_of(
-    unknowns: Unknowns,
-    inputs: npt.NDArray[Any],
-    targets: npt.NDArray[Any],
-    mask: Flags | None,
-    num_threads: int,
-) -> Sums:
+def sums_of(unknowns: Unknowns, data: Data, num_threads: int) -> Sums:
     """Return the sums over samples, which are finite, or say what is wrong with these."""
-    sums = Sums.of(unknowns, inputs, targets, mask, num_threads)
+    data = data.unhidden(unknowns.kernel_shape, unknowns.resolve(data))
+    sums = Sums.of(unknowns, data, num_threads)
     if not sums.finite:
-        check_samples(unknowns, inputs, targets, mask)
+        check_samples(unknowns, data)
         raise ValueError("input_data or target_output is too large: squares overflow float64")
     if sums.tiny:
-        _warn_of_underflow("input_data", inputs)
-        _warn_of_underflow("target_output", targets)
+        _warn_of_underflow("input_data", data.inputs)
+        _warn_of_underflow("target_output", data.targets)
     return sums
 
 
-def check_samples(
-    unknowns: Unknowns, inputs: npt.NDArray[Any], targets: npt.NDArray[Any], mask: Flags | None
-) -> None:
+def check_samples(unknowns: Unknowns, data: Data) -> None:
     """Raise ValueError where data that count are not finite."""
+    inputs, targets, mask, _ = data
     if mask is not None:
-        options = unknowns.resolve(inputs.shape, targets.shape)
+        options = unknowns.resolve(data)
         targets = np.where(mask, targets, 0)
         inputs = np.where(seen(mask, inputs.shape[2:], unknowns.kernel_shape, options), inputs, 0)
     check_finite("input_data", inputs)

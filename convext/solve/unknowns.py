@@ -16,8 +16,9 @@ from .._support.checks import (
     integer_pair,
 )
 from .._support.messages import format_size
-from ..ops.shapes import Convolution, Padding, Pair, Shape, edges_of, resolve
+from ..ops.shapes import Convolution, Padding, Pair, edges_of, resolve
 from .least_squares import Matrix
+from .masks import Data
 
 
 class Unknowns:
@@ -56,8 +57,9 @@ class Unknowns:
         """How many numbers a kernel has, its bias included."""
         return self.num_taps + self.bias
 
-    def resolve(self, input_shape: Shape, target_shape: Shape) -> Convolution:
-        """Return the convolution of inputs (N, C, H, W), if its results are like the targets."""
+    def resolve(self, data: Data) -> Convolution:
+        """Return the convolution of the inputs, if its results are like the targets."""
+        input_shape, target_shape = data.inputs.shape, data.targets.shape
         if input_shape[1] != self.num_channels:
             raise ValueError(
                 f"input_data must have {self.num_channels} channels, got {input_shape[1]} "

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..config import get_num_threads
 from ..ops.operations import conv2d
 from .least_squares import Matrix
-from .masks import Flags
+from .masks import Data, Flags
 from .products import kernel_gradient
 from .sums import Sums, sums_of
 from .unknowns import Unknowns
@@ -209,7 +209,7 @@ def _solved(
 
 def _sums(before: Matrix, after: Matrix, size: tuple[int, int], bias: bool, mask: Mask) -> Sums:
     unknowns = Unknowns(before.shape[1], after.shape[1], size, bias, 1, 0, 1)
-    return sums_of(unknowns, before, after, mask, get_num_threads())
+    return sums_of(unknowns, Data(before, after, mask), get_num_threads())
 
 
 def _trials(part: SolvedPair, known: float) -> Iterator[Trial]:

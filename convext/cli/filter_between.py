@@ -216,13 +216,14 @@ def _unsaturated(after: Samples, options: Namespace) -> npt.NDArray[np.bool_] | 
 
 def _load_pair(options: Namespace) -> tuple[Samples, Samples]:
     """Return both files as samples; an image whose channels are all the same has one."""
-    before, after = (
+    files = {"BEFORE": options.before, "AFTER": options.after}
+    before, after = pair = [
         load_samples(file, name, options.channels, options.max_pixels)
-        for file, name in ((options.before, "BEFORE"), (options.after, "AFTER"))
-    )
+        for name, file in files.items()
+    ]
     grey = [
         is_image(file) and array.shape[1] == 3 and bool((array[:, :1] == array[:, 1:]).all())
-        for file, array in ((options.before, before), (options.after, after))
+        for file, array in zip(files.values(), pair, strict=True)
     ]
     if options.per_channel and not all(grey):
         if before.shape[1] != after.shape[1]:
@@ -231,13 +232,11 @@ def _load_pair(options: Namespace) -> tuple[Samples, Samples]:
                 f"got {before.shape[1]} and {after.shape[1]}"
             )
         return before, after
-    if grey[0]:
-        say("{file} is grey: one of its three equal channels was taken", file=options.before)
-        before = before[:, :1]
-    if grey[1]:
-        say("{file} is grey: one of its three equal channels was taken", file=options.after)
-        after = after[:, :1]
-    return before, after
+    for i, file in enumerate(files.values()):
+        if grey[i]:
+            say("{file} is grey: one of its three equal channels was taken", file=file)
+            pair[i] = pair[i][:, :1]
+    return pair[0], pair[1]
 
 
 def _check_sizes(

@@ -22,36 +22,27 @@ def add_arguments(parser: Parser) -> None:
     """Add files and shapes."""
     height, width = IMAGE_SIZE
     add = parser.add_argument
-    add(
-        "input",
-        metavar="INPUT",
-        nargs="?",
-        default="input_data.npy",
-        help="the file to write the input data to (default: input_data.npy)",
-    )
-    add(
-        "target",
-        metavar="TARGET",
-        nargs="?",
-        default="target_output.npy",
-        help="the file to write the target output to (default: target_output.npy)",
-    )
-    add(
-        "--input-shape",
-        type=integer_from(1),
-        nargs=4,
-        metavar=("N", "C", "H", "W"),
-        default=(SAMPLES, CHANNELS, height, width),
-        help="shape of the input data (default: 100 3 28 28)",
-    )
-    add(
-        "--target-shape",
-        type=integer_from(1),
-        nargs=4,
-        metavar=("N", "K", "OH", "OW"),
-        default=(SAMPLES, NUM_KERNELS, height - 1, width - 1),
-        help="shape of the target output (default: 100 2 27 27)",
-    )
+    for name, file, text in (
+        ("input", "input_data.npy", "the file to write the input data to"),
+        ("target", "target_output.npy", "the file to write the target output to"),
+    ):
+        help = f"{text} (default: {file})"
+        add(name, metavar=name.upper(), nargs="?", default=file, help=help)
+    for option, sizes, default, help in (
+        (
+            "--input-shape",
+            ("N", "C", "H", "W"),
+            (SAMPLES, CHANNELS, height, width),
+            "shape of the input data (default: 100 3 28 28)",
+        ),
+        (
+            "--target-shape",
+            ("N", "K", "OH", "OW"),
+            (SAMPLES, NUM_KERNELS, height - 1, width - 1),
+            "shape of the target output (default: 100 2 27 27)",
+        ),
+    ):
+        add(option, type=integer_from(1), nargs=4, metavar=sizes, default=default, help=help)
     add_shared(parser, "--seed", help="the seed of the random numbers (default: 0)")
 
 

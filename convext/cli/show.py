@@ -51,7 +51,10 @@ def run(options: Namespace) -> None:
     _show_record(record)
     print_kernels(kernels, _MOST_SHOWN, _as_text)
     if options.plot is not None:
-        _plot(kernels, _losses(record), options.plot)
+        if losses := _losses(record):
+            plot_training(losses, kernels, options.plot)
+        else:
+            plot_kernels(kernels, options.plot)
         say("Plot: {file}", file=options.plot)
 
 
@@ -114,10 +117,3 @@ def print_kernels(
 
 def _as_text(values: RealArray) -> str:
     return np.array2string(values, precision=4, threshold=100, max_line_width=line_width())
-
-
-def _plot(kernels: RealArray, losses: list[float], file: str) -> None:
-    if losses:
-        plot_training(losses, kernels, file)
-    else:
-        plot_kernels(kernels, file)

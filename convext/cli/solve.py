@@ -78,13 +78,11 @@ def run(options: Namespace) -> None:
     show_filter(found, levels_of(options.after, found.after), options.ignore_saturated)
     if options.out is not None:
         save_kernels(options.out, found.kernels, _record(found, options))
+        say("Kernels: {file}", file=options.out)
     if options.plot is not None:
         sample = found.before[0]
         predicted = conv2d(sample, found.kernels, bias=found.bias, groups=found.groups)
         plot_solution(sample, found.after[0], predicted, found.kernels, options.plot)
-    if options.out is not None:
-        say("Kernels: {file}", file=options.out)
-    if options.plot is not None:
         say("Plot: {file}", file=options.plot)
 
 

@@ -142,15 +142,12 @@ def _patches(
 
     They are copied tap by tap, since the pixels of a tap are contiguous.
     """
-    (kh, kw), (sh, sw), (down, across) = kernel_size, options.stride, options.dilation
+    (sh, sw), (down, across) = options.stride, options.dilation
+    extents = [(n - 1) * apart + 1 for n, apart in zip(kernel_size, options.dilation, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(image, extents, axis=(1, 2))
+    windows = windows[:, top * sh :: sh, ::sw, ::down, ::across]
     height, width = output_shape
-    planes = np.empty((len(image), kh, kw, height, width))
-    for i in range(kh):
-        first = top * sh + i * down
-        rows = slice(first, first + (height - 1) * sh + 1, sh)
-        for j in range(kw):
-            columns = slice(j * across, j * across + (width - 1) * sw + 1, sw)
-            planes[:, i, j] = image[:, rows, columns]
+    planes = windows[:, :height, :width].transpose(0, 3, 4, 1, 2)
     return planes.reshape(-1, height * width).T
 
 

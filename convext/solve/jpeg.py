@@ -83,11 +83,11 @@ def find_kernel(
     if steps is None:
         return None
     steps_before = jpeg_steps(files[0])
-    as_it_is = _fit(_Blocks.cut(before, after, shape, bias, centre), steps, tick)
+    as_it_is = _fit(_Blocks.cut(before, after, shape, bias, centre, steps), tick)
     if steps_before is None or as_it_is is None:
         return as_it_is
     expected = expected_pixels(before, steps_before)
-    as_expected = _fit(_Blocks.cut(expected, after, shape, bias, centre), steps, tick)
+    as_expected = _fit(_Blocks.cut(expected, after, shape, bias, centre, steps), tick)
     if as_expected is None or as_it_is.log_likelihood > CLEARLY * as_expected.log_likelihood:
         return as_it_is
     return as_expected._replace(errors=None)
@@ -182,72 +182,31 @@ def rounding_error(file: FilePath, image: npt.NDArray[Any]) -> float:
     return float(np.sqrt(squares.mean())) / WHITE
 
 
-class _Blocks(NamedTuple):
-    """Blocks of the second image, and the pixels of the first that each tap meets there."""
-
-    under: Matrix  # (blocks, 64, taps), a constant 1 for the bias last
-    after: Matrix  # (blocks, 64)
-
-    @classmethod
-    def cut(
-        cls,
-        before: Matrix,
-        after: Matrix,
-        shape: tuple[int, int],
-        bias: bool,
-        centre: tuple[int, int] | None,
-    ) -> _Blocks | None:
-        """Take blocks evenly from where the kernel does not reach beyond the image."""
-        top, left = centre or (0, 0)
-        windows = np.lib.stride_tricks.sliding_window_view(before, shape)
-        first = [-(-n // BLOCK) * BLOCK for n in (top, left)]
-        last = [
-            (n + offset) // BLOCK * BLOCK
-            for n, offset in zip(windows.shape[:2], (top, left), strict=True)
-        ]
-        corners = [
-            (y, x) for y in range(first[0], last[0], BLOCK) for x in range(first[1], last[1], BLOCK)
-        ]
-        taps = shape[0] * shape[1]
-        most = max(MIN_BLOCKS, MAX_VALUES // (taps * SIZE))
-        if len(corners) * SIZE < 4 * taps or len(corners) < MIN_BLOCKS:
-            return None
-        chosen = np.linspace(0, len(corners) - 1, min(most, len(corners))).round().astype(int)
-        under = np.ones((len(chosen), SIZE, taps + bias))
-        values = np.empty((len(chosen), SIZE))
-        for i, (y, x) in enumerate(corners[c] for c in chosen):
-            block = windows[y - top : y - top + BLOCK, x - left : x - left + BLOCK]
-            under[i, :, :taps] = block.reshape(SIZE, taps)
-            values[i] = after[y : y + BLOCK, x : x + BLOCK].ravel()
-        return cls(under, values)
-
-
-def _fit(blocks: _Blocks | None, steps: Matrix, tick: Callable[[], object]) -> Fit | None:
+def _fit(blocks: _Blocks | None, tick: Callable[[], object]) -> Fit | None:
     """Climb to the most likely kernel, by damped Newton steps (Levenberg, Marquardt)."""
     if blocks is None:
         return None
     try:
-        state = _State.of(blocks, steps)
         errors = Errors(np.ones(SIZE), 1.0)
         weights = _fit_pixels(blocks)
         for _ in range(8):
-            errors = state.likelier(weights, errors, FAR)
-        likelihood = state.log_likelihood(weights, errors)
+            errors = blocks.likelier(weights, errors, FAR)
+        likelihood = blocks.log_likelihood(weights, errors)
         damping = 1e-4
         for _ in range(MAX_STEPS):
             tick()
-            gradient, curvature, _ = state.derivatives(weights, errors)
+            gradient, curvature, _ = blocks.derivatives(weights, errors)
             damped = curvature + damping * np.diag(np.diag(curvature))
             step = np.linalg.solve(damped, gradient)
             if np.abs(step).max() < TOLERANCE:
                 break
-            if not state.log_likelihood(weights + step, errors) >= likelihood:
+            if not blocks.log_likelihood(weights + step, errors) >= likelihood:
                 damping *= 10
                 continue
             weights, damping = weights + step, damping / 10
-            errors = state.likelier(weights, errors, NEAR)
-            likelihood = state.log_likelihood(weights, errors)
-        _, curvature, slopes = state.derivatives(weights, errors)
+            errors = blocks.likelier(weights, errors, NEAR)
+            likelihood = blocks.log_likelihood(weights, errors)
+        _, curvature, slopes = blocks.derivatives(weights, errors)
         inverse = np.linalg.inv(curvature)
         # What blocks show, if that is more: their errors are not as independent as is assumed.
         between = np.square(slopes @ inverse).sum(axis=0)
@@ -319,18 +278,49 @@ class Errors(NamedTuple):
     softness: float  # of pixels before they are cut off, in levels
 
 
-class _State(NamedTuple):
-    """The intervals in which the coefficients of the blocks lie."""
+class _Blocks(NamedTuple):
+    """Blocks of the second image, and the pixels of the first that each tap meets there."""
 
-    under: Matrix
-    low: Matrix  # (blocks, 64)
-    high: Matrix
+    under: Matrix  # (blocks, 64, taps), a constant 1 for the bias last
+    after: Matrix  # (blocks, 64)
+    low: Matrix  # (blocks, 64), where the intervals begin in which the coefficients lie
+    high: Matrix  # and where they end
 
     @classmethod
-    def of(cls, blocks: _Blocks, steps: Matrix) -> _State:
-        middle = coefficients_of(blocks.after, steps)
+    def cut(
+        cls,
+        before: Matrix,
+        after: Matrix,
+        shape: tuple[int, int],
+        bias: bool,
+        centre: tuple[int, int] | None,
+        steps: Matrix,
+    ) -> _Blocks | None:
+        """Take blocks evenly from where the kernel does not reach beyond the image."""
+        top, left = centre or (0, 0)
+        windows = np.lib.stride_tricks.sliding_window_view(before, shape)
+        first = [-(-n // BLOCK) * BLOCK for n in (top, left)]
+        last = [
+            (n + offset) // BLOCK * BLOCK
+            for n, offset in zip(windows.shape[:2], (top, left), strict=True)
+        ]
+        corners = [
+            (y, x) for y in range(first[0], last[0], BLOCK) for x in range(first[1], last[1], BLOCK)
+        ]
+        taps = shape[0] * shape[1]
+        most = max(MIN_BLOCKS, MAX_VALUES // (taps * SIZE))
+        if len(corners) * SIZE < 4 * taps or len(corners) < MIN_BLOCKS:
+            return None
+        chosen = np.linspace(0, len(corners) - 1, min(most, len(corners))).round().astype(int)
+        under = np.ones((len(chosen), SIZE, taps + bias))
+        values = np.empty((len(chosen), SIZE))
+        for i, (y, x) in enumerate(corners[c] for c in chosen):
+            block = windows[y - top : y - top + BLOCK, x - left : x - left + BLOCK]
+            under[i, :, :taps] = block.reshape(SIZE, taps)
+            values[i] = after[y : y + BLOCK, x : x + BLOCK].ravel()
+        middle = coefficients_of(values, steps)
         middle[:, 0] += MIDDLE * BLOCK
-        return cls(blocks.under, middle - steps / 2, middle + steps / 2)
+        return cls(under, values, middle - steps / 2, middle + steps / 2)
 
     def predicted(self, weights: Matrix, softness: float) -> Matrix:
         """Return the coefficients of the blocks that are expected of a kernel.
@@ -373,13 +363,11 @@ class _State(NamedTuple):
         """
         pixels, (scales, softness) = self.under @ weights, errors
         left = _sigmoid(pixels / softness) - _sigmoid((pixels - WHITE) / softness)
-        taps = (COSINES @ (self.under * left[..., np.newaxis])).reshape(-1, len(weights))
+        taps = COSINES @ (self.under * left[..., np.newaxis])
         predicted = self.predicted(weights, softness)
         above = _sigmoid((self.high - predicted) / scales)
         below = _sigmoid((self.low - predicted) / scales)
-        slope: Matrix = ((above + below - 1) / scales).ravel()
-        bend = ((above * (1 - above) + below * (1 - below)) / scales**2).ravel()
-        slopes = np.einsum(
-            "bfu,bf->bu", taps.reshape(-1, SIZE, len(weights)), slope.reshape(-1, SIZE)
-        )
-        return taps.T @ slope, (taps * bend[:, np.newaxis]).T @ taps, slopes
+        slopes = np.einsum("bfu,bf->bu", taps, (above + below - 1) / scales)
+        bend = (above * (1 - above) + below * (1 - below)) / scales**2
+        bent = (taps * bend[..., np.newaxis]).reshape(-1, len(weights))
+        return slopes.sum(axis=0), bent.T @ taps.reshape(-1, len(weights)), slopes

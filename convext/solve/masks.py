@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import as_array
+from ..config import get_num_threads
 from ..ops.data import paired_samples
 from ..ops.shapes import Convolution
+from ..ways import _convolution
 
 Flags = npt.NDArray[np.bool_]
 
@@ -88,46 +89,22 @@ def _without(mask: Flags | None, hidden: Flags) -> Flags:
 
 def meet(hidden: Flags, kernel_size: tuple[int, int], options: Convolution) -> Flags:
     """Return which windows meet a pixel that is hidden in any channel: (N, 1, OH, OW)."""
-    flags: Flags = np.logical_or.reduce(hidden, axis=1, keepdims=True)
-    for axis in range(2):
-        windows = _lowered(flags, axis, options.output_shape[axis])
-        for outputs, pixels in _meetings(axis, flags.shape[2 + axis], kernel_size, options):
-            windows[outputs] |= flags[pixels]
-        flags = windows
-    return flags
+    flags, taps = _as_plane(hidden), np.ones((1, 1, *kernel_size), np.float32)
+    counts = np.empty((len(flags), 1, *options.output_shape), np.float32)
+    _convolution.conv2d(flags, taps, None, counts, options.geometry, get_num_threads())
+    return counts > 0.5  # which rounding does not reach
 
 
 def seen(
     counts: Flags, size: tuple[int, ...], kernel_size: tuple[int, int], options: Convolution
 ) -> Flags:
     """Return which pixels (N, 1, *size) lie in windows (N, K or 1, OH, OW) that count."""
-    flags: Flags = np.logical_or.reduce(counts, axis=1, keepdims=True)
-    for axis in range(2):
-        of_pixels = _lowered(flags, axis, size[axis])
-        for outputs, pixels in _meetings(axis, size[axis], kernel_size, options):
-            of_pixels[pixels] |= flags[outputs]
-        flags = of_pixels
-    return flags
+    flags, taps = _as_plane(counts), np.ones((1, 1, *kernel_size), np.float32)
+    windows = np.empty((len(flags), 1, *size), np.float32)
+    _convolution.conv2d_input_grad(flags, taps, windows, options.geometry, get_num_threads())
+    return windows > 0.5
 
 
-def _lowered(flags: Flags, axis: int, size: int) -> Flags:
-    """Return flags that are all down, as many as given but for one axis."""
-    shape = list(flags.shape)
-    shape[2 + axis] = size
-    return np.zeros(shape, np.bool_)
-
-
-def _meetings(
-    axis: int, size: int, kernel_size: tuple[int, int], options: Convolution
-) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Yield, for each tap along an axis, the outputs it makes and the pixels it then meets."""
-    stride, outputs = options.stride[axis], options.output_shape[axis]
-    before = (slice(None),) * (2 + axis)
-    for tap in range(kernel_size[axis]):
-        offset = tap * options.dilation[axis] - options.padding_before[axis]
-        first = max(0, -(offset // stride))
-        end = min(outputs, (size - 1 - offset) // stride + 1)
-        if first < end:
-            start = first * stride + offset
-            met = slice(start, start + (end - first - 1) * stride + 1, stride)
-            yield (*before, slice(first, end)), (*before, met)
+def _as_plane(flags: Flags) -> npt.NDArray[np.float32]:
+    """Return 1 where a flag is up in any channel, else 0."""
+    return np.logical_or.reduce(flags, axis=1, keepdims=True).astype(np.float32)

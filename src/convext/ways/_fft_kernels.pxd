@@ -19,18 +19,16 @@ cdef inline void spread_taps(
     """
     cdef const FourierAxis *rows = &plan.rows
     cdef const FourierAxis *columns = &plan.columns
-    cdef const Array4 *kernels = &plan.convolution.kernels
+    cdef const Array4 *kernels = &plan.weights.of_group
     cdef Py_ssize_t channel = plane // (rows.pieces * columns.pieces)
     cdef Py_ssize_t top = plane // columns.pieces % rows.pieces * rows.piece
     cdef Py_ssize_t left = plane % columns.pieces * columns.piece
-    cdef Py_ssize_t group = unit // plan.kernels, kernel = unit % plan.kernels
     cdef Py_ssize_t i, j, y, x
     cdef real scale = <real> 1 / (rows.size * columns.size)
-    cdef const real *taps = <const real *> kernels.data
-    if plan.swapped:
-        taps += (group * plan.channels + channel) * kernels.n_stride + kernel * kernels.c_stride
-    else:
-        taps += unit * kernels.n_stride + channel * kernels.c_stride
+    cdef const real *taps = <const real *> kernels.data + (
+        unit // plan.kernels * plan.weights.group_stride
+        + unit % plan.kernels * kernels.n_stride + channel * kernels.c_stride
+    )
     cdef double squares = 0
     cdef real tap
     memset(panel, 0, rows.piece * columns.size * sizeof(real))

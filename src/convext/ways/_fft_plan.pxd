@@ -12,7 +12,7 @@
 
 
 from convext.base._dispatch cimport Microkernels
-from convext.base._geometry cimport Array4, Convolution
+from convext.base._geometry cimport Array4, Convolution, Weights
 from convext.ways._bands cimport Bands
 
 # One axis of a convolution, and how it is cut.
@@ -45,6 +45,7 @@ cdef struct Fourier:
     size_t itemsize
     const Convolution *convolution
     Array4 source
+    Weights weights
     FourierAxis rows, columns
     Py_ssize_t groups
     Py_ssize_t channels             # of a group

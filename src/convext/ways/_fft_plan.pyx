@@ -2,7 +2,8 @@
 
 from convext.base._dispatch cimport microkernels
 from convext.base._geometry cimport (
-    INPUT_GRADIENT, Array4, Convolution, Geometry, extent_of, result_of, source_of, turned_origin
+    INPUT_GRADIENT, Array4, Convolution, Geometry, extent_of, result_of, source_of, turned_origin,
+    weights_of
 )
 from convext.base._machine cimport L2_BYTES, L3_BYTES
 from convext.base._scratch cimport apart
@@ -140,6 +141,7 @@ cdef void begin_plan(Fourier *plan, const Convolution *convolution) noexcept nog
     plan.kernels = result.c // plan.groups
     plan.channels = plan.source.c // plan.groups
     plan.swapped = convolution.operation == INPUT_GRADIENT
+    plan.weights = weights_of(kernels, plan.groups, plan.swapped)
     plan.rows = axis_of(
         plan.swapped, kernels.h, geometry.dilation_h, geometry.stride_h, geometry.padding_top,
         result.h

@@ -1,10 +1,7 @@
 """Winograd's convolutions F(4x4, 3x3) and F(2x2, 5x5): 36 products in place of 144 and of 100.
 
-Other kernels of up to 9x9 taps are cut into parts of 3x3: a channel meets each of them shifted, as
-if it were a channel for each.
-
-With a stride of two, 4x4 results take 81 products in place of 144, or 121 in place of 400: the even
-and the odd rows and columns of an image are four images, or phases, that meet their own taps.
+With a stride of two, 4x4 results take 81 products in place of 144, or 121 in place of 400. Other
+kernels of up to 9x9 taps are cut into parts of 3x3. What that means for tiles: _winograd_plan.pxd.
 
 Pixels and kernels are transformed, for each of the 36 values a matrix of tiles by channels meets
 one of channels by kernels, and the sums are transformed to results; see docs/winograd.md. Vectors
@@ -87,14 +84,8 @@ cdef inline Py_ssize_t *transformed_of(const Operands *operands, void *scratch) 
 
 cdef inline Py_ssize_t marks_size(const Operands *operands) noexcept nogil:
     """Bytes that say what is transformed."""
-    cdef Py_ssize_t units = operands.last_unit - operands.first_unit if operands.own else 0
+    cdef Py_ssize_t units = operands.last_unit - operands.first_unit
     return aligned_size(<Py_ssize_t> sizeof(Py_ssize_t) + units, 1)
-
-
-cdef inline Py_ssize_t own_size(const Operands *operands) noexcept nogil:
-    """Bytes of a thread's own kernels."""
-    cdef Py_ssize_t units = operands.last_unit - operands.first_unit if operands.own else 0
-    return units * unit_size(operands.plan) * <Py_ssize_t> operands.plan.itemsize
 
 
 cdef void begin_thread(const void *work, void *scratch) noexcept nogil:
@@ -151,10 +142,11 @@ cdef void convolve_block(
 cdef int run_units(const Operands *operands, Interrupt *interrupt) noexcept nogil:
     """Compute all tiles for some units."""
     cdef const Winograd *plan = operands.plan
+    cdef Py_ssize_t units = operands.last_unit - operands.first_unit
+    cdef Py_ssize_t size = arrange(plan).size + (units * unit_size(plan) if operands.own else 0)
     cdef Tasks blocks = tasks_of(
         operands, plan.itemsize, <Task> convolve_block[float], <Task> convolve_block[double],
-        plan.num_blocks * (operands.last_unit - operands.first_unit),
-        arrange(plan).size * <Py_ssize_t> plan.itemsize + marks_size(operands) + own_size(operands),
+        plan.num_blocks * units, marks_size(operands) + size * <Py_ssize_t> plan.itemsize,
         plan.num_threads
     )
     blocks.start = begin_thread
@@ -163,12 +155,16 @@ cdef int run_units(const Operands *operands, Interrupt *interrupt) noexcept nogi
 
 cdef inline bint have_own_kernels(const Winograd *plan) noexcept nogil:
     """Whether each thread transforms all kernels for itself."""
-    return num_units(plan) * unit_size(plan) * <Py_ssize_t> plan.itemsize <= MAX_OWN_KERNEL_BYTES
+    cdef Py_ssize_t bytes = num_units(plan) * unit_size(plan) * <Py_ssize_t> plan.itemsize
+    return plan.num_blocks > 1 and bytes <= MAX_OWN_KERNEL_BYTES
 
 
 cdef inline Py_ssize_t shared_units(const Winograd *plan) noexcept nogil:
     """Units that are transformed at a time, for all threads."""
     cdef Py_ssize_t bytes = unit_size(plan) * <Py_ssize_t> plan.itemsize
+    # Used once, a piece is best transformed where it is used, in the L2 cache.
+    if plan.num_blocks == 1 or have_own_kernels(plan):
+        return 0
     return min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
 
 
@@ -176,19 +172,16 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
     """Compute all that there is, with all kernels ready, or none."""
     cdef Operands operands = (<const Operands *> work)[0]
     cdef const Winograd *plan = operands.plan
-    cdef Py_ssize_t units = num_units(plan), chunk = shared_units(plan)
+    cdef Py_ssize_t units = num_units(plan), shared = shared_units(plan)
     cdef int status = 0
-    # Used once, a piece is best transformed where it is used, in the L2 cache.
-    if operands.ready != NULL or plan.num_blocks == 1:
+    if operands.ready != NULL or shared == 0:
+        operands.own = operands.ready == NULL and have_own_kernels(plan)
         return run_units(&operands, interrupt)
-    if have_own_kernels(plan):
-        operands.own = True
-        return run_units(&operands, interrupt)
-    operands.ready = aligned_alloc(chunk * unit_size(plan), plan.itemsize)
+    operands.ready = aligned_alloc(shared * unit_size(plan), plan.itemsize)
     if operands.ready == NULL:
         return -1
     while operands.first_unit < units and status == 0:
-        operands.last_unit = min(units, operands.first_unit + chunk)
+        operands.last_unit = min(units, operands.first_unit + shared)
         status = make_ready(&operands, interrupt)
         if status == 0:
             status = run_units(&operands, interrupt)
@@ -255,19 +248,16 @@ cdef bint keep(const Convolution *convolution, void *plan, dict kept) except -1:
 
 cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) except -1:
     cdef Winograd *winograd = <Winograd *> plan
+    cdef Py_ssize_t unit
     cdef Bands bands
-    cdef Py_ssize_t units, itemsize = convolution.itemsize
     finish_plan(winograd, convolution)
     winograd.bands = NULL if convolution.asked else &bands
-    units = num_units(winograd)
+    unit = unit_size(winograd) * convolution.itemsize
     needs.num_threads = winograd.num_threads
-    needs.of_thread = arrange(winograd).size * itemsize
-    needs.shared = 0
-    if winograd.num_blocks > 1:
-        if have_own_kernels(winograd):
-            needs.of_thread += units * unit_size(winograd) * itemsize
-        else:
-            needs.shared = shared_units(winograd) * unit_size(winograd) * itemsize
+    needs.of_thread = arrange(winograd).size * convolution.itemsize
+    needs.shared = shared_units(winograd) * unit
+    if have_own_kernels(winograd):
+        needs.of_thread += num_units(winograd) * unit
     return True
 
 

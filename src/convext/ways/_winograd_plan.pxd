@@ -16,7 +16,7 @@
 
 
 from convext.base._dispatch cimport POINTS, WINOGRAD_CHANNELS, Microkernels
-from convext.base._geometry cimport Array4, Convolution
+from convext.base._geometry cimport Array4, Convolution, Weights
 from convext.base._tasks cimport divide_up
 from convext.ways._bands cimport Bands
 
@@ -36,7 +36,8 @@ cdef struct Squares:
 cdef struct Winograd:
     const Microkernels *micro
     size_t itemsize
-    const Convolution *convolution  # whose kernels are transformed, bias added, results written
+    const Convolution *convolution  # whose bias is added, and whose results are written
+    Weights weights                 # what is transformed
     Array4 source                   # of a kernel gradient: images, or output gradients
     Py_ssize_t groups
     Py_ssize_t source_channels      # of a group,

@@ -4,7 +4,7 @@ from convext.base._dispatch cimport (
     PHASE_TILE, POINTS, WINOGRAD_CHANNELS, microkernels
 )
 from convext.base._geometry cimport (
-    INPUT_GRADIENT, Array4, Convolution, Geometry, result_of, source_of
+    INPUT_GRADIENT, Array4, Convolution, Geometry, result_of, source_of, weights_of
 )
 from convext.base._machine cimport L2_BYTES, L3_BYTES, LAID_OUT_BYTES
 from convext.base._scratch cimport aligned_size, apart
@@ -88,6 +88,7 @@ cdef double time(const Convolution *convolution, void *plan) noexcept nogil:
     winograd.kernels = result.c // geometry.groups
     winograd.result_h = result.h
     winograd.result_w = result.w
+    winograd.weights = weights_of(kernels, winograd.groups, winograd.swapped)
     cut_into_parts(winograd, kernels, geometry.stride_h)
     winograd.out_h = divide_up(result.h, winograd.result_stride)
     winograd.out_w = divide_up(result.w, winograd.result_stride)

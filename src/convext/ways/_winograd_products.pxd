@@ -4,8 +4,6 @@ from libc.string cimport memcpy, memset
 
 from convext.base._dispatch cimport AT_A, POINTS, VALUES, WINOGRAD_CHANNELS, WINOGRAD_RESULTS
 from convext.base._geometry cimport Array4, real, result_of
-from convext.base._machine cimport LINE_BYTES
-from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
 from convext.ways._bands cimport mark_all, most_of_kernels
 from convext.ways._winograd_phases cimport Phase, describe_phase
@@ -52,21 +50,15 @@ cdef inline Scratch arrange(const Winograd *plan) noexcept nogil:
     cdef Py_ssize_t lines = (
         POINTS * plan.strip_tiles * POINTS * max(plan.width, WINOGRAD_CHANNELS) if phases else 0
     )
+    # Kernels that lie side by side are whole vectors, and so is all that is made up of them.
     layout.values = 0
-    layout.panel = layout.sums = aligned_size(
-        plan.channel_blocks * plan.value_size, plan.itemsize
-    )
-    layout.errors = layout.sums + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
-    layout.results = layout.errors + aligned_size(VALUES * plan.sum_stride, plan.itemsize)
-    layout.rows = layout.results + aligned_size(
-        strip * (plan.block_strips if phases else 1), plan.itemsize
-    )
-    layout.bias = max(
-        layout.rows + aligned_size(strip, plan.itemsize),
-        layout.panel + aligned_size(panel, plan.itemsize)
-    )
-    layout.lines = layout.bias + aligned_size(plan.width, plan.itemsize)
-    layout.squares = layout.lines + aligned_size(lines, plan.itemsize)
+    layout.panel = layout.sums = plan.channel_blocks * plan.value_size
+    layout.errors = layout.sums + VALUES * plan.sum_stride
+    layout.results = layout.errors + VALUES * plan.sum_stride
+    layout.rows = layout.results + strip * (plan.block_strips if phases else 1)
+    layout.bias = max(layout.rows + strip, layout.panel + panel)
+    layout.lines = layout.bias + plan.width
+    layout.squares = layout.lines + lines
     layout.taps = layout.squares + (squares_size(plan) if plan.bands != NULL else 0)
     layout.piece = layout.taps + taps_scratch(plan)
     layout.size = layout.piece + (unit_size(plan) if phases else plan.piece_size)

@@ -6,7 +6,6 @@ from libc.string cimport memset
 from convext.base._dispatch cimport POINTS, WINOGRAD_CHANNELS, WINOGRAD_TAPS
 from convext.base._geometry cimport Array4, real
 from convext.base._machine cimport L3_BYTES, MAX_KEPT_BYTES
-from convext.base._scratch cimport aligned_size
 from convext.base._tasks cimport divide_up
 from convext.ways._winograd_phases cimport Phase, describe_phase
 from convext.ways._winograd_plan cimport (
@@ -24,21 +23,18 @@ cdef inline Py_ssize_t first_tap(
     const Winograd *plan, Py_ssize_t unit, Py_ssize_t channel
 ) noexcept nogil:
     """Where the first kernel of a unit begins, for a channel of the source."""
-    cdef const Array4 *kernels = &plan.convolution.kernels
-    cdef Py_ssize_t group = unit // plan.group_units
-    cdef Py_ssize_t kernel = unit % plan.group_units * plan.width
-    if plan.swapped:
-        channel += group * plan.source_channels
-        return channel * kernels.n_stride + kernel * kernels.c_stride
-    kernel += group * plan.kernels
-    return kernel * kernels.n_stride + channel * kernels.c_stride
+    return (
+        unit // plan.group_units * plan.weights.group_stride
+        + unit % plan.group_units * plan.width * plan.weights.of_group.n_stride
+        + channel * plan.weights.of_group.c_stride
+    )
 
 
 cdef inline void lay_out_channel(
-    const Winograd *plan, Py_ssize_t unit, Py_ssize_t channel, Py_ssize_t kernel_stride, real *taps
+    const Winograd *plan, Py_ssize_t unit, Py_ssize_t channel, real *taps
 ) noexcept nogil:
     """Lay out the taps for a channel; of a part, zeros where it reaches beyond the kernel."""
-    cdef const Array4 *kernels = &plan.convolution.kernels
+    cdef const Array4 *kernels = &plan.weights.of_group
     cdef Py_ssize_t part = channel // plan.source_channels
     cdef Py_ssize_t top = part // plan.parts_across * PART
     cdef Py_ssize_t left = part % plan.parts_across * PART
@@ -53,7 +49,7 @@ cdef inline void lay_out_channel(
             if 0 <= i < kernels.h and 0 <= j < kernels.w:
                 plan.micro.interleave(
                     1, kernels_of(plan, unit), first + i * kernels.h_stride + j * kernels.w_stride,
-                    kernel_stride, 1, taps, plan.width
+                    kernels.n_stride, 1, taps, plan.width
                 )
             else:
                 memset(taps, 0, plan.width * sizeof(real))
@@ -67,39 +63,37 @@ cdef inline void lay_out_taps(
 
     In lanes beyond the last kernel are left-overs, whose sums are dropped.
     """
-    cdef const Array4 *kernels = &plan.convolution.kernels
+    cdef const Array4 *kernels = &plan.weights.of_group
     cdef Py_ssize_t channel = channel_block * WINOGRAD_CHANNELS
     cdef Py_ssize_t channels = channels_of(plan, channel_block)
     cdef Py_ssize_t area = plan.taps * plan.taps
-    cdef Py_ssize_t kernel_stride = kernels.c_stride if plan.swapped else kernels.n_stride
-    cdef Py_ssize_t channel_stride = kernels.n_stride if plan.swapped else kernels.c_stride
     cdef bint whole = (
         num_parts(plan) == 1 and kernels.w_stride == 1 and kernels.h_stride == plan.taps
     )
     # Channels that lie one after the other are laid out together.
-    cdef Py_ssize_t runs = 1 if whole and channel_stride == area else channels
+    cdef Py_ssize_t runs = 1 if whole and kernels.c_stride == area else channels
     cdef Py_ssize_t c
     for c in range(runs):
         if whole:
             plan.micro.interleave(
                 channels // runs * area, kernels_of(plan, unit),
                 <const real *> kernels.data + first_tap(plan, unit, channel + c),
-                kernel_stride, 1, taps, plan.width
+                kernels.n_stride, 1, taps, plan.width
             )
         else:
-            lay_out_channel(plan, unit, channel + c, kernel_stride, taps)
+            lay_out_channel(plan, unit, channel + c, taps)
         taps += area * plan.width
 
 
 cdef inline Py_ssize_t taps_size(const Winograd *plan) noexcept nogil:
     """Elements of what lay_out_taps writes."""
-    return aligned_size(WINOGRAD_CHANNELS * plan.taps * plan.taps * plan.width, plan.itemsize)
+    return WINOGRAD_CHANNELS * plan.taps * plan.taps * plan.width
 
 
 cdef inline Py_ssize_t taps_scratch(const Winograd *plan) noexcept nogil:
     """Elements of the scratch memory of transform_piece."""
     cdef Py_ssize_t lines = WINOGRAD_CHANNELS * POINTS * divide_up(plan.taps, 2) * plan.width
-    return taps_size(plan) + (aligned_size(lines, plan.itemsize) if num_phases(plan) > 1 else 0)
+    return taps_size(plan) + (lines if num_phases(plan) > 1 else 0)
 
 
 cdef inline void transform_taps_of_phase(

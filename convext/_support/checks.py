@@ -164,11 +164,11 @@ def integer_pair(name: str, value: object, *, minimum: int) -> tuple[int, int]:
     return number, number
 
 
-def as_kernel_shape(value: object, name: str = "kernel_shape") -> tuple[int, int]:
+def as_kernel_shape(value: object) -> tuple[int, int]:
     """Return the height and width of kernels; one number is both."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         value = (value, value)
-    height, width = shape_of_length(name, value, {2: "an integer or (kh, kw)"})
+    height, width = shape_of_length("kernel_shape", value, {2: "an integer or (kh, kw)"})
     return height, width
 
 

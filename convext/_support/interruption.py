@@ -69,18 +69,15 @@ def interruptible(function: Callable[..., Any], matrix: Any, *rest: Any, **optio
     """
     if matrix.size < MIN_ELEMENTS or threading.current_thread() is not threading.main_thread():
         return function(matrix, *rest, **options)
-    results: list[Any] = []
-    errors: list[Exception] = []
+    from concurrent.futures import Future  # only here, so that importing convext stays quick
+
+    future: Future[Any] = Future()
 
     def run() -> None:
         try:
-            results.append(function(matrix, *rest, **options))
+            future.set_result(function(matrix, *rest, **options))
         except Exception as error:
-            errors.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    threading.Thread(target=run, daemon=True).start()
+    return future.result()

@@ -166,13 +166,13 @@ def _pixel_limit(max_pixels: int | None) -> Iterator[None]:
             image_module.MAX_IMAGE_PIXELS = limit
 
 
-def read_header(file: FilePath, page: int | None = None, max_pixels: int | None = None) -> Header:
+def read_header(file: FilePath, max_pixels: int | None = None) -> Header:
     """Return the size of an image, and what is to be kept of it beside the pixels."""
     info: dict[Any, Any]
-    if (plain := _read_plain_tiff(file, page, max_pixels)) is not None:
+    if (plain := _read_plain_tiff(file, None, max_pixels)) is not None:
         (height, width, _), bits, info, turn = plain[0].shape, 32, plain[2], 1
     else:
-        with opened(file, page, max_pixels) as image:
+        with opened(file, None, max_pixels) as image:
             (width, height), bits, info = image.size, _bits(image), image.info
             turn = orientation(image)
     dpi: Any = info.get("dpi")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, InitVar, dataclass
+
 from ._support.checks import RealArray
 
 
@@ -13,6 +15,7 @@ class StopTraining(Exception):  # noqa: N818  (a request, not an error)
     """
 
 
+@dataclass(eq=False, repr=False)
 class DivergenceError(ArithmeticError):
     """The loss became infinite or NaN, or far larger than the data can explain.
 
@@ -33,22 +36,16 @@ class DivergenceError(ArithmeticError):
         `suggest_learning_rate` for what is known about larger ones.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        kernels: RealArray,
-        epoch: int,
-        loss: float,
-        learning_rate: float,
-        stable_learning_rate: float,
-    ) -> None:
+    message: InitVar[str]
+    _: KW_ONLY
+    kernels: RealArray
+    epoch: int
+    loss: float
+    learning_rate: float
+    stable_learning_rate: float
+
+    def __post_init__(self, message: str) -> None:
         super().__init__(message)
-        self.kernels = kernels
-        self.epoch = epoch
-        self.loss = loss
-        self.learning_rate = learning_rate
-        self.stable_learning_rate = stable_learning_rate
 
     def __reduce__(self) -> tuple[object, ...]:
         return _without_init, (type(self), *self.args), vars(self)

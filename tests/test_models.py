@@ -748,6 +748,8 @@ def test_a_line_is_printed_for_each_epoch(capsys, monkeypatch):
 
 # Errors
 
+X = np.ones((2, 1, 4, 4))
+
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
@@ -787,6 +789,30 @@ def test_a_line_is_printed_for_each_epoch(capsys, monkeypatch):
 def test_bad_arguments_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("value", ["no", "batch", 2, None, 1.0, np.zeros(1)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("use_bias", lambda **option: Conv2D(1, 3, **option)),
+        ("residual", lambda **option: Sequential([Conv2D(1, 3)], **option)),
+        ("nesterov", lambda **option: SGD(momentum=0.9, **option)),
+        ("restore_best_weights", convext.EarlyStopping),
+        ("save_best_only", lambda **option: convext.ModelCheckpoint("m.npz", **option)),
+        ("shuffle", lambda **option: Sequential([Conv2D(1, 3)]).fit(X, X, **option)),
+        ("shuffle", lambda **option: convext.train_model(X, X, 1, 1, 0.1, 1, **option)),
+        ("shuffle", lambda **option: convext.suggest_learning_rate(X, 1, **option)),
+    ],
+)
+def test_yes_or_no_is_a_bool(name, make, value):
+    with pytest.raises(TypeError, match=f"^{name} must be True or False, got "):
+        make(**{name: value})
+
+
+def test_a_layer_is_no_list_of_layers():
+    with pytest.raises(TypeError, match="layers must be a list of layers, got Conv2D"):
+        Sequential(Conv2D(1, 3))
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,15 @@ def integer(name: str, value: object, *, minimum: int) -> int:
     return number
 
 
+def boolean(name: str, value: object) -> bool:
+    """Return a bool, or 0 or 1, as a bool; all else, such as "no", is a TypeError."""
+    if not isinstance(value, (int, np.integer, np.bool_)) or value not in (0, 1):
+        raise TypeError(
+            f"{name} must be True or False, got {shown(value)} ({type(value).__name__})"
+        )
+    return bool(value)
+
+
 def _has_length(value: object) -> TypeGuard[Sequence[object]]:
     return isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 

@@ -7,7 +7,7 @@ import os
 
 from .._support.array_files import load_record
 from .._support.atomic_files import FilePath, check_writable
-from .._support.checks import finite_number
+from .._support.checks import boolean, finite_number
 from .._support.messages import warn
 from .._support.sharing import Stateful, in_one_training
 from ..train._steps import LOSSES
@@ -74,7 +74,7 @@ class ModelCheckpoint(Stateful):
         names = [f"{prefix}{name}" for prefix in ("", "val_") for name in ("loss", *LOSSES)]
         self._fill_in(1, dict.fromkeys(names, 1.0))
         self.monitor = check_monitor(monitor)
-        self.save_best_only = bool(save_best_only)
+        self.save_best_only = boolean("save_best_only", save_best_only)
         self.best_loss = math.inf
         self.best_epoch = 0
         self._begun = not self.save_best_only

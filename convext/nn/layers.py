@@ -11,7 +11,7 @@ from weakref import ReferenceType
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import RealArray, as_numeric_array, integer, integer_pair
+from .._support.checks import RealArray, as_numeric_array, boolean, integer, integer_pair
 from .._support.sealed import Sealed
 from .._support.sharing import Stateful
 from ..ops.shapes import Convolution, Padding, Pair, Shape, check_groups, resolve
@@ -123,7 +123,7 @@ class Conv2D(Sealed, Stateful):
         if self.activation not in tuple(ACTIVATIONS):
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation must be one of {known}, got {activation!r}")
-        self.use_bias = bool(use_bias)
+        self.use_bias = boolean("use_bias", use_bias)
         if kernel_initializer not in INITIALIZERS:
             known = ", ".join(INITIALIZERS)
             raise ValueError(

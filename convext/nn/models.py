@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from .._support.atomic_files import FilePath
-from .._support.checks import integer
+from .._support.checks import boolean, integer
 from .._support.sharing import changing, reading
 from ..config import resolve_num_threads
 from ..ops.data import DataFormat
@@ -97,6 +97,8 @@ class Sequential(Learner):
         super().__init__(
             residual=residual, data_format=data_format, dtype=dtype, seed=seed, name=name
         )
+        if isinstance(layers, Conv2D):
+            raise TypeError(f"layers must be a list of layers, got {layers!r}")
         for layer in layers:
             self.add(layer)
         self._seal()
@@ -203,10 +205,11 @@ class Sequential(Learner):
         """
         epochs = integer("epochs", epochs, minimum=1)
         initial_epoch = integer("initial_epoch", initial_epoch, minimum=0)
+        shuffle = boolean("shuffle", shuffle)
         called = checked_callbacks(callbacks)
         threads = resolve_num_threads(num_threads)
         self._compiled()
-        how = (sample_weight, batch_size, (steps_per_epoch, "steps_per_epoch"), bool(shuffle))
+        how = (sample_weight, batch_size, (steps_per_epoch, "steps_per_epoch"), shuffle)
         batches = source_of(self._pair, self._generator, x, y, *how)
         validation: Source | None = None
         if validation_split and validation_data is None:

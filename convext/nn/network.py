@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import RealArray, check_dimensions, integer, one_of
+from .._support.checks import RealArray, boolean, check_dimensions, integer, one_of
 from .._support.messages import print_line, say, translate
 from .._support.sealed import Sealed
 from .._support.sharing import Stateful, changing, changing_within, reading
@@ -46,7 +46,7 @@ class Network(Sealed, Stateful):
         if not (name is None or isinstance(name, str)):
             raise TypeError(f"name must be text, got {name!r}")
         self.layers: list[Conv2D] = []
-        self.name, self.residual = name, bool(residual)
+        self.name, self.residual = name, boolean("residual", residual)
         self.data_format = data_format
         self.dtype: np.dtype[Any] = np.dtype(computed)
         self._generator = random_generator(seed)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import schedules
-from .._support.checks import finite_number
+from .._support.checks import boolean, finite_number
 from .._support.sealed import Sealed
 from .._support.sharing import Stateful
 from ..train._optimizers import CLIPPING, RULES, Update
@@ -142,7 +142,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         self.momentum = finite_number("momentum", self.momentum, minimum=0, maximum=1)
-        self.nesterov = bool(self.nesterov)
+        self.nesterov = boolean("nesterov", self.nesterov)
         super().__post_init__()
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._support.atomic_files import FilePath
-from .._support.checks import RealArray, finite_number, integer
+from .._support.checks import RealArray, boolean, finite_number, integer
 from .._support.sharing import Stateful, in_one_training
 from ..errors import StopTraining
 from .epoch_report import EpochReport, check_monitor, monitored
@@ -167,7 +167,7 @@ class EarlyStopping(Stateful):
         self.patience = integer("patience", patience, minimum=1)
         self.min_delta = finite_number("min_delta", min_delta, minimum=0)
         self.monitor = check_monitor(monitor)
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights = boolean("restore_best_weights", restore_best_weights)
         self._forget()
 
     @in_one_training

@@ -12,6 +12,7 @@ from .._support.checks import (
     as_float64,
     as_kernel_shape,
     as_numeric_array,
+    boolean,
     check_dimensions,
     check_finite,
     integer,
@@ -125,12 +126,13 @@ def suggest_learning_rate(
     size = as_kernel_shape(kernel_shape)
     batch_size = integer("batch_size", batch_size, minimum=1)
     num_kernels = integer("num_kernels", num_kernels, minimum=1)
+    shuffle = boolean("shuffle", shuffle)
     options = resolve(
         images.shape, size, stride=stride, padding=padding, dilation=dilation, groups=1
     )
     check_finite("input_data", images)
     shape = num_kernels, images.shape[1], *size
-    return largest_stable_rate(images, shape, options, batch_size, bool(shuffle))
+    return largest_stable_rate(images, shape, options, batch_size, shuffle)
 
 
 def largest_stable_rate(

@@ -17,6 +17,7 @@ from .._support.checks import (
     as_dtype,
     as_kernel_shape,
     as_numeric_array,
+    boolean,
     check_dimensions,
     check_finite,
     common_dtype,
@@ -149,6 +150,7 @@ def train_model(
     size = as_kernel_shape(kernel_shape)
     num_epochs = integer("num_epochs", num_epochs, minimum=1)
     batch_size = integer("batch_size", batch_size, minimum=1)
+    shuffle = boolean("shuffle", shuffle)
     seed = None if seed is None else integer("seed", seed, minimum=0)
     callbacks = checked_callbacks(callbacks)
     if not callable(learning_rate):
@@ -189,7 +191,7 @@ class _Run:
         )
         self.kernels, self.inputs, self.options = kernels, images, options
         self.learning_rate, self.batch_size = learning_rate, batch_size
-        self.shuffle, self.num_threads = bool(shuffle), num_threads
+        self.shuffle, self.num_threads = shuffle, num_threads
         self.unit = samples_of_unit(len(images), batch_size, self.shuffle)
         self.loss_of_zero = energies(targets).sum() / targets.size
         self.first_loss: float | None = None

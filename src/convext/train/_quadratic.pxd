@@ -10,31 +10,23 @@
 
 from convext.base._geometry cimport real
 
-cdef struct Quadratic:
-    Py_ssize_t num_kernels, taps    # taps of a kernel, all channels included
-    const double *products          # G, [units][taps][taps]
+cdef class Quadratic:
+    cdef Py_ssize_t num_kernels, taps   # taps of a kernel, all channels included
+    cdef object products, memory        # which the pointers lead to
+    cdef const double *sums             # G, [units][taps][taps]
     # Of each unit where it was computed last: |r0|² (NaN before the first time), w0, g0.
-    double *squares                 # [units]
-    double *kernels                 # [units][num_kernels][taps]
-    double *half_gradient           # [units][num_kernels][taps]
-    double *step                    # [num_kernels][taps], d: scratch memory
+    cdef double *squares                # [units]
+    cdef double *kernels                # [units][num_kernels][taps]
+    cdef double *half_gradient          # [units][num_kernels][taps]
+    cdef double *step                   # [num_kernels][taps], d: scratch memory
 
-# `products` stay the caller's. -1 when memory runs out.
-cdef int init_quadratic(
-    Quadratic *quadratic, const double *products, Py_ssize_t num_units, Py_ssize_t num_kernels,
-    Py_ssize_t taps
-) noexcept nogil
+    # Write g of a unit at `kernels` to half_gradient[num_kernels * taps], and return the sum of
+    # squared residuals: NaN where it has to be computed from the pixels.
+    cdef double expand(
+        self, Py_ssize_t unit, const real *kernels, double *half_gradient
+    ) noexcept nogil
 
-cdef void free_quadratic(Quadratic *quadratic) noexcept nogil
-
-# Write g of a unit at `kernels` to half_gradient[num_kernels * taps], and return the sum of
-# squared residuals: NaN where it has to be computed from the pixels.
-cdef double expand(
-    const Quadratic *quadratic, Py_ssize_t unit, const real *kernels, double *half_gradient
-) noexcept nogil
-
-# Note what was computed from the pixels.
-cdef void expand_from(
-    Quadratic *quadratic, Py_ssize_t unit, const real *kernels, const double *half_gradient,
-    double squares
-) noexcept nogil
+    # Note what was computed from the pixels.
+    cdef void expand_from(
+        self, Py_ssize_t unit, const real *kernels, const double *half_gradient, double squares
+    ) noexcept nogil

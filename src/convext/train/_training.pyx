@@ -22,11 +22,9 @@ from convext.gradient._kernel_gradient cimport (
 )
 from convext.train._layers cimport check_activation
 from convext.train._optimizers cimport Update
-from convext.train._quadratic cimport (
-    Quadratic, expand, expand_from, free_quadratic, init_quadratic
-)
+from convext.train._quadratic cimport Quadratic
 from convext.base._machine cimport MIN_VALUES_PER_THREAD
-from convext.base._scratch cimport aligned_alloc, aligned_free
+from convext.base._scratch cimport aligned_array, data_of
 from convext.base._tasks cimport (
     MIN_PRODUCTS_TO_SHARE, Task, Tasks, run_tasks, stopped_after, tasks_of
 )
@@ -122,8 +120,7 @@ cdef class Trainer:
     cdef int num_threads
     cdef size_t itemsize
     cdef bint ready                 # whether `forward` and `gradient` are
-    cdef void *blocks[7]            # all memory
-    cdef int num_blocks
+    cdef list blocks                # all memory
     cdef const Py_ssize_t *order    # of the epoch's samples,
     cdef Py_ssize_t num_samples     # all that are taken
     cdef readonly Py_ssize_t done   # samples of the epoch that were gone through
@@ -142,10 +139,8 @@ cdef class Trainer:
     cdef void *kernel_grad          # [K][C][kh][kw], the gradient of a part
     cdef double *total              # the same of a batch
     cdef double *half_gradient      # the same of a unit, see Quadratic
-    cdef cnp.ndarray products
     cdef bint by_sample             # whether a unit is a sample, else a batch
-    cdef Quadratic quadratic
-    cdef bint expanding             # whether `quadratic` is in use
+    cdef Quadratic quadratic        # or None
 
     def __cinit__(
         self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
@@ -156,6 +151,7 @@ cdef class Trainer:
         cdef Py_ssize_t most = MAX_PREDICTION_BYTES     # a global of Python, which tests replace
         cdef Geometry windows = geometry_of(geometry)
         check_activation(activation)
+        self.blocks = []
         self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
         self.images = describe(input_data)
         self.targets = describe(target_output)
@@ -190,22 +186,14 @@ cdef class Trainer:
         self.half_gradient = <double *> self.memory(self.gradient.size, sizeof(double))
 
     cdef void *memory(self, Py_ssize_t count, size_t itemsize) except NULL:
-        """A block that is given back with the trainer."""
-        cdef void *block = aligned_alloc(count, itemsize)
-        check_memory(0 if block != NULL else -1, "training")
-        self.blocks[self.num_blocks] = block
-        self.num_blocks += 1
-        return block
+        """A block that lives as long as the trainer."""
+        self.blocks.append(aligned_array(count * itemsize))
+        return data_of(self.blocks[len(self.blocks) - 1])
 
     def __dealloc__(self):
-        cdef int i
-        for i in range(self.num_blocks):
-            aligned_free(self.blocks[i])
         if self.ready:
             free_correlation(&self.forward)
             free_kernel_gradient(&self.gradient)
-        if self.expanding:
-            free_quadratic(&self.quadratic)
 
     def use_products(self, cnp.ndarray products):
         """Compute losses from sums over the pixels, where that is accurate.
@@ -214,19 +202,8 @@ cdef class Trainer:
         all patches of the products of every two pixels (c, i, j) of a patch: (samples or batches,
         C * kh * kw, C * kh * kw), float64 and C-contiguous.
         """
-        cdef Py_ssize_t units = cnp.PyArray_DIM(products, 0)
-        if self.expanding:
-            return
-        self.products = products
-        self.by_sample = units == self.images.n
-        check_memory(
-            init_quadratic(
-                &self.quadratic, <double *> cnp.PyArray_DATA(products), units, self.weights.n,
-                cnp.PyArray_DIM(products, 1)
-            ),
-            "training"
-        )
-        self.expanding = True
+        self.by_sample = len(products) == self.images.n
+        self.quadratic = Quadratic(products, self.weights.n)
 
     def run_epoch(self, cnp.ndarray order, double learning_rate):
         """Take a step for every batch of the samples in `order`, which is of intp and contiguous.
@@ -283,7 +260,7 @@ cdef int differentiate_batch(
     cdef double scale = 2 / (<double> count * trainer.targets.c * trainer.plane)
     squares[0] = 0
     memset(trainer.total, 0, (trainer.gradient.size + trainer.weights.n) * sizeof(double))
-    if not trainer.expanding:
+    if trainer.quadratic is None:
         return differentiate_samples(
             trainer, order + first, count, scale, trainer.total, squares, interrupt, kernels
         )
@@ -308,7 +285,7 @@ cdef int expand_unit(
 ) noexcept nogil:
     """Add the gradient of a sample, or batch, to trainer.total, if possible without reading it."""
     cdef double *half = trainer.half_gradient
-    cdef double of_unit = expand(&trainer.quadratic, unit, kernels, half)
+    cdef double of_unit = trainer.quadratic.expand(unit, kernels, half)
     cdef Py_ssize_t i
     if of_unit != of_unit:
         of_unit = 0
@@ -319,7 +296,7 @@ cdef int expand_unit(
             return -1
         if interrupt.raised:
             return 0
-        expand_from(&trainer.quadratic, unit, kernels, half, of_unit)
+        trainer.quadratic.expand_from(unit, kernels, half, of_unit)
     for i in range(trainer.gradient.size):
         trainer.total[i] += scale * half[i]
     squares[0] += of_unit

@@ -129,13 +129,11 @@ def solve_kernels(
     Notes
     -----
     The kernels solve the normal equations G w = B, whose sums are taken over the pixels in one
-    pass. Rounding errors of G are enlarged by its condition number, which is the square of that of
-    the patches. Unless that is harmless, a second pass computes the residual of the solution from
-    the pixels, and the equations are solved once more for a correction: that makes it as accurate
-    as a QR decomposition of the patch matrix, until the condition of the patches reaches about
-    3e5. Beyond, and where the data do not determine the kernels, the second pass is that QR
-    decomposition, block by block. Where there are no more target elements than unknowns, the patch
-    matrix itself is decomposed.
+    pass. Unless rounding errors of G, which its condition number enlarges, are harmless, a second
+    pass takes the residual of the solution from the pixels, and the equations are solved once more
+    for a correction. Where the condition of the patches is beyond about 3e5, or the data do not
+    determine the kernels, that pass is a QR decomposition of the patch matrix, block by block; with
+    no more target elements than unknowns, the matrix itself is decomposed.
 
     With a bias, a mean that is large beside what the pixels vary by is taken out first, and values
     whose squares would overflow or vanish are multiplied by a power of two: `condition` is that of

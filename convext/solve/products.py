@@ -46,18 +46,13 @@ def add_patch_products(
     images: Matrix,
     kernel_size: tuple[int, int],
     options: Convolution,
-    output_shape: tuple[int, ...],
     samples_of_unit: int,
     num_threads: int,
 ) -> None:
-    """Add G of each `samples_of_unit` images, with their padding, to products (units, taps, taps).
-
-    The windows make an output of `output_shape`, (OH, OW).
-    """
-    rows, columns = output_shape
+    """Add G of each `samples_of_unit` padded images to products, (units, taps, taps)."""
     _statistics.patch_products(
-        images, kernel_size, options.stride, options.dilation, (rows, columns), samples_of_unit,
-        products, num_threads,
+        images, kernel_size, options.stride, options.dilation, options.output_shape,
+        samples_of_unit, products, num_threads,
     )  # fmt: skip
 
 
@@ -79,12 +74,9 @@ def products_of_units(
         if step == 0:
             no_targets = np.broadcast_to(0.0, (len(samples), 1, *options.output_shape))
             for images, targets, _ in blocks(Data(samples, no_targets), kernel_size, options):
-                shape = targets.shape[2:]
-                add_patch_products(
-                    products, images, kernel_size, options, shape, len(samples), num_threads
-                )
+                inside = options._replace(output_shape=targets.shape[2:])
+                add_patch_products(products, images, kernel_size, inside, of_unit, num_threads)
         else:
-            shape = options.output_shape
-            images = padded_rows(samples, 0, shape, kernel_size, options)
-            add_patch_products(products, images, kernel_size, options, shape, of_unit, num_threads)
+            images = padded_rows(samples, 0, options.output_shape, kernel_size, options)
+            add_patch_products(products, images, kernel_size, options, of_unit, num_threads)
     return result

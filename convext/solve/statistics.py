@@ -145,16 +145,13 @@ class PatchStatistics(Stateful):
         Parameters
         ----------
         input_data : array_like, (C, H, W) or (N, C, H, W)
-            The images; their size may differ from call to call. Memory-mapped files may be larger
-            than the memory. Of a masked array (`numpy.ma`), windows that meet a masked pixel do not
-            count.
+            The images; their size may differ from call to call.
         target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
-            What the convolution should give. Masked elements of a masked array do not count.
+            What the convolution should give. As for `solve_kernels`, files may be mapped, and what
+            a masked array hides does not count.
         mask : array_like of bool, optional
-            True where an element of the target counts; elsewhere it may even be NaN, and so may
-            pixels of the input that only such elements depend on. It has the shape of the target,
-            or 1 in place of K: then it holds for all kernels, which takes a K-th of the time and of
-            the memory.
+            True where an element of the target counts, as for `solve_kernels`. With 1 in place of
+            K, it takes a K-th of the time and of the memory.
         num_threads : int, optional
             Default: `get_num_threads`. The sums have the same bits for any number.
 
@@ -257,18 +254,13 @@ class PatchStatistics(Stateful):
         Parameters
         ----------
         kernels, bias
-            As for `loss`.
+            As for `loss`, and with its errors.
 
         Returns
         -------
         numpy.ndarray, (K, C, kh, kw)
             The gradient with respect to the kernels; where the statistics were made with a bias, a
             pair of it and of the gradient with respect to the bias, (K,).
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `loss` does.
 
         Examples
         --------

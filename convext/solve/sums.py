@@ -88,9 +88,9 @@ class Sums:
         ones = np.broadcast_to(1.0, (len(targets), 1, *targets.shape[2:]))
         if mask is None or mask.all():
             self.counts += targets.size // len(cross)
+            inside = options._replace(output_shape=targets.shape[2:])
             products = np.zeros((1, taps, taps))
-            shape = targets.shape[2:]
-            add_patch_products(products, images, size, options, shape, len(images), num_threads)
+            add_patch_products(products, images, size, inside, len(images), num_threads)
             self.products[:, :taps, :taps] += products
             counted = ones
         else:

@@ -7,7 +7,7 @@ happens in the image: that is noise. Where much more is left, other explanations
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -60,15 +60,16 @@ class SolvedPair(NamedTuple):
     kernels: Matrix  # (K, C, kh, kw)
     bias: Matrix | None
 
-    def middle(self) -> SolvedPair:
-        """Return the middle of the first sample."""
-        starts = [max(0, n - LARGEST) // 2 for n in self.after.shape[2:]]
-        rows, columns = (slice(start, start + LARGEST) for start in starts)
+    def middle(self, largest: int) -> SolvedPair:
+        """Return at most so many rows and columns in the middle of the first sample."""
+        starts = [max(0, n - largest) // 2 for n in self.after.shape[2:]]
+        rows, columns = (slice(start, start + largest) for start in starts)
+        part = slice(1), slice(None), rows, columns
         return self._replace(
             before=np.asarray(self.under(rows, columns)[:1], np.float64),
-            after=np.asarray(self.after[:1, :, rows, columns], np.float64),
-            mask=None if self.mask is None else self.mask[:1, :, rows, columns],
-            unclipped=None if self.unclipped is None else self.unclipped[:1, :, rows, columns],
+            after=np.asarray(self.after[part], np.float64),
+            mask=None if self.mask is None else self.mask[part],
+            unclipped=None if self.unclipped is None else self.unclipped[part],
         )
 
     def under(self, rows: slice, columns: slice) -> Images:
@@ -87,11 +88,14 @@ class SolvedPair(NamedTuple):
         return difference if self.mask is None else np.where(self.mask, difference, 0.0)
 
     @property
+    def data(self) -> Data:
+        """The pair without the kernels."""
+        return Data(self.before, self.after, self.mask)
+
+    @property
     def counted(self) -> int:
         """How many elements of the target count, for all kernels."""
-        if self.mask is None:
-            return int(self.after.size)
-        return int(np.broadcast_to(self.mask, self.after.shape).sum())
+        return int(self.data.counts.sum())
 
 
 class Trial(NamedTuple):
@@ -119,7 +123,7 @@ def judge(pair: SolvedPair, rounding: float, jpeg: float) -> Verdict:
     `rounding` and `jpeg` are the root mean squares of what rounding to levels leaves, and of what
     the rounding of coefficients in JPEG files may leave.
     """
-    part = pair.middle()
+    part = pair.middle(LARGEST)
     error = _error_of(part)
     floor = 1e-6 * float(np.sqrt(np.mean(np.square(part.after))))
     known = max(math.hypot(rounding, jpeg), floor)
@@ -148,15 +152,13 @@ def standard_errors(pair: SolvedPair) -> Matrix:
     They are the larger of two: those of errors that are independent from pixel to pixel, and those
     that the differences between parts of the image show.
     """
-    part = pair.middle()
-    kernels, _, height, width = pair.kernels.shape
-    has_bias = pair.bias is not None
-    sums = _sums(part.before, part.after, (height, width), has_bias, part.mask)
+    part = pair.middle(LARGEST)
+    sums = _sums(part)
     residual = part.residual()
     taps = sums.unknowns.num_taps
     gradients = [_products(part, residual, tile) for tile in _tiles(part)]
-    result = np.empty((kernels, taps))
-    for k in range(kernels):
+    result = np.empty((len(pair.kernels), taps))
+    for k in range(len(result)):
         inverse = np.linalg.pinv(sums.products[k % len(sums.products)], hermitian=True)
         left = max(1, int(sums.counts[k]) - len(inverse))
         variance = np.square(residual[:, k]).sum() / left
@@ -191,45 +193,44 @@ def _error_of(pair: SolvedPair) -> float:
 
 
 def _solved(
-    before: Matrix, after: Matrix, size: tuple[int, int], bias: bool, mask: Mask
+    pair: SolvedPair, size: tuple[int, ...] | None = None, bias: bool | None = None
 ) -> tuple[float, Matrix]:
-    """Return the error of the best kernels, and these.
+    """Return the error of the best kernels, and these; by default like those that were found.
 
     It is what they would leave of other pixels: with as many unknowns as equations, nothing is left
     of these.
     """
-    sums = _sums(before, after, size, bias, mask)
+    sums = _sums(pair, size, bias)
     count, unknowns = int(sums.counts.min()), sums.unknowns.of_kernel
     if count <= unknowns:
-        return math.inf, np.zeros((1, 1, *size))
+        return math.inf, np.zeros((1, 1, *sums.unknowns.kernel_shape))
     weights = sums.systems(np.zeros(unknowns)).solve(sums.cross_products)
     kernels, _ = sums.unknowns.split(weights)
     return math.sqrt(sums.loss(weights) * count / (count - unknowns)), kernels
 
 
-def _sums(before: Matrix, after: Matrix, size: tuple[int, int], bias: bool, mask: Mask) -> Sums:
-    unknowns = Unknowns(before.shape[1], after.shape[1], size, bias, 1, 0, 1)
-    return sums_of(unknowns, Data(before, after, mask), get_num_threads())
+def _sums(pair: SolvedPair, size: tuple[int, ...] | None = None, bias: bool | None = None) -> Sums:
+    height, width = size or pair.kernels.shape[2:]
+    bias = pair.bias is not None if bias is None else bias
+    channels, kernels = pair.before.shape[1], pair.after.shape[1]
+    unknowns = Unknowns(channels, kernels, (height, width), bias, 1, 0, 1)
+    return sums_of(unknowns, pair.data, get_num_threads())
 
 
 def _trials(part: SolvedPair, known: float) -> Iterator[Trial]:
     """Try what else may have been done."""
-    before, after, mask = part.before, part.after, part.mask
     kh, kw = part.kernels.shape[2:]
-    bias = part.bias is not None
-    half = LARGER // 2
-    inside = (slice(None), slice(None), slice(half, -half), slice(half, -half))
-    if min(after.shape[2:]) > 2 * LARGER:
+    half = slice(LARGER // 2, -(LARGER // 2))
+    if min(part.after.shape[2:]) > 2 * LARGER:
         larger = kh + LARGER, kw + LARGER
-        counted = None if mask is None else mask[inside]
-        error, _ = _solved(before, after[inside], larger, bias, counted)
+        error, _ = _solved(_with_target(part, (..., half, half)), larger)
         yield Trial("size", error, larger)
     straight = _straight(part)
     alone = [trial for trial in straight if trial.name != "both"]
     # Where one of them helps, what is said then tells whether the other does, too.
     helps = any(trial.error < LESS * _error_of(part) for trial in alone)
     yield from alone if helps else straight
-    clear = part if mask is not None else part._replace(mask=part.unclipped)
+    clear = part if part.mask is not None else part._replace(mask=part.unclipped)
     curve = _error_with_curve(clear)
     least = min([_error_of(clear), *(trial.error for trial in straight)])
     # A straight line is a curve, too.
@@ -241,17 +242,20 @@ def _trials(part: SolvedPair, known: float) -> Iterator[Trial]:
 
 def _straight(part: SolvedPair) -> list[Trial]:
     """Try a bias, and to leave out what may have been clipped."""
-
-    def error(bias: bool, mask: Mask) -> float:
-        return _solved(part.before, part.after, part.kernels.shape[2:], bias, mask)[0]
-
-    bias = part.bias is not None
-    trials = [] if bias else [Trial("bias", error(True, part.mask))]
+    with_bias = part.bias is not None
+    trials = [] if with_bias else [Trial("bias", _solved(part, bias=True)[0])]
     if part.mask is None and part.unclipped is not None and not part.unclipped.all():
-        trials.append(Trial("clipped", error(bias, part.unclipped)))
-        if not bias:
-            trials.append(Trial("both", error(True, part.unclipped)))
+        unclipped = part._replace(mask=part.unclipped)
+        trials.append(Trial("clipped", _solved(unclipped)[0]))
+        if not with_bias:
+            trials.append(Trial("both", _solved(unclipped, bias=True)[0]))
     return trials
+
+
+def _with_target(part: SolvedPair, inside: tuple[Any, ...]) -> SolvedPair:
+    """Return a pair with a part of the image after, of which the image before stays."""
+    mask = None if part.mask is None else part.mask[inside]
+    return part._replace(after=part.after[inside], mask=mask)
 
 
 def _shifted(part: SolvedPair) -> Iterator[Trial]:
@@ -276,11 +280,8 @@ def _shifted(part: SolvedPair) -> Iterator[Trial]:
         (slice(max(0, n), min(size, size + n)), slice(max(0, -n), min(size, size - n)))
         for n, size in ((down, height), (across, width))
     )
-    moved = part.under(rows[1], columns[1])
-    here = (slice(None), slice(None), rows[0], columns[0])
-    mask = None if part.mask is None else part.mask[here]
-    bias = part.bias is not None
-    error, kernels = _solved(moved, part.after[here], (kh, kw), bias, mask)
+    moved = _with_target(part, (..., rows[0], columns[0]))
+    error, kernels = _solved(moved._replace(before=part.under(rows[1], columns[1])))
     # Where the kernel is not in the middle of its window, the shift is another.
     weights = np.abs(kernels).sum(axis=(0, 1))
     rows_of, columns_of = np.indices(weights.shape) * weights / max(float(weights.sum()), 1e-300)
@@ -311,24 +312,22 @@ def _ranked(part: SolvedPair) -> Iterator[Trial]:
     kernels, channels, kh, kw = part.kernels.shape
     if kernels != channels or kh * kw == 1 or part.mask is not None:
         return
-    side = min(96, *part.after.shape[2:])
-    starts = [(n - side) // 2 for n in part.after.shape[2:]]
-    rows, columns = (slice(start, start + side) for start in starts)
-    after, before = part.after[0, :, rows, columns], part.under(rows, columns)[0]
-    windows = np.lib.stride_tricks.sliding_window_view(before, (kh, kw), axis=(1, 2))
+    part = part.middle(min(96, *part.after.shape[2:]))
+    after = part.after[0]
+    windows = np.lib.stride_tricks.sliding_window_view(part.before[0], (kh, kw), axis=(1, 2))
     windows = windows.reshape(*after.shape, kh * kw)
     # Only what no kernel does as well on this part says something.
-    least, _ = _solved(before[np.newaxis], after[np.newaxis], (kh, kw), True, None)
+    least, _ = _solved(part, bias=True)
+
+    def error(rank: Callable[..., Matrix]) -> float:
+        return math.sqrt(float(np.mean(np.square(rank(windows, axis=-1) - after))))
+
     trials = (
-        Trial("median", _distance(np.median(windows, axis=-1), after)),
-        Trial("maximum", _distance(windows.max(axis=-1), after)),
-        Trial("minimum", _distance(windows.min(axis=-1), after)),
+        Trial("median", error(np.median)),
+        Trial("maximum", error(np.max)),
+        Trial("minimum", error(np.min)),
     )
     yield from (trial for trial in trials if trial.error < LESS * least)
-
-
-def _distance(first: Matrix, second: Matrix) -> float:
-    return math.sqrt(float(np.mean(np.square(first - second))))
 
 
 def _noise(part: SolvedPair) -> float | None:

@@ -204,9 +204,7 @@ def shape_of_length(
 
 def check_size(name: str, shape: tuple[int, ...], itemsize: int = 8) -> None:
     """Raise ValueError when an array of `shape` could not be addressed."""
-    size = itemsize
-    for length in shape:
-        size *= length
+    size = itemsize * math.prod(shape)
     if size > LARGEST_SIZE:
         raise ValueError(f"{name} would be too large: shape {shape} needs {size} bytes")
 

@@ -51,7 +51,7 @@ class Options(NamedTuple):
     algorithm: str = "auto"
 
 
-# Operations give `Options` without the names: these would take a tenth of a small call.
+# Operations give `Options` without the names: these would take a twentieth of a small call.
 Given: TypeAlias = tuple[Pair, Padding, Pair, int, str]
 
 

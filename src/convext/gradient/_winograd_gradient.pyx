@@ -254,7 +254,8 @@ cdef bint are_all_even(
     return True
 
 
-cdef int add_parts(const Operands *operands, Interrupt *interrupt) noexcept nogil:
+cdef int differentiate(const void *work, Interrupt *interrupt) noexcept nogil:
+    cdef Operands *operands = <Operands *> work
     cdef const WinogradGradient *plan = operands.plan
     cdef size_t itemsize = plan.pixels.itemsize
     cdef Tasks parts = tasks_of(
@@ -262,25 +263,17 @@ cdef int add_parts(const Operands *operands, Interrupt *interrupt) noexcept nogi
         plan.segments * plan.kernel_parts * plan.channel_parts,
         scratch_size(plan) * <Py_ssize_t> itemsize, plan.num_threads
     )
-    if run_tasks(&parts, interrupt) == -1:
-        return -1
-    if operands.sums == NULL:
-        return 0
-    return add_segments(
-        operands.sums, plan.segments, plan.size, operands.kernel_grad, itemsize,
-        plan.num_threads, interrupt
-    )
-
-
-cdef int differentiate(const void *work, Interrupt *interrupt) noexcept nogil:
-    cdef Operands *operands = <Operands *> work
-    cdef const WinogradGradient *plan = operands.plan
     cdef int status
     if not plan.in_one_go:
         operands.sums = <double *> aligned_alloc(plan.segments * plan.size, sizeof(double))
         if operands.sums == NULL:
             return -1
-    status = add_parts(operands, interrupt)
+    status = run_tasks(&parts, interrupt)
+    if status == 0 and operands.sums != NULL:
+        status = add_segments(
+            operands.sums, plan.segments, plan.size, operands.kernel_grad, itemsize,
+            plan.num_threads, interrupt
+        )
     operands.safe = not plan.is_checked or (
         are_all_even(&plan.pixels, plan.pixel_squares, plan.groups)
         and are_all_even(&plan.gradients, plan.gradient_squares, plan.groups)

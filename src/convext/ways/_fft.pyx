@@ -33,26 +33,6 @@ cdef Py_ssize_t TASKS_PER_THREAD = 3
 NAME = "a convolution by Fourier transforms"
 
 
-cdef void transform_pixels(
-    const Fourier *plan, const Pair *pair, Py_ssize_t plane, real *scratch, real *to,
-    Judgement *judgement
-) noexcept nogil:
-    """Transform the pixels of a pair of tiles for a plane; add up their squares."""
-    cdef FftPixels[2] tiles
-    cdef Py_ssize_t num_columns = read_tiles(
-        plan, pair, plane, scratch + plan.layout.panel, tiles
-    )
-    cdef FftRows[2] rows
-    cdef real *squares = NULL
-    if plan.bands != NULL:
-        squares = scratch + plan.layout.squares
-        rows[:] = [judgement.cells[0].rows, judgement.cells[1].rows]
-    judgement.total += plan.micro.fft_forward(
-        plan.rows.size, plan.columns.size, tiles, num_columns, plan.twiddles,
-        scratch + plan.layout.strip, to, rows, squares, plan.squares_size
-    )
-
-
 cdef void keep_wanted(
     const Fourier *plan, const Place *place, const FftPixels *results, const Array4 *out,
     real *to, bint accumulate
@@ -118,22 +98,31 @@ cdef void finish_pair(
 cdef void transform_pair(
     const Kernels *kernels, const Pair *pair, real *scratch, real *values, Interrupt *interrupt
 ) noexcept nogil:
-    """Transform the pixels of a pair of tiles, and judge them."""
+    """Transform the pixels of a pair of tiles, and judge them by the squares added up meanwhile."""
     cdef const Fourier *plan = kernels.plan
-    cdef Py_ssize_t first = kernels.first_plane, plane
+    cdef Py_ssize_t first = kernels.first_plane, num_columns, plane
+    cdef bint judged = plan.bands != NULL
+    cdef real *squares = scratch + plan.layout.squares if judged else NULL
+    cdef FftPixels[2] tiles
+    cdef FftRows[2] rows
     cdef Judgement judgement
     for plane in range(first, kernels.last_plane):
         if stopped(interrupt):
             return
-        if plan.bands != NULL and (plane == first or in_pieces(plan)):
-            begin_judgement(plan, pair, plane, &judgement, scratch + plan.layout.squares)
-        transform_pixels(
-            plan, pair, plane, scratch, values + (plane - first) * plan.value_size, &judgement
+        if judged and (plane == first or in_pieces(plan)):
+            begin_judgement(plan, pair, plane, &judgement, squares)
+        if judged:
+            rows[:] = [judgement.cells[0].rows, judgement.cells[1].rows]
+        num_columns = read_tiles(plan, pair, plane, scratch + plan.layout.panel, tiles)
+        judgement.total += plan.micro.fft_forward(
+            plan.rows.size, plan.columns.size, tiles, num_columns, plan.twiddles,
+            scratch + plan.layout.strip, values, rows, squares, plan.squares_size
         )
-        if plan.bands != NULL and (plane + 1 == kernels.last_plane or in_pieces(plan)):
+        if judged and (plane + 1 == kernels.last_plane or in_pieces(plan)):
             judge_pair(
                 plan, pair, plane if in_pieces(plan) else first, plane + 1, &judgement, scratch
             )
+        values += plan.value_size
 
 
 cdef void convolve_batch(

@@ -119,32 +119,27 @@ cdef inline void add_squares(
         row += height * pitch
 
 
-cdef inline double least_cell(
-    const Fourier *plan, const Cells *cells, bint exact, const real *squares
-) noexcept nogil:
-    """The least squares of a cell, or a bound; 0 where windows meet no pixel."""
-    if cells.count == 0:
-        return 0
-    if not exact:
-        return bound_cells(plan, cells, squares)
-    return plan.micro.least_window(
-        cells.count, cells.end - cells.begin - cells.width + 1, cells.width,
-        squares + cells.begin, plan.columns.size
-    )
-
-
 cdef inline bint are_even(
     const Fourier *plan, const Pair *pair, const Judgement *judgement, bint exact,
     const real *squares
 ) noexcept nogil:
-    """Whether each cell of two tiles has enough of their squares."""
-    cdef double most = MAX_CONTRAST * plan.rows.size * plan.columns.size
+    """Whether each cell of two tiles has enough of their squares; unless `exact`, by a bound."""
+    cdef double most = MAX_CONTRAST * plan.rows.size * plan.columns.size, least
+    cdef const Cells *cells
     cdef Py_ssize_t i
     for i in range(2):
-        if pair.places[i].height > 0 and not judgement.total <= most * least_cell(
-            plan, &judgement.cells[i], exact, squares + i * plan.squares_size
-        ):
+        cells = &judgement.cells[i]
+        least = 0       # where windows meet no pixel
+        if cells.count > 0 and exact:
+            least = plan.micro.least_window(
+                cells.count, cells.end - cells.begin - cells.width + 1, cells.width,
+                squares + cells.begin, plan.columns.size
+            )
+        elif cells.count > 0:
+            least = bound_cells(plan, cells, squares)
+        if pair.places[i].height > 0 and not judgement.total <= most * least:
             return False
+        squares += plan.squares_size
     return True
 
 

@@ -46,24 +46,6 @@ cdef inline void spread_taps(
         plan.unfit[0] = True
 
 
-cdef inline void transform_kernel(
-    const Fourier *plan, Py_ssize_t unit, Py_ssize_t plane, real *scratch, real *to
-) noexcept nogil:
-    """Transform a piece of a kernel for a channel; the conjugate, since this is a correlation."""
-    cdef FftPixels tile[2]
-    spread_taps(plan, unit, plane, scratch + plan.layout.panel)
-    tile[0].data = scratch + plan.layout.panel
-    tile[0].pitch = tile[0].columns = plan.columns.size
-    tile[0].rows = plan.rows.piece
-    tile[1] = tile[0]
-    tile[1].rows = 0
-    plan.micro.fft_forward(
-        plan.rows.size, plan.columns.size, tile, plan.columns.piece, plan.twiddles,
-        scratch + plan.layout.strip, to, NULL, NULL, 0
-    )
-    plan.micro.fft_conjugate(plan.rows.size * plan.columns.size, to)
-
-
 # The transformed kernels of the units first_unit <= unit < last_unit, for such planes.
 cdef struct Kernels:
     const Fourier *plan
@@ -76,12 +58,26 @@ cdef struct Kernels:
 cdef inline void transform_plane(
     const void *work, Py_ssize_t i, real *scratch, Interrupt *interrupt
 ) noexcept nogil:
+    """Transform a piece of a kernel for a channel; the conjugate, since this is a correlation."""
     cdef const Kernels *wanted = <const Kernels *> work
+    cdef const Fourier *plan = wanted.plan
     cdef Py_ssize_t num_planes = wanted.last_plane - wanted.first_plane
-    transform_kernel(
-        wanted.plan, wanted.first_unit + i // num_planes, wanted.first_plane + i % num_planes,
-        scratch, <real *> wanted.values + i * wanted.plan.value_size
+    cdef real *to = <real *> wanted.values + i * plan.value_size
+    cdef FftPixels tile[2]
+    spread_taps(
+        plan, wanted.first_unit + i // num_planes, wanted.first_plane + i % num_planes,
+        scratch + plan.layout.panel
     )
+    tile[0].data = scratch + plan.layout.panel
+    tile[0].pitch = tile[0].columns = plan.columns.size
+    tile[0].rows = plan.rows.piece
+    tile[1] = tile[0]
+    tile[1].rows = 0
+    plan.micro.fft_forward(
+        plan.rows.size, plan.columns.size, tile, plan.columns.piece, plan.twiddles,
+        scratch + plan.layout.strip, to, NULL, NULL, 0
+    )
+    plan.micro.fft_conjugate(plan.rows.size * plan.columns.size, to)
 
 
 cdef inline int transform_kernels(const void *work, Interrupt *interrupt) noexcept nogil:

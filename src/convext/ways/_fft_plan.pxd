@@ -96,22 +96,20 @@ cdef struct Pair:
     Place[2] places
 
 
-cdef inline Place place_of(const Fourier *plan, Py_ssize_t tile) noexcept nogil:
-    """The place of a tile; none (no height) for the missing one of the last pair."""
-    cdef Place place
-    place.top = tile // plan.columns.tiles * plan.rows.results
-    place.left = tile % plan.columns.tiles * plan.columns.results
-    place.height = max(<Py_ssize_t> 0, min(plan.rows.results, plan.rows.out - place.top))
-    place.width = min(plan.columns.results, plan.columns.out - place.left)
-    if place.height == 0:
-        place.width = 0
-    return place
-
-
 cdef inline Pair pair_of(
     const Fourier *plan, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t index
 ) noexcept nogil:
-    cdef Pair pair
-    pair.sample, pair.group, pair.index = sample, group, index
-    pair.places[:] = [place_of(plan, 2 * index), place_of(plan, 2 * index + 1)]
+    """A pair of tiles; the missing one of the last pair has no height."""
+    cdef Pair pair = Pair(sample, group, index)
+    cdef Place *place
+    cdef Py_ssize_t i, tile
+    for i in range(2):
+        tile = 2 * index + i
+        place = &pair.places[i]
+        place.top = tile // plan.columns.tiles * plan.rows.results
+        place.left = tile % plan.columns.tiles * plan.columns.results
+        place.height = max(<Py_ssize_t> 0, min(plan.rows.results, plan.rows.out - place.top))
+        place.width = min(plan.columns.results, plan.columns.out - place.left)
+        if place.height == 0:
+            place.width = 0
     return pair

@@ -100,8 +100,8 @@ cdef inline int judge_tiles(
     cdef TileOfSquares tile
     tile.height = POINTS + (plan.parts_down - 1) * PART
     tile.width = POINTS + (plan.parts_across - 1) * PART
-    tile.window_height = plan.window_h
-    tile.window_width = plan.window_w
+    tile.window_height = plan.weights.of_group.h
+    tile.window_width = plan.weights.of_group.w
     tile.windows = plan.tile
     return plan.micro.uneven(
         &tile, &limits, num_rows, num_columns, squares_columns(plan) - tile.width + 1, squares,

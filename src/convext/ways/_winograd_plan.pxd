@@ -52,7 +52,6 @@ cdef struct Winograd:
     Py_ssize_t first_row, first_column      # the tap of the first phase that would meet it there
     bint swapped                    # for the input gradient
     Py_ssize_t taps                 # of a kernel, or a part of it, along an axis
-    Py_ssize_t window_h, window_w   # taps of a kernel
     Py_ssize_t result_h, result_w   # the whole output, of all phases
     Bands *bands                    # for "auto", where tiles that are not safe are noted; or NULL
     Squares *squares                # for the kernel gradient, of a block of strips: or NULL

@@ -137,21 +137,13 @@ cdef inline bint has_points(const Array4 *kernels) noexcept nogil:
 
 
 cdef void cut_into_parts(Winograd *plan, const Array4 *kernels, Py_ssize_t stride) noexcept nogil:
-    plan.parts_down = plan.parts_across = 1
-    if has_points(kernels):
-        count_values(plan, kernels.h, stride)
-    else:
-        plan.parts_down = divide_up(kernels.h, PART)
-        plan.parts_across = divide_up(kernels.w, PART)
-        count_values(plan, PART, stride)
-    plan.channels = plan.source_channels * plan.parts_down * plan.parts_across
+    """Say how many parts there are, and how many values a tile and a part have."""
+    cdef bint whole = has_points(kernels)
+    cdef Py_ssize_t taps = kernels.h if whole else PART, most = divide_up(taps, stride)
+    plan.parts_down = 1 if whole else divide_up(kernels.h, PART)
+    plan.parts_across = 1 if whole else divide_up(kernels.w, PART)
+    plan.channels = plan.source_channels * num_parts(plan)
     plan.products = plan.source_channels * kernels.h * kernels.w
-    plan.window_h = kernels.h
-    plan.window_w = kernels.w
-
-
-cdef void count_values(Winograd *plan, Py_ssize_t taps, Py_ssize_t stride) noexcept nogil:
-    cdef Py_ssize_t most = divide_up(taps, stride)
     plan.source_stride = 1 if plan.swapped else stride
     plan.result_stride = stride if plan.swapped else 1
     plan.taps = taps
@@ -223,15 +215,14 @@ cdef void cut_kernels(Winograd *plan) noexcept nogil:
 
 cdef void cut_tiles(Winograd *plan) noexcept nogil:
     """Cut the output into strips of a row of tiles, and these into blocks."""
-    cdef Py_ssize_t tiles_across = divide_up(plan.out_w, plan.tile)
     cdef Py_ssize_t tile_bytes = (
         plan.points * plan.points * plan.channel_blocks * WINOGRAD_CHANNELS
         * <Py_ssize_t> plan.itemsize
     )
     cdef Py_ssize_t most = max(MIN_TILES, MAX_BLOCK_BYTES // tile_bytes)
-    cdef Py_ssize_t tiles
-    plan.tiles_down = divide_up(plan.out_h, plan.tile)
-    tiles = plan.source.n * plan.tiles_down * tiles_across
+    cdef Py_ssize_t tiles = (
+        plan.source.n * divide_up(plan.out_h, plan.tile) * divide_up(plan.out_w, plan.tile)
+    )
     if (
         tiles <= MAX_SINGLE_BLOCK_BYTES // tile_bytes
         and num_units(plan) >= MIN_UNITS_PER_THREAD * plan.num_threads
@@ -242,8 +233,9 @@ cdef void cut_tiles(Winograd *plan) noexcept nogil:
     if num_phases(plan) == 1:
         plan.short_strips = smaller_tiles(plan, plan.out_h)
         plan.narrow_tiles = smaller_tiles(plan, plan.out_w)
-    tiles = plan.block_strips * plan.strip_tiles
-    plan.sum_stride = apart(tiles * plan.width, plan.itemsize)
+    plan.sum_stride = apart(
+        plan.block_strips * plan.strip_tiles * plan.width, plan.itemsize
+    )
 
 
 cdef void cut_into_blocks(Winograd *plan, Py_ssize_t most) noexcept nogil:

@@ -16,6 +16,7 @@ from ..image.pillow_files import is_image, read_header
 from ..solve.jpeg import Fit, find_kernel, rounding_error
 from ..solve.kernels import solve_kernels, without_border
 from ..solve.least_squares import Matrix, Solution
+from ..solve.masks import Data
 from ..solve.verdict import SolvedPair, Verdict, judge, standard_errors
 from ..train.progress import waiting
 from .arrays import Samples, load_samples
@@ -48,32 +49,12 @@ class Filter(NamedTuple):
         return int(self.before.shape[1] // self.kernels.shape[1])
 
 
-class _Pair(NamedTuple):
-    """The samples of both files."""
-
-    before: Samples  # (N, C, H, W)
-    after: Samples  # (N, K, OH, OW)
-    unsaturated: npt.NDArray[np.bool_] | None  # where values of it are not at their limits
-    centre: tuple[int, int] | None = None  # of the window, where AFTER was as large as BEFORE
-
-    def inside(self, size: tuple[int, int], centre: tuple[int, int]) -> _Pair:
-        """Return the pair without the border of AFTER."""
-        inside = without_border(self.before.shape, size, centre)
-        unsaturated = None if self.unsaturated is None else self.unsaturated[inside]
-        return _Pair(self.before, self.after[inside], unsaturated, centre)
-
-    def channels(self, some: slice) -> _Pair:
-        """Return the pair with some of its channels."""
-        unsaturated = None if self.unsaturated is None else self.unsaturated[:, some]
-        return _Pair(self.before[:, some], self.after[:, some], unsaturated, self.centre)
-
-
 def find_filter(options: Namespace) -> Filter:
     """Load the files and solve."""
     before, after = _load_pair(options)
     size = as_kernel_shape(options.kernel_shape)
     _check_sizes(before.shape, after.shape, size, options)
-    pair = _Pair(before, after, _unsaturated(after, options))
+    pair = Data(before, after, _unsaturated(after, options))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", np.exceptions.RankWarning)
         pair, parts, solutions = _solve(pair, size, options)
@@ -83,7 +64,8 @@ def find_filter(options: Namespace) -> Filter:
     files = (options.before, before), (options.after, after)
     jpeg = [rounding_error(file, image[0]) if is_image(file) else 0.0 for file, image in files]
     errors = None
-    fit = None if warned else _fit_coefficients(pair, after, size, options)
+    centre = solutions[0].centre
+    fit = None if warned else _fit_coefficients(before, after, size, centre, options)
     if fit is not None:
         parts[0], errors = _fitted(parts[0], fit)
         loss = float(np.square(parts[0].residual()).sum()) / parts[0].counted
@@ -91,16 +73,16 @@ def find_filter(options: Namespace) -> Filter:
     elif not warned and not any(jpeg):
         errors = np.concatenate([standard_errors(part) for part in parts])
     biases = [part.bias for part in parts if part.bias is not None]
-    clear = pair.unsaturated
+    clear = pair.mask
     return Filter(
         before,
-        pair.after,
+        pair.targets,
         np.concatenate([part.kernels for part in parts]),
         np.concatenate(biases) if biases else None,
         loss,
         min(solution.rank for solution in solutions),
         max(solution.condition for solution in solutions),
-        pair.centre,
+        centre,
         sum(counts),
         0 if clear is None else clear.size - int(np.count_nonzero(clear)),
         warned,
@@ -111,30 +93,32 @@ def find_filter(options: Namespace) -> Filter:
 
 
 def _solve(
-    pair: _Pair, size: tuple[int, int], options: Namespace
-) -> tuple[_Pair, list[SolvedPair], list[Solution]]:
+    pair: Data, size: tuple[int, int], options: Namespace
+) -> tuple[Data, list[SolvedPair], list[Solution]]:
     """Solve for all channels together, or for one after the other.
 
-    With the solutions comes the pair without its border.
+    The mask is where AFTER is not saturated. With the solutions comes the pair without its border.
     """
     parts, solutions = [], []
-    each = [slice(c, c + 1) for c in range(pair.before.shape[1])]
+    each = [slice(c, c + 1) for c in range(pair.inputs.shape[1])]
     for some in each if options.per_channel else [slice(None)]:
         part = pair.channels(some)
         solution = solve_kernels(
-            part.before,
-            part.after,
+            part.inputs,
+            part.targets,
             size,
             bias=options.bias,
             l2=options.l2,
-            mask=part.unsaturated if options.ignore_saturated else None,
+            mask=part.mask if options.ignore_saturated else None,
             num_threads=options.threads,
         )
         if solution.centre is not None:  # that of the other channels, too
-            pair = pair.inside(size, solution.centre)
+            pair = pair.inside(without_border(pair.inputs.shape, size, solution.centre))
             part = pair.channels(some)
-        mask = part.unsaturated if options.ignore_saturated else None
-        parts.append(SolvedPair(*part[:2], mask, part.unsaturated, solution.kernels, solution.bias))
+        inputs, targets, unsaturated, _ = part
+        mask = unsaturated if options.ignore_saturated else None
+        found = solution.kernels, solution.bias
+        parts.append(SolvedPair(inputs, targets, mask, unsaturated, *found))
         solutions.append(solution)
     return pair, parts, solutions
 
@@ -160,10 +144,14 @@ def _are_whole_numbers(array: Samples) -> bool:
 
 
 def _fit_coefficients(
-    pair: _Pair, after: Samples, size: tuple[int, int], options: Namespace
+    before: Samples,
+    after: Samples,
+    size: tuple[int, int],
+    centre: tuple[int, int] | None,
+    options: Namespace,
 ) -> Fit | None:
     """Return what fits the coefficients of a JPEG file, if AFTER is a grey one."""
-    grey = pair.before.shape[1] == after.shape[1] == 1
+    grey = before.shape[1] == after.shape[1] == 1
     files = options.before, options.after
     wanted = options.fit == "coefficients" and options.l2 == 0
     if not (grey and wanted and all(map(is_image, files))):
@@ -171,8 +159,8 @@ def _fit_coefficients(
     with waiting(
         translate("Fitting the coefficients of JPEG files (--fit pixels is quick)")
     ) as tick:
-        levels = pair.before[0, 0] * 255, after[0, 0] * 255
-        return find_kernel(*levels, files, size, options.bias, pair.centre, tick)
+        levels = before[0, 0] * 255, after[0, 0] * 255
+        return find_kernel(*levels, files, size, options.bias, centre, tick)
 
 
 def _fitted(part: SolvedPair, fit: Fit) -> tuple[SolvedPair, Matrix | None]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .._support.checks import as_float64
 from ..config import resolve_num_threads
 from ..ops.operations import conv2d
-from ..ops.shapes import Padding, Pair, Shape, edges_of, resolve
+from ..ops.shapes import Padding, Pair, Shape, resolve
 from .blocks import Block, Scaling, blocks, patch_rows
 from .least_squares import (
     EPSILON,
@@ -165,12 +165,12 @@ def solve_kernels(
     """
     threads = resolve_num_threads(num_threads)
     data = as_data(input_data, target_output, mask)
-    before, after = data.inputs.shape, data.targets.shape
-    unknowns = Unknowns(before[1], after[1], kernel_shape, bias, stride, padding, dilation)
+    channels, kernels = data.inputs.shape[1], data.targets.shape[1]
+    unknowns = Unknowns(channels, kernels, kernel_shape, bias, stride, padding, dilation)
     size = unknowns.kernel_shape
     solutions = []
-    for centre in centres_of(before, after, size, stride, padding, dilation):
-        inside = data.inside(without_border(before, size, centre, dilation))
+    for centre in centres_of(unknowns, data):
+        inside = data.inside(without_border(data.inputs.shape, size, centre, dilation))
         solution = _Problem(unknowns, inside, threads).solve(l2)
         solutions.append(replace(solution, centre=centre))
     best = min(solutions, key=lambda solution: solution.loss)
@@ -179,29 +179,17 @@ def solve_kernels(
     return best
 
 
-def centres_of(
-    input_shape: Shape,
-    target_shape: Shape,
-    kernel_size: tuple[int, int],
-    stride: Pair = 1,
-    padding: Padding = 0,
-    dilation: Pair = 1,
-) -> list[tuple[int, int] | None]:
+def centres_of(unknowns: Unknowns, data: Data) -> list[tuple[int, int] | None]:
     """Return where in its window the pixel may be that an element of the target belongs to.
 
     That is in the middle, of which even sizes have two. Where the target is not as large as the
     input, or is not compared with a convolution without padding, it is None.
     """
-    options = resolve(
-        input_shape, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=1
-    )
-    if (
-        target_shape[2:] != input_shape[2:]
-        or options.stride != (1, 1)
-        or edges_of(padding) != ((0, 0), (0, 0))
-    ):
+    size = data.inputs.shape[2:]
+    plain = unknowns.convolution(size).stride == (1, 1) and unknowns.padding == ((0, 0), (0, 0))
+    if data.targets.shape[2:] != size or not plain:
         return [None]
-    ends = [(size - 1) * apart for size, apart in zip(kernel_size, options.dilation, strict=True)]
+    ends = [(n - 1) * d for n, d in zip(unknowns.kernel_shape, unknowns.dilation, strict=True)]
     rows, columns = (sorted({end // 2, -(-end // 2)}) for end in ends)
     return [(row, column) for row in rows for column in columns]
 

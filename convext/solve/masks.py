@@ -37,6 +37,11 @@ class Data(NamedTuple):
         mask = None if self.mask is None else self.mask[part]
         return self._replace(targets=self.targets[part], mask=mask)
 
+    def channels(self, some: slice) -> Data:
+        """Return some channels of the inputs and the same of the targets."""
+        mask = None if self.mask is None else self.mask[:, some]
+        return Data(self.inputs[:, some], self.targets[:, some], mask)
+
     def unhidden(self, kernel_size: tuple[int, int], options: Convolution) -> Data:
         """Return the data with a mask that leaves out the windows that meet hidden pixels."""
         if self.hidden is None:

@@ -16,7 +16,7 @@ from .._support.checks import (
     integer_pair,
 )
 from .._support.messages import format_size
-from ..ops.shapes import Convolution, Padding, Pair, edges_of, resolve
+from ..ops.shapes import Convolution, Padding, Pair, Shape, edges_of, resolve
 from .least_squares import Matrix
 from .masks import Data
 
@@ -57,6 +57,17 @@ class Unknowns:
         """How many numbers a kernel has, its bias included."""
         return self.num_taps + self.bias
 
+    def convolution(self, input_shape: Shape) -> Convolution:
+        """Return the convolution of inputs (..., H, W)."""
+        return resolve(
+            input_shape,
+            self.kernel_shape,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=1,
+        )
+
     def resolve(self, data: Data) -> Convolution:
         """Return the convolution of the inputs, if its results are like the targets."""
         input_shape, target_shape = data.inputs.shape, data.targets.shape
@@ -65,14 +76,7 @@ class Unknowns:
                 f"input_data must have {self.num_channels} channels, got {input_shape[1]} "
                 f"(shape {input_shape})"
             )
-        options = resolve(
-            input_shape,
-            self.kernel_shape,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=1,
-        )
+        options = self.convolution(input_shape)
         expected = (input_shape[0], self.num_kernels, *options.output_shape)
         if target_shape != expected:
             raise ValueError(

@@ -1,5 +1,7 @@
 # Aligned memory for the compiled loops.
 
+from convext.base._machine cimport LINE_BYTES
+
 # Room for `count` elements of `itemsize` bytes, on a cache line; NULL when there is none. Any
 # thread may ask for it, and any may give it back.
 cdef void *aligned_alloc(Py_ssize_t count, size_t itemsize) noexcept nogil
@@ -11,9 +13,15 @@ cdef object aligned_array(Py_ssize_t bytes)
 # Where its bytes are.
 cdef void *data_of(object array) noexcept
 
+
 # `count`, rounded up to whole cache lines.
-cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil
+cdef inline Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil:
+    cdef Py_ssize_t line = LINE_BYTES // <Py_ssize_t> itemsize
+    return (count + line - 1) // line * line
+
 
 # The same, and an odd number of cache lines: what lies that far apart does not share a few sets of
 # the caches.
-cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil
+cdef inline Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
+    cdef Py_ssize_t line = LINE_BYTES // <Py_ssize_t> itemsize
+    return ((count + line - 1) // line | 1) * line

@@ -126,13 +126,3 @@ cdef object aligned_array(Py_ssize_t bytes):
 
 cdef void *data_of(object array) noexcept:
     return cnp.PyArray_DATA(<cnp.ndarray> array)
-
-
-cdef Py_ssize_t aligned_size(Py_ssize_t count, size_t itemsize) noexcept nogil:
-    cdef Py_ssize_t line = LINE_BYTES // <Py_ssize_t> itemsize
-    return (count + line - 1) // line * line
-
-
-cdef Py_ssize_t apart(Py_ssize_t count, size_t itemsize) noexcept nogil:
-    cdef Py_ssize_t line = LINE_BYTES // <Py_ssize_t> itemsize
-    return ((count + line - 1) // line | 1) * line

@@ -16,7 +16,7 @@ from convext.ways._tile cimport Tile, lay_out, packed_size
 
 cdef DotsScratch arrange_dots(const KernelGradient *gradient, Py_ssize_t kernels) noexcept nogil:
     cdef DotsScratch scratch
-    scratch.rows = packed_size(&gradient.tiling, gradient.micro.lanes)
+    scratch.rows = packed_size(&gradient.tiling)
     scratch.spare = scratch.rows + kernels * gradient.row_size
     scratch.end = scratch.spare + gradient.row_size
     return scratch
@@ -100,8 +100,7 @@ cdef void add_tile_by_dots(
     cdef real *rows = scratch + layout.rows
     cdef Py_ssize_t k
     cdef const real *pixels = lay_out(
-        &gradient.tiling, tile, images, image, part.channel, part.channels, scratch,
-        gradient.micro.lanes, &offset
+        &gradient.tiling, tile, images, image, part.channel, part.channels, scratch, &offset
     )
     for k in range(part.kernels):
         lay_out_gradients(

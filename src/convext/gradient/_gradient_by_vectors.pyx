@@ -59,7 +59,7 @@ cdef Scratch arrange_channels(const KernelGradient *gradient, Py_ssize_t kernels
     if gradient.unfolded:
         scratch.width = gradient.unfolding.width
         scratch.passes = 1
-        scratch.panel = aligned_size(packed_size(tiling, lanes), itemsize)
+        scratch.panel = aligned_size(packed_size(tiling), itemsize)
         span = scratch.pixels
     else:
         scratch.width = divide_up(tiling.block, lanes) * lanes
@@ -207,8 +207,7 @@ cdef Panel lay_out_windows(
     cdef real *to = scratch + layout.panel
     cdef const Py_ssize_t *offset
     cdef const real *pixels = lay_out(
-        tiling, tile, images, image, part.channel, part.channels, scratch, gradient.micro.lanes,
-        &offset
+        tiling, tile, images, image, part.channel, part.channels, scratch, &offset
     )
     for _ in range(tile.height):
         gradient.micro.unfold(

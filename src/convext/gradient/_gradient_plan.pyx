@@ -219,7 +219,7 @@ cdef int cut_into_tiles(KernelGradient *gradient) noexcept nogil:
     gradient.unfolded = gradient.unfolded and (
         gradient.in_place or tiling.block == gradient.channels
     )
-    gradient.row_size = row_size(tiling, gradient.micro.lanes)
+    gradient.row_size = row_size(tiling)
     return init_unfolding(gradient) if gradient.unfolded else 0
 
 

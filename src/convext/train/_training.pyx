@@ -367,8 +367,7 @@ cdef double differentiate_sample(
     cdef double squares = 0
     cdef Py_ssize_t k, used = tile.height * tiling.pitch, size = trainer.gradient.size
     pixels = lay_out(
-        tiling, &tile, &trainer.images, sample, 0, trainer.images.c, scratch,
-        forward.micro.lanes, &offset
+        tiling, &tile, &trainer.images, sample, 0, trainer.images.c, scratch, &offset
     )
     sum_vectors_of_pixels(
         forward, &runs, &chunk, 0, forward.channels, pixels, offset, NULL, rows

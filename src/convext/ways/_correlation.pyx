@@ -169,9 +169,7 @@ cdef int init_correlation(
 # The scratch memory: the pixels of a block of channels; their weights for a block of kernels; the
 # sums.
 cdef inline Py_ssize_t weights_start(const Correlation *correlation) noexcept nogil:
-    return aligned_size(
-        packed_size(&correlation.tiling, correlation.micro.lanes), correlation.itemsize
-    )
+    return aligned_size(packed_size(&correlation.tiling), correlation.itemsize)
 
 
 cdef inline Py_ssize_t sums_start(const Correlation *correlation) noexcept nogil:
@@ -187,7 +185,7 @@ cdef int measure(Correlation *correlation) noexcept nogil:
     cdef Py_ssize_t lanes = correlation.micro.lanes
     cdef Py_ssize_t taps = tiling.block * tiling.taps
     cdef Py_ssize_t t
-    correlation.row_size = row_size(tiling, lanes)
+    correlation.row_size = row_size(tiling)
     correlation.results_pitch = tiling.pitch
     if correlation.slide != 0:
         correlation.results_pitch = divide_up(tiling.tile_w, lanes) * lanes
@@ -314,7 +312,7 @@ cdef void correlate_tile(
         channels = min(tiling.block, correlation.channels - c)
         pixels = lay_out(
             tiling, &tile, &images, sample, chunk.group * correlation.channels + c, channels,
-            scratch, correlation.micro.lanes, &offset
+            scratch, &offset
         )
         sum_block(
             correlation, &tile, &runs, &chunk, c, channels, pixels, offset,

@@ -100,15 +100,15 @@ cdef void free_tiling(Tiling *tiling) noexcept nogil
 cdef Tile tile_at(const Tiling *tiling, Py_ssize_t index, int lanes) noexcept nogil
 
 # Elements that a packed block of channels, and one row of results, need.
-cdef Py_ssize_t packed_size(const Tiling *tiling, int lanes) noexcept nogil
-cdef Py_ssize_t row_size(const Tiling *tiling, int lanes) noexcept nogil
+cdef Py_ssize_t packed_size(const Tiling *tiling) noexcept nogil
+cdef Py_ssize_t row_size(const Tiling *tiling) noexcept nogil
 
 # Make `channels` channels from `channel` on of sample `n` readable for a tile: returns where, and
 # sets `offset` to the offsets to use there. Packs them into `scratch`, with the padding, unless
 # they can be read where they lie.
 cdef const real *lay_out(
     const Tiling *tiling, const Tile *tile, const Array4 *source, Py_ssize_t n,
-    Py_ssize_t channel, Py_ssize_t channels, real *scratch, int lanes, const Py_ssize_t **offset
+    Py_ssize_t channel, Py_ssize_t channels, real *scratch, const Py_ssize_t **offset
 ) noexcept nogil
 
 # Positions first, first + step, ... along an axis of an image, of which `count` are wanted.

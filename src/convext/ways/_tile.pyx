@@ -112,12 +112,13 @@ cdef Tile tile_at(const Tiling *tiling, Py_ssize_t index, int lanes) noexcept no
     return tile
 
 
-cdef Py_ssize_t packed_size(const Tiling *tiling, int lanes) noexcept nogil:
+cdef Py_ssize_t packed_size(const Tiling *tiling) noexcept nogil:
     # The last vector of the last tap may reach beyond the last plane.
-    return tiling.block * tiling.channel_size + lanes
+    return tiling.block * tiling.channel_size + tiling.micro.lanes
 
 
-cdef Py_ssize_t row_size(const Tiling *tiling, int lanes) noexcept nogil:
+cdef Py_ssize_t row_size(const Tiling *tiling) noexcept nogil:
+    cdef Py_ssize_t lanes = tiling.micro.lanes
     return divide_up(tiling.tile_h * tiling.pitch, lanes) * lanes
 
 
@@ -190,7 +191,7 @@ cdef inline void pack_plane(
 
 cdef const real *lay_out(
     const Tiling *tiling, const Tile *tile, const Array4 *source, Py_ssize_t n,
-    Py_ssize_t channel, Py_ssize_t channels, real *scratch, int lanes, const Py_ssize_t **offset
+    Py_ssize_t channel, Py_ssize_t channels, real *scratch, const Py_ssize_t **offset
 ) noexcept nogil:
     cdef const real *image = (
         <const real *> source.data + n * source.n_stride + channel * source.c_stride
@@ -208,31 +209,8 @@ cdef const real *lay_out(
                 pack_plane(tiling, tile, source, image, i, j, to)
                 to += tiling.plane_size
         image += source.c_stride
-    memset(to, 0, lanes * sizeof(real))
+    memset(to, 0, tiling.micro.lanes * sizeof(real))
     return scratch
-
-
-cdef void clear_pixels(
-    Py_ssize_t num_pixels, Py_ssize_t channels, real *to, Py_ssize_t width
-) noexcept nogil:
-    """Set some channels of neighbouring pixels to zero; what lies beside them stays."""
-    cdef Py_ssize_t i
-    if channels == width:
-        memset(to, 0, num_pixels * width * sizeof(real))
-        return
-    for i in range(num_pixels):
-        memset(to + i * width, 0, channels * sizeof(real))
-
-
-cdef inline void lay_beside(
-    Py_ssize_t num_pixels, Py_ssize_t channels, const real *pixel, Py_ssize_t channel_stride,
-    Py_ssize_t step, real *to, Py_ssize_t width
-) noexcept nogil:
-    """Lay channels side by side one by one: whole vectors would be written beyond them."""
-    cdef Py_ssize_t i, c
-    for i in range(num_pixels):
-        for c in range(channels):
-            to[i * width + c] = pixel[i * step + c * channel_stride]
 
 
 cdef void lay_side_by_side(
@@ -245,7 +223,7 @@ cdef void lay_side_by_side(
     cdef const real *row
     for y in range(rows.count):
         if rows.begin <= y < rows.end and begin < end:
-            clear_pixels(begin, channels, to, width)
+            clear_rows(to, begin, channels, width)
             row = pixel_at(source, image, rows, columns, y, begin)
             if squares != NULL:
                 micro.interleave_and_square(
@@ -253,14 +231,15 @@ cdef void lay_side_by_side(
                     squares + y * squares_pitch + begin
                 )
             elif beside and channels < micro.lanes:
-                lay_beside(
-                    end - begin, channels, row, source.c_stride, step, to + begin * width, width
+                # One by one: whole vectors would be written beyond them.
+                micro.pack(
+                    end - begin, channels, row, step, source.c_stride, to + begin * width, width
                 )
             else:
                 micro.interleave(
                     end - begin, channels, row, source.c_stride, step, to + begin * width, width
                 )
-            clear_pixels(columns.count - end, channels, to + end * width, width)
+            clear_rows(to + end * width, columns.count - end, channels, width)
         else:
-            clear_pixels(columns.count, channels, to, width)
+            clear_rows(to, columns.count, channels, width)
         to += columns.count * width

@@ -88,12 +88,9 @@ cdef tuple explain_ways(const Ways *ways, Convolution *convolution):
         why = way.objection(convolution)
         convolution.asked = why != NULL
         reason = way.objection(convolution) if convolution.asked else NULL
-        condition = NULL
         if reason == NULL:
             time = way.time(convolution, plan)
-            condition = NULL
-        if way.condition != NULL:
-            condition = way.condition(convolution)
+        condition = way.condition(convolution) if way.condition != NULL else NULL
         if condition != NULL:
             if convolution.kernels.data == NULL:
                 passed_over |= 1 << i

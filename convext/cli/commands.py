@@ -45,10 +45,8 @@ def make_parser(named: Iterable[str] = COMMANDS) -> Parser:
         )
         if name in named:
             module = import_module(f".{name.replace('-', '_')}", __package__)
-            command.description, command.epilog = (
-                module.DESCRIPTION,
-                f"example:\n  {module.EXAMPLE}",
-            )
+            command.description = module.DESCRIPTION
+            command.epilog = f"example:\n  {module.EXAMPLE}"
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser

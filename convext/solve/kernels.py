@@ -288,8 +288,6 @@ class _Problem:
 
     def _scaled(self, ridge: Matrix) -> Matrix:
         """Return a ridge for the kernels of the scaled data."""
-        if not (self.scaling.changing and ridge.any()):
-            return ridge
         factors = np.ones(self.unknowns.of_kernel)
         taps = math.prod(self.unknowns.kernel_shape)
         factors[: self.unknowns.num_taps] = np.repeat(self.scaling.factor, taps)
@@ -312,12 +310,10 @@ class _Problem:
         """Return the solution for the data, of which this is that for the scaled ones."""
         kernels, bias = self.unknowns.split(weights)
         offset, factor, target_offset, target_factor = self.scaling
-        if self.scaling.changing:
-            kernels *= (factor / target_factor)[:, np.newaxis, np.newaxis]
-            loss = loss / target_factor / target_factor
-        if bias is not None and self.scaling.changing:
+        kernels *= (factor / target_factor)[:, np.newaxis, np.newaxis]
+        if bias is not None:
             bias = bias / target_factor + target_offset - kernels.sum(axis=(2, 3)) @ offset
-        return Solution(kernels, bias, loss, rank, condition)
+        return Solution(kernels, bias, loss / target_factor / target_factor, rank, condition)
 
     def _blocks(self, hide: bool = False) -> Iterator[Block]:
         return blocks(self.data, self.unknowns.kernel_shape, self.options, self.scaling, hide)

@@ -288,6 +288,8 @@ class _Problem:
 
     def _scaled(self, ridge: Matrix) -> Matrix:
         """Return a ridge for the kernels of the scaled data."""
+        if not self.scaling.changing:
+            return ridge
         factors = np.ones(self.unknowns.of_kernel)
         taps = math.prod(self.unknowns.kernel_shape)
         factors[: self.unknowns.num_taps] = np.repeat(self.scaling.factor, taps)

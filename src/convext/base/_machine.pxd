@@ -18,10 +18,10 @@ cdef enum:
     # kernel gradients of 1x1 layers take 12 to 15 % longer.
     LAID_OUT_BYTES = 3 * L2_BYTES // 16
 
-    # Below so much work a second thread costs more than it brings: multiplications, and values that
-    # are gone through once.
+    # With fewer multiplications a second thread costs more than it brings. To go through a value
+    # once counts as some of them.
     MIN_PRODUCTS_PER_THREAD = 250000
-    MIN_VALUES_PER_THREAD = 50000
+    PRODUCTS_PER_VALUE = 5
 
     # Memory, beside the caches: of all partial sums of a gradient together, and of what prepared
     # kernels keep in one way.

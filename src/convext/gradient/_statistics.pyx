@@ -212,29 +212,25 @@ cdef int add_column(
     const Patches *patches, Py_ssize_t j, Units units, Interrupt *interrupt
 ) noexcept nogil:
     """Add the other pixels that the taps in column j meet. No other column writes where it does."""
-    cdef Columns left = Columns(
+    cdef Columns whole = Columns(
         j * patches.dilation_w, patches.out_w, j, j + 1, j, patches.kernel_w
     )
-    cdef Columns right = left
+    cdef Columns[2] sides = [whole, whole]
+    cdef Py_ssize_t band, side, num_sides = 1
     cdef Rows rows
-    cdef Py_ssize_t band
     if patches.by_displacement:
-        left.width = (patches.kernel_w - 1 - j) * patches.dilation_w
-        right.left = patches.out_w
-        right.width = j * patches.dilation_w
-    else:
-        right.width = 0
+        num_sides = 2
+        sides[0].width = (patches.kernel_w - 1 - j) * patches.dilation_w
+        sides[1].left = patches.out_w
+        sides[1].width = j * patches.dilation_w
     for band in range(num_bands(patches)):
         rows = rows_of(patches, band)
-        # Along narrow rectangles, the sums run down the columns.
-        if left.width > 0 and add_rectangle(
-            patches, &rows, &left, units, left.width < rows.height, 1, interrupt
-        ) == -1:
-            return -1
-        if right.width > 0 and add_rectangle(
-            patches, &rows, &right, units, right.width < rows.height, 1, interrupt
-        ) == -1:
-            return -1
+        for side in range(num_sides):
+            # Along narrow rectangles, the sums run down the columns.
+            if sides[side].width > 0 and add_rectangle(
+                patches, &rows, &sides[side], units, sides[side].width < rows.height, 1, interrupt
+            ) == -1:
+                return -1
     return 0
 
 

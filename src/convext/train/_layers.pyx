@@ -5,8 +5,8 @@ cimport numpy as cnp
 from convext.base._dispatch cimport Microkernels, microkernels
 from convext.base._geometry cimport check_number, real
 from convext.base._interrupt cimport Interrupt
-from convext.base._machine cimport MIN_VALUES_PER_THREAD
-from convext.base._tasks cimport Task, Tasks, perform_tasks, tasks_of
+from convext.base._machine cimport PRODUCTS_PER_VALUE
+from convext.base._tasks cimport Task, Tasks, perform_tasks, tasks_of, threads_for
 
 cnp.import_array()
 
@@ -26,6 +26,8 @@ cdef struct Planes:
     const void *activated       # likewise, for a gradient
     void *bias                  # [channels], for a gradient that of the bias; or NULL
     Py_ssize_t num_samples, channels, plane
+    Py_ssize_t count            # of planes
+    double products             # that take as long as going through all values
     int activation
 
 
@@ -39,14 +41,10 @@ cdef Planes planes_of(cnp.ndarray values, cnp.ndarray bias, int activation) exce
     planes.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
     planes.num_samples, planes.channels = values.shape[0], values.shape[1]
     planes.plane = values.shape[2] * values.shape[3]
+    planes.count = planes.num_samples * planes.channels
+    planes.products = <double> PRODUCTS_PER_VALUE * planes.count * planes.plane
     planes.activation = activation
     return planes
-
-
-cdef inline int threads_for_planes(const Planes *planes, int num_threads) noexcept nogil:
-    cdef Py_ssize_t count = planes.num_samples * planes.channels
-    return <int> max(1, min(min(<Py_ssize_t> num_threads, count),
-                            count * planes.plane // MIN_VALUES_PER_THREAD))
 
 
 cdef void activate_plane(
@@ -84,7 +82,7 @@ def activate(cnp.ndarray out, cnp.ndarray bias, int activation, int num_threads)
     cdef Planes planes = planes_of(out, bias, activation)
     cdef Tasks tasks = tasks_of(
         &planes, planes.itemsize, <Task> activate_plane[float], <Task> activate_plane[double],
-        planes.num_samples * planes.channels, 0, threads_for_planes(&planes, num_threads)
+        planes.count, 0, threads_for(planes.products, planes.count, num_threads)
     )
     perform_tasks("an activation", &tasks)
 
@@ -102,7 +100,7 @@ def differentiate(
     cdef Tasks tasks = tasks_of(
         &planes, planes.itemsize, <Task> differentiate_channel[float],
         <Task> differentiate_channel[double], planes.channels, 0,
-        threads_for_planes(&planes, num_threads)
+        threads_for(planes.products, planes.channels, num_threads)
     )
     planes.activated = cnp.PyArray_DATA(activated)
     perform_tasks("the gradient of an activation", &tasks)

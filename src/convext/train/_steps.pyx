@@ -12,16 +12,14 @@ import numpy as np
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport fabs
 
-
 from convext.base._dispatch cimport Microkernels, microkernels
-from convext.ways._convolution import conv2d
 from convext.base._geometry cimport check_number, real
-from convext.ways._convolution import conv2d_input_grad
+from convext.base._machine cimport L2_BYTES, MAX_PARTIAL_SUM_BYTES
+from convext.base._tasks cimport ENOUGH_TASKS, divide_up
 from convext.gradient._differentiation import conv2d_kernel_grad
 from convext.train._layers cimport check_activation
 from convext.train._layers import activate, differentiate
-from convext.base._machine cimport L2_BYTES, MAX_PARTIAL_SUM_BYTES
-from convext.base._tasks cimport ENOUGH_TASKS, divide_up
+from convext.ways._convolution import conv2d, conv2d_input_grad
 
 cnp.import_array()
 
@@ -63,21 +61,18 @@ cdef class Layer:
 cdef class Workspace:
     """The memory of one thread: what the layers make of a slice, and the gradients."""
 
-    cdef list layers
-    cdef cnp.ndarray images, targets, weight_grad
-    cdef list outputs           # of each layer
+    cdef list values            # the inputs, then the outputs of each layer
+    cdef cnp.ndarray targets, weight_grad
     cdef tuple input_grads      # flat, used in turns
     cdef list kernel_grads, bias_grads      # of each layer, views of weight_grad
     cdef dict views             # of the leading samples, by their number
 
     def __init__(self, list layers, Py_ssize_t samples, Py_ssize_t num_weights, dtype):
         cdef Layer layer, last = layers[len(layers) - 1]
-        self.layers = layers
-        self.images = np.empty((samples, *layers[0].input_shape), dtype)
+        shapes = [layers[0].input_shape, *[layer.output_shape for layer in layers]]
+        self.values = [np.empty((samples, *shape), dtype) for shape in shapes]
         self.targets = np.empty((samples, *last.output_shape), dtype)
-        self.outputs = [np.empty((samples, *layer.output_shape), dtype) for layer in layers]
-        largest = max([output.size for output in self.outputs[:len(layers) - 1]],
-                      default=0)
+        largest = max([output.size for output in self.values[1:len(layers)]], default=0)
         self.input_grads = (np.empty(largest, dtype), np.empty(largest, dtype))
         self.weight_grad = np.empty(num_weights, dtype)
         self.kernel_grads = []
@@ -95,26 +90,25 @@ cdef class Workspace:
     cdef tuple of(self, Py_ssize_t samples):
         """Inputs and outputs of each layer, and the gradients of its output, for some samples."""
         if samples not in self.views:
-            outputs = [output[:samples] for output in self.outputs]
+            values = [value[:samples] for value in self.values]
             gradients = [
                 self.input_grads[i % 2][:output.size].reshape(output.shape)
-                for i, output in enumerate(outputs[:len(outputs) - 1])
+                for i, output in enumerate(values[1:len(values) - 1])
             ]
-            images, targets = self.images[:samples], self.targets[:samples]
-            self.views[samples] = [images, *outputs], [*gradients, targets]
+            self.views[samples] = values, [*gradients, self.targets[:samples]]
         return self.views[samples]
 
 
 cdef class Step:
     """Losses and gradients of a network for samples of one shape, in batches up to a size.
 
-    Nothing is allocated from one batch to the next.
+    From one batch to the next nothing is allocated but what samples are converted from.
     """
 
     cdef list layers, workspaces
     cdef int loss, num_threads
     cdef tuple crop             # rows and columns of the input that are added to the output
-    cdef Py_ssize_t slice_size, max_segments, num_weights
+    cdef Py_ssize_t slice_size, max_segments
     cdef cnp.ndarray sums       # [segments][weights]
     cdef cnp.ndarray losses     # of each segment
     cdef cnp.ndarray differences    # of each segment, the sums of their squares and absolute values
@@ -135,7 +129,7 @@ cdef class Step:
         for layer in layers:
             elements += 2 * layer.output_shape[0] * layer.output_shape[1] * layer.output_shape[2]
         self.layers, self.loss, self.crop = layers, loss, crop
-        self.num_weights, self.num_threads = num_weights, num_threads
+        self.num_threads = num_threads
         self.slice_size = max(1, min(batch_size, slice_bytes // (elements * itemsize)))
         self.max_segments = max(1, min(
             divide_up(batch_size, self.slice_size), min(<Py_ssize_t> ENOUGH_TASKS,

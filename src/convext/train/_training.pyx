@@ -23,10 +23,10 @@ from convext.gradient._kernel_gradient cimport (
 from convext.train._layers cimport check_activation
 from convext.train._optimizers cimport Update
 from convext.train._quadratic cimport Quadratic
-from convext.base._machine cimport MIN_VALUES_PER_THREAD
+from convext.base._machine cimport PRODUCTS_PER_VALUE
 from convext.base._scratch cimport aligned_array, data_of
 from convext.base._tasks cimport (
-    MIN_PRODUCTS_TO_SHARE, Task, Tasks, run_tasks, stopped_after, tasks_of
+    MIN_PRODUCTS_TO_SHARE, Task, Tasks, run_tasks, stopped_after, tasks_of, threads_for
 )
 from convext.ways._tile cimport Tile, Tiling, axis_across, axis_down, lay_out, tile_at
 from convext.ways._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
@@ -428,9 +428,9 @@ cdef double subtract_targets(
     )
     cdef Tasks tasks = tasks_of(
         &residuals, trainer.itemsize, <Task> subtract_target[float],
-        <Task> subtract_target[double], planes, 0, <int> max(1, min(
-            <Py_ssize_t> trainer.num_threads, planes * trainer.plane // MIN_VALUES_PER_THREAD
-        ))
+        <Task> subtract_target[double], planes, 0, threads_for(
+            <double> PRODUCTS_PER_VALUE * planes * trainer.plane, planes, trainer.num_threads
+        )
     )
     cdef double squares = 0
     run_tasks(&tasks, interrupt)

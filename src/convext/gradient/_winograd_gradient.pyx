@@ -25,7 +25,7 @@ from convext.ways._ways cimport Needs, Way
 from convext.ways._winograd_check cimport add_up_squares
 from convext.ways._winograd_pixels cimport fill_panel, transform_block
 from convext.ways._winograd_plan cimport Squares, Winograd, channels_of, panel_columns
-from convext.ways._winograd_strips cimport first_strip, sample_of, strip_column, strip_row
+from convext.ways._winograd_strips cimport Block, block_at, sample_of, strip_column, strip_row
 
 # For "auto": not all taps meet the pixels near the edges, so that the squares of
 # these may be MAX_OUTSIDE times those of the others; no pixel may have more than MAX_SHARE of them.
@@ -36,13 +36,13 @@ NAME = "a kernel gradient by Winograd's method"
 
 
 cdef void transform_gradients(
-    const Winograd *tiles, Py_ssize_t first, Py_ssize_t last, Py_ssize_t kernel, Py_ssize_t count,
-    real *panel, real *squares, real *values
+    const Winograd *tiles, const Block *block, Py_ssize_t kernel, Py_ssize_t count, real *panel,
+    real *squares, real *values
 ) noexcept nogil:
-    """Transform the output gradients of `count` kernels in the strips first <= strip < last."""
+    """Transform the output gradients of a block for `count` kernels."""
     cdef Py_ssize_t strip, top, left
     cdef const real *image
-    for strip in range(first, last):
+    for strip in range(block.first, block.last):
         image = <const real *> tiles.source.data + (
             sample_of(tiles, strip) * tiles.source.n_stride + kernel * tiles.source.c_stride
         )
@@ -105,7 +105,7 @@ cdef void finish(
 
 
 cdef void add_unit(
-    const WinogradGradient *plan, Py_ssize_t block, Py_ssize_t unit, const Scratch *layout,
+    const WinogradGradient *plan, const Block *block, Py_ssize_t unit, const Scratch *layout,
     real *scratch, const Target *target
 ) noexcept nogil:
     """Add up a block of tiles, of transformed pixels, for a unit of kernels."""
@@ -115,15 +115,14 @@ cdef void add_unit(
         unit // plan.group_units * plan.gradients.channels
         + unit % plan.group_units * WINOGRAD_CHANNELS
     )
-    cdef Py_ssize_t first = first_strip(tiles, block), last = first_strip(tiles, block + 1)
     cdef Py_ssize_t b
     transform_gradients(
-        &plan.gradients, first, last, kernel, kernels, scratch + layout.panel,
+        &plan.gradients, block, kernel, kernels, scratch + layout.panel,
         scratch + layout.squares, scratch + layout.gradients
     )
     for b in range(tiles.channel_blocks):
         tiles.micro.winograd_gradient_products(
-            (last - first) * tiles.strip_tiles, kernels, channels_of(tiles, b),
+            block.all.last, kernels, channels_of(tiles, b),
             scratch + layout.gradients, scratch + layout.pixels + b * tiles.value_size,
             tiles.value_stride, scratch + layout.sums, plan.sum_stride
         )
@@ -171,32 +170,32 @@ cdef void add_part(
     cdef Scratch layout = arrange(&plan)
     cdef Py_ssize_t part = task // plan.channel_parts % plan.kernel_parts
     cdef Py_ssize_t segment = task // plan.channel_parts // plan.kernel_parts
-    cdef Py_ssize_t units = plan.groups * plan.group_units, group, block, unit
+    cdef Py_ssize_t units = plan.groups * plan.group_units, index, unit
     cdef Py_ssize_t first_unit = part * units // plan.kernel_parts
     cdef Target target = Target(operands.kernel_grad, NULL, False)
+    cdef Block block
     if operands.sums != NULL:
         target.sums = operands.sums + segment * plan.size
-    for block in range(first_block(&plan, segment), first_block(&plan, segment + 1)):
-        target.begin = block == first_block(&plan, segment)
+    for index in range(first_block(&plan, segment), first_block(&plan, segment + 1)):
+        block = block_at(tiles, index)
+        target.begin = index == first_block(&plan, segment)
         for unit in range(first_unit, (part + 1) * units // plan.kernel_parts):
             if stopped(interrupt):
                 return
-            group = unit // plan.group_units
             # Tasks of other kernels meet the same pixels, of other channels the same gradients.
             tiles.squares = plan.gradients.squares = NULL
             if plan.is_checked and unit % plan.group_units == 0:
                 tiles.squares = plan.pixel_squares + (
-                    plan.first_channel // WINOGRAD_CHANNELS * tiles.num_blocks + block
+                    plan.first_channel // WINOGRAD_CHANNELS * tiles.num_blocks + index
                 )
             if plan.is_checked and plan.first_channel == 0:
-                plan.gradients.squares = plan.gradient_squares + unit * tiles.num_blocks + block
+                plan.gradients.squares = plan.gradient_squares + unit * tiles.num_blocks + index
             if unit == first_unit or unit % plan.group_units == 0:
                 transform_block(
-                    tiles, group, first_strip(tiles, block), first_strip(tiles, block + 1),
-                    scratch + layout.panel, <real *> NULL, scratch + layout.squares,
-                    scratch + layout.pixels
+                    tiles, unit // plan.group_units, &block, scratch + layout.panel,
+                    <real *> NULL, scratch + layout.squares, scratch + layout.pixels
                 )
-            add_unit(&plan, block, unit, &layout, scratch, &target)
+            add_unit(&plan, &block, unit, &layout, scratch, &target)
 
 
 cdef Py_ssize_t scratch_size(const WinogradGradient *plan) noexcept nogil:
@@ -212,7 +211,7 @@ cdef bint are_even(
     cdef Limits limits = limits_of(tiles.itemsize, MAX_OUTSIDE)
     cdef const Array4 *source = &tiles.source
     cdef Squares all = Squares(0, 0, 0)
-    cdef Py_ssize_t i, n, first = first_channel * source.c_stride
+    cdef Py_ssize_t i, n, first
     for i in range(tiles.num_blocks):
         all.total += squares[i].total
         all.inside += squares[i].inside
@@ -225,14 +224,15 @@ cdef bint are_even(
     if all.total >= limits.least:
         return True
     for n in range(source.n):
-        if tiles.itemsize == sizeof(float) and has_small_pixels(
-            source, <const float *> source.data + n * source.n_stride + first, channels,
-            0, source.h, 0, source.w, limits.least
-        ):
-            return False
-        if tiles.itemsize == sizeof(double) and has_small_pixels(
-            source, <const double *> source.data + n * source.n_stride + first, channels,
-            0, source.h, 0, source.w, limits.least
+        first = n * source.n_stride + first_channel * source.c_stride
+        if (
+            has_small_pixels(
+                source, <const float *> source.data + first, channels, 0, source.h, 0, source.w,
+                limits.least
+            ) if tiles.itemsize == sizeof(float) else has_small_pixels(
+                source, <const double *> source.data + first, channels, 0, source.h, 0, source.w,
+                limits.least
+            )
         ):
             return False
     return True

@@ -135,14 +135,14 @@ cdef inline double time(const Convolution *convolution, void *plan) noexcept nog
     return 1.1 * time_of(gradient) + time_of_results(convolution)
 
 
-cdef inline void share_out_segment(WinogradGradient *plan, Py_ssize_t num_threads) noexcept nogil:
-    """Cut a segment into tasks for `num_threads` threads.
+cdef inline void share_out_segment(
+    WinogradGradient *plan, Py_ssize_t units, Py_ssize_t blocks, Py_ssize_t num_threads
+) noexcept nogil:
+    """Cut a segment into tasks, of some units of kernels and blocks of channels.
 
     Pixels are transformed anew for each part of the kernels, and output gradients for each part of
     the channels: to share them takes longer (docs/measurements.md).
     """
-    cdef Py_ssize_t units = plan.groups * plan.group_units
-    cdef Py_ssize_t blocks = plan.pixels.channel_blocks if plan.groups == 1 else 1
     cdef Py_ssize_t channel_parts, kernel_parts
     cdef double time, least = -1
     for channel_parts in range(1, min(blocks, num_threads) + 1):
@@ -171,7 +171,7 @@ cdef inline void cut_into_tasks(WinogradGradient *plan, int num_threads) noexcep
         <double> plan.size * tiles.source.n * tiles.out_h * tiles.out_w,
         units * blocks * plan.segments, num_threads
     )
-    share_out_segment(plan, divide_up(plan.num_threads, plan.segments))
+    share_out_segment(plan, units, blocks, divide_up(plan.num_threads, plan.segments))
 
 
 cdef inline void finish_plan(WinogradGradient *plan, const Convolution *convolution) noexcept nogil:

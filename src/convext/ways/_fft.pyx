@@ -230,8 +230,10 @@ cdef int convolve_with(const Kernels *kernels, Interrupt *interrupt) noexcept no
 
 
 cdef inline Py_ssize_t shared_units(const Fourier *plan) noexcept nogil:
-    """Units that are transformed at a time, for all threads."""
+    """Units that are transformed at a time, for all threads; 0: each transforms all for itself."""
     cdef Py_ssize_t bytes = plan.block * plan.value_size * <Py_ssize_t> plan.itemsize
+    if have_own_kernels(plan):
+        return 0
     return min(num_units(plan), max(<Py_ssize_t> 1, MAX_KERNEL_BYTES // bytes))
 
 
@@ -240,10 +242,11 @@ cdef int convolve(const void *work, Interrupt *interrupt) noexcept nogil:
     cdef Kernels part = (<const Kernels *> work)[0]
     cdef const Fourier *plan = part.plan
     cdef char *kept = <char *> part.values
-    cdef Py_ssize_t units = num_units(plan) if kept != NULL else shared_units(plan), b, c
+    cdef Py_ssize_t units = num_units(plan), b, c
     cdef void *memory = NULL
     cdef int status = 0
-    if kept == NULL and not have_own_kernels(plan):
+    if kept == NULL and shared_units(plan) > 0:
+        units = shared_units(plan)
         memory = aligned_alloc(units * plan.block * plan.value_size, plan.itemsize)
         if memory == NULL:
             return -1
@@ -308,11 +311,10 @@ cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except 
     cdef Fourier *fourier = <Fourier *> plan
     cdef Kernels whole
     cdef Bands bands = no_bands()
-    cdef object memory = None
+    cdef object memory      # must live as long as it is read
     cdef char unfit = False
     finish_plan(fourier, convolution)
-    if kept is not None:
-        memory = kept_kernels(fourier, kept)
+    memory = None if kept is None else kept_kernels(fourier, kept)
     whole = all_kernels(fourier, NULL)
     if memory is not None:
         whole.values = data_of(memory)
@@ -341,13 +343,11 @@ cdef bint measure(const Convolution *convolution, void *plan, Needs *needs) exce
     finish_plan(fourier, convolution)
     needs.num_threads = fourier.num_threads
     needs.of_thread = fourier.layout.size * convolution.itemsize
-    needs.shared = 0
+    needs.shared = (
+        shared_units(fourier) * fourier.block * fourier.value_size * convolution.itemsize
+    )
     if have_own_kernels(fourier):
         needs.of_thread += size_of_all_kernels(fourier) * convolution.itemsize
-    else:
-        needs.shared = (
-            shared_units(fourier) * fourier.block * fourier.value_size * convolution.itemsize
-        )
     return True
 
 

@@ -23,7 +23,7 @@ from convext.ways._winograd_plan cimport (
     Winograd, finish_plan, num_units, objection, settles, time, unit_size
 )
 from convext.ways._winograd_products cimport Scratch, arrange, compute_unit
-from convext.ways._winograd_strips cimport Block, describe_block, first_strip, strip_row
+from convext.ways._winograd_strips cimport Block, block_at, strip_row
 from convext.ways._winograd_taps cimport (
     keeps_taps, lay_out_taps, ready_size, taps_scratch, taps_size, transform_piece
 )
@@ -122,13 +122,11 @@ cdef void convolve_block(
     cdef Py_ssize_t unit = operands.first_unit + task % units
     cdef Py_ssize_t group = unit // plan.group_units
     cdef Py_ssize_t pixels = task // units * plan.groups + group
-    cdef Block block = describe_block(
-        plan, first_strip(plan, task // units), first_strip(plan, task // units + 1)
-    )
+    cdef Block block = block_at(plan, task // units)
     cdef const real *ready = NULL
     if pixels != transformed[0]:
         transform_block(
-            plan, group, block.first, block.last, scratch + layout.panel, scratch + layout.lines,
+            plan, group, &block, scratch + layout.panel, scratch + layout.lines,
             scratch + layout.squares, scratch + layout.values
         )
         transformed[0] = pixels
@@ -223,10 +221,9 @@ cdef bint run_way(const Convolution *convolution, void *plan, dict kept) except 
     cdef Winograd *winograd = <Winograd *> plan
     cdef Operands whole
     cdef Bands bands = no_bands()
-    cdef object memory = None
+    cdef object memory      # must live as long as it is read
     finish_plan(winograd, convolution)
-    if kept is not None:
-        memory = kept_kernels(winograd, kept)
+    memory = None if kept is None else kept_kernels(winograd, kept)
     whole = Operands(winograd, NULL, 0, num_units(winograd), False)
     if memory is not None:
         whole.ready = data_of(memory)

@@ -12,7 +12,7 @@ from convext.ways._winograd_plan cimport (
     squares_rows
 )
 from convext.ways._winograd_strips cimport (
-    Block, StripPlace, describe_block, place_strip, sample_of, strip_column, strip_row, wide_tiles
+    Block, StripPlace, place_strip, sample_of, strip_column, strip_row, wide_tiles
 )
 
 
@@ -156,15 +156,13 @@ cdef void transform_strips(
 
 
 cdef void transform_block(
-    const Winograd *plan, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, real *panel,
-    real *lines, real *squares, real *values
+    const Winograd *plan, Py_ssize_t group, const Block *block, real *panel, real *lines,
+    real *squares, real *values
 ) noexcept nogil:
-    """Transform the pixels of the strips first <= strip < last."""
-    cdef Block block = describe_block(plan, first, last)
-    cdef Py_ssize_t strip = first, count
-    while strip < last:
+    cdef Py_ssize_t strip = block.first, count
+    while strip < block.last:
         count = min(
-            min(last - strip, plan.panel_strips), plan.tiles_down - strip % plan.tiles_down
+            min(block.last - strip, plan.panel_strips), plan.tiles_down - strip % plan.tiles_down
         )
-        transform_strips(plan, group, &block, strip, strip + count, panel, lines, squares, values)
+        transform_strips(plan, group, block, strip, strip + count, panel, lines, squares, values)
         strip += count

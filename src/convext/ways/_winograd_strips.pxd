@@ -4,11 +4,6 @@ from convext.base._dispatch cimport AT_INFINITY
 from convext.ways._winograd_plan cimport Winograd
 
 
-# The first strip of a block.
-cdef inline Py_ssize_t first_strip(const Winograd *plan, Py_ssize_t block) noexcept nogil:
-    return block * plan.num_strips // plan.num_blocks
-
-
 cdef inline Py_ssize_t sample_of(const Winograd *plan, Py_ssize_t strip) noexcept nogil:
     return strip // (plan.tiles_down * plan.strips_across)
 
@@ -52,19 +47,15 @@ cdef struct Block:
     Range all, tall, wide       # its tiles, those of tall strips, and those that are not narrow
 
 
-cdef inline Block describe_block(
-    const Winograd *plan, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
+cdef inline Block block_at(const Winograd *plan, Py_ssize_t index) noexcept nogil:
+    cdef Py_ssize_t first = index * plan.num_strips // plan.num_blocks
+    cdef Py_ssize_t last = (index + 1) * plan.num_strips // plan.num_blocks
     cdef Py_ssize_t tall = tall_strips(plan, last) - tall_strips(plan, first)
-    cdef Block block
-    block.first = first
-    block.last = last
-    block.all.first = block.tall.first = 0
-    block.all.last = (last - first) * plan.strip_tiles
-    block.tall.last = tall * plan.strip_tiles
-    block.wide.first = tall * plan.narrow_tiles
-    block.wide.last = block.wide.first + (last - first) * wide_tiles(plan)
-    return block
+    cdef Py_ssize_t before = tall * plan.narrow_tiles
+    return Block(
+        first, last, Range(0, (last - first) * plan.strip_tiles), Range(0, tall * plan.strip_tiles),
+        Range(before, before + (last - first) * wide_tiles(plan))
+    )
 
 
 cdef inline Range tiles_of_value(

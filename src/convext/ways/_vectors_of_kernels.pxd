@@ -76,10 +76,9 @@ cdef inline void select_taps(
 cdef inline void sum_row(
     const Correlation *correlation, Py_ssize_t num_pixels, Py_ssize_t num_taps,
     const real *weights, const Py_ssize_t *weight_offset, const real *pixels,
-    const Py_ssize_t *offset, real *sums, bint accumulate
+    const Py_ssize_t *offset, real *sums, Py_ssize_t stride, bint accumulate
 ) noexcept nogil:
     """Add the products of a block of kernels to the sums of neighbouring pixels."""
-    cdef Py_ssize_t stride = sums_stride(correlation)
     cdef Py_ssize_t parts = divide_up(num_pixels, correlation.micro.max_kernels)
     cdef Py_ssize_t i, begin, end
     if num_taps == 0 and not accumulate:
@@ -105,7 +104,7 @@ cdef inline void sum_vectors_of_kernels(
 ) noexcept nogil:
     cdef Py_ssize_t pitch = correlation.tiling.pitch
     cdef Py_ssize_t num_taps = channels * correlation.tiling.taps
-    cdef Py_ssize_t num_rows = tile.height, width = tile.width
+    cdef Py_ssize_t num_rows = tile.height, width = tile.width, stride = sums_stride(correlation)
     cdef Py_ssize_t *selected = <Py_ssize_t *> (sums + offsets_start(correlation))
     cdef Py_ssize_t *of_row
     cdef const real *weights_of_b
@@ -128,8 +127,7 @@ cdef inline void sum_vectors_of_kernels(
             sum_row(
                 correlation, width, of_row[0], weights_of_b,
                 correlation.weight_offset if every else of_row + 1 + num_taps, pixels + r * pitch,
-                offset if every else of_row + 1, sums + r * width * sums_stride(correlation),
-                channel > 0
+                offset if every else of_row + 1, sums + r * width * stride, stride, channel > 0
             )
         sums += correlation.width
 

@@ -115,10 +115,8 @@ def _solve(
         if solution.centre is not None:  # that of the other channels, too
             pair = pair.inside(without_border(pair.inputs.shape, size, solution.centre))
             part = pair.channels(some)
-        inputs, targets, unsaturated, _ = part
-        mask = unsaturated if options.ignore_saturated else None
-        found = solution.kernels, solution.bias
-        parts.append(SolvedPair(inputs, targets, mask, unsaturated, *found))
+        mask = part.mask if options.ignore_saturated else None
+        parts.append(SolvedPair(*part[:2], mask, part.mask, solution.kernels, solution.bias))
         solutions.append(solution)
     return pair, parts, solutions
 

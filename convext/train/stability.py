@@ -83,34 +83,12 @@ def suggest_learning_rate(
 
     Notes
     -----
-    A step on a batch multiplies the distance from the batch's best kernels by I - learning_rate H,
-    where H = 2 G / n is the batch's Hessian: G sums the products of every two pixels of each patch,
-    n is the number of elements of the target; see docs/least-squares.md. While learning_rate times
-    the largest eigenvalue of H is below 2 for each batch, no such matrix makes any vector longer,
-    nor does their product, in any order: the whole training is stable. What is returned is 2 over
-    the largest eigenvalue of all batches.
-
-    - Without `shuffle` the batches are the same in each epoch, and all of them are looked at. With
-      a single batch the limit is sharp: any larger rate diverges. With several, some larger rates
-      may do, since what one batch adds others can take away.
-    - With `shuffle` the batches are not known beforehand. The Hessian of a batch is the mean of
-      its samples', so that its largest eigenvalue is at most the largest of theirs; nor is it more
-      than N / batch_size times that of all N samples (for the last batch of an epoch, which may be
-      smaller, N over its size). The smaller bound is taken: safe for any batch, and as a rule
-      lower than needed.
-    - It is about `train_model`: linear kernels, no bias, the mean squared error, steps without
-      momentum. With momentum b (`SGD`) and one batch the limit is 1 + b times as large, with
-      Nesterov's (1 + b) / (1 + 2 b) times; for steps on different batches with momentum, for Adam,
-      and for layers with a bias or an activation, this says nothing certain.
-
-    Up to 512 taps (C kh kw) the eigenvalues are exact, up to rounding. With more they are bounded
-    from above by Lanczos's method with a random start: the rate is at most 2 % too low, and too
-    high with a probability below 1e-10 for each batch, whatever the data.
-
-    References
-    ----------
-    J. Kuczyński, H. Woźniakowski: Estimating the largest eigenvalue by the power and Lanczos
-    algorithms with a random start, SIAM Journal on Matrix Analysis and Applications 13 (1992).
+    Up to this rate no step on any batch leads away from that batch's best kernels, in any order of
+    batches. Without `shuffle`, and with a single batch, the limit is sharp; with several, some
+    larger rates may do. With `shuffle` it is safe for any batches, and as a rule lower than needed.
+    It is about steps without momentum. Up to 512 taps (C kh kw) it is exact up to rounding; with
+    more, at most 2 % too low, and too high with a probability below 1e-10 for each batch. See
+    docs/least-squares.md.
 
     Examples
     --------

@@ -23,8 +23,6 @@ MAX_THREADS = 1024
 _started: dict[int, int] = {}
 _most_threads = MAX_THREADS
 
-_forked = False
-
 
 class Config(TypedDict):
     """What `get_config` returns."""
@@ -78,8 +76,7 @@ def get_num_threads() -> int:
         What `set_num_threads` set, else the first number in ``OMP_NUM_THREADS``, else the number
         of CPUs that the process may use, or the CPU quota of its container where that is less,
         rounded up, as they were at import. Fewer where the system does not start as many threads,
-        which is warned of once. Always 1 in a build without OpenMP, and in a process that was
-        forked from one that had imported convext, where the threads did not come along.
+        which is warned of once. Always 1 in a build without OpenMP.
 
     Examples
     --------
@@ -87,7 +84,7 @@ def get_num_threads() -> int:
     >>> convext.get_num_threads() >= 1
     True
     """
-    if _forked or not _dispatch.has_openmp():
+    if not _dispatch.has_openmp():
         return 1
     return _startable(_num_threads)
 
@@ -97,7 +94,7 @@ def resolve_num_threads(num_threads: int | None) -> int:
     if num_threads is None:
         return get_num_threads()
     num_threads = _checked("num_threads", num_threads)
-    return 1 if _forked else _startable(num_threads)
+    return _startable(num_threads)
 
 
 def get_config() -> Config:
@@ -185,7 +182,7 @@ _num_threads, _source = _environment_num_threads()
 
 
 def _source_of(n: int) -> str:
-    if _forked or not _dispatch.has_openmp():
+    if not _dispatch.has_openmp():
         return "one thread alone"
     return _source if n == _num_threads else "what can be started"
 
@@ -211,14 +208,3 @@ def _startable(n: int) -> int:
                 RuntimeWarning,
             )
     return n
-
-
-def _after_fork() -> None:
-    global _forked  # noqa: PLW0603
-    _forked = True
-
-
-# A forked child has none of its parent's OpenMP threads, and GCC's run-time library would wait for
-# them for ever: see https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

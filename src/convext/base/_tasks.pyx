@@ -8,12 +8,36 @@ from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 
 cdef extern from *:
     """
-    static inline Py_ssize_t convext_take(Py_ssize_t *next)
+    #include <pthread.h>
+
+    static inline Py_ssize_t convext_add(Py_ssize_t *number, Py_ssize_t more)
     {
-        return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
+        return __atomic_fetch_add(number, more, __ATOMIC_RELAXED);
+    }
+
+    /* GCC's OpenMP waits for ever in a forked child, which has none of its parent's threads
+       (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378). */
+    static int convext_forked;
+
+    static void convext_after_fork(void)
+    {
+    #ifdef _OPENMP
+        convext_forked = 1;
+    #endif
     }
     """
-    Py_ssize_t take "convext_take"(Py_ssize_t *next) noexcept nogil
+    Py_ssize_t fetch_and_add "convext_add"(Py_ssize_t *number, Py_ssize_t more) noexcept nogil
+    const bint forked "convext_forked"
+    void after_fork "convext_after_fork"() noexcept nogil
+
+cdef extern from "pthread.h" nogil:
+    ctypedef struct pthread_t:
+        pass
+    int pthread_atfork(void (*prepare)(), void (*parent)(), void (*child)() noexcept nogil)
+    int pthread_create(
+        pthread_t *thread, const void *attributes, void *(*start)(void *) noexcept nogil, void *work
+    )
+    int pthread_join(pthread_t thread, void **result)
 
 cdef enum:
     MOST_SHARES = 64
@@ -47,7 +71,7 @@ cdef inline Py_ssize_t take_task(Shares *shares, Py_ssize_t thread) noexcept nog
     cdef Py_ssize_t i, share, task
     for i in range(shares.count):
         share = (thread + i) % shares.count
-        task = take(&shares.share[share].next)
+        task = fetch_and_add(&shares.share[share].next, 1)
         if task < first_task(shares, share + 1):
             return task
     return -1
@@ -77,6 +101,44 @@ cdef void run_alone(const Tasks *tasks, void *scratch, Interrupt *interrupt) noe
         tasks.task(tasks.work, task, scratch, interrupt)
 
 
+# A thread of a forked child, and what it runs.
+cdef struct Started:
+    pthread_t handle
+    const Tasks *tasks
+    Shares *shares
+    Py_ssize_t thread
+    void *scratch
+    Interrupt *interrupt
+
+
+cdef void *run_started(void *work) noexcept nogil:
+    cdef Started *started = <Started *> work
+    run_share(
+        started.tasks, started.shares, started.thread, started.scratch, started.interrupt
+    )
+    return NULL
+
+
+cdef void run_in_started_threads(
+    const Tasks *tasks, Shares *shares, char *scratch, Py_ssize_t bytes, Interrupt *interrupt
+) noexcept nogil:
+    """Start threads for this call alone. Tasks of those that can't be started are taken by others.
+    """
+    cdef Started[MOST_SHARES] started
+    cdef Py_ssize_t count = 1, i
+    while count < shares.count:
+        started[count] = Started(
+            tasks=tasks, shares=shares, thread=count, scratch=scratch + count * bytes,
+            interrupt=interrupt,
+        )
+        if pthread_create(&started[count].handle, NULL, run_started, &started[count]) != 0:
+            break
+        count += 1
+    run_share(tasks, shares, 0, scratch, interrupt)
+    for i in range(1, count):
+        pthread_join(started[i].handle, NULL)
+
+
 cdef int run_tasks(const Tasks *tasks, Interrupt *interrupt) noexcept nogil:
     cdef int num_threads = tasks.num_threads
     cdef Py_ssize_t bytes = 0, thread
@@ -91,8 +153,11 @@ cdef int run_tasks(const Tasks *tasks, Interrupt *interrupt) noexcept nogil:
         run_alone(tasks, scratch, interrupt)
     else:
         share_out(&shares, tasks.count, num_threads)
-        for thread in prange(num_threads, num_threads=num_threads, schedule="static"):
-            run_share(tasks, &shares, thread, scratch + thread * bytes, interrupt)
+        if forked:
+            run_in_started_threads(tasks, &shares, scratch, bytes, interrupt)
+        else:
+            for thread in prange(num_threads, num_threads=num_threads, schedule="static"):
+                run_share(tasks, &shares, thread, scratch + thread * bytes, interrupt)
     if scratch != NULL:
         aligned_free(scratch)
     return 0
@@ -104,3 +169,7 @@ cdef int run_described(const void *tasks, Interrupt *interrupt) noexcept nogil:
 
 cdef int perform_tasks(str name, const Tasks *tasks) except -1:
     return perform(name, run_described, tasks)
+
+
+if pthread_atfork(NULL, NULL, after_fork) != 0:
+    raise MemoryError("not enough memory for what a forked process does first")

@@ -47,11 +47,13 @@ def operations():
     small = rng.random((1, 3, 32, 32), np.float32), rng.random((8, 3, 5, 5), np.float32)
     photograph = rng.random((1, 1, 1080, 1920), np.float32), rng.random((1, 1, 5, 5), np.float32)
     image = rng.random((1, 1, 256, 256), np.float32)
-    model = convext.Sequential([
-        convext.Conv2D(64, 9, 1, padding="same", activation="relu"),
-        convext.Conv2D(32, 1, 64, activation="relu"),
-        convext.Conv2D(1, 5, 32, padding="same"),
-    ])
+    model = convext.Sequential(
+        [
+            convext.Conv2D(64, 9, 1, padding="same", activation="relu"),
+            convext.Conv2D(32, 1, 64, activation="relu"),
+            convext.Conv2D(1, 5, 32, padding="same"),
+        ]
+    )
     return {
         "conv2d 64,56,56 -> 64 3x3": lambda: convext.conv2d(*layer, padding="same"),
         "conv2d 3,32,32 -> 8 5x5": lambda: convext.conv2d(*small),

@@ -11,6 +11,7 @@ if _PathFinder.find_spec("convext.base._dispatch", [f"{__path__[0]}/base"]) is N
     _hand_over(__path__)
 
 from . import _compiled as _compiled  # isort: skip  (without it no compiled module is found)
+from . import _threadpoolctl as _threadpoolctl
 from . import schedules
 from ._version import __version__
 from .config import get_config, get_num_threads, set_num_threads, show_config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -1087,35 +1086,6 @@ def test_other_python_threads_run_during_a_call():
         if middle:
             return
     pytest.fail("no other thread ran during the call: the GIL was held")
-
-
-def _send_layer_results(connection):
-    connection.send(layer_results(2))
-    connection.close()
-
-
-@pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork"
-)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Python 3.12 on, about any fork
-def test_a_forked_child_can_compute_after_its_parent_used_threads():
-    expected = layer_results(2)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_send_layer_results, args=(sender,))
-    child.start()
-    sender.close()
-    try:
-        assert receiver.poll(60), "the child hangs: it waits for threads that only its parent has"
-        results = receiver.recv()
-        child.join(60)
-        assert child.exitcode == 0
-    finally:
-        child.kill()
-        child.join()
-        receiver.close()
-    assert all(map(same_bits, results, expected))
-    assert all(map(same_bits, layer_results(2), expected))
 
 
 # ---------------------------------------------------------------- memory

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from threading import RLock, get_ident
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound="Stateful")
+
+
+def lock_of_process() -> AbstractContextManager[object]:
+    """Return a lock that no other thread holds when the process is forked.
+
+    Of all threads the child has the one that forks, and would wait for the others for ever.
+    """
+    lock = RLock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+        )
+    return lock
 
 
 class Guard:
@@ -21,9 +36,10 @@ class Guard:
 
     def __init__(self) -> None:
         self.lock = RLock()
-        # What is under way: the readers; the thread that changes the object, and how.
-        self._readers: list[str] = []
+        # What is under way, and in which threads: the readers; what changes the object.
+        self._readers: list[tuple[int, str]] = []
         self._changer: tuple[int, str] | None = None
+        _guards.add(self)
 
     def __reduce__(self) -> tuple[type[Guard], tuple[()]]:
         return type(self), ()
@@ -31,18 +47,18 @@ class Guard:
     @contextmanager
     def reading(self, what: str) -> Iterator[None]:
         """Let no other thread change the object."""
-        begun = False
+        reader, begun = (get_ident(), what), False
         try:
             with self.lock:
                 if self._changer is not None and not self.held():
                     raise _conflict(what, self._changer[1])
-                self._readers.append(what)
+                self._readers.append(reader)
                 begun = True
             yield
         finally:
             if begun:
                 with self.lock:
-                    self._readers.remove(what)
+                    self._readers.remove(reader)
 
     def held(self) -> bool:
         """Whether this thread changes the object already."""
@@ -60,12 +76,31 @@ class Guard:
                     if not within:
                         raise _conflict(what, before[1], "")
                 elif before is not None or self._readers:
-                    raise _conflict(what, before[1] if before else self._readers[0])
+                    raise _conflict(what, (before or self._readers[0])[1])
                 self._changer, begun = (get_ident(), what), True
             yield
         finally:
             if begun:
                 self._changer = before
+
+    def forget_other_threads(self) -> None:
+        """Forget what is under way in threads that a forked child has not."""
+        self.lock = RLock()
+        self._readers = [reader for reader in self._readers if reader[0] == get_ident()]
+        if not self.held():
+            self._changer = None
+
+
+_guards: WeakSet[Guard] = WeakSet()
+
+
+def _after_fork() -> None:
+    for guard in _guards:
+        guard.forget_other_threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _conflict(what: str, other: str, where: str = " in another thread") -> RuntimeError:

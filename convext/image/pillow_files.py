@@ -9,7 +9,6 @@ import math
 import mimetypes
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from .._support.atomic_files import FilePath, atomic_write
 from .._support.checks import LARGEST_SIZE
 from .._support.messages import warn
+from .._support.sharing import lock_of_process
 from . import tiff
 from .tiff import (
     BITS_PER_SAMPLE,
@@ -50,7 +50,7 @@ _EIGHT_BIT_MODE = {"1": "L", "L": "L", "LA": "L", "La": "L"}
 # Pixels that are copied or compressed at a time.
 _BLOCK = 1 << 20
 
-_LIMIT_LOCK = threading.RLock()
+_LIMIT_LOCK = lock_of_process()
 
 
 class Header(NamedTuple):

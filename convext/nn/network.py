@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from threading import RLock
 from typing import Any, get_args
 
 import numpy as np
@@ -13,7 +12,13 @@ import numpy.typing as npt
 from .._support.checks import RealArray, boolean, check_dimensions, integer, one_of
 from .._support.messages import print_line, say, translate
 from .._support.sealed import Sealed
-from .._support.sharing import Stateful, changing, changing_within, reading
+from .._support.sharing import (
+    Stateful,
+    changing,
+    changing_within,
+    lock_of_process,
+    reading,
+)
 from ..config import resolve_num_threads
 from ..ops.data import DataFormat, random_generator
 from ..ops.shapes import IMAGES, Shape
@@ -24,7 +29,7 @@ from .batches import to_array
 from .layers import Conv2D, Order, assign, check_order
 
 # A layer must not become part of two models at once.
-_building = RLock()
+_building = lock_of_process()
 
 
 class Network(Sealed, Stateful):

@@ -5,10 +5,12 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036 - pip asks an old Python, too, what it needs to build
     sys.exit(f"convext needs Python 3.10 or later, this is Python {sys.version.split()[0]}")
 
+import gzip
 import os
 import shlex
 import subprocess
 import sysconfig
+import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.modified import newer_group
 
 MODULES = Path("src/convext")
@@ -141,6 +144,8 @@ class BuildExtensions(build_ext):
 
     def probe_openmp(self):
         """Return the compiler and linker flags with which an OpenMP program links, or none."""
+        if os.environ.get("CONVEXT_OPENMP") == "0":
+            return [], []
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe_openmp.c")
             source.write_text(OPENMP_PROBE)
@@ -217,6 +222,32 @@ class BuildExtensions(build_ext):
         return name
 
 
+class SourceArchive(sdist):
+    """The same files make the same bytes: in order, nobody's, and of a time that is given."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, **_):  # noqa: A002
+        if format != "gztar":
+            return super().make_archive(base_name, format, root_dir, base_dir)
+        seconds = int(os.environ["SOURCE_DATE_EPOCH"])
+
+        def described(member):
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.mtime = seconds
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            return member
+
+        path = Path(f"{base_name}.tar.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            path.open("wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=seconds) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archive.add(base_dir, filter=described)
+        return str(path)
+
+
 def isas():
     return X86_64_ISAS if IS_X86_64 else OTHER_ISAS
 
@@ -275,4 +306,6 @@ def compiles(compiler, source):
 
 if BUILDS.intersection(sys.argv):
     check_compiler()
-setup(ext_modules=[library()], cmdclass={"build_ext": BuildExtensions})
+# The time of the files in archives and wheels, unless it is given: two builds are the same bytes.
+os.environ.setdefault("SOURCE_DATE_EPOCH", "946684800")
+setup(ext_modules=[library()], cmdclass={"build_ext": BuildExtensions, "sdist": SourceArchive})

@@ -225,7 +225,7 @@ class BuildExtensions(build_ext):
 class SourceArchive(sdist):
     """The same files make the same bytes: in order, nobody's, and of a time that is given."""
 
-    def make_archive(self, base_name, format, root_dir=None, base_dir=None, **_):  # noqa: A002
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, **_):
         if format != "gztar":
             return super().make_archive(base_name, format, root_dir, base_dir)
         seconds = int(os.environ["SOURCE_DATE_EPOCH"])

@@ -99,6 +99,15 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("isa", convext.get_config()["isas_supported"], indirect=True)
 
 
+@pytest.fixture(autouse=True)
+def _only_with_threads(request):
+    if request.node.get_closest_marker("openmp"):
+        import convext
+
+        if not convext.get_config()["openmp"]:
+            pytest.skip("built without OpenMP")
+
+
 @pytest.fixture
 def isa(request):
     """Switch the process to one instruction set for the length of a test."""

@@ -75,6 +75,7 @@ def test_groups_that_cannot_be_read_say_nothing(tmp_path):
     assert quota_in_cpus(tmp_path, tmp_path / "missing") == math.inf
 
 
+@pytest.mark.openmp
 @pytest.mark.parametrize(("quota", "threads"), [(0.2, 1), (2.0, 2), (2.1, 3), (7.9, 8), (9, 8)])
 def test_threads_are_no_more_than_the_quota_rounded_up(
     monkeypatch, capsys, restored_num_threads, quota, threads
@@ -116,6 +117,7 @@ print(*(str(warning.message) for warning in caught), sep="; ")
 """
 
 
+@pytest.mark.openmp
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of addresses are Linux's")
 def test_threads_that_cannot_be_started_are_done_without():
     command = f"ulimit -s 524288; exec {sys.executable} -"

@@ -118,9 +118,6 @@ def output_of(code, **environment):
     return done.stdout.split()
 
 
-needs_openmp = pytest.mark.skipif(not convext.get_config()["openmp"], reason="built without OpenMP")
-
-
 # ---------------------------------------------------------------- values
 
 
@@ -993,7 +990,7 @@ COUNT_NEW_THREADS = """
 """
 
 
-@needs_openmp
+@pytest.mark.openmp
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_num_threads_is_how_many_threads_work(operation):
@@ -1007,7 +1004,7 @@ def test_num_threads_is_how_many_threads_work(operation):
     assert new_threads(None, OMP_NUM_THREADS="3") == 2
 
 
-@needs_openmp
+@pytest.mark.openmp
 def test_set_num_threads_sets_the_default(restored_num_threads):
     for number in (1, 3):
         convext.set_num_threads(number)
@@ -1015,14 +1012,14 @@ def test_set_num_threads_sets_the_default(restored_num_threads):
         assert convext.get_config()["num_threads"] == number
 
 
-@needs_openmp
+@pytest.mark.openmp
 def test_the_default_number_of_threads_is_omp_num_threads():
     code = "import convext; print(convext.get_num_threads())"
     assert output_of(code, OMP_NUM_THREADS="3") == ["3"]
     assert output_of(code, OMP_NUM_THREADS="1") == ["1"]
 
 
-@needs_openmp
+@pytest.mark.openmp
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
 def test_the_default_number_of_threads_is_the_cpus_that_the_process_may_use():
     code = """

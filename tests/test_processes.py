@@ -110,7 +110,7 @@ def test_forked_children_compute_after_their_parent_used_threads(generations):
 
 @can_fork
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted as Linux shows them")
-@pytest.mark.skipif(not convext.get_config()["openmp"], reason="built without threads")
+@pytest.mark.openmp
 def test_forked_children_use_their_threads():
     x, w = np.ones((8, 32, 64, 64)), np.ones((32, 32, 3, 3))
     convext.conv2d(x, w, num_threads=3)
@@ -199,6 +199,7 @@ def three_threads():
     convext.set_num_threads(None)
 
 
+@pytest.mark.openmp
 @pytest.mark.usefixtures("three_threads")
 def test_threadpoolctl_sees_and_limits_the_threads():
     (found,) = threadpoolctl.ThreadpoolController().select(user_api="convext").info()
@@ -210,7 +211,7 @@ def test_threadpoolctl_sees_and_limits_the_threads():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted as Linux shows them")
-@pytest.mark.skipif(not convext.get_config()["openmp"], reason="built without threads")
+@pytest.mark.openmp
 @pytest.mark.usefixtures("three_threads")
 def test_under_joblib_nothing_uses_more_threads_than_its_share():
     assert (

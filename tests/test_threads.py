@@ -664,6 +664,7 @@ def test_a_history_that_threads_write_to_has_whole_entries():
     assert kept.loss == kept.val_loss
 
 
+@pytest.mark.openmp
 def test_set_num_threads_holds_for_all_threads(restored_num_threads):
     convext.set_num_threads(3)
     assert run_together(4, convext.get_num_threads) == [3] * 4

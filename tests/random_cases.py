@@ -1,4 +1,5 @@
-"""Random cases of all that reads and writes memory in compiled code, and what is right for each.
+"""Random cases of all that reads and writes memory in compiled code, and what is right for each;
+of damaged files; and of calls with wrong arguments.
 
 A kind has two functions: one draws the parameters of a case, plain numbers and strings, the other
 runs it and compares the results with NumPy's. What fixed tests do not vary is drawn: counts just
@@ -12,6 +13,8 @@ import contextlib
 import math
 import warnings
 
+import hostile_calls
+import mutated_files
 import numpy as np
 import plain_network
 import reference
@@ -685,6 +688,8 @@ KINDS = {
     "fit": (draw_fit, check_fit),
     "prediction": (draw_prediction, check_prediction),
     "solution": (draw_solution, check_solution),
+    "file": (mutated_files.draw_file, mutated_files.check_file),
+    "call": (hostile_calls.draw_call, hostile_calls.check_call),
 }
 
 

@@ -18,7 +18,7 @@ else:
         internal_api = "convext"
         # A file's name that others may have, too, and a function in it that they have not.
         filename_prefixes = ("_dispatch.",)
-        check_symbols = ("PyInit__vectors_of_pixels",)
+        check_symbols = ("PyInit__winograd",)
 
         def get_num_threads(self) -> int:
             """Return the number of threads."""

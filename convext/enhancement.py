@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._support.atomic_files import FilePath
-from ._support.checks import check_not_masked
+from ._support.atomic_files import FilePath, path_of
+from ._support.checks import check_not_masked, integer, shown
 from ._support.interruption import unused_name
 from ._support.messages import say
 from .image.images import luminance, psnr, replace_luminance
@@ -51,9 +51,13 @@ def enlarge(image: Image, scale: int) -> Image:
     (1, 4, 6)
     """
     check_not_masked("image", image)
+    scale = integer("scale", scale, minimum=1)
     if scale == 1:
         return image
     picture = as_picture("image", image)
+    # Pillow's sizes are C integers.
+    if scale * max(picture.shape[1:]) >= 2**31:
+        raise ValueError(f"scale is too large for an image of {picture.shape[1:]}: {scale}")
     return _enlarged(picture, scale, 0, scale * picture.shape[1])
 
 
@@ -105,6 +109,8 @@ def enhance(model: Sequential, image: Image) -> Image:
     >>> enhance(model, np.ones((3, 20, 30))).shape
     (3, 20, 30)
     """
+    if not isinstance(model, Sequential):
+        raise TypeError(f"model must be a Sequential, got {shown(model)} ({type(model).__name__})")
     picture = as_picture("image", image)
     result = np.empty(picture.shape)
     for begin, rows in enhanced_strips(model, picture):
@@ -262,7 +268,7 @@ def _fit_and_save(
             stop.args = (f"the best model so far, of epoch {best.best_epoch}, is in {kept}",)
         raise
     model = load_model(kept)
-    if kept != os.fspath(out):
+    if kept != path_of(out):
         model.save(out)
         os.remove(kept)
     return model, history, best
@@ -285,7 +291,7 @@ def _show(
             "Best: epoch {epoch}, validation loss {loss}. Model: {file}",
             epoch=best.best_epoch,
             loss=f"{best.best_loss:.4g}",
-            file=os.fspath(out),
+            file=path_of(out),
         )
         say(
             "{name}: {before} dB before, {now} dB now",
@@ -299,4 +305,4 @@ def _show(
         pictures = {"before": image, "model": result, "after": target}
         plot_results(history.loss, history.val_loss, pictures, plot)
         if verbose:
-            say("Plot: {file}", file=os.fspath(plot))
+            say("Plot: {file}", file=path_of(plot))

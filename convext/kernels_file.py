@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
 
 from ._support.array_files import MOST_CHARACTERS, load_array, load_record
-from ._support.atomic_files import FilePath, atomic_write
+from ._support.atomic_files import FilePath, atomic_write, path_of
 from ._support.checks import RealArray, as_dtype, as_numeric_array, check_dimensions, real_dtype
 
 # What JSON can hold, by name.
@@ -95,7 +94,7 @@ def load_kernels(file: FilePath) -> tuple[RealArray, Record]:
     ((1, 1, 3, 3), {})
     """
     array = load_array(file, "kernels", member="kernels")
-    check_dimensions(f"kernels ({os.fspath(file)})", array.shape, _LAYOUT)
+    check_dimensions(f"kernels ({path_of(file)})", array.shape, _LAYOUT)
     kernels = as_dtype(array, real_dtype("kernels", array.dtype))
     return kernels, load_record(file, "kernels", "record") or {}
 

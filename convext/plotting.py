@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ._support.atomic_files import FilePath, atomic_write
+from ._support.atomic_files import FilePath, atomic_write, path_of
 from ._support.checks import as_float64, as_numeric_array, check_dimensions, check_not_masked
 from ._support.messages import format_loss
 from .image.pictures import as_floats
@@ -257,7 +256,7 @@ def check_plot_file(file: FilePath) -> None:
     """
     if suffix_of(file) not in _SUFFIXES:
         raise ValueError(
-            f"the name of a plot must end in one of {', '.join(_SUFFIXES)}, got {os.fspath(file)}"
+            f"the name of a plot must end in one of {', '.join(_SUFFIXES)}, got {path_of(file)}"
         )
     try:
         import matplotlib.figure  # noqa: F401

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import convext
+from convext import enhancement, image, kernels_file, plotting
 from convext._support import atomic_files
 from convext._support.atomic_files import atomic_write, check_writable
 
@@ -400,3 +402,39 @@ def test_a_pipe_is_written(tmp_path):
     write(tmp_path / "pipe")
     assert os.read(reader, 100) == b"new"
     os.close(reader)
+
+
+ARRAY = np.ones((1, 4, 4))
+# What is given the name of a file or a folder.
+TAKES_A_FILE = {
+    "check_plot_file": plotting.check_plot_file,
+    "generate_random_data": lambda file: convext.generate_random_data(
+        (1, 1, 4, 4), (1, 1, 2, 2), file, file
+    ),
+    "jpeg_steps": image.jpeg_steps,
+    "jpeg_tables": image.jpeg_tables,
+    "load": convext.PatchStatistics.load,
+    "load_data": lambda file: convext.load_data(file, file),
+    "load_image": image.load_image,
+    "load_images": image.load_images,
+    "load_kernels": kernels_file.load_kernels,
+    "load_model": convext.load_model,
+    "ModelCheckpoint": convext.ModelCheckpoint,
+    "plot_kernels": lambda file: plotting.plot_kernels(ARRAY[None], file=file),
+    "save": lambda file: convext.build_model(1, 3).save(file),
+    "save_image": lambda file: image.save_image(file, ARRAY),
+    "save_kernels": lambda file: kernels_file.save_kernels(file, ARRAY[None], {}),
+    "train_on_folders": lambda file: enhancement.train_on_folders(file, file, [(1, 3)], file),
+}
+
+
+@pytest.mark.parametrize("name", TAKES_A_FILE)
+def test_numbers_are_no_files(name):
+    """Python's own `open` takes a number as an open file, and closes it."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    for wrong in (descriptor, True, 1.5, None, ["a"], 2**70):
+        if (name, wrong) == ("plot_kernels", None):
+            continue  # it shows the plot
+        with pytest.raises(TypeError, match="a file must be given by its name, a str or a path"):
+            TAKES_A_FILE[name](wrong)
+    os.close(descriptor)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from .atomic_files import FilePath
+from .atomic_files import FilePath, path_of
 from .checks import real_dtype
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def load_array(
     file is is told from its contents. A .npy file can be mapped, read-only, instead. `name` is what
     messages call the array. Errors are those of `convext.load_data`.
     """
-    label = f"{name} ({os.fspath(file)})"
+    label = f"{name} ({path_of(file)})"
     with _open(file, label) as (stream, archive):
         if archive is None:
             return _read_numbers(stream, _size(stream), label, mmap=mmap)
@@ -81,7 +81,7 @@ def load_array(
 
 def is_archive(file: FilePath, name: str) -> bool:
     """Return whether a file is a .npz file; one that is neither that nor .npy is an error."""
-    with _open(file, f"{name} ({os.fspath(file)})") as (_, archive):
+    with _open(file, f"{name} ({path_of(file)})") as (_, archive):
         return archive is not None
 
 
@@ -90,7 +90,7 @@ def load_record(file: FilePath, name: str, member: str) -> dict[str, Any] | None
 
     Errors are those of `load_array`.
     """
-    label = f"{name} ({os.fspath(file)})"
+    label = f"{name} ({path_of(file)})"
     with _open(file, label) as (_, archive):
         if archive is None:
             return None
@@ -112,7 +112,7 @@ def load_record(file: FilePath, name: str, member: str) -> dict[str, Any] | None
 @contextmanager
 def _open(file: FilePath, label: str) -> Iterator[tuple[IO[bytes], zipfile.ZipFile | None]]:
     """Open a .npy file, or a .npz file as an archive; what clearly is neither is an error."""
-    kind = os.stat(file).st_mode
+    kind = os.stat(path_of(file)).st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         raise ValueError(f"{label} must be a regular file, got a device or a pipe")
     with open(file, "rb") as stream:  # opening a folder gives the system's IsADirectoryError

@@ -15,13 +15,21 @@ from typing import IO, TypeAlias
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
+
+def path_of(file: FilePath) -> str:
+    """Return the name of a file. A number would be a file that is open, and closed afterwards."""
+    if not isinstance(file, (str, bytes, os.PathLike)):
+        raise TypeError(f"a file must be given by its name, a str or a path, got {file!r}")
+    return os.fsdecode(file)
+
+
 # Bytes that are written to see whether it is possible.
 _TRIAL = 4096
 
 
 def check_writable(file: FilePath) -> None:
     """Raise the OSError with which writing `file` would fail, as far as can be known before."""
-    path, target = os.fspath(file), _target(file)
+    path, target = path_of(file), _target(file)
     if target is None:
         return
     # A disk that is full, a quota and the like show only when something is written.
@@ -40,7 +48,7 @@ def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
     permissions, a new one gets those of the umask. What is not a regular file (``/dev/null``)
     is written, not replaced. Errors are those of `check_writable`.
     """
-    path, target = os.fspath(file), _target(file)
+    path, target = path_of(file), _target(file)
     if target is None:
         # Not all writers can do without seeking.
         contents = io.BytesIO()
@@ -61,7 +69,7 @@ def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
 
 def _target(file: FilePath) -> str | None:
     """Return which file is to be replaced, or None where `file` is a device, a pipe or the like."""
-    path = os.fspath(file)
+    path = path_of(file)
     if not path:
         raise FileNotFoundError(errno.ENOENT, "the name of the file to write is empty")
     try:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import chain, count
 from typing import Any, NoReturn
 
-from .atomic_files import FilePath
+from .atomic_files import FilePath, path_of
 
 # Matrices of as many elements take LAPACK a tenth of a second.
 MIN_ELEMENTS = 500**2
@@ -55,7 +55,7 @@ def unused_name(file: FilePath) -> str:
 
     So what a training has that was stopped early replaces nothing better.
     """
-    path = os.fspath(file)
+    path = path_of(file)
     root, suffix = os.path.splitext(path)
     names = chain([path], (f"{root}-interrupted{number}{suffix}" for number in count(1)))
     return next(name for name in names if not os.path.isfile(name))

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .._support.atomic_files import FilePath
+from .._support.atomic_files import FilePath, path_of
 from .images import luminance
 from .pictures import load_picture, strips_of
 from .pillow_files import image_files, read_header
@@ -190,7 +190,7 @@ def _by_stem(folder: FilePath, names: Sequence[str], whole: bool) -> dict[str, s
         stem = name if whole else os.path.splitext(name)[0]
         if stem in stems:
             raise ValueError(
-                f"{stems[stem]} and {name} in {os.fspath(folder)}: which of them belongs to an "
+                f"{stems[stem]} and {name} in {path_of(folder)}: which of them belongs to an "
                 "image in the other folder is not known"
             )
         stems[stem] = name

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .._support.atomic_files import FilePath
+from .._support.atomic_files import FilePath, path_of
 from .._support.checks import LARGEST_SIZE, as_numeric_array, check_dimensions, integer
 from .._support.messages import warn
 from ..ops.shapes import IMAGES
@@ -92,7 +91,7 @@ def save_strips(
         values = rows
         if depth < 32:
             if np.isnan(rows).any():
-                raise ValueError(f"array holds NaN, which {os.fspath(file)} cannot")
+                raise ValueError(f"array holds NaN, which {path_of(file)} cannot")
             clipped += int(np.count_nonzero((rows < 0) | (rows > 1)))
             values = np.clip(rows, 0, 1)
             values *= 2**depth - 1
@@ -111,11 +110,11 @@ def _depth(file: FilePath, bits: int | None, wanted: int) -> int:
     depths = pillow_files.DEPTHS[pillow_files.format_of(file)]
     if bits is not None:
         if bits not in depths:
-            raise ValueError(f"bits must be one of {depths} for {os.fspath(file)}, got {bits!r}")
+            raise ValueError(f"bits must be one of {depths} for {path_of(file)}, got {bits!r}")
         return bits
     if wanted > depths[-1]:
         warn(
-            f"{os.fspath(file)} holds {depths[-1]} bits for each value, of {wanted} that there are",
+            f"{path_of(file)} holds {depths[-1]} bits for each value, of {wanted} that there are",
         )
     return min(wanted, depths[-1])
 

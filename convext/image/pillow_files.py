@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from .._support.atomic_files import FilePath, atomic_write
+from .._support.atomic_files import FilePath, atomic_write, path_of
 from .._support.checks import LARGEST_SIZE
 from .._support.messages import warn
 from .._support.sharing import lock_of_process
@@ -64,7 +64,7 @@ class Header(NamedTuple):
 
 def suffix_of(file: FilePath) -> str:
     """Return the suffix of a file, in lower case."""
-    return os.path.splitext(os.fspath(file))[1].lower()
+    return os.path.splitext(path_of(file))[1].lower()
 
 
 def is_image(file: FilePath) -> bool:
@@ -77,7 +77,7 @@ def format_of(file: FilePath) -> str:
     suffix = suffix_of(file)
     if suffix not in FORMATS:
         known = ", ".join(FORMATS)
-        raise ValueError(f"the name of an image must end in one of {known}, got {os.fspath(file)}")
+        raise ValueError(f"the name of an image must end in one of {known}, got {path_of(file)}")
     return FORMATS[suffix]
 
 
@@ -87,7 +87,7 @@ def image_files(folder: FilePath) -> list[str]:
     Hidden files are passed over, and so is what has another suffix, with a warning unless that is
     known to be no image's.
     """
-    entries = (entry for entry in os.scandir(folder) if not entry.is_dir())
+    entries = (entry for entry in os.scandir(path_of(folder)) if not entry.is_dir())
     visible = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     names = [name for name in visible if is_image(name)]
     skipped = [
@@ -100,11 +100,11 @@ def image_files(folder: FilePath) -> list[str]:
     if skipped:
         more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
         warn(
-            f"{os.fspath(folder)}: {', '.join(skipped[:3])}{more} skipped, which cannot be read as "
+            f"{path_of(folder)}: {', '.join(skipped[:3])}{more} skipped, which cannot be read as "
             "images",
         )
     if not names:
-        raise ValueError(f"{os.fspath(folder)} holds no image ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"{path_of(folder)} holds no image ({', '.join(sorted(SUFFIXES))})")
     return names
 
 
@@ -122,7 +122,11 @@ def opened(
     file: FilePath, page: int | None = None, max_pixels: int | None = None
 ) -> Iterator[ImageFile]:
     """Open an image file with Pillow, at a page; problems of the block name the file as well."""
-    with open(file, "rb") as stream, _named_problems(file, max_pixels), _pixel_limit(max_pixels):
+    with (
+        open(path_of(file), "rb") as stream,
+        _named_problems(file, max_pixels),
+        _pixel_limit(max_pixels),
+    ):
         image = pillow().open(stream)
         if page is not None:
             tiff.check_page(page, _count(image))
@@ -135,7 +139,7 @@ def opened(
 @contextmanager
 def _named_problems(file: FilePath, max_pixels: int | None) -> Iterator[None]:
     """Turn all problems with an image into a ValueError that names its file."""
-    name = os.fspath(file)
+    name = path_of(file)
     try:
         yield
     except MemoryError:
@@ -200,7 +204,7 @@ def read(
             pixels, largest = _read_pixels(image)
             pixels = upright(np.atleast_3d(pixels), orientation(image))
     if page is None and count > 1:
-        name = os.fspath(file)
+        name = path_of(file)
         warn(
             f"{name} holds {count} images, of which the first was read: see page (--page of apply "
             "and enhance)",
@@ -210,7 +214,7 @@ def read(
 
 def _read_plain_tiff(file: FilePath, page: int | None, max_pixels: int | None) -> tiff.Plain | None:
     limit = max_pixels or 2 * (pillow().MAX_IMAGE_PIXELS or LARGEST_SIZE)
-    with open(file, "rb") as stream, _named_problems(file, max_pixels):
+    with open(path_of(file), "rb") as stream, _named_problems(file, max_pixels):
         return tiff.read(stream, page, limit)
 
 

@@ -6,7 +6,7 @@ import math
 import os
 
 from .._support.array_files import load_record
-from .._support.atomic_files import FilePath, check_writable
+from .._support.atomic_files import FilePath, check_writable, path_of
 from .._support.checks import boolean, finite_number
 from .._support.messages import warn
 from .._support.sharing import Stateful, in_one_training
@@ -86,7 +86,7 @@ class ModelCheckpoint(Stateful):
     @in_one_training
     def on_train_begin(self, logs: object = None) -> None:
         """Find out before the first epoch whether the file can be written."""
-        if "{" not in os.fspath(self.filepath):
+        if "{" not in path_of(self.filepath):
             check_writable(self.filepath)
 
     @in_one_training
@@ -108,7 +108,7 @@ class ModelCheckpoint(Stateful):
 
     def _fill_in(self, epoch: int, logs: dict[str, float]) -> FilePath:
         """Return the path with its fields filled in."""
-        path = os.fspath(self.filepath)
+        path = path_of(self.filepath)
         try:
             return path.format(epoch=epoch, **logs)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -119,7 +119,7 @@ class ModelCheckpoint(Stateful):
 
     def _heed(self, filepath: FilePath) -> None:
         """Take the loss of an earlier training's model as the threshold."""
-        if not os.path.exists(filepath) or os.fspath(self.filepath) != filepath:
+        if not os.path.exists(filepath) or path_of(self.filepath) != filepath:
             return
         try:
             config = load_record(filepath, "model", "config") or {}

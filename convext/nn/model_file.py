@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
-from .._support.atomic_files import FilePath, atomic_write
+from .._support.atomic_files import FilePath, atomic_write, path_of
 from .._support.checks import integer
 from . import optimizers
 from .layers import Conv2D
@@ -51,6 +51,7 @@ def write(model: Learner, filepath: FilePath, checkpoint: dict[str, object] | No
 
 def read(filepath: FilePath, kind: Callable[..., Model]) -> Model:
     """Read a model, which `kind` makes of its layers and options; see `load_model`."""
+    path = path_of(filepath)
     try:
         config = load_record(filepath, "model", "config") or {}
         if config.get("format") != FORMAT:
@@ -59,7 +60,7 @@ def read(filepath: FilePath, kind: Callable[..., Model]) -> Model:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # nobody can foresee what a damaged description leads to
-        raise ValueError(f"model ({filepath}) cannot be read: {error}") from error
+        raise ValueError(f"model ({path}) cannot be read: {error}") from error
 
 
 def _from_config(config: dict[str, Any], filepath: FilePath, kind: Callable[..., Model]) -> Model:

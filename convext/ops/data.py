@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from .._support.array_files import NumericArray, load_array
-from .._support.atomic_files import FilePath, atomic_write
+from .._support.atomic_files import FilePath, atomic_write, path_of
 from .._support.checks import (
     as_kernel_shape,
     as_numeric_array,
@@ -142,7 +142,7 @@ def load_data(
     for file, name, layout in zip(
         (input_file, target_file), ("input_data", "target_output"), layouts, strict=True
     ):
-        array, label = load_array(file, name, mmap=mmap), f"{name} ({os.fspath(file)})"
+        array, label = load_array(file, name, mmap=mmap), f"{name} ({path_of(file)})"
         check_dimensions(label, array.shape, {4: layout})
         arrays.append(np.moveaxis(array, -1, 1) if last else array)
         names.append(label)
@@ -233,9 +233,9 @@ def generate_random_data(
     inputs = shape_of_length("input_shape", input_shape, {4: "(N, C, H, W)"})
     targets = shape_of_length("target_shape", target_shape, {4: "(N, K, OH, OW)"})
     _check_samples(("input_shape", "target_shape"), inputs, targets)
-    if os.path.realpath(input_file) == os.path.realpath(target_file):
+    if os.path.realpath(path_of(input_file)) == os.path.realpath(path_of(target_file)):
         raise ValueError(
-            f"input_file and target_file must be two files, got {os.fspath(input_file)} twice"
+            f"input_file and target_file must be two files, got {path_of(input_file)} twice"
         )
     generator = random_generator(seed)
     # Both streams stay open until both are written, so that no old file meets a new one.
@@ -243,7 +243,7 @@ def generate_random_data(
         _write_random(input_stream, inputs, generator)
         _write_random(target_stream, targets, generator)
     for file, shape in (input_file, inputs), (target_file, targets):
-        say("Wrote {file}: {shape}", file=os.fspath(file), shape=f"{shape} float64")
+        say("Wrote {file}: {shape}", file=path_of(file), shape=f"{shape} float64")
 
 
 def random_generator(seed: int | None) -> np.random.Generator:

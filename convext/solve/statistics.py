@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
-from .._support.atomic_files import FilePath, atomic_write
+from .._support.atomic_files import FilePath, atomic_write, path_of
 from .._support.interruption import interruptible
 from .._support.messages import format_size
 from .._support.sharing import Stateful, in_turn
@@ -383,7 +382,7 @@ class PatchStatistics(Stateful):
         ...     PatchStatistics.load(f"{folder}/statistics.npz")
         <PatchStatistics of 0 target elements for 2 kernels of 1x3x3>
         """
-        label = f"statistics ({os.fspath(file)})"
+        label = f"statistics ({path_of(file)})"
         settings = load_record(file, "statistics", "settings") or {}
         try:
             unknowns = Unknowns(**settings)

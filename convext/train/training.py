@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .._support.atomic_files import FilePath
+from .._support.atomic_files import FilePath, path_of
 from .._support.checks import (
     RealArray,
     as_dtype,
@@ -259,7 +259,7 @@ def _checked_data(
     names = ["input_data", "target_output"]
     if are_paths == {True}:
         inputs, targets = load_data(*sources)
-        names = [f"{name} ({os.fspath(file)})" for name, file in zip(names, sources, strict=True)]
+        names = [f"{name} ({path_of(file)})" for name, file in zip(names, sources, strict=True)]
     else:
         inputs, targets = paired_samples(*sources)
     options = resolve(inputs.shape, kernel_size, **how, groups=1)

@@ -242,9 +242,9 @@ class SourceArchive(sdist):
         with (
             path.open("wb") as file,
             gzip.GzipFile("", "wb", fileobj=file, mtime=seconds) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
-            archive.add(base_dir, filter=described)
+            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                archive.add(base_dir, filter=described)
         return str(path)
 
 

@@ -19,6 +19,7 @@ MODULES = {
     "setuptools/__init__.py": "def setup(**_): print('set up')\nclass Extension:\n"
     "    def __init__(self, *_, **__): pass",
     "setuptools/command/build_ext.py": "class build_ext: pass",
+    "setuptools/command/sdist.py": "class sdist: pass",
     "setuptools/modified.py": "newer_group = None",
 }
 

@@ -6,6 +6,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - pip asks an old Python, too, wha
     sys.exit(f"convext needs Python 3.10 or later, this is Python {sys.version.split()[0]}")
 
 import gzip
+import io
 import os
 import shlex
 import subprocess
@@ -239,12 +240,10 @@ class SourceArchive(sdist):
 
         path = Path(f"{base_name}.tar.gz")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            path.open("wb") as file,
-            gzip.GzipFile("", "wb", fileobj=file, mtime=seconds) as packed,
-        ):
-            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                archive.add(base_dir, filter=described)
+        contents = io.BytesIO()
+        with tarfile.open(fileobj=contents, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            archive.add(base_dir, filter=described)
+        path.write_bytes(gzip.compress(contents.getvalue(), mtime=seconds))
         return str(path)
 
 

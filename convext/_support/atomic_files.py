@@ -13,18 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TypeAlias
 
-from .checks import shown
-
 FilePath: TypeAlias = str | os.PathLike[str]
 
 
 def path_of(file: FilePath) -> str:
     """Return the name of a file. A number would be a file that is open, and closed afterwards."""
     if not isinstance(file, (str, bytes, os.PathLike)):
-        raise TypeError(
-            f"a file must be given by its name, a str or a path, got {shown(file)} "
-            f"({type(file).__name__})"
-        )
+        kind = type(file).__name__
+        raise TypeError(f"a file must be given by its name, a str or a path, got {kind}")
     return os.fsdecode(file)
 
 

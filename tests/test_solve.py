@@ -285,7 +285,7 @@ def bad_calls():
     hole = images.copy()
     hole[1, 0, 3, 4] = np.nan
     return {
-        "text": (("a", targets, (3, 2)), {}, TypeError, "input_data must hold real numbers"),
+        "text": (("a", targets, (3, 2)), {}, FileNotFoundError, "No such file"),
         "samples": ((images[1:], targets, (3, 2)), {}, ValueError, "3 samples but target_output"),
         "kernel shape": ((images, targets, (3, 3)), {}, ValueError, "target_output must have the"),
         "kernel size": ((images, targets, 3.0), {}, TypeError, "kernel_shape must be"),

@@ -50,7 +50,7 @@ class NotNumbersError(ValueError, TypeError):
     """The array of a file does not hold real numbers."""
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
     """What a .npy file says about its values."""
 
     shape: tuple[int, ...]
@@ -77,6 +77,17 @@ def load_array(
             raise ValueError(f"{label} is a .npz file, only a .npy file can be memory-mapped")
         info = _choose_member(archive, label, member)
         return _read_member(archive, info, label, _read_numbers)
+
+
+def stored_header(file: FilePath, name: str) -> Header | None:
+    """Return what a .npy file says about its values, which are all there; None of a .npz file."""
+    label = f"{name} ({os.fspath(file)})"
+    with _open(file, label) as (stream, archive):
+        if archive is not None:
+            return None
+        header = _read_numeric_header(stream, label)
+        _check_length(header, _size(stream), label)
+        return header
 
 
 def is_archive(file: FilePath, name: str) -> bool:
@@ -193,13 +204,7 @@ def _size(stream: IO[bytes]) -> int:
 
 def _read_numbers(stream: IO[bytes], size: int, label: str, *, mmap: bool = False) -> NumericArray:
     """Read, or map, the array in a stream of `size` bytes in the .npy format."""
-    header = _read_header(stream, label)
-    if header.dtype.hasobject:
-        raise ValueError(f"{label} holds pickled Python objects, which are never loaded")
-    try:
-        real_dtype(label, header.dtype)
-    except TypeError as error:
-        raise NotNumbersError(str(error)) from None
+    header = _read_numeric_header(stream, label)
     order: Literal["C", "F"] = "F" if header.fortran_order else "C"
     if mmap and 0 not in header.shape:
         _check_length(header, size, label)
@@ -227,7 +232,7 @@ def _read_text(stream: IO[bytes], size: int, label: str) -> str:
         return str(values[0])
 
 
-def _read_values(stream: IO[bytes], header: _Header, size: int, label: str) -> NumericArray:
+def _read_values(stream: IO[bytes], header: Header, size: int, label: str) -> NumericArray:
     """Return the values of an array, flat, from a stream of `size` bytes after its header."""
     _check_length(header, size, label)
     values: NumericArray = np.empty(math.prod(header.shape), header.dtype)
@@ -242,7 +247,7 @@ def _read_values(stream: IO[bytes], header: _Header, size: int, label: str) -> N
     return values
 
 
-def _check_length(header: _Header, size: int, label: str) -> None:
+def _check_length(header: Header, size: int, label: str) -> None:
     needed, held = math.prod(header.shape) * header.dtype.itemsize, size - header.length
     if held < needed:
         raise ValueError(
@@ -251,7 +256,19 @@ def _check_length(header: _Header, size: int, label: str) -> None:
         )
 
 
-def _read_header(stream: IO[bytes], label: str) -> _Header:
+def _read_numeric_header(stream: IO[bytes], label: str) -> Header:
+    """Read the header of an array of real numbers."""
+    header = _read_header(stream, label)
+    if header.dtype.hasobject:
+        raise ValueError(f"{label} holds pickled Python objects, which are never loaded")
+    try:
+        real_dtype(label, header.dtype)
+    except TypeError as error:
+        raise NotNumbersError(str(error)) from None
+    return header
+
+
+def _read_header(stream: IO[bytes], label: str) -> Header:
     """Read what a stream in the .npy format says about its values; some are read with it."""
     with _damage_named(label):
         rest = io.BytesIO(stream.read(_LONGEST_HEADER))
@@ -266,4 +283,4 @@ def _read_header(stream: IO[bytes], label: str) -> _Header:
             raise ValueError("its header cannot be parsed") from None
         if min(shape, default=0) < 0:
             raise ValueError(f"the shape {shape} has a negative size")
-    return _Header(shape, fortran_order, dtype, rest.tell(), rest)
+    return Header(shape, fortran_order, dtype, rest.tell(), rest)

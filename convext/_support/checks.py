@@ -11,6 +11,8 @@ from typing import Any, TypeAlias, TypeGuard, cast
 import numpy as np
 import numpy.typing as npt
 
+from .large_arrays import ahead
+
 RealArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 FLOAT32 = np.dtype(np.float32)
@@ -266,7 +268,7 @@ def check_finite(name: str, array: npt.NDArray[Any]) -> None:
 
 
 def samples_in_blocks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the samples in blocks, each with the index of its first."""
+    """Return the samples in blocks, each with the index of its first."""
     samples = max(1, _BLOCK // math.prod(array.shape[1:]))
-    for begin in range(0, len(array), samples):
-        yield begin, array[begin : begin + samples]
+    starts = range(0, len(array), samples)
+    return ahead(((begin, array[begin : begin + samples]) for begin in starts), array)

@@ -16,22 +16,35 @@ def quota_in_cpus(groups: Path = GROUPS, own_groups: Path = OWN_GROUPS) -> float
     A group may not use more than those around it, so these count, too. What cannot be read says
     nothing.
     """
+    quotas = [math.inf]
+    for version, folder in folders_of("cpu", groups, own_groups):
+        read = _quota_of_version_2 if version == 2 else _quota_of_version_1
+        quotas.append(read(folder))
+    return min(quotas)
+
+
+def folders_of(controller: str, groups: Path, own_groups: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the folders of the process's control groups and of those around them.
+
+    With each comes the version of the control groups: in version 1, a controller has a tree of its
+    own.
+    """
     try:
         lines = own_groups.read_text().splitlines()
     except (OSError, UnicodeDecodeError):
-        return math.inf
-    quotas = [math.inf]
+        return
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
-            folders, read = [groups, groups / "unified"], _quota_of_version_2
-        elif "cpu" in controllers.split(","):
-            folders, read = [groups / controllers, groups / "cpu"], _quota_of_version_1
+            version, folders = 2, [groups, groups / "unified"]
+        elif controller in controllers.split(","):
+            version, folders = 1, [groups / controllers, groups / controller]
         else:
             continue
-        quotas += [read(group) for folder in folders for group in _around(folder, path)]
-    return min(quotas)
+        for folder in folders:
+            for group in _around(folder, path):
+                yield version, group
 
 
 def _around(folder: Path, path: str) -> Iterator[Path]:
@@ -45,15 +58,16 @@ def _around(folder: Path, path: str) -> Iterator[Path]:
 
 
 def _quota_of_version_2(group: Path) -> float:
-    quota, _, period = _read(group / "cpu.max").partition(" ")
+    quota, _, period = text_of(group / "cpu.max").partition(" ")
     return _in_cpus(quota, period)
 
 
 def _quota_of_version_1(group: Path) -> float:
-    return _in_cpus(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+    return _in_cpus(text_of(group / "cpu.cfs_quota_us"), text_of(group / "cpu.cfs_period_us"))
 
 
-def _read(file: Path) -> str:
+def text_of(file: Path) -> str:
+    """Return what a small file says; nothing where it cannot be read."""
     try:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError):

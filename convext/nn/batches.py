@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import as_float64, as_numeric_array, check_finite, finite_number, integer
+from .._support.checks import as_float64, check_finite, finite_number, integer
+from .._support.large_arrays import as_large, is_elsewhere, loaded
+from ..ops.data import as_samples
 
 Batch: TypeAlias = (
     tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]
@@ -51,7 +53,7 @@ Pairing: TypeAlias = Callable[[Any, Any, str, str], tuple[npt.NDArray[Any], npt.
 
 def are_batches(x: object, y: object = None) -> bool:
     """Whether `x` gives batches and is not an array or what can be made into one."""
-    if isinstance(x, _ARRAYS) or any(hasattr(x, name) for name in _PROTOCOLS):
+    if isinstance(x, _ARRAYS) or any(hasattr(x, name) for name in _PROTOCOLS) or is_elsewhere(x):
         return False
     if isinstance(x, (list, tuple)):
         return y is None
@@ -63,7 +65,8 @@ def _is_indexed(x: object) -> bool:
 
 
 def to_array(name: str, value: Any) -> npt.NDArray[Any]:
-    """Return an array of real numbers, of an array or a tensor of another library."""
+    """Return samples of real numbers, of an array or a tensor of another library."""
+    value = as_large(name, value)
     if not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
         if hasattr(value, "__dlpack__"):
             value = np.from_dlpack(value)
@@ -71,14 +74,14 @@ def to_array(name: str, value: Any) -> npt.NDArray[Any]:
             value = value.numpy()
     if are_batches(value, y=value):
         raise TypeError(f"{name} must be an array, got {type(value).__name__}")
-    return as_numeric_array(name, value)
+    return as_samples(name, value)
 
 
 def make_samples(
     pair: Pairing, names: Sequence[str], x: Any, y: Any, weights: Any = None
 ) -> Samples:
     """Return checked arrays and the weights of their samples, all of the given names."""
-    inputs, targets = pair(x, y, names[0], names[1])
+    inputs, targets = map(loaded, pair(x, y, names[0], names[1]))
     if weights is None:
         return Samples(inputs, targets, None)
     values = to_array(names[2], weights)

@@ -143,6 +143,8 @@ class Network(Sealed, Stateful):
         batch_size: int | None = None,
         verbose: bool | int | str = False,
         num_threads: int | None = None,
+        *,
+        out: npt.NDArray[Any] | None = None,
     ) -> RealArray:
         """Return what the model makes of images, which may have any size.
 
@@ -151,12 +153,16 @@ class Network(Sealed, Stateful):
         Parameters
         ----------
         x : array_like, (C, H, W) or (N, C, H, W)
-            One image, or N of them; with the channels last where the model has them so.
+            One image, or N of them; with the channels last where the model has them so. They may
+            be larger than the memory, as for `Sequential.fit`.
         batch_size, verbose
             Taken for the sake of programs written for Keras. They change nothing: how many
             images are computed at a time is what suits the memory, and nothing is printed.
         num_threads : int, optional
             Default: `get_num_threads`.
+        out : numpy.ndarray, optional
+            Where to put the result, of its shape and type; such as a map of a file
+            (`numpy.lib.format.open_memmap`) where it is larger than the memory.
 
         Returns
         -------
@@ -178,13 +184,17 @@ class Network(Sealed, Stateful):
         single = given.ndim == 3
         images = self._channels_first("x", given, empty_batch=True)
         layers = self._layers_for(images.shape[1:])
-        result = prediction.predict(layers, images, self.dtype, threads)
-        crop = self._crop(layers)
-        if crop is not None:
-            result += images[:, :, crop[0], crop[1]].astype(self.dtype, copy=False)
-        if self.data_format == "channels_last":
-            result = np.ascontiguousarray(np.moveaxis(result, 1, -1), self.dtype)
-        return result[0] if single else result
+        shape = self._as_given((len(images), *layers[-1].output_shape))
+        expected = shape[1:] if single else shape
+        if out is None:
+            out = np.empty(expected, self.dtype)
+        elif not isinstance(out, np.ndarray) or (out.shape, out.dtype) != (expected, self.dtype):
+            raise ValueError(f"out must be an array of {self.dtype} of shape {expected}")
+        elif isinstance(given, np.ndarray) and np.may_share_memory(out, given):
+            raise ValueError("out overlaps x, which would be overwritten while it is read")
+        result = self._channels_first("out", out, empty_batch=True)
+        prediction.predict(layers, images, self.dtype, threads, result, self._crop(layers))
+        return out
 
     def predict_on_batch(self, x: npt.ArrayLike) -> RealArray:
         """Return what `predict` does."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._support.checks import RealArray, as_dtype
+from .._support.large_arrays import ahead
 from ..train._layers import activate
 from ..train._steps import Layer
 from ..ways import _convolution
@@ -37,28 +38,46 @@ class _Strip(NamedTuple):
 
 
 def predict(
-    layers: Sequence[Layer], images: RealArray, dtype: np.dtype[Any], num_threads: int
-) -> RealArray:
-    """Return what the layers make of images (N, C, H, W), which need not be of type `dtype`."""
+    layers: Sequence[Layer],
+    images: RealArray,
+    dtype: np.dtype[Any],
+    num_threads: int,
+    result: RealArray,
+    crop: tuple[slice, slice] | None = None,
+) -> None:
+    """Leave in `result` what the layers make of images (N, C, H, W), which may be of any type.
+
+    With a crop, those rows and columns of the images are added.
+    """
     shape = layers[-1].output_shape
-    result: RealArray = np.empty((len(images), *shape), dtype)
     row_bytes = dtype.itemsize * sum(
         math.prod(layer.output_shape) // layer.output_shape[1] for layer in layers
     )
     rows = min(shape[1], max(MIN_ROWS, MAX_BYTES // row_bytes))
     samples = max(1, MAX_BYTES // (row_bytes * rows))
-    for first in range(0, len(images), samples):
-        for begin in range(0, shape[1], rows):
-            end = min(begin + rows, shape[1])
-            strips = list(_strips(layers, begin, end))
-            above = strips[0]
-            values = as_dtype(
-                images[first : first + samples, :, above.first : above.end], dtype, contiguous=True
-            )
-            for strip in strips:
-                values = _convolve(strip, values, num_threads)
-            result[first : first + samples, :, begin:end] = values
-    return result
+    strips = [
+        list(_strips(layers, begin, min(begin + rows, shape[1])))
+        for begin in range(0, shape[1], rows)
+    ]
+
+    def read() -> Iterator[tuple[slice, int, RealArray, RealArray | None]]:
+        for first in range(0, len(images), samples):
+            some = slice(first, first + samples)
+            for i, (above, *_) in enumerate(strips):
+                rows_above = images[some, :, above.first : above.end]
+                added = None
+                if crop is not None:
+                    top = crop[0].start + i * rows - above.first
+                    added = rows_above[:, :, top : top + strips[i][-1].rows, crop[1]]
+                yield some, i, as_dtype(rows_above, dtype, contiguous=True), added
+
+    for part in ahead(read(), images):
+        some, i, values, added = part
+        for strip in strips[i]:
+            values = _convolve(strip, values, num_threads)
+        if added is not None:
+            values += added.astype(dtype, copy=False)
+        result[some, :, i * rows : i * rows + values.shape[2]] = values
 
 
 def _strips(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Strip]:

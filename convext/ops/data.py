@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from typing import IO, Any, Literal, TypeAlias, get_args
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,12 @@ from .._support.checks import (
     check_size,
     integer,
     one_of,
+    real_dtype,
     shape_of_length,
 )
+from .._support.large_arrays import LargeArray, as_large, loaded
 from .._support.messages import say, warn
+from .._support.stored_arrays import is_pattern
 from .shapes import IMAGES, Pair, Shape, seems_channels_last
 
 __all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data", "paired_samples"]
@@ -100,12 +103,13 @@ def load_data(
     Parameters
     ----------
     input_file : path
-        Holds the input data, (N, C, H, W).
+        Holds the input data, (N, C, H, W). A pattern such as "x-*.npy" stands for all .npy files
+        that it matches, the shards of one array, in the order of their names.
     target_file : path
-        Holds the target output, (N, K, OH, OW).
+        Holds the target output, (N, K, OH, OW), likewise.
     mmap : bool
         Map the files read-only instead of reading them (.npy only), for data that does not fit
-        into memory.
+        into memory. Of shards, samples are read when they are indexed.
     data_format : "channels_first" or "channels_last", default "channels_first"
         Which axes the files hold. With "channels_last" these are (N, H, W, C) and (N, OH, OW, K).
 
@@ -136,13 +140,30 @@ def load_data(
     >>> before.shape, after.shape
     ((5, 1, 8, 8), (5, 1, 6, 6))
     """
+
+    def load(file: FilePath, name: str) -> NumericArray:
+        if not is_pattern(file):
+            return load_array(file, name, mmap=mmap)
+        shards = as_samples(name, file)
+        return shards if mmap else loaded(shards)
+
+    return open_data(input_file, target_file, load, data_format)
+
+
+def open_data(
+    input_file: FilePath,
+    target_file: FilePath,
+    read: Callable[[FilePath, str], NumericArray],
+    data_format: DataFormat = "channels_first",
+) -> tuple[NumericArray, NumericArray]:
+    """Return what `load_data` does, of files that `read` reads, or opens; it is told their name."""
     last = one_of("data_format", data_format, get_args(DataFormat)) == "channels_last"
     layouts = ["(N, H, W, C)", "(N, OH, OW, K)"] if last else ["(N, C, H, W)", "(N, K, OH, OW)"]
     arrays, names = [], []
     for file, name, layout in zip(
         (input_file, target_file), ("input_data", "target_output"), layouts, strict=True
     ):
-        array, label = load_array(file, name, mmap=mmap), f"{name} ({path_of(file)})"
+        array, label = read(file, name), f"{name} ({path_of(file)})"
         check_dimensions(label, array.shape, {4: layout})
         arrays.append(np.moveaxis(array, -1, 1) if last else array)
         names.append(label)
@@ -160,8 +181,10 @@ def paired_samples(
     What does not hold real numbers is a TypeError; other shapes, empty arrays and numbers of
     samples that differ are a ValueError.
     """
-    inputs = as_numeric_array("input_data", input_data)
-    targets = as_numeric_array("target_output", target_output)
+    inputs, targets = (
+        as_samples(name, array)
+        for name, array in (("input_data", input_data), ("target_output", target_output))
+    )
     check_dimensions("input_data", inputs.shape, IMAGES)
     layout = IMAGES[inputs.ndim].replace("C, H, W", "K, OH, OW")
     check_dimensions("target_output", targets.shape, {inputs.ndim: layout})
@@ -174,6 +197,19 @@ def paired_samples(
         inputs, targets = inputs[np.newaxis], targets[np.newaxis]
     _check_samples(("input_data", "target_output"), inputs.shape, targets.shape)
     return inputs, targets
+
+
+def as_samples(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return an array of real numbers; of one that is not in memory, nothing is read yet.
+
+    That is a path, a memory map, or what slices like an array: see `LargeArray`, which behaves like
+    an array as far as samples are concerned.
+    """
+    array = as_large(name, value)
+    if not isinstance(array, LargeArray):
+        return as_numeric_array(name, array)
+    real_dtype(name, array.dtype)
+    return cast("npt.NDArray[Any]", array)
 
 
 def _check_samples(names: Sequence[str], first: Shape, second: Shape) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import as_float64
+from .._support.large_arrays import ahead
 from ..ops.shapes import Convolution
 from .least_squares import Matrix
 from .masks import Data, Flags, seen
@@ -76,32 +76,37 @@ def blocks(
 
     Pixels that no counted window sees are zero where they are not finite, and wherever they are if
     `hide` says so. Where the blocks begin depends on the shapes alone. Arrays of float64 that need
-    no padding are not copied. Pages of a memory-mapped file are given back to the system after use.
+    no padding are not copied. What is not in memory is read while the block before is in use.
     """
+    gaps = max(*options.stride, *options.dilation) > 1  # windows may leave out pixels
+    parts = _read(data, kernel_size, options)
+    for part in ahead(parts, data.inputs, data.targets):
+        images, values, counts = part
+        if scaling is not None and scaling.changing:
+            images, values = scaling.of_images(images), scaling.of_targets(values)
+        some_unseen, size = gaps, values.shape[2:]
+        if counts is not None and not counts.all():
+            values, some_unseen = np.where(counts, values, 0.0), True
+        if some_unseen and (hide or not _are_finite(images)):
+            inside = options._replace(padding_before=(0, 0), output_shape=size)
+            counted = np.ones((1, 1, *size), bool) if counts is None else counts
+            kept = seen(counted, images.shape[2:], kernel_size, inside)
+            images = np.where(kept, images, 0.0)
+        yield Block(images, values, counts)
+
+
+def _read(data: Data, kernel_size: tuple[int, int], options: Convolution) -> Iterator[Block]:
+    """Yield the blocks as they are in the arrays."""
     inputs, targets, mask, _ = data
     extent = (kernel_size[0] - 1) * options.dilation[0] + 1
     samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
-    gaps = max(*options.stride, *options.dilation) > 1  # windows may leave out pixels
     for first in range(0, len(inputs), samples):
         some = slice(first, first + samples)
         for top in range(0, targets.shape[2], rows):
-            part = targets[some, :, top : top + rows]
+            values = as_float64(targets[some, :, top : top + rows])
             counts = None if mask is None else mask[some, :, top : top + rows]
-            images = padded_rows(inputs[some], top, part.shape[2:], kernel_size, options)
-            values = as_float64(part)
-            if scaling is not None and scaling.changing:
-                images, values = scaling.of_images(images), scaling.of_targets(values)
-            some_unseen = gaps
-            if counts is not None and not counts.all():
-                values, some_unseen = np.where(counts, values, 0.0), True
-            if some_unseen and (hide or not _are_finite(images)):
-                inside = options._replace(padding_before=(0, 0), output_shape=part.shape[2:])
-                counted = np.ones((1, 1, *part.shape[2:]), bool) if counts is None else counts
-                kept = seen(counted, images.shape[2:], kernel_size, inside)
-                images = np.where(kept, images, 0.0)
-            yield Block(images, values, counts)
-            for array in (inputs, targets):
-                _give_back_pages(array)
+            size = values.shape[2:]
+            yield Block(padded_rows(inputs, top, size, kernel_size, options, some), values, counts)
 
 
 def _are_finite(images: Matrix) -> bool:
@@ -171,8 +176,12 @@ def padded_rows(
     output_shape: tuple[int, ...],
     kernel_size: tuple[int, int],
     options: Convolution,
+    some: slice = slice(None),
 ) -> Matrix:
-    """Return what the rows of the output from `top` on depend on, zeros outside included."""
+    """Return what the rows of the output from `top` on depend on, zeros outside included.
+
+    That is for `some` of the images.
+    """
     needed = [
         (outputs - 1) * stride + (size - 1) * dilation + 1
         for outputs, stride, size, dilation in zip(
@@ -184,26 +193,13 @@ def padded_rows(
         slice(max(start, 0), max(min(start + length, size), 0))
         for start, length, size in zip(starts, needed, images.shape[2:], strict=True)
     ]
-    part = images[:, :, inside[0], inside[1]]
+    part = images[some, :, inside[0], inside[1]]
     if part.shape[2:] == tuple(needed):
         return as_float64(part)
-    padded = np.zeros((*images.shape[:2], *needed))
+    padded = np.zeros((*part.shape[:2], *needed))
     rows, columns = (
         slice(within.start - start, within.start - start + length)
         for within, start, length in zip(inside, starts, part.shape[2:], strict=True)
     )
     padded[:, :, rows, columns] = part
     return padded
-
-
-def _give_back_pages(array: npt.NDArray[Any]) -> None:
-    """Let the system take a mapped file's pages, which it would else keep while there is room.
-
-    They remain in its cache. Only maps of `numpy.memmap` with mode "r" are known to be shared with
-    the file and never written to; what other maps hold, the process alone may have.
-    """
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    owner: Any = array.base
-    if isinstance(array, np.memmap) and array.mode == "r" and hasattr(owner, "madvise"):
-        owner.madvise(mmap.MADV_DONTNEED)

@@ -75,15 +75,16 @@ def solve_kernels(
 
     Parameters
     ----------
-    input_data : array_like, (C, H, W) or (N, C, H, W)
-        The images before. Arrays and memory-mapped files (see `load_data`) may be larger than the
-        memory: they are read in blocks. Of a masked array (`numpy.ma`), windows that meet a masked
-        pixel do not count.
-    target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
-        The images after. Where stride is 1 and padding is 0 they may also be as large as the
-        input: then their borders, of which nobody knows how they were made, are left out, and of
-        the two middles of an even kernel the one that fits better is taken. Masked elements of a
-        masked array do not count.
+    input_data : array_like or path, (C, H, W) or (N, C, H, W)
+        The images before. They may be larger than the memory: .npy files, shards such as
+        "x-*.npy", memory maps, and whatever slices like an array (h5py, Zarr, Dask) are read in
+        blocks, of some 16 MiB in float64, each while the one before is summed up. Of a masked
+        array (`numpy.ma`), windows that meet a masked pixel do not count.
+    target_output : array_like or path, (K, OH, OW) or (N, K, OH, OW)
+        The images after, likewise. Where stride is 1 and padding is 0 they may also be as large as
+        the input: then their borders, of which nobody knows how they were made, are left out, and
+        of the two middles of an even kernel the one that fits better is taken. Masked elements of
+        a masked array do not count.
     kernel_shape : int or (int, int)
         Height and width of the kernels, (kh, kw); one number is both.
     bias : bool, default False

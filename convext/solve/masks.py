@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import as_array
+from .._support.large_arrays import part_of
 from ..config import get_num_threads
-from ..ops.data import paired_samples
+from ..ops.data import as_samples, paired_samples
 from ..ops.shapes import Convolution
 from ..ways import _convolution
 
@@ -35,12 +36,13 @@ class Data(NamedTuple):
     def inside(self, part: tuple[slice, ...]) -> Data:
         """Return the data with a part of the targets."""
         mask = None if self.mask is None else self.mask[part]
-        return self._replace(targets=self.targets[part], mask=mask)
+        return self._replace(targets=part_of(self.targets, part), mask=mask)
 
     def channels(self, some: slice) -> Data:
         """Return some channels of the inputs and the same of the targets."""
         mask = None if self.mask is None else self.mask[:, some]
-        return Data(self.inputs[:, some], self.targets[:, some], mask)
+        part = slice(None), some
+        return Data(part_of(self.inputs, part), part_of(self.targets, part), mask)
 
     def unhidden(self, kernel_size: tuple[int, int], options: Convolution) -> Data:
         """Return the data with a mask that leaves out the windows that meet hidden pixels."""
@@ -54,10 +56,11 @@ def as_data(
     input_data: npt.ArrayLike, target_output: npt.ArrayLike, mask: npt.ArrayLike | None
 ) -> Data:
     """Return pairs of samples, which may be masked arrays (see `paired_samples`)."""
-    pixels, hidden = without_mask(input_data)
+    given, hidden = without_mask(input_data)
     values, missing = without_mask(target_output)
+    pixels = as_samples("input_data", given)
     inputs, targets = paired_samples(pixels, values)
-    counts = None if mask is None else checked_mask(mask, targets.shape, np.ndim(pixels))
+    counts = None if mask is None else checked_mask(mask, targets.shape, pixels.ndim)
     if missing is not None:
         counts = _without(counts, missing.reshape(targets.shape))
     return Data(inputs, targets, counts, None if hidden is None else hidden.reshape(inputs.shape))

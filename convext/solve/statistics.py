@@ -146,8 +146,8 @@ class PatchStatistics(Stateful):
         input_data : array_like, (C, H, W) or (N, C, H, W)
             The images; their size may differ from call to call.
         target_output : array_like, (K, OH, OW) or (N, K, OH, OW)
-            What the convolution should give. As for `solve_kernels`, files may be mapped, and what
-            a masked array hides does not count.
+            What the convolution should give. As for `solve_kernels`, data may be larger than
+            the memory, and what a masked array hides does not count.
         mask : array_like of bool, optional
             True where an element of the target counts, as for `solve_kernels`. With 1 in place of
             K, it takes a K-th of the time and of the memory.

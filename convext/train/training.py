@@ -24,6 +24,7 @@ from .._support.checks import (
     finite_number,
     integer,
 )
+from .._support.large_arrays import loaded
 from ..config import resolve_num_threads
 from ..errors import DivergenceError
 from ..ops.data import generate_kernels, load_data, paired_samples, random_generator
@@ -261,7 +262,7 @@ def _checked_data(
         inputs, targets = load_data(*sources)
         names = [f"{name} ({path_of(file)})" for name, file in zip(names, sources, strict=True)]
     else:
-        inputs, targets = paired_samples(*sources)
+        inputs, targets = map(loaded, paired_samples(*sources))
     options = resolve(inputs.shape, kernel_size, **how, groups=1)
     expected = (len(inputs), num_kernels, *options.output_shape)
     if targets.shape != expected:

@@ -1,0 +1,256 @@
+"""Arrays that may be larger than the memory, which are read a part at a time.
+
+They are files, and whatever slices like an array: memory maps, Zarr arrays, data sets of h5py, Dask
+arrays, or an object of one's own that has a shape, a type and slices of its samples.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeGuard, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+T = TypeVar("T")
+
+# What arrays in memory offer, of whatever library.
+_IN_MEMORY = ("__array_interface__", "__array_struct__", "__dlpack__")
+
+# Bytes of samples that are read at a time, at most: more brings no speed.
+MAX_BLOCK_BYTES = 64 << 20
+
+# A block is in memory as it is read and as it is computed with, and so is the next one.
+_BLOCKS_AT_ONCE = 4
+
+_END: Any = object()
+
+
+class LargeArray:
+    """A view of samples that are somewhere else; an index, or NumPy, reads what it asks for.
+
+    `source` gives slices of its first axis; of all axes, if it has `chunks`, or is an array. What
+    is read is an array of its own.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        name: str,
+        spans: Sequence[range] | None = None,
+        axes: Sequence[int] | None = None,
+    ) -> None:
+        self.source, self.name = source, name
+        self.dtype: np.dtype[Any] = np.dtype(source.dtype)
+        # Which part of each axis of the source this is; and which of these axes each of its own is.
+        self.spans = [range(n) for n in source.shape] if spans is None else list(spans)
+        self.axes = list(range(len(self.spans)) if axes is None else axes)
+        self.shape = tuple(len(self.spans[axis]) for axis in self.axes)
+        self.ndim, self.size = len(self.shape), int(np.prod(self.shape, dtype=object))
+        self.nbytes = self.size * self.dtype.itemsize
+        chunks = getattr(source, "chunks", None)
+        self.slices_all = hasattr(source, "chunks") or isinstance(source, np.ndarray)
+        first = chunks[0] if isinstance(chunks, tuple) and chunks else 1
+        self.together = max(first) if isinstance(first, tuple) else first
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+    def part(self, key: tuple[slice, ...]) -> LargeArray:
+        """Return a part of the array, of which nothing is read yet."""
+        spans = self.spans.copy()
+        for axis, some in zip(self.axes, key, strict=False):
+            spans[axis] = spans[axis][some]
+        return LargeArray(self.source, self.name, spans, self.axes)
+
+    def transpose(self, axes: Sequence[int]) -> LargeArray:
+        """Return the array with its axes after the first in another order."""
+        return LargeArray(self.source, self.name, self.spans, [self.axes[axis] for axis in axes])
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read samples: slices, or indices of the first axis."""
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis:
+            first, rest = slice(None), [slice(None)] * (self.ndim - len(rest) - 1) + rest
+        if first is None:
+            return LargeArray(_OneSample(self), self.name)
+        if isinstance(first, (int, np.integer)):
+            at = range(len(self))[first]
+            return self[at : at + 1][(0, *rest)]
+        of_samples = self.spans[0]
+        if isinstance(first, slice):
+            of_samples = of_samples[first]
+            indices = np.arange(of_samples.start, of_samples.stop, of_samples.step)
+        else:
+            indices = of_samples.start + of_samples.step * np.asarray(first, np.intp)
+        inner = self.part((slice(None), *rest)).spans[1:]
+        samples = self._read(indices, inner)
+        return samples.transpose(self.axes)
+
+    def _read(self, indices: npt.NDArray[np.intp], inner: Sequence[range]) -> npt.NDArray[Any]:
+        """Read samples of the source, in ascending order, whatever theirs is.
+
+        Those that follow each other are read together, and so are those of one chunk.
+        """
+        order = np.argsort(indices, kind="stable")
+        ascending = indices[order]
+        apart = (np.diff(ascending) > 1) & (np.diff(ascending // self.together) != 0)
+        starts = np.flatnonzero(apart) + 1
+        runs = np.split(order, starts) if len(indices) else []
+        if len(runs) == 1 and np.array_equal(indices, np.arange(indices[0], indices[-1] + 1)):
+            return self._read_run(int(indices[0]), int(indices[-1]) + 1, inner)
+        shape = len(indices), *map(len, inner)
+        result: npt.NDArray[Any] = np.empty(shape, self.dtype)
+        for run in runs:
+            begin, end = int(indices[run[0]]), int(indices[run[-1]]) + 1
+            result[run] = self._read_run(begin, end, inner)[indices[run] - begin]
+        return result
+
+    def _read_run(self, begin: int, end: int, inner: Sequence[range]) -> npt.NDArray[Any]:
+        within = tuple(slice(span.start, max(span.start, span.stop)) for span in inner)
+        whole = [slice(0, size) for size in self.source.shape[1:]]
+        all_of_it = list(within) == whole
+        key = slice(begin, end), *within
+        read = self.source[slice(begin, end) if all_of_it or not self.slices_all else key]
+        array: npt.NDArray[Any] = np.asarray(read)
+        if not (all_of_it or self.slices_all):
+            array = array[(slice(None), *within)]
+        expected = (end - begin, *(some.stop - some.start for some in within))
+        if array.shape != expected or array.dtype != self.dtype:
+            raise ValueError(
+                f"{self.name}[{begin}:{end}] must be {self.dtype} of shape {expected}, got "
+                f"{array.dtype} of shape {array.shape}"
+            )
+        if isinstance(self.source, np.ndarray):
+            array = array.copy()
+            _give_back_pages(self.source)
+        return array[(slice(None), *(slice(None, None, span.step) for span in inner))]
+
+
+class _OneSample:
+    """A sample as an array of one."""
+
+    def __init__(self, sample: LargeArray) -> None:
+        self.sample, self.shape, self.dtype = sample, (1, *sample.shape), sample.dtype
+        self.chunks = (1,)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = self.sample[key[1:] if isinstance(key, tuple) else slice(None)]
+        return array[np.newaxis]
+
+
+def as_large(name: str, value: Any) -> Any:
+    """Return a file, or what slices like an array and is not in memory, as a `LargeArray`.
+
+    All else is returned as it is.
+    """
+    if isinstance(value, LargeArray):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        from .stored_arrays import open_array
+
+        value = open_array(value, name)
+        if not isinstance(value, np.ndarray):
+            return LargeArray(value, name)
+    return LargeArray(value, name) if is_elsewhere(value) else value
+
+
+def is_elsewhere(value: Any) -> bool:
+    """Whether something slices like an array, but is not in memory."""
+    if type(value) in (np.ndarray, np.memmap):
+        owner = _owner(value)
+        return isinstance(owner, np.memmap) and isinstance(owner.base, mmap.mmap)
+    if isinstance(value, np.ndarray):
+        return False
+    if not all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__")):
+        return False
+    try:
+        np.dtype(value.dtype)
+    except TypeError:
+        return False
+    return bool(value.shape) and not any(hasattr(value, name) for name in _IN_MEMORY)
+
+
+def is_large(array: object) -> TypeGuard[LargeArray]:
+    """Whether an array is read a part at a time."""
+    return isinstance(array, LargeArray)
+
+
+def part_of(array: npt.NDArray[Any], key: tuple[slice, ...]) -> npt.NDArray[Any]:
+    """Return a view of a part of an array; of a large one, nothing is read."""
+    if is_large(array):
+        return cast("npt.NDArray[Any]", array.part(key))
+    return array[key]
+
+
+def loaded(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array in memory, or as it is mapped there."""
+    if not is_large(array):
+        return array
+    if not isinstance(array.source, np.ndarray):
+        return cast("npt.NDArray[Any]", array[:])
+    part = array.source[tuple(slice(s.start, s.stop, s.step) for s in array.spans)]
+    return cast("npt.NDArray[Any]", part.transpose(array.axes))
+
+
+def in_memory(arrays: Sequence[npt.NDArray[Any]], itemsize: int, limit: int) -> bool:
+    """Whether arrays fit into the memory, computed with in a type of that size."""
+    return sum(array.size * max(itemsize, array.dtype.itemsize) for array in arrays) <= limit
+
+
+def samples_of_block(arrays: Sequence[npt.NDArray[Any]], itemsize: int, limit: int) -> int:
+    """Return how many samples of arrays are read at a time, so that the memory suffices."""
+    of_sample = sum(a.size // len(a) * (itemsize + a.dtype.itemsize) for a in arrays)
+    return max(1, min(limit // _BLOCKS_AT_ONCE, MAX_BLOCK_BYTES) // max(1, of_sample))
+
+
+def ahead(items: Iterator[T], *arrays: Any) -> Iterator[T]:
+    """Yield items; where they are read from large arrays, a thread reads the next one meanwhile.
+
+    Errors of the thread are raised here. A thread lives for one item, and does not keep the process
+    from ending: whoever stops asking has nothing to end.
+    """
+    if not any(map(is_large, arrays)):
+        yield from items
+        return
+    from concurrent.futures import Future  # only here, so that importing convext stays quick
+
+    def read(future: Future[T]) -> None:
+        try:
+            future.set_result(next(items, _END))
+        except BaseException as error:
+            future.set_exception(error)
+
+    def begin() -> Future[T]:
+        future: Future[T] = Future()
+        threading.Thread(target=read, args=(future,), daemon=True).start()
+        return future
+
+    future = begin()
+    while (item := future.result()) is not _END:
+        future = begin()
+        yield item
+
+
+def _give_back_pages(array: Any) -> None:
+    """Let the system take a mapped file's pages, which it would else keep while there is room.
+
+    They remain in its cache. Only maps of `numpy.memmap` with mode "r" are known to be shared with
+    the file and never written to; what other maps hold, the process alone may have.
+    """
+    owner = _owner(array)
+    if owner.mode == "r" and hasattr(owner.base, "madvise"):
+        owner.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _owner(array: Any) -> Any:
+    """Return the array whose memory, or map, an array is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

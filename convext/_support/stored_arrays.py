@@ -1,0 +1,121 @@
+""".npy files that are read a part at a time, and sets of them: the shards of one array."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .array_files import NumericArray, load_array, stored_header
+from .atomic_files import FilePath, path_of
+
+Key = slice | tuple[slice, ...]
+
+
+class StoredArray:
+    """The array in a .npy file, whose rows are in C order; slices read it.
+
+    It is not mapped: where reading fails, or the file was cut off, that is an error, not the end of
+    the process, and no addresses are taken for it.
+    """
+
+    chunks = (1,)
+
+    def __init__(
+        self, file: FilePath, label: str, shape: tuple[int, ...], dtype: np.dtype[Any], start: int
+    ) -> None:
+        self.file, self.label = file, label
+        self.shape, self.dtype, self.start = shape, dtype, start
+
+    def __getitem__(self, key: Key) -> NumericArray:
+        given = key if isinstance(key, tuple) else (key,)
+        spans = [range(size) for size in self.shape]
+        for axis, some in enumerate(given):
+            spans[axis] = spans[axis][some]
+        # Where the last axis that is cut begins, the rest lies together.
+        cut = max((i for i, span in enumerate(spans[:-1]) if len(span) < self.shape[i]), default=0)
+        below = self.shape[cut + 1 :]
+        run = len(spans[cut]), *below
+        result: NumericArray = np.empty((*map(len, spans[:cut]), *run), self.dtype)
+        with open(self.file, "rb", buffering=0) as stream:
+            for place in np.ndindex(result.shape[:cut] if result.size else (0,)):
+                first = 0
+                for span, i, size in zip(spans, (*place, 0), self.shape, strict=False):
+                    first = first * size + span[i]
+                stream.seek(self.start + first * math.prod(below) * self.dtype.itemsize)
+                self._fill(stream, result[place])
+        return result[..., given[-1]] if len(given) == len(spans) > 1 else result
+
+    def _fill(self, stream: Any, values: NumericArray) -> None:
+        left = values.reshape(-1).view(np.uint8).data
+        while left:
+            count = stream.readinto(left)
+            if not count:
+                raise ValueError(f"{self.label} is truncated: it was longer when it was opened")
+            left = left[count:]
+
+
+class Shards:
+    """Arrays one after the other, along their first axis."""
+
+    chunks = (1,)
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self.arrays = arrays
+        self.ends = list(accumulate(array.shape[0] for array in arrays))
+        self.shape, self.dtype = (self.ends[-1], *arrays[0].shape[1:]), arrays[0].dtype
+
+    def __getitem__(self, key: Key) -> npt.NDArray[Any]:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        samples = range(self.shape[0])[first]
+        parts = []
+        for array, end in zip(self.arrays, self.ends, strict=True):
+            start = end - array.shape[0]
+            begin, stop = max(samples.start, start) - start, min(samples.stop, end) - start
+            if begin < stop:
+                parts.append(array[(slice(begin, stop), *rest)])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def open_array(file: FilePath, name: str) -> Any:
+    """Open a .npy file, or all of those that a pattern such as "x-*.npy" matches.
+
+    These are the shards of one array, in the order of their names, and have one type and samples of
+    one shape. A .npz file is read. `name` is what messages call the array; errors are those of
+    `convext.load_data`.
+    """
+    if not is_pattern(file):
+        return _open(file, name)
+    files = sorted(glob.glob(path_of(file)))
+    if not files:
+        raise FileNotFoundError(f"{name}: no file matches {path_of(file)}")
+    arrays = [_open(shard, name) for shard in files]
+    kinds = [(array.shape[1:], array.dtype) for array in arrays]
+    for shard, array, kind in zip(files, arrays, kinds, strict=True):
+        if kind != kinds[0] or not array.shape:
+            raise ValueError(
+                f"{name} ({shard}) is {array.dtype} of shape {array.shape}, but {files[0]}, the "
+                f"first shard, is {arrays[0].dtype} of shape {arrays[0].shape}"
+            )
+    return arrays[0] if len(arrays) == 1 else Shards(arrays)
+
+
+def is_pattern(file: FilePath) -> bool:
+    """Whether a path is a pattern, and no file of that name exists."""
+    return glob.has_magic(path_of(file)) and not os.path.exists(file)
+
+
+def _open(file: FilePath, name: str) -> Any:
+    header = stored_header(file, name)
+    if header is None:
+        return load_array(file, name)
+    if header.fortran_order or not header.shape:
+        return load_array(file, name, mmap=True)
+    label = f"{name} ({path_of(file)})"
+    return StoredArray(file, label, header.shape, header.dtype, header.length)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
 from ._support.checks import finite_number, integer
-from ._support.sharing import Stateful, in_one_training
+from ._support.sharing import Resumable, in_one_training
 from .train.epoch_report import check_monitor
 
 Schedule: TypeAlias = Callable[[int], float]
@@ -130,7 +130,7 @@ def cosine_decay(initial_rate: float, num_epochs: int, final_rate: float = 0.0) 
 
 
 @dataclass(eq=False, repr=False)
-class ReduceOnPlateau(Stateful):
+class ReduceOnPlateau(Resumable):
     """Multiply the rate by `factor` when the loss has stopped improving.
 
     Calling it gives the rate as it is now, whatever the epoch; `observe`, which is told the loss of
@@ -176,6 +176,9 @@ class ReduceOnPlateau(Stateful):
     _rate: float = field(init=False)
     _best_loss: float = field(init=False)
     _epochs_without_improvement: int = field(init=False)
+
+    _changing = ("_rate", "_best_loss", "_epochs_without_improvement")
+    _options = ("initial_rate", "factor", "patience", "min_delta", "min_rate", "monitor")
 
     def __post_init__(self) -> None:
         self.initial_rate = finite_number("initial_rate", self.initial_rate, above=0)
@@ -253,12 +256,10 @@ def to_config(learning_rate: float | Schedule) -> Any:
     if not callable(learning_rate):
         return learning_rate
     if isinstance(learning_rate, ReduceOnPlateau):
-        state = {
-            f.name: getattr(learning_rate, f.name) for f in fields(learning_rate) if not f.init
-        }
+        state = learning_rate.get_state()
         if math.isinf(learning_rate._best_loss):  # which JSON does not know
             state = {}
-        arguments = [getattr(learning_rate, f.name) for f in fields(learning_rate) if f.init]
+        arguments = [getattr(learning_rate, name) for name in learning_rate._options]
         return {"name": "reduce_on_plateau", "arguments": arguments, "state": state}
     for name, (function, _) in _BY_NAME.items():
         if isinstance(learning_rate, partial) and learning_rate.func is function:

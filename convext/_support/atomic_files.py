@@ -40,14 +40,15 @@ def check_writable(file: FilePath) -> None:
 
 
 @contextmanager
-def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
+def atomic_write(file: FilePath, previous: str | None = None) -> Iterator[IO[bytes]]:
     """Open a binary stream whose contents become `file` only when the block ends without error.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and then take
     the name of `file` in one step. On any failure, Ctrl-C included, the temporary file is removed
     and an existing `file` stays as it was. A symbolic link is followed; an existing file keeps its
     permissions, a new one gets those of the umask. What is not a regular file (``/dev/null``)
-    is written, not replaced. Errors are those of `check_writable`.
+    is written, not replaced. Errors are those of `check_writable`. An existing `file` can be kept
+    under another name, `previous`: then there is always one of both.
     """
     path, target = path_of(file), _target(file)
     if target is None:
@@ -65,6 +66,8 @@ def atomic_write(file: FilePath) -> Iterator[IO[bytes]]:
         with _named(path):
             stream.flush()
             os.fsync(stream.fileno())
+            if previous is not None and os.path.exists(target):
+                os.replace(target, previous)
             os.replace(stream.name, target)
 
 

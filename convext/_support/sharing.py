@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from threading import RLock, get_ident
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 from weakref import WeakSet
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,6 +117,22 @@ class Stateful:
 
     def __copy__(self: S) -> S:
         return copy.deepcopy(self)
+
+
+class Resumable(Stateful):
+    """An object whose state is part of a training's checkpoint."""
+
+    # The names of what changes in a training, and of what says how it does.
+    _changing: ClassVar[tuple[str, ...]] = ()
+    _options: ClassVar[tuple[str, ...]] = ()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of this object."""
+        return {name: getattr(self, name) for name in self._changing}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state that `get_state` has returned."""
+        vars(self).update({name: state[name] for name in self._changing})
 
 
 def in_use(owner: Stateful) -> AbstractContextManager[None]:

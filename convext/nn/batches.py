@@ -14,6 +14,7 @@ import numpy.typing as npt
 from .._support.checks import as_float64, check_finite, finite_number, integer
 from .._support.large_arrays import as_large, is_elsewhere, loaded
 from ..ops.data import as_samples
+from ..train.checkpoint import fingerprint
 
 Batch: TypeAlias = (
     tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]
@@ -120,6 +121,15 @@ class ArrayBatches:
             chosen = order[first : first + self.batch_size]
             yield Chosen(self.samples, chosen, self.batch_size)
 
+    def settings(self) -> dict[str, Any]:
+        """Return what tells these batches from others; see `Checkpoint`."""
+        shuffle = self.generator is not None
+        settings: dict[str, Any] = {"batch_size": self.batch_size, "shuffle": shuffle}
+        for name, part in zip(NAMES, self.samples, strict=True):
+            if part is not None:
+                settings |= fingerprint(name, part)
+        return settings
+
     def split(self, share: float) -> tuple[ArrayBatches, ArrayBatches]:
         """Set the last samples apart for validation."""
         share = finite_number("validation_split", share, above=0, below=1)
@@ -187,6 +197,21 @@ class GivenBatches:
             raise ValueError(f"{self.name} gave {count} batches, expected {expected} for an epoch")
         if hasattr(self.source, "on_epoch_end"):  # where a Sequence of Keras shuffles
             self.source.on_epoch_end()
+
+    def settings(self) -> dict[str, Any]:
+        """Return what tells these batches from others, as far as that is known."""
+        if hasattr(self.source, "__next__"):
+            raise ValueError(
+                f"{self.name} is an iterator, which cannot go back to where a checkpoint was "
+                "written: give a function that returns one"
+            )
+        settings = {"batches": self.count()}
+        if hasattr(self.source, "fingerprint"):
+            settings |= self.source.fingerprint()
+        elif _is_indexed(self.source):
+            for name, part in zip(NAMES, self.source[0], strict=False):
+                settings |= fingerprint(name, to_array(name, part))
+        return settings
 
     def _begin(self) -> Iterator[Any]:
         source = self.source

@@ -9,12 +9,12 @@ from .._support.array_files import load_record
 from .._support.atomic_files import FilePath, check_writable, path_of
 from .._support.checks import boolean, finite_number
 from .._support.messages import warn
-from .._support.sharing import Stateful, in_one_training
+from .._support.sharing import Resumable, in_one_training
 from ..train._steps import LOSSES
 from ..train.epoch_report import EpochReport, check_monitor, monitored
 
 
-class ModelCheckpoint(Stateful):
+class ModelCheckpoint(Resumable):
     """A callback that saves the model after an epoch, or after each that is the best so far.
 
     One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
@@ -62,6 +62,9 @@ class ModelCheckpoint(Stateful):
     ...     print(convext.load_model(f"{folder}/best.npz").count_params())
     10
     """
+
+    _changing = ("best_loss", "best_epoch", "_begun")
+    _options = ("monitor", "save_best_only")
 
     def __init__(
         self,

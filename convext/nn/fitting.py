@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import as_dtype
+from .._support.checks import RealArray, as_dtype
 from ..train._steps import LOSSES
 from ..train._training import Trainer, fuses
-from ..train.epoch_report import EpochReport
+from ..train.checkpoint import describe
+from . import model_file
 from .batches import ArrayBatches, Chosen, Source
 from .learning import Learner, means
 from .optimizers import LearningRate
@@ -24,16 +25,19 @@ MAX_FUSED_BYTES = 64 << 20
 class Fit:
     """A training under way. With a trainer, an epoch is one call of it."""
 
+    method = "direct"
+
     def __init__(
         self,
         model: Learner,
         batches: Source,
         validation: Source | None,
         num_threads: int,
+        initial_epoch: int,
     ) -> None:
         self.model, self.batches, self.validation = model, batches, validation
         self.trainer = _fused_trainer(model, batches, num_threads)
-        self.num_threads = num_threads
+        self.num_threads, self.initial_epoch = num_threads, initial_epoch
         self.done, self.count = 0, batches.count()
 
     @property
@@ -41,25 +45,30 @@ class Fit:
         """The learning rate, which a callback may change."""
         return self.model._compiled().learning_rate
 
-    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
-        """Run an epoch; return what there is to say about it."""
-        started = time.perf_counter()
+    @property
+    def weights(self) -> RealArray:
+        """All weights, themselves."""
+        return self.model._weights
+
+    def kernels(self) -> RealArray:
+        """Return the kernels of the first layer, themselves."""
+        return self.model._variables()[0]
+
+    def order(self) -> npt.NDArray[np.intp]:
+        """Return the order of the samples in the next epoch."""
+        return self.batches.order()
+
+    def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:
+        """Run an epoch; return its loss, and what else was measured."""
         when = f"in epoch {number}"
         if self.trainer is not None:
             values = {"loss": self._run_fused_epoch(when, rate, order)}
         else:
             values = means(self._take_steps(when, rate, order))
-        loss, val_loss = values.pop("loss"), None
         if self.validation is not None:
             tested = self.model._test(self.validation, self.num_threads, when)
-            val_loss = tested.pop("loss")
             values |= {f"val_{name}": value for name, value in tested.items()}
-        seconds = time.perf_counter() - started
-        kernels = self.model._variables()[0].copy()
-        return EpochReport(
-            number, loss, rate, seconds, kernels, val_loss=val_loss, model=self.model,
-            metrics=values, weights=self.model._weights,
-        )  # fmt: skip
+        return values
 
     def _take_steps(
         self, when: str, rate: float, order: npt.NDArray[np.intp]
@@ -96,6 +105,34 @@ class Fit:
         if self.trainer is None or not isinstance(self.batches, ArrayBatches):
             return self.done, self.count
         return self.trainer.done, len(self.batches.samples.inputs)
+
+    def settings(self) -> dict[str, Any]:
+        """Return data and options, as JSON: what another run must share to go on with this one."""
+        optimizer = self.model._compiled()
+        rate = {"learning_rate": describe(optimizer.learning_rate)}
+        settings = {
+            "function": "fit",
+            "model": model_file.description(self.model),
+            "optimizer": {"name": type(optimizer).__name__, **optimizer._arguments(), **rate},
+            "initial_epoch": self.initial_epoch,
+            **self.batches.settings(),
+        }
+        if self.validation is not None:
+            settings["validation_data"] = self.validation.settings()
+        return settings
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes from epoch to epoch."""
+        rate = self.learning_rate
+        rates = {} if callable(rate) else {"learning_rate": rate}
+        return {**model_file.state(self.model), "channels": self.model._channels, **rates}
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        self.model.build(state["channels"])
+        model_file.put(self.model, state)
+        if "learning_rate" in state:
+            self.model._compiled().learning_rate = state["learning_rate"]
 
 
 def _fused_trainer(model: Learner, batches: Source, num_threads: int) -> Trainer | None:

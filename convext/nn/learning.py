@@ -6,7 +6,7 @@ import copy
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -223,7 +223,8 @@ class Learner(Network):
 
     def _current_update(self) -> Update:
         if self._update is None:
-            self._update = self._make_update()
+            sizes = [[variable.size for variable in layer._variables] for layer in self.layers]
+            self._update = self._compiled().make_update(sizes, self.dtype)
         return self._update
 
     def _freeze(self) -> None:
@@ -233,10 +234,6 @@ class Learner(Network):
             flags = [not layer.trainable for layer in self.layers for _ in layer._variables]
             frozen = np.array(flags, np.uint8)
         self._current_update().freeze(frozen)
-
-    def _make_update(self, states: Sequence[npt.NDArray[Any]] | None = None) -> Update:
-        sizes = [[variable.size for variable in layer._variables] for layer in self.layers]
-        return self._compiled().make_update(sizes, self.dtype, states)
 
     def _take(
         self, batch: Chosen, num_threads: int, when: str | None = None, rate: float | None = None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .._support.array_files import load_array, load_record
 from .._support.atomic_files import FilePath, atomic_write, path_of
 from .._support.checks import integer
+from ..train.checkpoint import put_array
 from . import optimizers
 from .layers import Conv2D
 from .learning import Learner
@@ -22,28 +23,58 @@ FORMAT = "convext model 1"
 Model = TypeVar("Model", bound=Learner)
 
 
+def description(model: Learner) -> dict[str, Any]:
+    """Return what does not change when a model is trained, as JSON."""
+    return {
+        "layers": [layer.config() for layer in model.layers],
+        "name": model.name,
+        "residual": model.residual,
+        "data_format": model.data_format,
+        "dtype": model.dtype.name,
+        "loss": model.loss,
+        "metrics": model._metrics,
+    }
+
+
+def state(model: Learner) -> dict[str, Any]:
+    """Return what changes when a model is trained: JSON, and arrays."""
+    update = model._update
+    result = {
+        "generator": model._generator.bit_generator.state,
+        "iterations": 0 if update is None else update.iterations,
+        "weights": model._weights,
+    }
+    if update is not None:
+        moments = {"optimizer_first": update.first, "optimizer_second": update.second}
+        result |= {name: array for name, array in moments.items() if array is not None}
+    return result
+
+
+def put(model: Learner, state: dict[str, Any]) -> None:
+    """Let a built model go on from a state."""
+    put_array(model._weights, state["weights"])
+    model._generator.bit_generator.state = state["generator"]
+    if state["iterations"]:
+        update = model._current_update()
+        update.iterations = integer("iterations", state["iterations"], minimum=0)
+        for name, array in (("first", update.first), ("second", update.second)):
+            if array is not None:
+                put_array(array, state[f"optimizer_{name}"])
+
+
 def write(model: Learner, filepath: FilePath, checkpoint: dict[str, object] | None) -> None:
     """Write a model; see `Sequential.save`."""
     model._check_built()
     config = {
         "format": FORMAT,
-        "layers": [layer.config() for layer in model.layers],
-        "name": model.name,
+        **description(model),
         "checkpoint": checkpoint,
-        "residual": model.residual,
         "input_channels": model._channels,
-        "data_format": model.data_format,
-        "dtype": model.dtype.name,
-        "generator": model._generator.bit_generator.state,
         "optimizer": None if model.optimizer is None else model.optimizer.config(),
-        "loss": model.loss,
-        "metrics": model._metrics,
-        "iterations": 0 if model._update is None else model._update.iterations,
     }
-    arrays: dict[str, npt.NDArray[Any]] = {"weights": model._weights}
-    if model._update is not None:
-        states = {"first": model._update.first, "second": model._update.second}
-        arrays |= {f"optimizer_{k}": v for k, v in states.items() if v is not None}
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, value in state(model).items():
+        (arrays if isinstance(value, np.ndarray) else config)[name] = value
     text = np.array(json.dumps(config))
     with atomic_write(filepath) as stream:
         np.savez(stream, allow_pickle=False, config=text, **arrays)
@@ -83,18 +114,16 @@ def _from_config(config: dict[str, Any], filepath: FilePath, kind: Callable[...,
             )
         return array
 
-    weights = flat("weights")  # before as many are made
-    model.build(channels)
-    model._weights[...] = weights
-    model._generator.bit_generator.state = config["generator"]
+    saved = {name: config[name] for name in ("generator", "iterations")}
+    saved["weights"] = flat("weights")  # before as many are made
     if config["optimizer"] is not None:
         metrics = config.get("metrics")
         model.compile(optimizers.from_config(config["optimizer"]), config["loss"], metrics)
         if config["iterations"]:
-            count = model._compiled()._num_states
-            states = [flat(f"optimizer_{name}") for name in ("first", "second")[:count]]
-            model._update = model._make_update(states)
-            model._update.iterations = integer("iterations", config["iterations"], minimum=0)
+            names = ("optimizer_first", "optimizer_second")[: model._compiled()._num_states]
+            saved |= {name: flat(name) for name in names}
+    model.build(channels)
+    put(model, saved)
     return model
 
 

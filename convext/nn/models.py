@@ -17,6 +17,7 @@ from ..config import resolve_num_threads
 from ..ops.data import DataFormat
 from ..ops.shapes import Pair
 from ..train.callbacks import Callback, History
+from ..train.checkpoint import DEFAULT_EVERY, make_checkpoint
 from ..train.hooks import checked_callbacks
 from ..train.loop import run_epochs
 from . import model_file
@@ -128,6 +129,9 @@ class Sequential(Learner):
         sample_weight: npt.ArrayLike | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
+        checkpoint: FilePath | None = None,
+        checkpoint_every: int | str = DEFAULT_EVERY,
+        resume: bool = False,
     ) -> History:
         """Train the model.
 
@@ -174,6 +178,12 @@ class Sequential(Learner):
             The batches of `validation_data` that are taken; needed for an iterator.
         validation_batch_size : int, default 32
             The samples of `validation_data` that are taken at a time, of arrays.
+        checkpoint, checkpoint_every, resume
+            As for `train_model`: a file that the training goes on from, bit for bit, with the
+            weights, the optimizer, the random generator, History, EarlyStopping and
+            ModelCheckpoint. Layers, optimizer and loss are to be the same, too. Batches are to come
+            from an object, or from a function whose only random numbers are those of the generator
+            that it is given: that they are the same is not looked at, but for the first of a list.
 
         Returns
         -------
@@ -208,6 +218,7 @@ class Sequential(Learner):
         shuffle = boolean("shuffle", shuffle)
         called = checked_callbacks(callbacks)
         threads = resolve_num_threads(num_threads)
+        saved = make_checkpoint(checkpoint, checkpoint_every, resume)
         self._compiled()
         how = (sample_weight, batch_size, (steps_per_epoch, "steps_per_epoch"), shuffle)
         batches = source_of(self._pair, self._generator, x, y, *how)
@@ -224,9 +235,8 @@ class Sequential(Learner):
         elif validation_steps is not None:
             raise ValueError("validation_steps is for batches: there is no validation_data")
         history = History()
-        run = Fit(self, batches, validation, threads)
-        called = (history, *called)
-        run_epochs(run, epochs, batches.order, called, bool(verbose), initial_epoch, self)
+        run = Fit(self, batches, validation, threads, initial_epoch)
+        run_epochs(run, epochs, (history, *called), bool(verbose), initial_epoch, saved)
         return history
 
     @reading

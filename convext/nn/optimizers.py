@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import schedules
 from .._support.checks import boolean, finite_number
@@ -66,7 +65,6 @@ class Optimizer(Sealed, Stateful):
         self,
         sizes: Sequence[Sequence[int]],
         dtype: np.dtype[Any],
-        state: Sequence[npt.NDArray[Any]] | None = None,
     ) -> Update:
         """Return the update of weights in a flat array: of each layer, variables of these sizes."""
         multipliers = self.layer_multipliers or [1.0] * len(sizes)
@@ -76,9 +74,8 @@ class Optimizer(Sealed, Stateful):
             )
         pairs = [(size, m) for layer, m in zip(sizes, multipliers, strict=True) for size in layer]
         end = np.cumsum([size for size, _ in pairs]).astype(np.intp)
-        if state is None:
-            state = [np.zeros(end[-1], dtype)] * self._num_states
-        first, second = [*(np.array(values, dtype) for values in state), None, None][:2]
+        states = [np.zeros(end[-1], dtype) for _ in range(self._num_states)]
+        first, second = [*states, None, None][:2]
         (name, limit), *_ = [*self._clipping.items(), ("", 0.0)]
         rates = np.array([multiplier for _, multiplier in pairs])
         constants = self._arguments(kw_only=False)

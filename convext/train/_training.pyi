@@ -17,6 +17,8 @@ def fuses(
 class Trainer:
     done: int
     fused: bool
+    @property
+    def expansion(self) -> npt.NDArray[np.uint8] | None: ...
     def __init__(
         self,
         input_data: RealArray,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._support.atomic_files import FilePath
 from .._support.checks import RealArray, boolean, finite_number, integer
-from .._support.sharing import Stateful, in_one_training
+from .._support.sharing import Resumable, in_one_training
 from ..errors import StopTraining
 from .epoch_report import EpochReport, check_monitor, monitored
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Callback: TypeAlias = Callable[[EpochReport], None] | Any
 
 
-class History(Stateful):
+class History(Resumable):
     """A callback that keeps what happened.
 
     One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
@@ -45,6 +45,10 @@ class History(Stateful):
     >>> history.epoch, history.loss
     ([1, 2], [0.5, 0.25])
     """
+
+    _changing = (
+        "epoch", "loss", "learning_rate", "seconds", "method", "val_loss", "metrics", "kernels"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.epoch: list[int] = []
@@ -110,7 +114,7 @@ class History(Stateful):
         return plot_training(self.loss, self.kernels, file, self.val_loss)
 
 
-class EarlyStopping(Stateful):
+class EarlyStopping(Resumable):
     """A callback that ends the training when the loss has stopped improving.
 
     One training at a time uses it: what another thread begins meanwhile is a RuntimeError.
@@ -156,6 +160,9 @@ class EarlyStopping(Stateful):
     _weights: RealArray | None
     _best_weights: RealArray | None
     _kept_loss: float
+
+    _changing = ("best_loss", "best_epoch", "_weights", "_best_weights", "_kept_loss")
+    _options = ("patience", "min_delta", "monitor", "restore_best_weights")
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -9,23 +10,41 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import finite_number
+from .._support.checks import RealArray, finite_number
+from .._support.interruption import stoppable
 from .._support.sharing import Stateful, in_use
 from .callbacks import Callback
+from .checkpoint import Checkpoint, describe
 from .epoch_report import EpochReport, monitored
-from .hooks import Hooks, Model
+from .hooks import Hooks
 from .progress import Progress
+
+# In the state of a callback, in place of what is trained itself.
+_WEIGHTS = "the weights"
 
 
 class Run(Protocol):
     """A training under way, for `run_epochs`."""
 
+    method: str
+    model: Any
+
     @property
     def learning_rate(self) -> float | Callable[[int], float]:
         """The learning rate, or what gives that of an epoch; a callback may set another."""
 
-    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
-        """Run the epoch of that number (from 1), taking the samples in that order."""
+    @property
+    def weights(self) -> RealArray:
+        """All that is trained, itself."""
+
+    def kernels(self) -> RealArray:
+        """Return the kernels, or those of the first layer, themselves."""
+
+    def order(self) -> npt.NDArray[np.intp]:
+        """Return the order of the samples in the next epoch."""
+
+    def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:
+        """Run the epoch of that number (from 1); return the loss, and what else was measured."""
 
     def progress(self) -> tuple[int, int | None]:
         """Return how many samples, or batches, of the epoch are done, and how many there are.
@@ -33,15 +52,23 @@ class Run(Protocol):
         Another thread asks while the epoch runs.
         """
 
+    def settings(self) -> dict[str, Any]:
+        """Return data and options, as JSON: what another run must share to go on with this one."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes from epoch to epoch."""
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+
 
 def run_epochs(
     run: Run,
     num_epochs: int,
-    orders: Callable[[], npt.NDArray[np.intp]],
     callbacks: Sequence[Callback],
     verbose: bool,
     first_epoch: int = 0,
-    model: Model | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Run the epochs from `first_epoch` (from 0) to `num_epochs`: the loop of every training."""
     schedule: Any = run.learning_rate
@@ -50,26 +77,83 @@ def run_epochs(
         for part in parts:
             if isinstance(part, Stateful):
                 stack.enter_context(in_use(part))
-        hooks = Hooks(callbacks, model, epochs=num_epochs, verbose=verbose)
+        hooks = Hooks(callbacks, run.model, epochs=num_epochs, verbose=verbose)
         if hasattr(schedule, "reset") and first_epoch == 0:
             schedule.reset()
+        hooks.call("on_train_begin", {})
+        if checkpoint is not None:
+            stack.enter_context(stoppable())
+            stack.enter_context(checkpoint)
+            whole = _Whole(run, hooks)
+            first_epoch = checkpoint.begin(whole, first_epoch, num_epochs, verbose)
         progress = stack.enter_context(
             Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
         )
-        hooks.call("on_train_begin", {})
-        for epoch in range(first_epoch, num_epochs):
+        epoch = first_epoch
+        while epoch < num_epochs:
             if callbacks and not hooks.stopped:
                 hooks.call("on_epoch_begin", epoch, {})
             if hooks.stopped:
                 break
             schedule = run.learning_rate
-            report = run.report(epoch + 1, _rate(schedule, epoch), orders())
+            report = _run_epoch(run, epoch)
             if hasattr(schedule, "observe"):
                 schedule.observe(monitored(report, getattr(schedule, "monitor", "loss")))
             progress.epoch(report)
             if callbacks:
                 hooks.epoch_end(report)
+            epoch += 1
+            if checkpoint is not None:
+                checkpoint.epoch_ended(epoch)
+        if checkpoint is not None:
+            checkpoint.epoch_ended(epoch, last=True)
         hooks.call("on_train_end", {})
+
+
+def _run_epoch(run: Run, epoch: int) -> EpochReport:
+    """Run an epoch, counted from 0; return what there is to say about it."""
+    rate, order = _rate(run.learning_rate, epoch), run.order()
+    started = time.perf_counter()
+    values = run.epoch(epoch + 1, rate, order)
+    seconds = time.perf_counter() - started
+    loss, val_loss = values.pop("loss"), values.pop("val_loss", None)
+    kernels, model = run.kernels().copy(), run.model
+    return EpochReport(
+        epoch + 1, loss, rate, seconds, kernels, run.method, val_loss, model, values, run.weights
+    )
+
+
+class _Whole:
+    """A training with its learning rate and its callbacks, as checkpoints have it."""
+
+    def __init__(self, run: Run, hooks: Hooks) -> None:
+        self.run, self.hooks = run, hooks
+
+    def _parts(self) -> list[Any]:
+        parts = (self.run.learning_rate, *self.hooks.callbacks)
+        return [part for part in parts if hasattr(part, "get_state")]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what another run must share to go on with this one."""
+        return {**self.run.settings(), "callbacks": [describe(part) for part in self._parts()]}
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes from epoch to epoch."""
+        weights = self.run.weights
+        states = [
+            {name: _WEIGHTS if value is weights else value for name, value in part.items()}
+            for part in (part.get_state() for part in self._parts())
+        ]
+        return {"run": self.run.state(), "parts": states, "stopped": self.hooks.stopped}
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        self.run.put(state["run"])
+        for part, of_part in zip(self._parts(), state["parts"], strict=True):
+            texts = {name for name, value in of_part.items() if isinstance(value, str)}
+            same = {name: self.run.weights for name in texts if of_part[name] == _WEIGHTS}
+            part.set_state(of_part | same)
+        self.hooks.stopped = state["stopped"]
 
 
 def _rate(learning_rate: float | Callable[[int], float], epoch: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -33,7 +32,7 @@ from ..solve.products import products_of_units
 from . import _training
 from ._optimizers import RULES, Update
 from .callbacks import Callback
-from .epoch_report import EpochReport
+from .checkpoint import DEFAULT_EVERY, describe, fingerprint, make_checkpoint, put_array
 from .hooks import checked_callbacks
 from .loop import run_epochs
 from .methods import Method, choose_method, samples_of_unit
@@ -64,6 +63,9 @@ def train_model(
     method: Method = "auto",
     verbose: bool = True,
     num_threads: int | None = None,
+    checkpoint: FilePath | None = None,
+    checkpoint_every: int | str = DEFAULT_EVERY,
+    resume: bool = False,
 ) -> RealArray:
     """Train convolution kernels by gradient descent on the mean squared error.
 
@@ -112,6 +114,19 @@ def train_model(
         Print a line for each epoch; on a terminal, a progress bar when there are many.
     num_threads : int, optional
         Default: `get_num_threads`. The result has the same bits for any number.
+    checkpoint : path, optional
+        A .npz file to write the state of the training to, whole or not at all; the one before stays
+        beside it: run-previous.npz beside run.npz. Ctrl-C and SIGTERM write a last one first, then
+        both are a KeyboardInterrupt.
+    checkpoint_every : int or str, default "30s"
+        The epochs from one checkpoint to the next, or the seconds. One is written at the end, too.
+    resume : bool, default False
+        Go on from the checkpoint, with the same bits as if the training had never stopped; where
+        there is none yet, the training begins anew, so that the same call can be made again and
+        again. Data, options, callbacks and their options must be the same, only `num_epochs` may be
+        larger. The states of `EarlyStopping`, `History`, of the schedules and of other callbacks
+        that have methods get_state() and set_state(state) are part of it. Without `resume` an older
+        checkpoint is replaced.
 
     Returns
     -------
@@ -124,7 +139,9 @@ def train_model(
         The loss became infinite or NaN, or more than 1000 times what predicting zero gives. It
         says which learning rate would be stable; see `suggest_learning_rate`.
     TypeError, ValueError
-        An argument does not fit, or the data contain NaN or infinity.
+        An argument does not fit, or the data contain NaN or infinity. The checkpoint is damaged, or
+        of a training with other data or options: the message says which, or which older one is
+        good.
     OSError
         A file cannot be read.
 
@@ -146,6 +163,18 @@ def train_model(
     >>> learned = convext.train_model(before, after, 1, (3, 3), 0.3, 500, seed=0, verbose=False)
     >>> bool(np.abs(learned - blur).max() < 1e-3)
     True
+
+    Stop after 50 epochs, and go on later:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = {"seed": 0, "verbose": False, "checkpoint": f"{folder}/run.npz"}
+    ...     for epochs in (50, 500):
+    ...         again = convext.train_model(
+    ...             before, after, 1, (3, 3), 0.3, epochs, resume=True, **options
+    ...         )
+    >>> np.array_equal(again, learned)
+    True
     """
     num_kernels = integer("num_kernels", num_kernels, minimum=1)
     size = as_kernel_shape(kernel_shape)
@@ -154,82 +183,136 @@ def train_model(
     shuffle = boolean("shuffle", shuffle)
     seed = None if seed is None else integer("seed", seed, minimum=0)
     callbacks = checked_callbacks(callbacks)
+    saved = make_checkpoint(checkpoint, checkpoint_every, resume)
     if not callable(learning_rate):
         learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
     threads = resolve_num_threads(num_threads)
     how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     inputs, targets, options = _checked_data(input_file, target_file, num_kernels, size, how)
     start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
-    dtypes = {"input_data": inputs.dtype, "target_output": targets.dtype}
+    data = {"input_data": inputs, "target_output": targets}
     if kernels is not None:
-        dtypes["kernels"] = start.dtype
+        data["kernels"] = start
+    dtypes = {name: array.dtype for name, array in data.items()}
     trained = np.array(start, common_dtype(**dtypes), order="C")
-    run = _Run(inputs, targets, trained, options, learning_rate, batch_size, shuffle, threads)
+    run = _Run(data, trained, options, learning_rate, batch_size, shuffle, seed, threads)
     shapes = inputs.shape, trained.shape, options.output_shape
     run.method = choose_method(method, *shapes, unit=run.unit, num_epochs=num_epochs)
-    run_epochs(run, num_epochs, _orders(len(inputs), shuffle, seed), callbacks, verbose)
+    run_epochs(run, num_epochs, callbacks, verbose, checkpoint=saved)
     return trained
 
 
 class _Run:
     """A training under way: takes an epoch at a time, and notices when the loss diverges."""
 
+    model = None
+
     def __init__(
         self,
-        inputs: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
+        data: dict[str, npt.NDArray[Any]],
         kernels: RealArray,
         options: Convolution,
         learning_rate: float | Callable[[int], float],
         batch_size: int,
         shuffle: bool,
+        seed: int | None,
         num_threads: int,
     ) -> None:
-        images, wanted = (as_dtype(a, kernels.dtype, contiguous=True) for a in (inputs, targets))
+        targets = data["target_output"]
+        images, wanted = (
+            as_dtype(array, kernels.dtype, contiguous=True)
+            for array in (data["input_data"], targets)
+        )
         update = Update(RULES["sgd"], np.array([kernels.size], np.intp), np.ones(1))
         self.trainer = _training.Trainer(
             images, wanted, kernels, batch_size, options.geometry, num_threads, update
         )
-        self.kernels, self.inputs, self.options = kernels, images, options
-        self.learning_rate, self.batch_size = learning_rate, batch_size
+        self.weights, self.inputs, self.options, self.data = kernels, images, options, data
+        self.learning_rate, self.batch_size, self.seed = learning_rate, batch_size, seed
         self.shuffle, self.num_threads = shuffle, num_threads
         self.unit = samples_of_unit(len(images), batch_size, self.shuffle)
+        # A stream of its own, so that the order does not depend on how the kernels were made.
+        self.generator = None
+        if shuffle:
+            of_seed = [] if seed is None else [seed, len(images)]
+            self.generator = np.random.default_rng(of_seed) if of_seed else random_generator(None)
         self.loss_of_zero = energies(targets).sum() / targets.size
         self.first_loss: float | None = None
         self.method = "direct"
         # The kernels at the start of this epoch and of the one before.
         self.before = self.earlier = kernels.copy()
 
-    def report(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> EpochReport:
-        """Run an epoch; return what there is to say about it."""
-        self.earlier, self.before = self.before, self.kernels.copy()
-        started = time.perf_counter()
-        if number == 1 and self.method == "statistics":
-            size = self.kernels.shape[2:]
-            self.trainer.use_products(
-                products_of_units(self.inputs, size, self.options, self.unit, self.num_threads)
-            )
+    def kernels(self) -> RealArray:
+        """Return the kernels, themselves."""
+        return self.weights
+
+    def order(self) -> npt.NDArray[np.intp]:
+        """Return the order of the samples in the next epoch."""
+        if self.generator is None:
+            return np.arange(len(self.inputs))
+        return self.generator.permutation(len(self.inputs))
+
+    def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:
+        """Run an epoch; return its loss."""
+        self.earlier, self.before = self.before, self.weights.copy()
+        self._use_products()
         loss, first_loss = self.trainer.run_epoch(order, rate)
-        seconds = time.perf_counter() - started
         if self.first_loss is None:
             self.first_loss = first_loss
         # Comparisons with NaN are False.
         if not loss <= DIVERGED * max(self.loss_of_zero, self.first_loss):
             last_good = self.before if math.isfinite(first_loss) else self.earlier
             raise self._divergence(number, rate, loss, last_good)
-        return EpochReport(
-            number, loss, rate, seconds, self.kernels.copy(), self.method, weights=self.kernels
-        )
+        return {"loss": loss}
+
+    def _use_products(self) -> None:
+        if self.method == "statistics" and self.trainer.expansion is None:
+            size = self.weights.shape[2:]
+            self.trainer.use_products(
+                products_of_units(self.inputs, size, self.options, self.unit, self.num_threads)
+            )
 
     def progress(self) -> tuple[int, int | None]:
         """Return how many samples of the epoch are done, and how many there are."""
         return self.trainer.done, len(self.inputs)
 
+    def settings(self) -> dict[str, Any]:
+        """Return data and options, as JSON: what another run must share to go on with this one."""
+        settings = {"function": "train_model", "learning_rate": describe(self.learning_rate)}
+        for name, array in self.data.items():
+            settings |= fingerprint(name, array)
+        for name in ("batch_size", "shuffle", "seed", "method"):
+            settings[name] = getattr(self, name)
+        shape = {"shape of kernels": self.weights.shape}
+        return settings | shape | self.options._asdict()
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes from epoch to epoch."""
+        return {
+            "kernels": self.weights,
+            "before": self.before,
+            "first_loss": self.first_loss,
+            "generator": None if self.generator is None else self.generator.bit_generator.state,
+            "expansion": self.trainer.expansion,
+        }
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        put_array(self.weights, state["kernels"])
+        put_array(self.before, state["before"])
+        self.first_loss = state["first_loss"]
+        if self.generator is not None:
+            self.generator.bit_generator.state = state["generator"]
+        if state["expansion"] is not None:
+            self._use_products()
+            assert self.trainer.expansion is not None
+            put_array(self.trainer.expansion, state["expansion"])
+
     def _divergence(
         self, number: int, rate: float, loss: float, kernels: RealArray
     ) -> DivergenceError:
         stable = largest_stable_rate(
-            self.inputs, self.kernels.shape, self.options, self.batch_size, self.shuffle
+            self.inputs, self.weights.shape, self.options, self.batch_size, self.shuffle
         )
         return DivergenceError(
             f"the loss is {loss:.3g} in epoch {number}, with learning_rate {rate:g}: gradient "
@@ -287,17 +370,3 @@ def _first_kernels(
         raise ValueError(f"kernels must have the shape {shape}, got {given.shape}")
     check_finite("kernels", given)
     return given
-
-
-def _orders(
-    num_samples: int, shuffle: bool, seed: int | None
-) -> Callable[[], npt.NDArray[np.intp]]:
-    """Return a function that gives the order of the samples, epoch after epoch."""
-    if not shuffle:
-        in_order = np.arange(num_samples)
-        return lambda: in_order
-    # A stream of its own, so that the order does not depend on how the kernels were made.
-    generator = (
-        random_generator(None) if seed is None else np.random.default_rng([seed, num_samples])
-    )
-    return lambda: generator.permutation(num_samples)

@@ -205,6 +205,14 @@ cdef class Trainer:
         self.by_sample = len(products) == self.images.n
         self.quadratic = Quadratic(products, self.weights.n)
 
+    @property
+    def expansion(self):
+        """What losses are expanded from, itself, or None before there are products.
+
+        With these bytes, and the same products, another trainer goes on with the same bits.
+        """
+        return None if self.quadratic is None else self.quadratic.memory
+
     def run_epoch(self, cnp.ndarray order, double learning_rate):
         """Take a step for every batch of the samples in `order`, which is of intp and contiguous.
 

@@ -1,0 +1,286 @@
+"""Checkpoints: the state of a training in a file, from which it goes on as if it had not stopped.
+
+A state is a tree of dictionaries and lists, whose arrays, and whose long lists of numbers, become
+arrays of a .npz file; the rest is JSON. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import zlib
+from functools import partial
+from itertools import zip_longest
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.array_files import load_array, load_record
+from .._support.atomic_files import FilePath, atomic_write, check_writable
+from .._support.checks import finite_number, integer
+from .._support.messages import say, warn
+
+FORMAT = "convext checkpoint 1"
+
+DEFAULT_EVERY = "30s"
+
+# A state that Ctrl-C writes is at most that much older than the last whole epoch, or twenty times
+# what it takes to note one.
+_SECONDS_BETWEEN_STATES = 0.1
+
+# Of larger arrays, evenly spaced samples of about that many elements are looked at.
+_MOST_ELEMENTS = 1 << 22
+
+# A list of more numbers, or texts, is kept as an array.
+_LONG = 16
+
+
+class Training(Protocol):
+    """A training, as far as checkpoints concern it."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return data and options, as JSON: what another run must share to go on."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes from epoch to epoch."""
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+
+
+class Checkpoint:
+    """The file that a training writes its state to; a context manager around its epochs.
+
+    `every` is how many epochs lie between two states that are written, or seconds, as in "30s".
+    The state before is kept beside the file. Where the block ends by Ctrl-C or an error, the last
+    state that was noted is written.
+    """
+
+    def __init__(self, file: FilePath, every: int | str, resume: bool) -> None:
+        self.epochs, self.seconds = interval(every)
+        self.file = os.path.realpath(file) if os.path.islink(file) else os.fspath(file)
+        self.previous = beside(self.file, "previous")
+        self.resume = bool(resume)
+        check_writable(self.file)
+        if not resume:
+            for name in filter(os.path.exists, (self.file, self.previous)):
+                _check_replaceable(name)
+        self._state: tuple[int, str, list[npt.NDArray[Any]]] | None = None  # that was noted last
+        self._written = 0  # its epoch
+        self._noted = self._saved = time.monotonic()
+        self._pause = _SECONDS_BETWEEN_STATES
+
+    def begin(self, training: Training, first_epoch: int, num_epochs: int, verbose: bool) -> int:
+        """Take the state from the file, if asked to; return how many epochs have been run."""
+        self._training, self._settings = training, _plain(training.settings())
+        self._written = first_epoch
+        if not self.resume:
+            return first_epoch
+        file = self.file if os.path.exists(self.file) else self.previous
+        if not os.path.exists(file):
+            if verbose:
+                say("There is no {file} yet: the training begins anew", file=self.file)
+            return first_epoch
+        try:
+            epoch, settings, state = _read(file)
+        except ValueError as error:
+            raise ValueError(f"{error}: {self._older(file)}") from error
+        if different := _difference(self._settings, settings):
+            raise ValueError(f"checkpoint ({file}) is of another training: {different}")
+        if epoch > num_epochs:
+            raise ValueError(
+                f"checkpoint ({file}) is of epoch {epoch}, more than the {num_epochs} asked for"
+            )
+        training.put(state)
+        if verbose:
+            say("Going on after epoch {epoch}: {file}", epoch=epoch, file=file)
+        self._written = epoch
+        return epoch
+
+    def epoch_ended(self, epoch: int, last: bool = False) -> None:
+        """Note the state after an epoch, and write it, where that is due."""
+        now = time.monotonic()
+        due = last or now >= self._saved + self.seconds or epoch >= self._written + self.epochs
+        if due or now >= self._noted + self._pause:
+            arrays: list[npt.NDArray[Any]] = []
+            state = json.dumps(_encode(self._training.state(), arrays))
+            self._state = epoch, state, arrays
+            self._noted = time.monotonic()
+            self._pause = max(_SECONDS_BETWEEN_STATES, 20 * (self._noted - now))
+        if due:
+            self._write()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            try:
+                self._write()
+            except OSError as error:  # the one that ended the training is told
+                warn(f"the last checkpoint could not be written: {error}")
+
+    def _write(self) -> None:
+        if self._state is None or self._state[0] == self._written:
+            return
+        epoch, state, arrays = self._state
+        settings = json.dumps(self._settings)
+        text = (
+            f'{{"format": {json.dumps(FORMAT)}, "epoch": {epoch}, "arrays": {len(arrays)}, '
+            f'"settings": {settings}, "state": {state}}}'
+        )
+        members = {f"array_{i}": array for i, array in enumerate(arrays)}
+        with atomic_write(self.file, self.previous) as stream:
+            np.savez(stream, allow_pickle=False, config=np.array(text), **members)
+        self._written, self._saved = epoch, time.monotonic()
+
+    def _older(self, file: str) -> str:
+        """Say whether the checkpoint before a damaged one is good."""
+        if file != self.previous and os.path.exists(self.previous):
+            try:
+                epoch, *_ = _read(self.previous)
+            except (OSError, ValueError):
+                return f"{self.previous}, the one before it, is damaged as well"
+            return f"{self.previous}, of epoch {epoch}, is good: rename it to {file} to go on"
+        return "there is no older one"
+
+
+def make_checkpoint(file: FilePath | None, every: int | str, resume: bool) -> Checkpoint | None:
+    """Return the checkpoint of a training that takes these arguments."""
+    if file is not None:
+        return Checkpoint(file, every, resume)
+    if resume or every != DEFAULT_EVERY:
+        name = "resume" if resume else "checkpoint_every"
+        raise ValueError(f"{name} needs a checkpoint: give the name of its file")
+    return None
+
+
+def interval(every: object) -> tuple[float, float]:
+    """Return how many epochs, and how many seconds, lie between two checkpoints at most."""
+    if not isinstance(every, str):
+        return integer("checkpoint_every", every, minimum=1), math.inf
+    try:
+        return math.inf, finite_number("it", float(every.removesuffix("s")), above=0)
+    except ValueError:
+        raise ValueError(
+            f"checkpoint_every must be a number of epochs, or of seconds as in '30s', got {every!r}"
+        ) from None
+
+
+def beside(file: FilePath, what: str) -> str:
+    """Return the name of a file beside another, named after that."""
+    root, suffix = os.path.splitext(file)
+    return f"{root}-{what}{suffix}"
+
+
+def fingerprint(name: str, array: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return what tells an array from others: shape, type, and a checksum of a part of it."""
+    part = array[:: -(-array.size // _MOST_ELEMENTS)]
+    if part.size > _MOST_ELEMENTS:  # of few large samples, some rows
+        part = part[..., :: -(-part.size // _MOST_ELEMENTS), :]
+    return {
+        f"shape of {name}": array.shape,
+        f"type of {name}": array.dtype.name,
+        f"checksum of {name}": zlib.crc32(part.astype(part.dtype.newbyteorder("=")).tobytes()),
+    }
+
+
+def describe(part: Any) -> Any:
+    """Return what tells a learning rate or a callback from others, as far as that is known."""
+    if isinstance(part, partial):
+        return [describe(part.func), *part.args]
+    if hasattr(part, "_options"):
+        return [type(part).__name__, {name: getattr(part, name) for name in part._options}]
+    return getattr(part, "__qualname__", type(part).__name__) if callable(part) else part
+
+
+def put_array(target: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+    """Copy the values of a state, which must fit exactly."""
+    if target.shape != values.shape or target.dtype != values.dtype:
+        raise ValueError(
+            f"it holds {values.dtype} {values.shape} in place of {target.dtype} {target.shape}"
+        )
+    target[...] = values
+
+
+def _check_replaceable(file: str) -> None:
+    try:
+        record = load_record(file, "checkpoint", "config") or {}
+    except ValueError:
+        record = {}
+    if record.get("format") != FORMAT:
+        raise ValueError(
+            f"checkpoint ({file}) is there already, and is none that convext wrote, or is damaged: "
+            "give another name, or remove it"
+        )
+
+
+def _read(file: str) -> tuple[int, Any, Any]:
+    """Return the epoch of a checkpoint, the settings of its training, and its state."""
+    record = load_record(file, "checkpoint", "config") or {}
+    if record.get("format") != FORMAT:
+        raise ValueError(f"checkpoint ({file}) is not a checkpoint that convext wrote")
+    try:
+        names = [f"array_{i}" for i in range(record["arrays"])]
+        arrays = [load_array(file, "checkpoint", member=name) for name in names]
+        epoch = integer("epoch", record["epoch"], minimum=0)
+        return epoch, record["settings"], _decode(record["state"], arrays)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"checkpoint ({file}) is damaged: {error!r}") from error
+
+
+def _plain(settings: dict[str, Any]) -> Any:
+    """Return settings as they are read from a file."""
+    return json.loads(json.dumps(settings, default=_number))
+
+
+def _number(value: Any) -> Any:
+    """Return a number of NumPy, or a path, as JSON can hold it."""
+    return value.item() if isinstance(value, np.generic) else os.fspath(value)
+
+
+def _difference(now: Any, then: Any, name: str = "") -> str | None:
+    """Return what differs first between two settings; None where nothing does."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        prefix = f"{name}." if name else ""
+        parts = [(f"{prefix}{key}", now.get(key), then.get(key)) for key in {**now, **then}]
+    elif isinstance(now, list) and isinstance(then, list) and {dict, list} & {*map(type, now)}:
+        parts = [(f"{name}[{i}]", *pair) for i, pair in enumerate(zip_longest(now, then))]
+    else:
+        return None if now == then else f"{name} is {now!r}, and was {then!r}"
+    return next(filter(None, (_difference(a, b, part) for part, a, b in parts)), None)
+
+
+def _encode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
+    """Return a state as JSON can hold it, with copies of its arrays in a list of their own."""
+    if isinstance(value, dict):
+        return {"items": {k: _encode(item, arrays) for k, item in value.items()}}
+    kinds = {*map(type, value)} if isinstance(value, (list, tuple)) else set()
+    if len(kinds) == 1 and len(value) > _LONG and kinds < {int, float, str}:
+        texts = sorted({*value}) if str in kinds else None
+        numbers = value if texts is None else [*map({t: i for i, t in enumerate(texts)}.get, value)]
+        arrays.append(np.array(numbers))
+        return {"list": len(arrays) - 1, "texts": texts}
+    if kinds:
+        return [_encode(item, arrays) for item in value]
+    if isinstance(value, np.ndarray):
+        arrays.append(value.copy())
+        return {"array": len(arrays) - 1}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _decode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
+    """Return the state of which `_encode` has made JSON and arrays."""
+    if isinstance(value, list):
+        return [_decode(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "items" in value:
+        return {k: _decode(item, arrays) for k, item in value["items"].items()}
+    if "array" in value:
+        return arrays[value["array"]]
+    numbers, texts = arrays[value["list"]].tolist(), value["texts"]
+    return numbers if texts is None else [texts[i] for i in numbers]

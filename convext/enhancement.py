@@ -24,6 +24,7 @@ from .nn.models import Sequential, load_model
 from .nn.optimizers import Adam
 from .schedules import cosine_decay
 from .train.callbacks import History
+from .train.checkpoint import DEFAULT_EVERY, beside
 
 Image = npt.NDArray[Any]
 
@@ -179,6 +180,9 @@ def train_on_folders(
     plot: FilePath | None = None,
     verbose: bool = True,
     max_pixels: int | None = None,
+    checkpoint: FilePath | None = None,
+    checkpoint_every: int | str = DEFAULT_EVERY,
+    resume: bool = False,
 ) -> Sequential:
     """Train a network that turns the images in one folder into those in another; save the best.
 
@@ -195,7 +199,7 @@ def train_on_folders(
         Where to save the model: after each epoch that is the best so far, measured on a tenth of
         the patches, fewer where they would take more than 256 MiB, which it is not trained on.
         Where there is such a file, the model is in one named after it until the training has
-        ended.
+        ended, and with a checkpoint in one named after that, such as run-best.npz.
     activation : str, default "relu"
         Of all layers but the last.
     residual : bool, default False
@@ -210,6 +214,8 @@ def train_on_folders(
         Whether to print the progress.
     max_pixels : int, optional
         The largest image to read; by default Pillow's limit, 178,956,970 pixels.
+    checkpoint, checkpoint_every, resume
+        As for `train_model`.
 
     Returns
     -------
@@ -243,18 +249,26 @@ def train_on_folders(
             patches=batches.total,
             size=size,
         )
-    options = {"epochs": epochs, "verbose": verbose, "num_threads": num_threads}
+    options: dict[str, Any] = {
+        "epochs": epochs, "verbose": verbose, "num_threads": num_threads,
+        "checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "resume": resume,
+    }  # fmt: skip
     model, history, best = _fit_and_save(model, batches, out, **options)
     _show(model, pairs, history, best, out, plot, verbose)
     return model
 
 
 def _fit_and_save(
-    model: Sequential, batches: PatchBatches, out: FilePath, **options: Any
+    model: Sequential,
+    batches: PatchBatches,
+    out: FilePath,
+    checkpoint: FilePath | None,
+    **options: Any,
 ) -> tuple[Sequential, History, ModelCheckpoint]:
     """Return the best model of a training, which is in `out` then, and how the training went."""
-    # Only a whole training may replace a file.
-    kept = unused_name(out)
+    # Only a whole training may replace a file; one that goes on finds its best model again.
+    kept = unused_name(out) if checkpoint is None else beside(checkpoint, "best")
+    options["checkpoint"] = checkpoint
     braces = str.maketrans({"{": "{{", "}": "}}"})
     best = ModelCheckpoint(
         kept.translate(braces), save_best_only=True, initial_value_threshold=math.inf
@@ -270,7 +284,8 @@ def _fit_and_save(
     model = load_model(kept)
     if kept != path_of(out):
         model.save(out)
-        os.remove(kept)
+        if checkpoint is None:
+            os.remove(kept)
     return model, history, best
 
 

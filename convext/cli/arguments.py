@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._support.checks import finite_number, integer
 from .._support.messages import printable
+from ..train.checkpoint import DEFAULT_EVERY, interval
 
 if TYPE_CHECKING:
     from ..ops.shapes import Padding
@@ -127,6 +128,48 @@ def add_channels(parser: Parser) -> None:
         text = f"arrays in files are {order}"
         option = f"--channels-{where}"
         group.add_argument(option, dest="channels", action="store_const", const=where, help=text)
+
+
+def add_checkpoint(parser: Parser) -> None:
+    """Add the file that a training goes on from."""
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="a .npz file to write the state of the training to, now and then and when it is "
+        "interrupted; the one before is kept beside it",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=_every,
+        metavar="N",
+        help="the epochs from one checkpoint to the next, or the seconds, as in 30s (the default)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint, as if the training had never stopped; where there is none "
+        "yet, begin anew",
+    )
+
+
+def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of a training that are about its checkpoint."""
+    every = options.checkpoint_every or DEFAULT_EVERY
+    for name in ("--checkpoint-every", "--resume"):
+        if options.checkpoint is None and getattr(options, name[2:].replace("-", "_")):
+            raise UsageError(f"{name} needs --checkpoint")
+    return {"checkpoint": options.checkpoint, "checkpoint_every": every, "resume": options.resume}
+
+
+def _every(text: str) -> int | str:
+    every = int(text) if text.isdecimal() else text
+    try:
+        interval(every)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of epochs, or of seconds as in 30s, got {text!r}"
+        ) from None
+    return every
 
 
 def with_both_sizes(arguments: Sequence[str]) -> list[str]:

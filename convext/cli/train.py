@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from argparse import Namespace
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,15 @@ from ..train.callbacks import History
 from ..train.epoch_report import EpochReport
 from ..train.methods import METHODS
 from ..train.training import train_model
-from .arguments import Parser, UsageError, add_channels, add_shared, integer_from
+from .arguments import (
+    Parser,
+    UsageError,
+    add_channels,
+    add_checkpoint,
+    add_shared,
+    checkpoint_options,
+    integer_from,
+)
 from .arrays import channels_first
 from .generate import CHANNELS, IMAGE_SIZE, KERNEL_SHAPE, NUM_KERNELS, SAMPLES
 from .outputs import check_outputs
@@ -85,6 +94,7 @@ def add_arguments(parser: Parser) -> None:
         "(what promises to be faster; the default)",
     )
     add_shared(parser, "--seed", "--threads")
+    add_checkpoint(parser)
     text = "the kernels file to write (default: kernels.npz)"
     add_shared(parser, "--out", default="kernels.npz", help=text)
     add_channels(parser)
@@ -99,7 +109,8 @@ def run(options: Namespace) -> None:
         raise UsageError("INPUT needs a TARGET (see convext train --help)")
     num_epochs = options.epochs or (EPOCHS if options.input else EPOCHS_WITHOUT_FILES)
     schedule = _make_schedule(options.schedule, options.learning_rate, num_epochs)
-    check_outputs([options.out], [options.input, options.target], options.plot)
+    outputs = [options.out, options.checkpoint]
+    check_outputs(outputs, [options.input, options.target], options.plot)
     with _Training(options, num_epochs) as training:
         num_kernels, kernel_shape = _sizes(options)
         input_data, target_output = _training_data(options, num_kernels, kernel_shape)
@@ -118,6 +129,7 @@ def run(options: Namespace) -> None:
             method=options.method,
             verbose=not options.quiet,
             num_threads=options.threads,
+            **checkpoint_options(options),
         )
         training.save()
     if options.plot is not None:
@@ -141,6 +153,17 @@ class _Training:
     def __call__(self, report: EpochReport) -> None:
         self.history(report)
         self.last = report
+
+    def get_state(self) -> dict[str, object]:
+        """Return what a checkpoint keeps of it."""
+        return self.history.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to the last epoch of a checkpoint."""
+        self.history.set_state(state)
+        names = ("epoch", "loss", "learning_rate", "seconds", "method")
+        last = {name: state[name][-1] for name in names}
+        self.last = EpochReport(kernels=state["kernels"], **last)
 
     def __enter__(self) -> _Training:
         return self

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from .._support.interruption import stoppable
 from ..enhancement import train_on_folders
 from ..train._layers import ACTIVATIONS
-from .arguments import Parser, add_shared, integer_from
+from .arguments import Parser, add_checkpoint, add_shared, checkpoint_options, integer_from
 from .outputs import check_outputs
 
 DESCRIPTION = (
@@ -60,6 +60,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add("--loss", choices=("mse", "mae"), default="mse", help="what is made small (default: mse)")
     add_shared(parser, "--seed", "--threads")
+    add_checkpoint(parser)
     text = "the file of the model to write (default: model.npz)"
     add_shared(parser, "--out", default="model.npz", help=text)
     add_shared(parser, "--plot", help="draw losses and results: a .png, .pdf or .svg file")
@@ -69,7 +70,7 @@ def add_arguments(parser: Parser) -> None:
 @stoppable()
 def run(options: Namespace) -> None:
     """Train and save."""
-    check_outputs([options.out], [], options.plot)
+    check_outputs([options.out, options.checkpoint], [], options.plot)
     train_on_folders(
         options.before,
         options.after,
@@ -88,6 +89,7 @@ def run(options: Namespace) -> None:
         plot=options.plot,
         verbose=not options.quiet,
         max_pixels=options.max_pixels,
+        **checkpoint_options(options),
     )
 
 

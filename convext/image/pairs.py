@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,10 @@ BeforeAndAfter: TypeAlias = tuple[Image, Image]
 # Images that patches are mixed from are in memory together, up to this size, and so are those
 # after them.
 GROUP_BYTES = 256 << 20
+
+# To tell images from others, the beginnings of the files of some pairs are looked at.
+_PAIRS_LOOKED_AT = 16
+_BYTES_LOOKED_AT = 1 << 16
 
 # Patches to validate with are at most this large together.
 VALIDATION_BYTES = 256 << 20
@@ -105,6 +110,28 @@ class PatchBatches:
         rows, columns = (np.arange(0, end, self.stride) for end in ends)
         places = np.meshgrid(index, rows, columns, indexing="ij")
         return np.stack(places, -1).reshape(-1, 3).astype(np.int32)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells these patches from others: options, names, and some of each file."""
+        pairs = self.pairs.files
+        files = [file for pair in pairs for file in pair]
+        names = "\n".join(os.path.basename(file) for file in files)
+        checksum = 0
+        for file in (
+            file for pair in pairs[:: -(-len(pairs) // _PAIRS_LOOKED_AT)] for file in pair
+        ):
+            with open(file, "rb") as stream:
+                checksum = zlib.crc32(stream.read(_BYTES_LOOKED_AT), checksum)
+        return {
+            "images": len(pairs),
+            "patches": self.total,
+            "patch": self.size,
+            "stride": self.stride,
+            "batch_size": self.batch_size,
+            "checksum of the names of images": zlib.crc32(names.encode("utf-8", "surrogateescape")),
+            "bytes of images": sum(map(os.path.getsize, files)),
+            "checksum of images": checksum,
+        }
 
     def __call__(self, generator: np.random.Generator) -> Iterator[BeforeAndAfter]:
         """Yield the batches of an epoch."""

@@ -208,7 +208,7 @@ class GivenBatches:
         settings = {"batches": self.count()}
         if hasattr(self.source, "fingerprint"):
             settings |= self.source.fingerprint()
-        elif _is_indexed(self.source):
+        elif _is_indexed(self.source) and len(self.source):
             for name, part in zip(NAMES, self.source[0], strict=False):
                 settings |= fingerprint(name, to_array(name, part))
         return settings

@@ -94,7 +94,10 @@ class Checkpoint:
             raise ValueError(
                 f"checkpoint ({file}) is of epoch {epoch}, more than the {num_epochs} asked for"
             )
-        training.put(state)
+        try:
+            training.put(state)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"checkpoint ({file}) cannot be used: {error!r}") from error
         if verbose:
             say("Going on after epoch {epoch}: {file}", epoch=epoch, file=file)
         self._written = epoch
@@ -224,8 +227,8 @@ def _read(file: str) -> tuple[int, Any, Any]:
     if record.get("format") != FORMAT:
         raise ValueError(f"checkpoint ({file}) is not a checkpoint that convext wrote")
     try:
-        names = [f"array_{i}" for i in range(record["arrays"])]
-        arrays = [load_array(file, "checkpoint", member=name) for name in names]
+        numbers = range(record["arrays"])
+        arrays = [load_array(file, "checkpoint", member=f"array_{i}") for i in numbers]
         epoch = integer("epoch", record["epoch"], minimum=0)
         return epoch, record["settings"], _decode(record["state"], arrays)
     except (AttributeError, IndexError, KeyError, TypeError) as error:

@@ -278,13 +278,13 @@ class _Run:
 
     def settings(self) -> dict[str, Any]:
         """Return data and options, as JSON: what another run must share to go on with this one."""
-        settings = {"function": "train_model", "learning_rate": describe(self.learning_rate)}
+        settings: dict[str, Any] = {"function": "train_model"}
         for name, array in self.data.items():
             settings |= fingerprint(name, array)
         for name in ("batch_size", "shuffle", "seed", "method"):
             settings[name] = getattr(self, name)
-        shape = {"shape of kernels": self.weights.shape}
-        return settings | shape | self.options._asdict()
+        rate, shape = describe(self.learning_rate), self.weights.shape
+        return settings | {"shape of kernels": shape, "learning_rate": rate} | self.options._asdict()
 
     def state(self) -> dict[str, Any]:
         """Return what changes from epoch to epoch."""

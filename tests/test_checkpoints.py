@@ -1,0 +1,634 @@
+"""A training that was stopped goes on from its checkpoint with the bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convext
+from convext import EarlyStopping, History, ModelCheckpoint, schedules
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.random((40, 1, 12, 11)), RNG.random((40, 2, 10, 9))
+EPOCHS = 12
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty current folder, and English; nobody waits for the disk."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setenv("CONVEXT_LANG", "en")
+    return tmp_path
+
+
+def train(callbacks=(), epochs=EPOCHS, x=X, y=Y, kernel_shape=3, **options):
+    options = {"seed": 3, "learning_rate": 0.1} | options
+    return convext.train_model(
+        x, y, len(y[0]), kernel_shape, num_epochs=epochs, callbacks=callbacks, verbose=False,
+        **options,
+    )  # fmt: skip
+
+
+def make_model(optimizer=None, loss="mse", metrics=(), filters=4, **options):
+    layers = [convext.Conv2D(filters, 3, activation="relu"), convext.Conv2D(2, 1)]
+    model = convext.Sequential(layers, seed=5, **options)
+    model.compile(optimizer or convext.Adam(0.01), loss, metrics)
+    return model
+
+
+def fit(callbacks=(), epochs=EPOCHS, x=X, y=Y, model=None, **options):
+    model = model or make_model()
+    model.fit(x, y, epochs=epochs, callbacks=callbacks, verbose=0, **options)
+    return np.concatenate([array.ravel() for array in model.get_weights()])
+
+
+def plateau():
+    return schedules.reduce_on_plateau(0.1, 0.5, 1, min_delta=0.01)
+
+
+def batches(generator):
+    order = generator.permutation(len(X))
+    return ((X[part], Y[part]) for part in order.reshape(8, -1))
+
+
+# What is trained, as a function of callbacks and other options.
+TRAININGS = {
+    "direct": lambda *a, **o: train(*a, method="direct", **o),
+    "statistics": lambda *a, **o: train(*a, method="statistics", **o),
+    "statistics of batches": lambda *a, **o: train(*a, method="statistics", batch_size=7, **o),
+    "shuffled": lambda *a, **o: train(*a, shuffle=True, batch_size=6, **o),
+    "cosine": lambda *a, **o: train(*a, learning_rate=schedules.cosine_decay(0.1, EPOCHS), **o),
+    "plateau": lambda *a, **o: train(*a, learning_rate=plateau(), shuffle=True, **o),
+    "float32": lambda *a, **o: train(*a, x=X.astype("f4"), y=Y.astype("f4"), **o),
+    "given kernels": lambda *a, **o: train(*a, kernels=np.ones((2, 1, 3, 3)), **o),
+    "large": lambda *a, **o: train(*a, kernel_shape=(7, 5), y=Y[:, :, :6, :7], **o),
+    "fit": fit,
+    "momentum": lambda *a, **o: fit(
+        *a, model=make_model(convext.SGD(plateau(), momentum=0.9, nesterov=True)), batch_size=5, **o
+    ),
+    "float64": lambda *a, **o: fit(*a, model=make_model(dtype="float64"), batch_size=8, **o),
+    "validation": lambda *a, **o: fit(*a, validation_split=0.25, sample_weight=np.arange(40), **o),
+    "metrics": lambda *a, **o: fit(*a, model=make_model(metrics=["mae"], residual=False), **o),
+    "generator": lambda *a, **o: fit(*a, x=batches, y=None, validation_data=(X[:9], Y[:9]), **o),
+    "one layer": lambda *a, **o: fit(*a, model=one_layer(), batch_size=3, **o),
+}  # fmt: skip
+
+
+def one_layer():
+    model = convext.build_model(2, 3, 1, seed=1)
+    model.compile(convext.Adam(schedules.step_decay(0.02, 0.5, 3), clipnorm=1.0))
+    return model
+
+
+def stop_in(epoch):
+    def stop(report):
+        if report.epoch == epoch:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def temporary_files():
+    return [name for name in os.listdir() if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_that_is_stopped_again_and_again_has_the_bits_of_one_that_is_not(name):
+    rng = np.random.default_rng(sum(map(ord, name)))
+
+    def run(*callbacks, **options):
+        history = History()
+        stopping = EarlyStopping(4, 1e-3, restore_best_weights=True)
+        result = TRAININGS[name]([history, stopping, *callbacks], **options)
+        return result, history, stopping
+
+    expected, told, best = run()
+    options = {"checkpoint": "run.npz", "resume": True}
+    ends = sorted(rng.choice(len(told.loss), 3) + 1)
+    for end in ends:
+        with pytest.raises(KeyboardInterrupt):
+            run(stop_in(end), checkpoint_every=1, **options)
+    result, history, stopping = run(checkpoint_every=int(rng.integers(1, 5)), **options)
+    # Once more, where nothing is left to be done.
+    again, once_more, stopped = run(stop_in(len(told.loss)), **options)
+    for weights, seen, stop in (result, history, stopping), (again, once_more, stopped):
+        np.testing.assert_array_equal(weights, expected)
+        assert seen.history == told.history
+        assert seen.epoch == told.epoch
+        np.testing.assert_array_equal(seen.kernels, told.kernels)
+        assert (stop.best_loss, stop.best_epoch) == (best.best_loss, best.best_epoch)
+    assert sorted(os.listdir()) == ["run-previous.npz", "run.npz"]
+
+
+def test_without_a_checkpoint_the_training_begins_anew_and_says_so(capsys):
+    options = {"checkpoint": "run.npz", "resume": True, "seed": 0}
+    first = convext.train_model(X, Y, 2, 3, 0.1, 2, **options)
+    assert "There is no run.npz yet: the training begins anew\n" in capsys.readouterr().out
+    second = convext.train_model(X, Y, 2, 3, 0.1, 4, method="direct", **options)
+    out = capsys.readouterr().out
+    assert out.startswith("Going on after epoch 2: run.npz\nEpoch: 3, ")
+    np.testing.assert_array_equal(first, convext.train_model(X, Y, 2, 3, 0.1, 2, seed=0))
+    np.testing.assert_array_equal(
+        second, convext.train_model(X, Y, 2, 3, 0.1, 4, seed=0, method="direct")
+    )
+
+
+def test_without_resume_an_older_checkpoint_is_replaced():
+    train(checkpoint="run.npz", seed=1)
+    result = train(checkpoint="run.npz", epochs=2)
+    np.testing.assert_array_equal(result, train(epochs=2))
+    np.testing.assert_array_equal(result, train(epochs=2, checkpoint="run.npz", resume=True))
+
+
+def test_seeds_that_nobody_gave_are_those_of_the_checkpoint():
+    expected = fit(model=seedless(3), checkpoint="fit.npz")
+    resumed = fit(model=seedless(4), checkpoint="fit.npz", resume=True)
+    np.testing.assert_array_equal(resumed, expected)
+
+
+def seedless(seed):
+    np.random.seed(seed)
+    model = convext.Sequential([convext.Conv2D(2, 3)])
+    model.compile("sgd")
+    return model
+
+
+def test_a_callback_with_a_state_has_it_again_and_others_begin_anew():
+    class Counter:
+        def __init__(self):
+            self.seen = {"epochs": [], "best": np.inf, "kernels": np.zeros(3)}
+
+        def __call__(self, report):
+            self.seen["epochs"].append((report.epoch, "even" if report.epoch % 2 == 0 else None))
+            self.seen["kernels"] = report.kernels
+            self.seen["best"] = np.float32(0.5)
+
+        def get_state(self):
+            return self.seen
+
+        def set_state(self, state):
+            self.seen = state
+
+    counter, plain = Counter(), []
+    options = {"checkpoint": "run.npz", "checkpoint_every": 2, "resume": True}
+    with pytest.raises(KeyboardInterrupt):
+        train([Counter(), stop_in(5)], **options)
+    result = train([counter, lambda report: plain.append(report.epoch)], **options)
+    assert [epoch for epoch, _ in counter.seen["epochs"]] == [*range(1, EPOCHS + 1)]
+    assert counter.seen["best"] == 0.5
+    np.testing.assert_array_equal(counter.seen["kernels"], result)
+    assert plain == [*range(5, EPOCHS + 1)]
+
+
+def test_a_rate_that_a_callback_has_set_stays_set():
+    def halve(report):
+        if report.epoch in (3, 6):
+            report.model.optimizer.learning_rate /= 2
+
+    expected = fit([halve])
+    options = {"checkpoint": "fit.npz", "checkpoint_every": 1, "resume": True}
+    with pytest.raises(KeyboardInterrupt):
+        fit([halve, stop_in(5)], **options)
+    np.testing.assert_array_equal(fit([halve], **options), expected)
+
+
+def test_a_model_checkpoint_knows_what_was_best():
+    def spoil(report):
+        if report.epoch == 6:
+            report.model.optimizer.learning_rate = 2.0
+
+    def run(*callbacks, **options):
+        best = ModelCheckpoint("best.npz", "loss", save_best_only=True)
+        fit([best, spoil, *callbacks], model=make_model(convext.SGD(0.05)), **options)
+        return best.best_loss, best.best_epoch, convext.load_model("best.npz").get_weights()
+
+    loss, epoch, weights = run()
+    os.remove("best.npz")
+    assert 1 < epoch < 11
+    options = {"checkpoint": "fit.npz", "checkpoint_every": 1, "resume": True}
+    for end in (epoch + 1, 11):
+        with pytest.raises(KeyboardInterrupt):
+            run(stop_in(end), **options)
+    resumed = run(**options)
+    assert resumed[:2] == (loss, epoch)
+    for a, b in zip(resumed[2], weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# What another training must have in common with the one that wrote the checkpoint
+
+
+def changed(array, index):
+    array = array.copy()
+    array[index] += 1e-9
+    return array
+
+
+OTHER = {
+    "checksum of input_data is ": {"x": changed(X, (17, 0, 3, 4))},
+    "checksum of target_output is ": {"y": changed(Y, (39, 1, 9, 8))},
+    "type of input_data is 'float32', and was 'float64'": {"x": X.astype(np.float32)},
+    r"shape of input_data is \[39, 1, .*\], and was \[40, 1, ": {"x": X[:-1], "y": Y[:-1]},
+    r"padding_before is \[1, 1\], and was \[0, 0\]": {"padding": 1, "dilation": 2},
+    r"dilation is \[2, 2\], and was \[1, 1\]": {"padding": ((0, 2), (0, 2)), "dilation": 2},
+    "batch_size is 4, and was 1": {"batch_size": 4},
+    "shuffle is True, and was False": {"shuffle": True},
+    "seed is 4, and was 3": {"seed": 4},
+    "seed is None, and was 3": {"seed": None},
+    "learning_rate is 0.2, and was 0.1": {"learning_rate": 0.2},
+    "learning_rate is .*step_decay.*, and was 0.1": {"learning_rate": schedules.step_decay(0.1)},
+    "method is 'direct', and was 'statistics'": {"method": "direct"},
+    "type of kernels is 'float64', and was None": {"kernels": np.ones((2, 1, 3, 3))},
+    r"callbacks\[0\]\[1\].patience is 3, and was 4": {"callbacks": [EarlyStopping(3)]},
+    r"callbacks is \[\], and was": {"callbacks": []},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("difference", OTHER)
+def test_what_differs_in_another_training_is_named(difference):
+    options = {"method": "statistics", "checkpoint": "run.npz"}
+    train(callbacks=[EarlyStopping(4)], **options)
+    before = Path("run.npz").read_bytes()
+    changes = {"callbacks": [EarlyStopping(4)]} | options | OTHER[difference]
+    with pytest.raises(
+        ValueError, match=r"checkpoint \(run.npz\) is of another training: "
+    ) as error:
+        train(resume=True, **changes)
+    assert re.search(difference, str(error.value))
+    assert Path("run.npz").read_bytes() == before
+
+
+OTHER_FITS = {
+    "function is 'fit', and was 'train_model'": None,
+    r"model.layers\[0\].filters is 5, and was 4": {"model": make_model(filters=5)},
+    "model.loss is 'mae', and was 'mse'": {"model": make_model(loss="mae")},
+    "model.dtype is 'float64'": {"model": make_model(dtype="float64")},
+    "optimizer.name is 'SGD', and was 'Adam'": {"model": make_model(convext.SGD(0.01))},
+    "optimizer.beta_1 is 0.5, and was 0.9": {"model": make_model(convext.Adam(0.01, 0.5))},
+    "optimizer.learning_rate is 0.1, and was 0.01": {"model": make_model(convext.Adam(0.1))},
+    "shuffle is False, and was True": {"shuffle": False},
+    "checksum of sample_weight is": {"sample_weight": np.arange(1, 41)},
+    "initial_epoch is 1, and was 0": {"initial_epoch": 1},
+    "validation_data.checksum of y": {"validation_data": (X, changed(Y, 0))},
+    "validation_data is None": {"validation_data": None},
+}
+
+
+@pytest.mark.parametrize("difference", OTHER_FITS)
+def test_what_differs_in_another_fit_is_named(difference):
+    options = {"checkpoint": "run.npz", "validation_data": (X, Y), "sample_weight": np.arange(40)}
+    if OTHER_FITS[difference] is None:
+        train(checkpoint="run.npz")
+    else:
+        fit(**options)
+    with pytest.raises(
+        ValueError, match=r"checkpoint \(run.npz\) is of another training: "
+    ) as error:
+        fit(resume=True, **options | (OTHER_FITS[difference] or {}))
+    assert re.search(difference, str(error.value))
+
+
+@pytest.mark.parametrize("size", [(100, 3, 300, 301), (3, 1, 2500, 2501)])
+def test_large_data_are_told_apart_by_a_part_of_them(size):
+    x = np.zeros(size, np.uint8)
+    y = np.zeros((size[0], 1, *size[2:]), np.uint8)
+    model = convext.Sequential([convext.Conv2D(1, 1, kernel_initializer="zeros")])
+    model.compile("sgd")
+    options = {"batch_size": 10**7, "shuffle": False, "checkpoint": "run.npz"}
+    fit(x=x, y=y, epochs=1, model=model, **options)
+    fit(x=x, y=y, epochs=1, model=model, resume=True, **options)
+    begun = time.perf_counter()
+    x[:, :, ::2] = 1
+    with pytest.raises(ValueError, match="checksum of x"):
+        fit(x=x, y=y, epochs=1, model=model, resume=True, **options)
+    assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"resume": True, "checkpoint": None}, ValueError, "resume needs a checkpoint"),
+        ({"checkpoint": None, "checkpoint_every": 2}, ValueError, "checkpoint_every needs a"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1, got 0"),
+        ({"checkpoint_every": 1.5}, TypeError, "checkpoint_every must be an integer, got 1.5"),
+        ({"checkpoint_every": "30m"}, ValueError, "or of seconds as in '30s', got '30m'"),
+        ({"checkpoint_every": "-1s"}, ValueError, "or of seconds as in '30s', got '-1s'"),
+        ({"checkpoint_every": "nans"}, ValueError, "or of seconds as in '30s', got 'nans'"),
+        ({"checkpoint": "no/run.npz"}, FileNotFoundError, "its folder does not exist"),
+        ({"checkpoint": "."}, IsADirectoryError, "is a folder"),
+        ({"checkpoint": 3}, TypeError, "int"),
+    ],
+)
+@pytest.mark.parametrize("run", [train, fit])
+def test_bad_arguments_are_named(run, options, error, message):
+    with pytest.raises(error, match=message):
+        run(**{"checkpoint": "run.npz"} | options)
+
+
+@pytest.mark.parametrize("name", ["run.npz", "run-previous.npz"])
+def test_a_file_that_is_something_else_is_not_replaced(name):
+    np.savez(name, np.ones(3))
+    with pytest.raises(ValueError, match=rf"{name}\) is there already, and is none that convext"):
+        train(checkpoint="run.npz")
+    assert np.load(name)["arr_0"].sum() == 3
+
+
+def test_more_epochs_than_asked_for_are_an_error():
+    train(checkpoint="run.npz")
+    with pytest.raises(ValueError, match="is of epoch 12, more than the 7 asked for"):
+        train(epochs=7, checkpoint="run.npz", resume=True)
+
+
+@pytest.mark.parametrize("kind", ["x", "validation_data"])
+def test_iterators_cannot_go_back(kind):
+    given = iter([(X, Y)] * 99)
+    options = {"x": given, "y": None, "steps_per_epoch": 1}
+    if kind != "x":
+        options = {"validation_data": given, "validation_steps": 1}
+    with pytest.raises(ValueError, match=f"{kind} is an iterator, which cannot go back"):
+        fit(checkpoint="run.npz", **options)
+
+
+# Damaged files
+
+
+def test_of_a_damaged_checkpoint_the_older_one_is_named():
+    expected = train(checkpoint="run.npz", checkpoint_every=5)
+    whole = Path("run.npz").read_bytes()
+    rng = np.random.default_rng(1)
+    good = r"run-previous.npz, of epoch 10, is good: rename it to run.npz to go on$"
+    refused = accepted = 0
+    for attempt in range(60):
+        data = bytearray(whole)
+        if attempt % 3:
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        else:
+            del data[rng.integers(len(data)) :]
+        Path("run.npz").write_bytes(data)
+        try:
+            result = train(checkpoint="run.npz", resume=True)
+        except ValueError as error:
+            refused += re.search(good, str(error)) is not None
+        else:  # what is damaged means nothing
+            accepted += 1
+            np.testing.assert_array_equal(result, expected)
+    assert refused + accepted == 60
+    assert refused > 40
+    os.replace("run-previous.npz", "run.npz")
+    np.testing.assert_array_equal(train(checkpoint="run.npz", resume=True), expected)
+
+
+def test_where_both_are_damaged_no_one_is_good():
+    train(checkpoint="run.npz", checkpoint_every=5)
+    for name in ("run.npz", "run-previous.npz"):
+        os.truncate(name, 300)
+    with pytest.raises(ValueError, match=r"damaged.*: run-previous.npz, the one before it, is dam"):
+        train(checkpoint="run.npz", resume=True)
+    os.remove("run-previous.npz")
+    with pytest.raises(ValueError, match=r"damaged.*: there is no older one"):
+        train(checkpoint="run.npz", resume=True)
+
+
+def rewritten(change):
+    """Write the checkpoint anew with another description, and all its checksums right."""
+    with np.load("run.npz") as members:
+        arrays = dict(members)
+    config = json.loads(str(arrays.pop("config")))
+    change(config, arrays)
+    np.savez("run.npz", config=np.array(json.dumps(config)), **arrays)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c, a: c.pop("state"),
+        lambda c, a: c.pop("epoch"),
+        lambda c, a: c.pop("settings"),
+        lambda c, a: c.update(epoch=-1),
+        lambda c, a: c.update(epoch="3"),
+        lambda c, a: c.update(arrays=10**9),
+        lambda c, a: c.update(arrays="x"),
+        lambda c, a: c.update(state=[]),
+        lambda c, a: c["state"]["items"].pop("run"),
+        lambda c, a: c["state"]["items"].update(run=3),
+        lambda c, a: c["state"]["items"]["run"]["items"].pop("before"),
+        lambda c, a: c["state"]["items"]["run"]["items"].update(kernels={"array": 99}),
+        lambda c, a: c["state"]["items"]["run"]["items"].update(kernels={"array": "x"}),
+        lambda c, a: c["state"]["items"]["run"]["items"].update(generator={"items": {}}),
+        lambda c, a: c["state"]["items"].update(parts=[]),
+        lambda c, a: a.update(array_0=np.ones((9, 9))),
+        lambda c, a: a.update(array_0=a["array_0"].astype("f4")),
+        lambda c, a: a.update(array_0=np.array(["text"])),
+    ],
+)
+def test_a_checkpoint_that_lies_is_an_error(change):
+    train([History()], checkpoint="run.npz", shuffle=True)
+    rewritten(change)
+    with pytest.raises((ValueError, TypeError), match=r"checkpoint|epoch"):
+        train([History()], checkpoint="run.npz", shuffle=True, resume=True)
+
+
+def test_nothing_is_unpickled():
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, ("trapped",)
+
+    train(checkpoint="run.npz")
+    with np.load("run.npz") as members:
+        arrays = dict(members)
+    arrays["array_0"] = np.array([Trap()], dtype=object)
+    np.savez("run.npz", **arrays)
+    with pytest.raises(ValueError, match="holds pickled Python objects, which are never loaded"):
+        train(checkpoint="run.npz", resume=True)
+    assert not os.path.exists("trapped")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_disk_that_is_full_leaves_the_error_that_ended_the_training(error, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "run.npz")
+
+    def stop(report):
+        time.sleep(0.12 if report.epoch == 4 else 0)
+        if report.epoch == 5:
+            monkeypatch.setattr("convext.train.checkpoint.atomic_write", full)
+            if error is KeyboardInterrupt:
+                raise error
+
+    every = 5 if error is OSError else "60s"
+    with (
+        pytest.warns(UserWarning, match=r"the last checkpoint could not be written: .*No space"),
+        pytest.raises(error),
+    ):
+        train([stop], checkpoint="run.npz", checkpoint_every=every)
+
+
+# Signals and the command line
+
+# A training of each kind, in a process of its own, whose result is in result.npz.
+PROGRAM = """
+import os
+import sys
+import numpy as np
+import convext
+
+os.fsync = lambda _: None
+if sys.argv[1] in ("train", "train-images"):
+    from convext.cli.main import main
+
+    sys.exit(main(sys.argv[1:]))
+kind, epochs = sys.argv[1], int(sys.argv[2])
+rng = np.random.default_rng(0)
+x, y = rng.random((60, 1, 24, 24)), rng.random((60, 2, 22, 22))
+history, stopping = convext.History(), convext.EarlyStopping(10**6, restore_best_weights=True)
+options = {"callbacks": [history, stopping], "resume": True, "checkpoint": "run.npz"}
+options["checkpoint_every"] = 1 if len(sys.argv) < 4 else sys.argv[3]
+print("begun", flush=True)
+if kind == "train_model":
+    rate = convext.schedules.reduce_on_plateau(0.1, 0.5, 5)
+    method = "direct" if epochs % 2 else "statistics"
+    weights = convext.train_model(
+        x, y, 2, 3, rate, epochs, seed=1, shuffle=True, batch_size=4, verbose=False, method=method,
+        **options,
+    )
+else:
+    layers = [convext.Conv2D(6, 3, padding="same", activation="relu"), convext.Conv2D(2, 3)]
+    model = convext.Sequential(layers, seed=2)
+    model.compile(convext.Adam(convext.schedules.cosine_decay(0.01, 40)))
+    model.fit(x, y, 8, epochs, 0, validation_split=0.2, **options)
+    weights = np.concatenate([array.ravel() for array in model.get_weights()])
+np.savez("result.npz", weights=weights, loss=history.loss, best=stopping.best_loss)
+"""
+
+
+@pytest.fixture
+def images(folder):
+    """Two folders of images."""
+    pillow = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for name in ("before", "after"):
+        (folder / name).mkdir()
+        for number in range(3):
+            pixels = rng.integers(0, 256, (60, 70), np.uint8)
+            pillow.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def command(kind, epochs, *every):
+    if kind in ("train_model", "fit"):
+        return [sys.executable, "-c", PROGRAM, kind, str(epochs), *every]
+    options = {
+        "train-images": ["before", "after", "--layers", "4x5,1x3"],
+        "train": ["--kernel-shape", "5", "--schedule", "plateau", "--shuffle", "--batch-size", "9"],
+    }[kind]
+    options += ["--out", "result.npz", "--checkpoint", "run.npz", "--resume"]
+    options += ["--checkpoint-every", *(every or ["1"]), "--epochs", str(epochs)]
+    return [sys.executable, "-c", PROGRAM, kind, *options]
+
+
+def start(*arguments):
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    return process
+
+
+def result():
+    with np.load("result.npz") as members:
+        found = dict(members)
+    if "record" in found:  # of convext train, which has the seconds that it took
+        record = json.loads(str(found.pop("record")))
+        found["losses"] = np.array(record["losses"])
+    return found
+
+
+def equal(one, other):
+    """Whether two results have the same bits."""
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def killed_and_resumed(kind, epochs, most, rng):
+    """Kill a training at random moments and start it again until it is done."""
+    kills = 0
+    while True:
+        process = start(kind, epochs)
+        # A training takes about a third of a second.
+        delay = rng.exponential(0.15) if kills < most else 60
+        try:
+            _, error = process.communicate(timeout=delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            continue
+        assert (process.returncode, error) == (0, "")
+        return kills, result()
+
+
+@pytest.mark.parametrize(
+    ("kind", "runs"),
+    [
+        *((kind, 2) for kind in ("train", "fit", "train-images")),
+        *(
+            pytest.param(kind, 50, marks=pytest.mark.slow)
+            for kind in ("train", "train_model", "fit", "train-images")
+        ),
+    ],
+)
+def test_a_training_that_is_killed_goes_on_with_the_same_bits(kind, runs, images, folder):
+    """Each of so many runs is killed at a random moment, the many ones at up to three."""
+    rng = np.random.default_rng(len(kind))
+    epochs = {"train": 40, "train_model": 61, "fit": 40, "train-images": 12}[kind]
+    subprocess.run(command(kind, epochs), check=True, capture_output=True)
+    expected = result()
+    kills = 0
+    for run in range(runs):
+        for file in folder.glob("*.npz"):
+            file.unlink()
+        again, found = killed_and_resumed(kind, epochs, 1 + 2 * (runs > 2), rng)
+        assert equal(found, expected), f"run {run}"
+        best = ["run-best.npz"] if kind == "train-images" else []
+        files = sorted(["result.npz", "run.npz", "run-previous.npz", *best])
+        assert sorted(file.name for file in folder.iterdir() if file.is_file()) == files
+        kills += again
+    assert kills >= runs / 2
+    print(f"{kind}: {runs} runs, killed {kills} times, all with the same bits")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stop"),
+    [("train", signal.SIGTERM), ("train_model", signal.SIGINT), ("fit", signal.SIGTERM)],
+)
+def test_signals_leave_a_checkpoint_within_a_second(kind, stop, folder):
+    process = start(kind, 10**6 + 1, "1000s")
+    time.sleep(0.4)
+    begun = time.monotonic()
+    process.send_signal(stop)
+    process.communicate(timeout=60)
+    assert time.monotonic() - begun < 1
+    assert process.returncode != 0
+    if kind == "train":
+        assert process.returncode == 128 + stop
+    with np.load("run.npz") as members:
+        epoch = json.loads(str(members["config"]))["epoch"]
+    assert epoch > 0
+    # An odd number, so that it is the same method.
+    end = epoch + 5 + epoch % 2
+    found = []
+    for _ in range(2):
+        process = start(kind, end, "1000s")
+        assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+        found.append(result())
+        for file in folder.glob("*.npz"):
+            file.unlink()
+    assert equal(*found)

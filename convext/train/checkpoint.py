@@ -11,6 +11,7 @@ import math
 import os
 import time
 import zlib
+from collections.abc import Callable
 from functools import partial
 from itertools import zip_longest
 from typing import Any, Protocol
@@ -20,8 +21,9 @@ import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
 from .._support.atomic_files import FilePath, atomic_write, check_writable
-from .._support.checks import finite_number, integer
+from .._support.checks import RealArray, finite_number, integer
 from .._support.messages import say, warn
+from .hooks import Hooks
 
 FORMAT = "convext checkpoint 1"
 
@@ -34,6 +36,9 @@ _SECONDS_BETWEEN_STATES = 0.1
 # Of larger arrays, evenly spaced samples of about that many elements are looked at.
 _MOST_ELEMENTS = 1 << 22
 
+# In the state of a callback, in place of the weights that are trained.
+_WEIGHTS = "the weights"
+
 # A list of more numbers, or texts, is kept as an array.
 _LONG = 16
 
@@ -41,8 +46,16 @@ _LONG = 16
 class Training(Protocol):
     """A training, as far as checkpoints concern it."""
 
+    @property
+    def learning_rate(self) -> float | Callable[[int], float]:
+        """The learning rate, or what gives that of an epoch; a callback may set another."""
+
+    @property
+    def weights(self) -> RealArray:
+        """All that is trained, itself."""
+
     def settings(self) -> dict[str, Any]:
-        """Return data and options, as JSON: what another run must share to go on."""
+        """Return data and options, as JSON: what another run must share to go on with this one."""
 
     def state(self) -> dict[str, Any]:
         """Return what changes from epoch to epoch."""
@@ -68,15 +81,19 @@ class Checkpoint:
         if not resume:
             for name in filter(os.path.exists, (self.file, self.previous)):
                 _check_replaceable(name)
-        self._state: tuple[int, str, list[npt.NDArray[Any]]] | None = None  # that was noted last
+        self._state: tuple[int, Any, list[npt.NDArray[Any]]] | None = None  # that was noted last
         self._written = 0  # its epoch
         self._noted = self._saved = time.monotonic()
         self._pause = _SECONDS_BETWEEN_STATES
 
-    def begin(self, training: Training, first_epoch: int, num_epochs: int, verbose: bool) -> int:
+    def begin(
+        self, training: Training, hooks: Hooks, first_epoch: int, num_epochs: int, verbose: bool
+    ) -> int:
         """Take the state from the file, if asked to; return how many epochs have been run."""
-        self._training, self._settings = training, _plain(training.settings())
-        self._written = first_epoch
+        self._training, self._hooks, self._written = training, hooks, first_epoch
+        callbacks = [describe(part) for part in self._parts()]
+        settings = training.settings() | {"callbacks": callbacks}
+        self._settings = json.loads(json.dumps(settings, default=_number))
         if not self.resume:
             return first_epoch
         file = self.file if os.path.exists(self.file) else self.previous
@@ -85,17 +102,17 @@ class Checkpoint:
                 say("There is no {file} yet: the training begins anew", file=self.file)
             return first_epoch
         try:
-            epoch, settings, state = _read(file)
+            epoch, of_file, state = _read(file)
         except ValueError as error:
             raise ValueError(f"{error}: {self._older(file)}") from error
-        if different := _difference(self._settings, settings):
+        if different := _difference(self._settings, of_file):
             raise ValueError(f"checkpoint ({file}) is of another training: {different}")
         if epoch > num_epochs:
             raise ValueError(
                 f"checkpoint ({file}) is of epoch {epoch}, more than the {num_epochs} asked for"
             )
         try:
-            training.put(state)
+            self._put(state)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"checkpoint ({file}) cannot be used: {error!r}") from error
         if verbose:
@@ -109,7 +126,7 @@ class Checkpoint:
         due = last or now >= self._saved + self.seconds or epoch >= self._written + self.epochs
         if due or now >= self._noted + self._pause:
             arrays: list[npt.NDArray[Any]] = []
-            state = json.dumps(_encode(self._training.state(), arrays))
+            state = _encode(self._get(), arrays)
             self._state = epoch, state, arrays
             self._noted = time.monotonic()
             self._pause = max(_SECONDS_BETWEEN_STATES, 20 * (self._noted - now))
@@ -130,15 +147,36 @@ class Checkpoint:
         if self._state is None or self._state[0] == self._written:
             return
         epoch, state, arrays = self._state
-        settings = json.dumps(self._settings)
-        text = (
-            f'{{"format": {json.dumps(FORMAT)}, "epoch": {epoch}, "arrays": {len(arrays)}, '
-            f'"settings": {settings}, "state": {state}}}'
-        )
+        record = {
+            "format": FORMAT, "epoch": epoch, "arrays": len(arrays), "settings": self._settings,
+            "state": state,
+        }  # fmt: skip
         members = {f"array_{i}": array for i, array in enumerate(arrays)}
         with atomic_write(self.file, self.previous) as stream:
-            np.savez(stream, allow_pickle=False, config=np.array(text), **members)
+            np.savez(stream, allow_pickle=False, config=np.array(json.dumps(record)), **members)
         self._written, self._saved = epoch, time.monotonic()
+
+    def _parts(self) -> list[Any]:
+        """Return the learning rate and the callbacks that have a state."""
+        parts = (self._training.learning_rate, *self._hooks.callbacks)
+        return [part for part in parts if hasattr(part, "get_state")]
+
+    def _get(self) -> dict[str, Any]:
+        """Return the state of the training, of its learning rate and of its callbacks."""
+        weights = self._training.weights
+        parts = [
+            {name: _WEIGHTS if value is weights else value for name, value in state.items()}
+            for state in (part.get_state() for part in self._parts())
+        ]
+        return {"run": self._training.state(), "parts": parts, "stopped": self._hooks.stopped}
+
+    def _put(self, state: dict[str, Any]) -> None:
+        self._training.put(state["run"])
+        weights = self._training.weights
+        for part, of_part in zip(self._parts(), state["parts"], strict=True):
+            texts = [name for name, value in of_part.items() if isinstance(value, str)]
+            part.set_state(of_part | {n: weights for n in texts if of_part[n] == _WEIGHTS})
+        self._hooks.stopped = bool(state["stopped"])
 
     def _older(self, file: str) -> str:
         """Say whether the checkpoint before a damaged one is good."""
@@ -235,11 +273,6 @@ def _read(file: str) -> tuple[int, Any, Any]:
         raise ValueError(f"checkpoint ({file}) is damaged: {error!r}") from error
 
 
-def _plain(settings: dict[str, Any]) -> Any:
-    """Return settings as they are read from a file."""
-    return json.loads(json.dumps(settings, default=_number))
-
-
 def _number(value: Any) -> Any:
     """Return a number of NumPy, or a path, as JSON can hold it."""
     return value.item() if isinstance(value, np.generic) else os.fspath(value)
@@ -259,20 +292,27 @@ def _difference(now: Any, then: Any, name: str = "") -> str | None:
 
 def _encode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
     """Return a state as JSON can hold it, with copies of its arrays in a list of their own."""
-    if isinstance(value, dict):
-        return {"items": {k: _encode(item, arrays) for k, item in value.items()}}
-    kinds = {*map(type, value)} if isinstance(value, (list, tuple)) else set()
-    if len(kinds) == 1 and len(value) > _LONG and kinds < {int, float, str}:
+    if isinstance(value, np.ndarray):
+        arrays.append(value.copy())
+        return {"array": len(arrays) - 1}
+    if isinstance(value, dict) and {*map(type, value)} <= {str}:
+        return {"items": {name: _encode(item, arrays) for name, item in value.items()}}
+    if isinstance(value, (list, tuple)):
+        kinds = {*map(type, value)}
+        if len(value) <= _LONG or len(kinds) > 1 or not kinds < {int, float, str}:
+            return [_encode(item, arrays) for item in value]
         texts = sorted({*value}) if str in kinds else None
         numbers = value if texts is None else [*map({t: i for i, t in enumerate(texts)}.get, value)]
         arrays.append(np.array(numbers))
         return {"list": len(arrays) - 1, "texts": texts}
-    if kinds:
-        return [_encode(item, arrays) for item in value]
-    if isinstance(value, np.ndarray):
-        arrays.append(value.copy())
-        return {"array": len(arrays) - 1}
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        "a state in a checkpoint can have numbers, texts, None, arrays, lists, and dictionaries by "
+        f"names, got {value!r}"
+    )
 
 
 def _decode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:

@@ -14,28 +14,17 @@ from .._support.checks import RealArray, finite_number
 from .._support.interruption import stoppable
 from .._support.sharing import Stateful, in_use
 from .callbacks import Callback
-from .checkpoint import Checkpoint, describe
+from .checkpoint import Checkpoint, Training
 from .epoch_report import EpochReport, monitored
 from .hooks import Hooks
 from .progress import Progress
 
-# In the state of a callback, in place of what is trained itself.
-_WEIGHTS = "the weights"
 
-
-class Run(Protocol):
+class Run(Training, Protocol):
     """A training under way, for `run_epochs`."""
 
     method: str
     model: Any
-
-    @property
-    def learning_rate(self) -> float | Callable[[int], float]:
-        """The learning rate, or what gives that of an epoch; a callback may set another."""
-
-    @property
-    def weights(self) -> RealArray:
-        """All that is trained, itself."""
 
     def kernels(self) -> RealArray:
         """Return the kernels, or those of the first layer, themselves."""
@@ -51,15 +40,6 @@ class Run(Protocol):
 
         Another thread asks while the epoch runs.
         """
-
-    def settings(self) -> dict[str, Any]:
-        """Return data and options, as JSON: what another run must share to go on with this one."""
-
-    def state(self) -> dict[str, Any]:
-        """Return what changes from epoch to epoch."""
-
-    def put(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
 
 
 def run_epochs(
@@ -84,8 +64,7 @@ def run_epochs(
         if checkpoint is not None:
             stack.enter_context(stoppable())
             stack.enter_context(checkpoint)
-            whole = _Whole(run, hooks)
-            first_epoch = checkpoint.begin(whole, first_epoch, num_epochs, verbose)
+            first_epoch = checkpoint.begin(run, hooks, first_epoch, num_epochs, verbose)
         progress = stack.enter_context(
             Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
         )
@@ -121,39 +100,6 @@ def _run_epoch(run: Run, epoch: int) -> EpochReport:
     return EpochReport(
         epoch + 1, loss, rate, seconds, kernels, run.method, val_loss, model, values, run.weights
     )
-
-
-class _Whole:
-    """A training with its learning rate and its callbacks, as checkpoints have it."""
-
-    def __init__(self, run: Run, hooks: Hooks) -> None:
-        self.run, self.hooks = run, hooks
-
-    def _parts(self) -> list[Any]:
-        parts = (self.run.learning_rate, *self.hooks.callbacks)
-        return [part for part in parts if hasattr(part, "get_state")]
-
-    def settings(self) -> dict[str, Any]:
-        """Return what another run must share to go on with this one."""
-        return {**self.run.settings(), "callbacks": [describe(part) for part in self._parts()]}
-
-    def state(self) -> dict[str, Any]:
-        """Return what changes from epoch to epoch."""
-        weights = self.run.weights
-        states = [
-            {name: _WEIGHTS if value is weights else value for name, value in part.items()}
-            for part in (part.get_state() for part in self._parts())
-        ]
-        return {"run": self.run.state(), "parts": states, "stopped": self.hooks.stopped}
-
-    def put(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
-        self.run.put(state["run"])
-        for part, of_part in zip(self._parts(), state["parts"], strict=True):
-            texts = {name for name, value in of_part.items() if isinstance(value, str)}
-            same = {name: self.run.weights for name in texts if of_part[name] == _WEIGHTS}
-            part.set_state(of_part | same)
-        self.hooks.stopped = state["stopped"]
 
 
 def _rate(learning_rate: float | Callable[[int], float], epoch: int) -> float:

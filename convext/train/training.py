@@ -284,7 +284,9 @@ class _Run:
         for name in ("batch_size", "shuffle", "seed", "method"):
             settings[name] = getattr(self, name)
         rate, shape = describe(self.learning_rate), self.weights.shape
-        return settings | {"shape of kernels": shape, "learning_rate": rate} | self.options._asdict()
+        return (
+            settings | {"shape of kernels": shape, "learning_rate": rate} | self.options._asdict()
+        )
 
     def state(self) -> dict[str, Any]:
         """Return what changes from epoch to epoch."""

@@ -238,13 +238,13 @@ def finite_number(
 
 def one_of(name: str, value: object, allowed: Collection[str]) -> str:
     """Return `value`, which must be one of the names that are allowed."""
+    if isinstance(value, str) and value in allowed:
+        return value
     *others, last = map(repr, allowed)
     expected = f"{', '.join(others)} or {last}"
     if not isinstance(value, str):
         raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
-    if value not in allowed:
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-    return value
+    raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
 def check_finite(name: str, array: npt.NDArray[Any]) -> None:

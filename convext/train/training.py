@@ -231,6 +231,7 @@ class _Run:
         self.learning_rate, self.batch_size, self.seed = learning_rate, batch_size, seed
         self.shuffle, self.num_threads = shuffle, num_threads
         self.unit = samples_of_unit(len(images), batch_size, self.shuffle)
+        self.in_order = np.arange(len(images))
         # A stream of its own, so that the order does not depend on how the kernels were made.
         self.generator = None
         if shuffle:
@@ -249,7 +250,7 @@ class _Run:
     def order(self) -> npt.NDArray[np.intp]:
         """Return the order of the samples in the next epoch."""
         if self.generator is None:
-            return np.arange(len(self.inputs))
+            return self.in_order
         return self.generator.permutation(len(self.inputs))
 
     def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:

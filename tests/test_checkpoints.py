@@ -16,6 +16,7 @@ import pytest
 
 import convext
 from convext import EarlyStopping, History, ModelCheckpoint, schedules
+from convext.cli.main import main
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((40, 1, 12, 11)), RNG.random((40, 2, 10, 9))
@@ -392,10 +393,10 @@ def test_where_both_are_damaged_no_one_is_good():
     train(checkpoint="run.npz", checkpoint_every=5)
     for name in ("run.npz", "run-previous.npz"):
         os.truncate(name, 300)
-    with pytest.raises(ValueError, match=r"damaged.*: run-previous.npz, the one before it, is dam"):
+    with pytest.raises(ValueError, match=r"damaged.*; run-previous.npz, the one before it, is dam"):
         train(checkpoint="run.npz", resume=True)
     os.remove("run-previous.npz")
-    with pytest.raises(ValueError, match=r"damaged.*: there is no older one"):
+    with pytest.raises(ValueError, match=r"damaged.*; there is no older one"):
         train(checkpoint="run.npz", resume=True)
 
 
@@ -473,7 +474,45 @@ def test_a_disk_that_is_full_leaves_the_error_that_ended_the_training(error, mon
         train([stop], checkpoint="run.npz", checkpoint_every=every)
 
 
-# Signals and the command line
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--resume", "--resume needs --checkpoint"),
+        ("--checkpoint-every 3", "--checkpoint-every needs --checkpoint"),
+        (
+            "--checkpoint run.npz --checkpoint-every 0",
+            "argument --checkpoint-every: expected a number of epochs, or of seconds as in 30s, "
+            "got '0' (see convext {} --help)",
+        ),
+        ("--checkpoint no/run.npz", "no/run.npz: its folder does not exist"),
+        ("--checkpoint a.npz --out a.npz", "a.npz would overwrite a.npz, which is used as well"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["train", "train-images"])
+def test_what_is_wrong_with_options_is_said(kind, options, message, images, capsys):
+    folders = ["before", "after"] if kind == "train-images" else []
+    assert main([kind, *folders, *options.split()]) == 2
+    assert capsys.readouterr().err == f"convext: error: {message.format(kind)}\n"
+
+
+def test_another_training_is_told_in_chinese_as_well(monkeypatch, capsys):
+    arguments = ["train", "--checkpoint", "run.npz", "--epochs", "2", "--quiet"]
+    assert main(arguments) == 0
+    monkeypatch.setenv("CONVEXT_LANG", "zh")
+    assert main([*arguments, "--resume", "--seed", "1"]) == 2
+    assert "检查点（run.npz）属于另一次训练" in capsys.readouterr().err
+    os.truncate("run.npz", 900)
+    train(checkpoint="other.npz", checkpoint_every=5)
+    os.rename("other-previous.npz", "run-previous.npz")
+    assert main([*arguments, "--resume"]) == 2
+    told = "已损坏.*更早的 run-previous.npz（第 10 轮）完好: 改名为 run.npz 即可继续"
+    assert re.search(told, capsys.readouterr().err)
+
+
+# Signals
 
 # A training of each kind, in a process of its own, whose result is in result.npz.
 PROGRAM = """

@@ -154,11 +154,13 @@ def add_checkpoint(parser: Parser) -> None:
 
 def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of a training that are about its checkpoint."""
-    every = options.checkpoint_every or DEFAULT_EVERY
-    for name in ("--checkpoint-every", "--resume"):
-        if options.checkpoint is None and getattr(options, name[2:].replace("-", "_")):
-            raise UsageError(f"{name} needs --checkpoint")
-    return {"checkpoint": options.checkpoint, "checkpoint_every": every, "resume": options.resume}
+    every, resume = options.checkpoint_every, options.resume
+    if options.checkpoint is not None:
+        every = every or DEFAULT_EVERY
+        return {"checkpoint": options.checkpoint, "checkpoint_every": every, "resume": resume}
+    if every or resume:
+        raise UsageError(f"{'--resume' if resume else '--checkpoint-every'} needs --checkpoint")
+    return {}
 
 
 def _every(text: str) -> int | str:

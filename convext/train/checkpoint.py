@@ -104,7 +104,7 @@ class Checkpoint:
         try:
             epoch, of_file, state = _read(file)
         except ValueError as error:
-            raise ValueError(f"{error}: {self._older(file)}") from error
+            raise ValueError(f"{error}{self._older(file)}") from error
         if different := _difference(self._settings, of_file):
             raise ValueError(f"checkpoint ({file}) is of another training: {different}")
         if epoch > num_epochs:
@@ -184,9 +184,9 @@ class Checkpoint:
             try:
                 epoch, *_ = _read(self.previous)
             except (OSError, ValueError):
-                return f"{self.previous}, the one before it, is damaged as well"
-            return f"{self.previous}, of epoch {epoch}, is good: rename it to {file} to go on"
-        return "there is no older one"
+                return f"; {self.previous}, the one before it, is damaged as well"
+            return f"; {self.previous}, of epoch {epoch}, is good: rename it to {file} to go on"
+        return "; there is no older one"
 
 
 def make_checkpoint(file: FilePath | None, every: int | str, resume: bool) -> Checkpoint | None:

@@ -86,7 +86,25 @@ def samples(folder):
     statistics.update(array, rng.random((2, 2, 3, 4)))
     statistics.save(path)
     files["statistics"] = path.read_bytes(), convext.PatchStatistics.load
+    for kind in "train", "fit":
+        checkpoint = Path(folder, f"good {kind}")
+        go_on = partial(resume, kind)
+        go_on(checkpoint)
+        files[f"checkpoint of {kind}"] = checkpoint.read_bytes(), go_on
     return files
+
+
+def resume(kind, file):
+    """Go on with a training from a checkpoint, and write others."""
+    x, y = np.ones((4, 1, 5, 5)), np.ones((4, 1, 4, 4))
+    options = {"checkpoint": file, "checkpoint_every": 1, "resume": True}
+    stop = convext.EarlyStopping(9, restore_best_weights=True)
+    if kind == "train":
+        rate = convext.schedules.reduce_on_plateau(0.1)
+        how = {"shuffle": True, "seed": 0, "method": "statistics", "verbose": False}
+        return convext.train_model(x, y, 1, 2, rate, 3, callbacks=[stop], **how, **options)
+    model = convext.build_model(1, 2, 1, seed=0)
+    return model.fit(x, y, 2, 3, 0, [stop], validation_data=(x, y), **options)
 
 
 def damage_bytes(data, rng):

@@ -226,6 +226,40 @@ def test_a_model_checkpoint_knows_what_was_best():
         np.testing.assert_array_equal(a, b)
 
 
+def test_between_two_names_there_is_the_previous_checkpoint(monkeypatch):
+    """Where a training is killed when the old file has its new name, and the new one not yet."""
+    expected = train()
+    replace, calls = os.replace, []
+
+    def fail(source, target):
+        calls.append(target)
+        if len(calls) == 5:  # the first checkpoint is one name, each other two
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        patch.setattr("convext.train.checkpoint.Checkpoint.__exit__", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            train(checkpoint="run.npz", checkpoint_every=2)
+    assert len(calls) == 5
+    assert not os.path.exists("run.npz")
+    seen = []
+    go_on = lambda report: seen.append(report.epoch)  # noqa: E731
+    result = train([go_on], checkpoint="run.npz", resume=True)
+    np.testing.assert_array_equal(result, expected)
+    assert seen == [*range(5, EPOCHS + 1)]
+
+
+def test_a_link_stays_one(folder):
+    (folder / "far").mkdir()
+    os.symlink("far/state", "run.npz")
+    expected = train(checkpoint="run.npz", checkpoint_every=5)
+    assert sorted(os.listdir("far")) == ["state", "state-previous"]
+    assert os.path.islink("run.npz")
+    np.testing.assert_array_equal(train(checkpoint="run.npz", resume=True), expected)
+
+
 # What another training must have in common with the one that wrote the checkpoint
 
 
@@ -496,6 +530,26 @@ def test_what_is_wrong_with_options_is_said(kind, options, message, images, caps
     folders = ["before", "after"] if kind == "train-images" else []
     assert main([kind, *folders, *options.split()]) == 2
     assert capsys.readouterr().err == f"convext: error: {message.format(kind)}\n"
+
+
+def test_other_images_and_patches_are_another_training(images, folder, capsys):
+    options = ["--checkpoint", "run.npz", "--resume", "--layers", "1x3", "--quiet"]
+    arguments = ["train-images", "before", "after", *options, "--epochs", "1"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--stride", "7"]) == 2
+    assert "is of another training: batches is" in capsys.readouterr().err
+    assert main([*arguments, "--learning-rate", "0.01"]) == 2
+    told = (
+        "optimizer.learning_rate is ['cosine_decay', 0.01, 1, 0.0], and was ['cosine_decay', 0.001,"
+    )
+    assert told in capsys.readouterr().err
+    whole = (folder / "before" / "1.png").read_bytes()
+    (folder / "before" / "1.png").write_bytes((folder / "after" / "1.png").read_bytes())
+    assert main(arguments) == 2
+    assert re.search("bytes of images|checksum of images", capsys.readouterr().err)
+    (folder / "before" / "1.png").write_bytes(whole)
+    assert main(arguments) == 0
+    assert convext.load_model("model.npz").count_params() == 10
 
 
 def test_another_training_is_told_in_chinese_as_well(monkeypatch, capsys):

@@ -132,6 +132,10 @@ class Resumable(Stateful):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to a state that `get_state` has returned."""
+        for name in self._changing:
+            old, new = getattr(self, name), state[name]
+            if old is not None and type(new) is not type(old):
+                raise TypeError(f"{name} must be {type(old).__name__}, got {new!r}")
         vars(self).update({name: state[name] for name in self._changing})
 
 

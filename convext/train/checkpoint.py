@@ -232,7 +232,7 @@ def fingerprint(name: str, array: npt.NDArray[Any]) -> dict[str, Any]:
 def describe(part: Any) -> Any:
     """Return what tells a learning rate or a callback from others, as far as that is known."""
     if isinstance(part, partial):
-        return [describe(part.func), *part.args]
+        return [describe(part.func).lstrip("_"), *part.args]
     if hasattr(part, "_options"):
         return [type(part).__name__, {name: getattr(part, name) for name in part._options}]
     return getattr(part, "__qualname__", type(part).__name__) if callable(part) else part

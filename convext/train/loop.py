@@ -66,7 +66,7 @@ def run_epochs(
             stack.enter_context(checkpoint)
             first_epoch = checkpoint.begin(run, hooks, first_epoch, num_epochs, verbose)
         progress = stack.enter_context(
-            Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
+            Progress(max(1, num_epochs - first_epoch), verbose, run.progress, first_epoch)
         )
         epoch = first_epoch
         while epoch < num_epochs:

@@ -30,7 +30,7 @@ class Progress:
 
     On a terminal, an epoch that takes long has a bar of its own, or moves that of the epochs.
     `within` returns how many samples, or batches, of the epoch under way are done, and how many it
-    has, or None. To be used as a context manager.
+    has, or None. The first is number `first_epoch` + 1. To be used as a context manager.
     """
 
     def __init__(
@@ -38,10 +38,11 @@ class Progress:
         num_epochs: int,
         verbose: bool = True,
         within: Callable[[], tuple[int, int | None]] | None = None,
+        first_epoch: int = 0,
     ) -> None:
         self._num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self._verbose = verbose
-        self._within = within
+        self._within, self._first_epoch = within, first_epoch
         self._language = printable_language() if verbose else None
         self._bar: tqdm[Any] | None = None  # of the epochs
         self._epoch_bar: tqdm[Any] | None = None
@@ -103,7 +104,8 @@ class Progress:
             self._bar.refresh()
             return
         if self._epoch_bar is None:
-            text = translate("Epoch {number}", number=self._epochs + 1)
+            number = self._first_epoch + self._epochs + 1
+            text = translate("Epoch {number}", number=number)
             self._epoch_bar = _make_bar(total, desc=text, leave=False)
             self._epoch_bar.start_t -= seconds
         self._epoch_bar.n = done if total is None else min(done, total)

@@ -303,7 +303,7 @@ class _Run:
         """Go back to a state."""
         put_array(self.weights, state["kernels"])
         put_array(self.before, state["before"])
-        self.first_loss = state["first_loss"]
+        self.first_loss = finite_number("first_loss", state["first_loss"])
         if self.generator is not None:
             self.generator.bit_generator.state = state["generator"]
         if state["expansion"] is not None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._support.checks import finite_number, integer
 from .._support.messages import printable
-from ..train.checkpoint import DEFAULT_EVERY, interval
 
 if TYPE_CHECKING:
     from ..ops.shapes import Padding
@@ -106,6 +105,21 @@ _SHARED: dict[str, dict[str, Any]] = {
     },
     "--max-pixels": _INTEGER
     | {"metavar": "N", "help": "the pixels of the largest image to read (default: 178956970)"},
+    "--checkpoint": {
+        "metavar": "FILE",
+        "help": "a .npz file to write the state of the training to, now and then and when it is "
+        "interrupted; the one before is kept beside it",
+    },
+    "--checkpoint-every": {
+        "metavar": "N",
+        "help": "the epochs from one checkpoint to the next, or the seconds, as in 30s (the "
+        "default)",
+    },
+    "--resume": {
+        "action": "store_true",
+        "help": "go on from the checkpoint, as if the training had never stopped; where there is "
+        "none yet, begin anew",
+    },
     "--out": {"metavar": "FILE"},
     "--plot": {"metavar": "FILE"},
     "--quiet": {"action": "store_true", "help": "print nothing but errors"},
@@ -130,48 +144,13 @@ def add_channels(parser: Parser) -> None:
         group.add_argument(option, dest="channels", action="store_const", const=where, help=text)
 
 
-def add_checkpoint(parser: Parser) -> None:
-    """Add the file that a training goes on from."""
-    parser.add_argument(
-        "--checkpoint",
-        metavar="FILE",
-        help="a .npz file to write the state of the training to, now and then and when it is "
-        "interrupted; the one before is kept beside it",
-    )
-    parser.add_argument(
-        "--checkpoint-every",
-        type=_every,
-        metavar="N",
-        help="the epochs from one checkpoint to the next, or the seconds, as in 30s (the default)",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the checkpoint, as if the training had never stopped; where there is none "
-        "yet, begin anew",
-    )
-
-
 def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of a training that are about its checkpoint."""
-    every, resume = options.checkpoint_every, options.resume
-    if options.checkpoint is not None:
-        every = every or DEFAULT_EVERY
-        return {"checkpoint": options.checkpoint, "checkpoint_every": every, "resume": resume}
-    if every or resume:
-        raise UsageError(f"{'--resume' if resume else '--checkpoint-every'} needs --checkpoint")
-    return {}
-
-
-def _every(text: str) -> int | str:
-    every = int(text) if text.isdecimal() else text
-    try:
-        interval(every)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected a number of epochs, or of seconds as in 30s, got {text!r}"
-        ) from None
-    return every
+    """Return what was given of the arguments of a training that are about its checkpoint."""
+    names = ("checkpoint", "checkpoint_every", "resume")
+    given = {name: getattr(options, name) for name in names if getattr(options, name)}
+    if given.get("checkpoint_every", "").isdecimal():
+        given["checkpoint_every"] = int(given["checkpoint_every"])
+    return given
 
 
 def with_both_sizes(arguments: Sequence[str]) -> list[str]:

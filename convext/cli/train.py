@@ -27,7 +27,6 @@ from .arguments import (
     Parser,
     UsageError,
     add_channels,
-    add_checkpoint,
     add_shared,
     checkpoint_options,
     integer_from,
@@ -93,8 +92,7 @@ def add_arguments(parser: Parser) -> None:
         help="where losses come from: direct (the pixels), statistics (sums over them), or auto "
         "(what promises to be faster; the default)",
     )
-    add_shared(parser, "--seed", "--threads")
-    add_checkpoint(parser)
+    add_shared(parser, "--seed", "--threads", "--checkpoint", "--checkpoint-every", "--resume")
     text = "the kernels file to write (default: kernels.npz)"
     add_shared(parser, "--out", default="kernels.npz", help=text)
     add_channels(parser)

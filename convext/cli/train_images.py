@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from .._support.interruption import stoppable
 from ..enhancement import train_on_folders
 from ..train._layers import ACTIVATIONS
-from .arguments import Parser, add_checkpoint, add_shared, checkpoint_options, integer_from
+from .arguments import Parser, add_shared, checkpoint_options, integer_from
 from .outputs import check_outputs
 
 DESCRIPTION = (
@@ -59,8 +59,7 @@ def add_arguments(parser: Parser) -> None:
         "cosine",
     )
     add("--loss", choices=("mse", "mae"), default="mse", help="what is made small (default: mse)")
-    add_shared(parser, "--seed", "--threads")
-    add_checkpoint(parser)
+    add_shared(parser, "--seed", "--threads", "--checkpoint", "--checkpoint-every", "--resume")
     text = "the file of the model to write (default: model.npz)"
     add_shared(parser, "--out", default="model.npz", help=text)
     add_shared(parser, "--plot", help="draw losses and results: a .png, .pdf or .svg file")

@@ -122,16 +122,9 @@ class PatchBatches:
         ):
             with open(file, "rb") as stream:
                 checksum = zlib.crc32(stream.read(_BYTES_LOOKED_AT), checksum)
-        return {
-            "images": len(pairs),
-            "patches": self.total,
-            "patch": self.size,
-            "stride": self.stride,
-            "batch_size": self.batch_size,
-            "checksum of the names of images": zlib.crc32(names.encode("utf-8", "surrogateescape")),
-            "bytes of images": sum(map(os.path.getsize, files)),
-            "checksum of images": checksum,
-        }
+        options = {name: vars(self)[name] for name in ("size", "stride", "batch_size", "total")}
+        checksums = zlib.crc32(os.fsencode(names)), sum(map(os.path.getsize, files)), checksum
+        return options | {"images": len(pairs), "checksums of images": checksums}
 
     def __call__(self, generator: np.random.Generator) -> Iterator[BeforeAndAfter]:
         """Yield the batches of an epoch."""

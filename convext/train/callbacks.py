@@ -161,7 +161,7 @@ class EarlyStopping(Resumable):
     _best_weights: RealArray | None
     _kept_loss: float
 
-    _changing = ("best_loss", "best_epoch", "_weights", "_best_weights", "_kept_loss")
+    _changing = ("best_loss", "best_epoch", "_best_weights", "_kept_loss")
     _options = ("patience", "min_delta", "monitor", "restore_best_weights")
 
     def __init__(

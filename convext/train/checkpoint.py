@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
 from .._support.atomic_files import FilePath, atomic_write, check_writable
-from .._support.checks import RealArray, finite_number, integer
+from .._support.checks import RealArray, integer
 from .._support.messages import say, warn
 from .hooks import Hooks
 
@@ -36,15 +37,16 @@ _SECONDS_BETWEEN_STATES = 0.1
 # Of larger arrays, evenly spaced samples of about that many elements are looked at.
 _MOST_ELEMENTS = 1 << 22
 
-# In the state of a callback, in place of the weights that are trained.
-_WEIGHTS = "the weights"
-
 # A list of more numbers, or texts, is kept as an array.
 _LONG = 16
 
 
 class Training(Protocol):
-    """A training, as far as checkpoints concern it."""
+    """A training, as far as checkpoints concern it.
+
+    `settings` are data and options, as JSON: what another run must share to go on with this one;
+    `state` is what changes from epoch to epoch, and `put` goes back to it.
+    """
 
     @property
     def learning_rate(self) -> float | Callable[[int], float]:
@@ -54,14 +56,9 @@ class Training(Protocol):
     def weights(self) -> RealArray:
         """All that is trained, itself."""
 
-    def settings(self) -> dict[str, Any]:
-        """Return data and options, as JSON: what another run must share to go on with this one."""
-
-    def state(self) -> dict[str, Any]:
-        """Return what changes from epoch to epoch."""
-
-    def put(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
+    def settings(self) -> dict[str, Any]: ...  # noqa: D102
+    def state(self) -> dict[str, Any]: ...  # noqa: D102
+    def put(self, state: dict[str, Any]) -> None: ...  # noqa: D102
 
 
 class Checkpoint:
@@ -80,7 +77,7 @@ class Checkpoint:
         check_writable(self.file)
         if not resume:
             for name in filter(os.path.exists, (self.file, self.previous)):
-                _check_replaceable(name)
+                _record(name)  # no other file is replaced
         self._state: tuple[int, Any, list[npt.NDArray[Any]]] | None = None  # that was noted last
         self._written = 0  # its epoch
         self._noted = self._saved = time.monotonic()
@@ -126,8 +123,10 @@ class Checkpoint:
         due = last or now >= self._saved + self.seconds or epoch >= self._written + self.epochs
         if due or now >= self._noted + self._pause:
             arrays: list[npt.NDArray[Any]] = []
-            state = _encode(self._get(), arrays)
-            self._state = epoch, state, arrays
+            parts = [part.get_state() for part in self._parts()]
+            stopped = self._hooks.stopped
+            state = {"run": self._training.state(), "parts": parts, "stopped": stopped}
+            self._state = epoch, _encode(state, arrays), arrays
             self._noted = time.monotonic()
             self._pause = max(_SECONDS_BETWEEN_STATES, 20 * (self._noted - now))
         if due:
@@ -161,21 +160,12 @@ class Checkpoint:
         parts = (self._training.learning_rate, *self._hooks.callbacks)
         return [part for part in parts if hasattr(part, "get_state")]
 
-    def _get(self) -> dict[str, Any]:
-        """Return the state of the training, of its learning rate and of its callbacks."""
-        weights = self._training.weights
-        parts = [
-            {name: _WEIGHTS if value is weights else value for name, value in state.items()}
-            for state in (part.get_state() for part in self._parts())
-        ]
-        return {"run": self._training.state(), "parts": parts, "stopped": self._hooks.stopped}
-
     def _put(self, state: dict[str, Any]) -> None:
         self._training.put(state["run"])
-        weights = self._training.weights
         for part, of_part in zip(self._parts(), state["parts"], strict=True):
-            texts = [name for name, value in of_part.items() if isinstance(value, str)]
-            part.set_state(of_part | {n: weights for n in texts if of_part[n] == _WEIGHTS})
+            part.set_state(of_part)
+            if hasattr(part, "_weights"):  # of an EarlyStopping: what is trained, itself
+                part._weights = self._training.weights
         self._hooks.stopped = bool(state["stopped"])
 
     def _older(self, file: str) -> str:
@@ -203,12 +193,12 @@ def interval(every: object) -> tuple[float, float]:
     """Return how many epochs, and how many seconds, lie between two checkpoints at most."""
     if not isinstance(every, str):
         return integer("checkpoint_every", every, minimum=1), math.inf
-    try:
-        return math.inf, finite_number("it", float(every.removesuffix("s")), above=0)
-    except ValueError:
-        raise ValueError(
-            f"checkpoint_every must be a number of epochs, or of seconds as in '30s', got {every!r}"
-        ) from None
+    found = re.fullmatch(r"(\d*\.?\d+)s", every)
+    if found and float(found[1]) > 0:
+        return math.inf, float(found[1])
+    raise ValueError(
+        f"checkpoint_every must be a number of epochs, or of seconds as in '30s', got {every!r}"
+    )
 
 
 def beside(file: FilePath, what: str) -> str:
@@ -247,23 +237,16 @@ def put_array(target: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
     target[...] = values
 
 
-def _check_replaceable(file: str) -> None:
-    try:
-        record = load_record(file, "checkpoint", "config") or {}
-    except ValueError:
-        record = {}
+def _record(file: str) -> dict[str, Any]:
+    record = load_record(file, "checkpoint", "config") or {}
     if record.get("format") != FORMAT:
-        raise ValueError(
-            f"checkpoint ({file}) is there already, and is none that convext wrote, or is damaged: "
-            "give another name, or remove it"
-        )
+        raise ValueError(f"checkpoint ({file}) is a file that convext did not write as one")
+    return record
 
 
 def _read(file: str) -> tuple[int, Any, Any]:
     """Return the epoch of a checkpoint, the settings of its training, and its state."""
-    record = load_record(file, "checkpoint", "config") or {}
-    if record.get("format") != FORMAT:
-        raise ValueError(f"checkpoint ({file}) is not a checkpoint that convext wrote")
+    record = _record(file)
     try:
         numbers = range(record["arrays"])
         arrays = [load_array(file, "checkpoint", member=f"array_{i}") for i in numbers]
@@ -299,12 +282,12 @@ def _encode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
         return {"items": {name: _encode(item, arrays) for name, item in value.items()}}
     if isinstance(value, (list, tuple)):
         kinds = {*map(type, value)}
-        if len(value) <= _LONG or len(kinds) > 1 or not kinds < {int, float, str}:
-            return [_encode(item, arrays) for item in value]
-        texts = sorted({*value}) if str in kinds else None
-        numbers = value if texts is None else [*map({t: i for i, t in enumerate(texts)}.get, value)]
-        arrays.append(np.array(numbers))
-        return {"list": len(arrays) - 1, "texts": texts}
+        if len(value) > _LONG and kinds in ({int}, {float}):
+            arrays.append(np.array(value))
+            return {"list": len(arrays) - 1}
+        if len(value) > _LONG and {*value} == {value[0]}:
+            return {"times": len(value), "value": value[0]}
+        return [_encode(item, arrays) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -325,5 +308,4 @@ def _decode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
         return {k: _decode(item, arrays) for k, item in value["items"].items()}
     if "array" in value:
         return arrays[value["array"]]
-    numbers, texts = arrays[value["list"]].tolist(), value["texts"]
-    return numbers if texts is None else [texts[i] for i in numbers]
+    return arrays[value["list"]].tolist() if "list" in value else [value["value"]] * value["times"]

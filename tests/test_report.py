@@ -256,6 +256,17 @@ def test_an_epoch_of_unknown_length_shows_what_is_done(environment, monkeypatch)
         wait_for(lambda: "0/50 epochs" in stdout.getvalue())
 
 
+def test_the_first_epoch_has_the_number_that_it_has_in_the_training(environment, monkeypatch):
+    environment(CONVEXT_LANG="en", COLUMNS="80", LINES="40")
+    stdout, clock = Terminal(), Clock(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    progress = Progress(3, within=lambda: (30, 120))
+    progress.first_epoch = 12
+    with progress:
+        clock.now += 4
+        wait_for(lambda: "Epoch 13:  25%|" in stdout.getvalue())
+
+
 def test_a_pipe_gets_no_bar_of_an_epoch(environment, monkeypatch):
     stdout, clock = io.StringIO(), Clock(monkeypatch)
     monkeypatch.setattr(sys, "stdout", stdout)

@@ -24,6 +24,7 @@ from .._support.array_files import load_array, load_record
 from .._support.atomic_files import FilePath, atomic_write, check_writable
 from .._support.checks import RealArray, integer
 from .._support.messages import say, warn
+from .callbacks import EarlyStopping
 from .hooks import Hooks
 
 FORMAT = "convext checkpoint 1"
@@ -164,7 +165,7 @@ class Checkpoint:
         self._training.put(state["run"])
         for part, of_part in zip(self._parts(), state["parts"], strict=True):
             part.set_state(of_part)
-            if hasattr(part, "_weights"):  # of an EarlyStopping: what is trained, itself
+            if isinstance(part, EarlyStopping):
                 part._weights = self._training.weights
         self._hooks.stopped = bool(state["stopped"])
 

@@ -65,9 +65,9 @@ def run_epochs(
             stack.enter_context(stoppable())
             stack.enter_context(checkpoint)
             first_epoch = checkpoint.begin(run, hooks, first_epoch, num_epochs, verbose)
-        progress = stack.enter_context(
-            Progress(max(1, num_epochs - first_epoch), verbose, run.progress, first_epoch)
-        )
+        progress = Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
+        progress.first_epoch = first_epoch
+        stack.enter_context(progress)
         epoch = first_epoch
         while epoch < num_epochs:
             if callbacks and not hooks.stopped:

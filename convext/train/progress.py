@@ -30,19 +30,20 @@ class Progress:
 
     On a terminal, an epoch that takes long has a bar of its own, or moves that of the epochs.
     `within` returns how many samples, or batches, of the epoch under way are done, and how many it
-    has, or None. The first is number `first_epoch` + 1. To be used as a context manager.
+    has, or None. To be used as a context manager.
     """
+
+    first_epoch = 0  # that is shown, counted from 0
 
     def __init__(
         self,
         num_epochs: int,
         verbose: bool = True,
         within: Callable[[], tuple[int, int | None]] | None = None,
-        first_epoch: int = 0,
     ) -> None:
         self._num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self._verbose = verbose
-        self._within, self._first_epoch = within, first_epoch
+        self._within = within
         self._language = printable_language() if verbose else None
         self._bar: tqdm[Any] | None = None  # of the epochs
         self._epoch_bar: tqdm[Any] | None = None
@@ -104,7 +105,7 @@ class Progress:
             self._bar.refresh()
             return
         if self._epoch_bar is None:
-            number = self._first_epoch + self._epochs + 1
+            number = self.first_epoch + self._epochs + 1
             text = translate("Epoch {number}", number=number)
             self._epoch_bar = _make_bar(total, desc=text, leave=False)
             self._epoch_bar.start_t -= seconds

@@ -107,7 +107,7 @@ class Fit:
         return self.trainer.done, len(self.batches.samples.inputs)
 
     def settings(self) -> dict[str, Any]:
-        """Return data and options, as JSON: what another run must share to go on with this one."""
+        """Return data and options; see `Run`."""
         optimizer = self.model._compiled()
         rate = {"learning_rate": describe(optimizer.learning_rate)}
         settings = {

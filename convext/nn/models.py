@@ -179,11 +179,9 @@ class Sequential(Learner):
         validation_batch_size : int, default 32
             The samples of `validation_data` that are taken at a time, of arrays.
         checkpoint, checkpoint_every, resume
-            As for `train_model`: a file that the training goes on from, bit for bit, with the
-            weights, the optimizer, the random generator, History, EarlyStopping and
-            ModelCheckpoint. Layers, optimizer and loss are to be the same, too. Batches are to come
+            As for `train_model`; layers, optimizer and loss must be the same, too. Batches come
             from an object, or from a function whose only random numbers are those of the generator
-            that it is given: that they are the same is not looked at, but for the first of a list.
+            that it is given: of these, only the first of a list is looked at.
 
         Returns
         -------

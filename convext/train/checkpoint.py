@@ -12,17 +12,16 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable
 from functools import partial
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
 from .._support.atomic_files import FilePath, atomic_write, check_writable
-from .._support.checks import RealArray, integer
+from .._support.checks import integer
 from .._support.messages import say, warn
 from .callbacks import EarlyStopping
 from .hooks import Hooks
@@ -40,26 +39,6 @@ _MOST_ELEMENTS = 1 << 22
 
 # A list of more numbers, or texts, is kept as an array.
 _LONG = 16
-
-
-class Training(Protocol):
-    """A training, as far as checkpoints concern it.
-
-    `settings` are data and options, as JSON: what another run must share to go on with this one;
-    `state` is what changes from epoch to epoch, and `put` goes back to it.
-    """
-
-    @property
-    def learning_rate(self) -> float | Callable[[int], float]:
-        """The learning rate, or what gives that of an epoch; a callback may set another."""
-
-    @property
-    def weights(self) -> RealArray:
-        """All that is trained, itself."""
-
-    def settings(self) -> dict[str, Any]: ...  # noqa: D102
-    def state(self) -> dict[str, Any]: ...  # noqa: D102
-    def put(self, state: dict[str, Any]) -> None: ...  # noqa: D102
 
 
 class Checkpoint:
@@ -85,13 +64,13 @@ class Checkpoint:
         self._pause = _SECONDS_BETWEEN_STATES
 
     def begin(
-        self, training: Training, hooks: Hooks, first_epoch: int, num_epochs: int, verbose: bool
+        self, run: Any, hooks: Hooks, first_epoch: int, num_epochs: int, verbose: bool
     ) -> int:
-        """Take the state from the file, if asked to; return how many epochs have been run."""
-        self._training, self._hooks, self._written = training, hooks, first_epoch
+        """Take a `Run` from the file, if asked to; return how many epochs have been run."""
+        self._run, self._hooks, self._written = run, hooks, first_epoch
         callbacks = [describe(part) for part in self._parts()]
-        settings = training.settings() | {"callbacks": callbacks}
-        self._settings = json.loads(json.dumps(settings, default=_number))
+        settings = run.settings() | {"callbacks": callbacks}
+        self._settings = json.loads(json.dumps(settings, default=str))
         if not self.resume:
             return first_epoch
         file = self.file if os.path.exists(self.file) else self.previous
@@ -126,7 +105,7 @@ class Checkpoint:
             arrays: list[npt.NDArray[Any]] = []
             parts = [part.get_state() for part in self._parts()]
             stopped = self._hooks.stopped
-            state = {"run": self._training.state(), "parts": parts, "stopped": stopped}
+            state = {"run": self._run.state(), "parts": parts, "stopped": stopped}
             self._state = epoch, _encode(state, arrays), arrays
             self._noted = time.monotonic()
             self._pause = max(_SECONDS_BETWEEN_STATES, 20 * (self._noted - now))
@@ -158,15 +137,15 @@ class Checkpoint:
 
     def _parts(self) -> list[Any]:
         """Return the learning rate and the callbacks that have a state."""
-        parts = (self._training.learning_rate, *self._hooks.callbacks)
+        parts = (self._run.learning_rate, *self._hooks.callbacks)
         return [part for part in parts if hasattr(part, "get_state")]
 
     def _put(self, state: dict[str, Any]) -> None:
-        self._training.put(state["run"])
+        self._run.put(state["run"])
         for part, of_part in zip(self._parts(), state["parts"], strict=True):
             part.set_state(of_part)
             if isinstance(part, EarlyStopping):
-                part._weights = self._training.weights
+                part._weights = self._run.weights
         self._hooks.stopped = bool(state["stopped"])
 
     def _older(self, file: str) -> str:
@@ -255,11 +234,6 @@ def _read(file: str) -> tuple[int, Any, Any]:
         return epoch, record["settings"], _decode(record["state"], arrays)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"checkpoint ({file}) is damaged: {error!r}") from error
-
-
-def _number(value: Any) -> Any:
-    """Return a number of NumPy, or a path, as JSON can hold it."""
-    return value.item() if isinstance(value, np.generic) else os.fspath(value)
 
 
 def _difference(now: Any, then: Any, name: str = "") -> str | None:

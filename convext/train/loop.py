@@ -14,17 +14,25 @@ from .._support.checks import RealArray, finite_number
 from .._support.interruption import stoppable
 from .._support.sharing import Stateful, in_use
 from .callbacks import Callback
-from .checkpoint import Checkpoint, Training
+from .checkpoint import Checkpoint
 from .epoch_report import EpochReport, monitored
 from .hooks import Hooks
 from .progress import Progress
 
 
-class Run(Training, Protocol):
+class Run(Protocol):
     """A training under way, for `run_epochs`."""
 
     method: str
     model: Any
+
+    @property
+    def learning_rate(self) -> float | Callable[[int], float]:
+        """The learning rate, or what gives that of an epoch; a callback may set another."""
+
+    @property
+    def weights(self) -> RealArray:
+        """All that is trained, itself."""
 
     def kernels(self) -> RealArray:
         """Return the kernels, or those of the first layer, themselves."""
@@ -40,6 +48,15 @@ class Run(Training, Protocol):
 
         Another thread asks while the epoch runs.
         """
+
+    def settings(self) -> dict[str, Any]:
+        """Return data and options, as JSON: what another run must share to go on with this one."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes from epoch to epoch."""
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
 
 
 def run_epochs(

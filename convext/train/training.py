@@ -115,18 +115,15 @@ def train_model(
     num_threads : int, optional
         Default: `get_num_threads`. The result has the same bits for any number.
     checkpoint : path, optional
-        A .npz file to write the state of the training to, whole or not at all; the one before stays
-        beside it: run-previous.npz beside run.npz. Ctrl-C and SIGTERM write a last one first, then
-        both are a KeyboardInterrupt.
+        A .npz file to write the state of the training to, with those of learning rate and callbacks
+        that have get_state() and set_state(state), as convext's do. The one before is kept beside
+        it: run-previous.npz. Ctrl-C and SIGTERM write a last one, then raise KeyboardInterrupt.
     checkpoint_every : int or str, default "30s"
         The epochs from one checkpoint to the next, or the seconds. One is written at the end, too.
     resume : bool, default False
-        Go on from the checkpoint, with the same bits as if the training had never stopped; where
-        there is none yet, the training begins anew, so that the same call can be made again and
-        again. Data, options, callbacks and their options must be the same, only `num_epochs` may be
-        larger. The states of `EarlyStopping`, `History`, of the schedules and of other callbacks
-        that have methods get_state() and set_state(state) are part of it. Without `resume` an older
-        checkpoint is replaced.
+        Go on from the checkpoint, with the bits of a training that never stopped; where there is
+        none yet, begin anew. Data and options must be the same, only `num_epochs` may be larger.
+        Without `resume` an older checkpoint is replaced.
 
     Returns
     -------
@@ -139,9 +136,8 @@ def train_model(
         The loss became infinite or NaN, or more than 1000 times what predicting zero gives. It
         says which learning rate would be stable; see `suggest_learning_rate`.
     TypeError, ValueError
-        An argument does not fit, or the data contain NaN or infinity. The checkpoint is damaged, or
-        of a training with other data or options: the message says which, or which older one is
-        good.
+        An argument does not fit, or the data contain NaN or infinity. The checkpoint is of another
+        training (the message says what differs), or damaged (it says which older one is good).
     OSError
         A file cannot be read.
 
@@ -278,7 +274,7 @@ class _Run:
         return self.trainer.done, len(self.inputs)
 
     def settings(self) -> dict[str, Any]:
-        """Return data and options, as JSON: what another run must share to go on with this one."""
+        """Return data and options; see `Run`."""
         settings: dict[str, Any] = {"function": "train_model"}
         for name, array in self.data.items():
             settings |= fingerprint(name, array)

@@ -173,13 +173,21 @@ def test_a_callback_with_a_state_has_it_again_and_others_begin_anew():
             self.seen["epochs"].append((report.epoch, "even" if report.epoch % 2 == 0 else None))
             self.seen["kernels"] = report.kernels
             self.seen["best"] = np.float32(0.5)
+            self.seen["many"] = many_kinds
 
         def get_state(self):
             return self.seen
 
         def set_state(self, state):
-            self.seen = state
+            self.seen, self.loaded = state, dict(state)
 
+    large = 2**63
+    many_kinds = {
+        "arrays": [np.arange(2)] * 20, "numbers": [*range(30), large], "more": [-1, large] * 20,
+        "largest": [10**30] * 20, "mixed": [1, 2.0, None, "x", True] * 9, "texts": ["a", "b"] * 9,
+        "same": ["a"] * 20, "dictionaries": [{"a": [1.5, np.inf, -0.0]}] * 20, "none": [],
+        "floats": [0.1, -0.0, np.inf, 1e300] * 9, "flags": [True, False] * 9, "ints": [*range(40)],
+    }  # fmt: skip
     counter, plain = Counter(), []
     options = {"checkpoint": "run.npz", "checkpoint_every": 2, "resume": True}
     with pytest.raises(KeyboardInterrupt):
@@ -187,8 +195,25 @@ def test_a_callback_with_a_state_has_it_again_and_others_begin_anew():
     result = train([counter, lambda report: plain.append(report.epoch)], **options)
     assert [epoch for epoch, _ in counter.seen["epochs"]] == [*range(1, EPOCHS + 1)]
     assert counter.seen["best"] == 0.5
+    many = counter.loaded["many"]
+    assert [*map(np.ndarray.tolist, many.pop("arrays"))] == [[0, 1]] * 20
+    assert repr(many) == repr({name: many_kinds[name] for name in many})
     np.testing.assert_array_equal(counter.seen["kernels"], result)
     assert plain == [*range(5, EPOCHS + 1)]
+
+
+@pytest.mark.parametrize("value", [np.ones(2, complex), np.array(["a"]), {1: 2}, {3}, object()])
+def test_a_state_that_cannot_be_read_again_is_not_written(value):
+    class Odd:
+        def __call__(self, report):
+            pass
+
+        def get_state(self):
+            return {"value": value}
+
+    with pytest.raises(TypeError, match="a state"):
+        train([Odd()], checkpoint="run.npz")
+    assert os.listdir() == []
 
 
 def test_a_rate_that_a_callback_has_set_stays_set():

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
 from .._support.atomic_files import FilePath, atomic_write, check_writable
-from .._support.checks import integer
+from .._support.checks import integer, real_dtype
 from .._support.messages import say, warn
 from .callbacks import EarlyStopping
 from .hooks import Hooks
@@ -251,17 +251,21 @@ def _difference(now: Any, then: Any, name: str = "") -> str | None:
 def _encode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
     """Return a state as JSON can hold it, with copies of its arrays in a list of their own."""
     if isinstance(value, np.ndarray):
+        real_dtype("an array of a state", value.dtype)  # no others are read
         arrays.append(value.copy())
         return {"array": len(arrays) - 1}
     if isinstance(value, dict) and {*map(type, value)} <= {str}:
         return {"items": {name: _encode(item, arrays) for name, item in value.items()}}
     if isinstance(value, (list, tuple)):
-        kinds = {*map(type, value)}
-        if len(value) > _LONG and kinds in ({int}, {float}):
-            arrays.append(np.array(value))
-            return {"list": len(arrays) - 1}
-        if len(value) > _LONG and {*value} == {value[0]}:
+        kinds = {*map(type, value)} if len(value) > _LONG else None
+        if kinds == {str} and len({*value}) == 1:
             return {"times": len(value), "value": value[0]}
+        if kinds in ({int}, {float}):
+            numbers = np.array(value)
+            # What is too large for integers would be rounded, or stay objects.
+            if kinds == {type(numbers.item(0))} and not numbers.dtype.hasobject:
+                arrays.append(numbers)
+                return {"list": len(arrays) - 1}
         return [_encode(item, arrays) for item in value]
     if isinstance(value, np.generic):
         value = value.item()

@@ -138,12 +138,11 @@ class Sequential(Learner):
         Parameters
         ----------
         x : array_like, (N, C, H, W), or batches
-            The images, memory-mapped ones included, in any type of real numbers: converted a batch
-            at a time. Or batches, (x, y) or (x, y, sample_weight), of arrays or tensors: an object
-            that gives them anew in each epoch, such as a list, PyTorch's DataLoader or Keras's
-            Sequence; a function that is called at the beginning of each epoch, with the model's
-            random generator if it takes an argument, and returns an iterable; or an iterator, which
-            goes on from epoch to epoch.
+            The images, memory-mapped ones included, in any type of real numbers. Or batches, (x, y)
+            or (x, y, sample_weight), of arrays or tensors: an object that gives them anew in each
+            epoch, such as a list, PyTorch's DataLoader or Keras's Sequence; a function that does
+            so, of the model's random generator if it takes an argument; or an iterator, which goes
+            on from epoch to epoch.
         y : array_like, (N, K, OH, OW), optional
             What the model should make of them; not given with batches.
         batch_size : int, default 32
@@ -154,8 +153,8 @@ class Sequential(Learner):
             Print a line for each epoch; on a terminal, a progress bar when there are many.
         callbacks : iterable of callables, optional
             Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`.
-            Objects may instead have methods as in Keras: set_model(model), on_train_begin(logs),
-            on_epoch_begin(epoch, logs), on_epoch_end(epoch, logs), on_train_end(logs), with epochs
+            Objects may have methods as in Keras: set_model(model), on_train_begin(logs),
+            on_epoch_begin(epoch, logs), on_epoch_end(epoch, logs), on_train_end(logs), epochs
             counted from 0; they may set ``model.stop_training`` or the optimizer's learning rate.
         validation_split : float, default 0
             Keep this share of the samples, the last ones, to validate the model after each epoch;

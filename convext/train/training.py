@@ -69,8 +69,8 @@ def train_model(
 ) -> RealArray:
     """Train convolution kernels by gradient descent on the mean squared error.
 
-    For every epoch and every batch of samples in order: predict, compute the loss and its
-    gradient, and take the step ``kernels -= learning_rate * gradient``.
+    For each batch of samples: predict, compute the loss and its gradient, and take the step
+    ``kernels -= learning_rate * gradient``.
 
     Parameters
     ----------
@@ -104,12 +104,10 @@ def train_model(
         Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`; those
         with methods as in Keras (on_epoch_end, ...) are called as by `Sequential.fit`.
     method : "auto", "direct" or "statistics", default "auto"
-        Where losses and gradients come from. "direct" computes them from the pixels in every epoch.
-        "statistics" does so in the first one, and sums the products of every two pixels of the
-        patches: from these follow the same losses, up to rounding, for any kernels. Where a loss
-        has fallen so far that it would lose digits so, it is computed from the pixels again. "auto"
-        takes what promises to be faster for the shapes, batches and epochs, if the sums need no
-        more than 64 MiB. The reports of the epochs say what was taken.
+        Where losses and gradients come from: "direct", the pixels in every epoch; "statistics",
+        sums of their products, from which the same losses follow up to rounding (see
+        docs/least-squares.md); "auto", what promises to be faster, with sums of at most 64 MiB. The
+        reports of the epochs say what was taken.
     verbose : bool, default True
         Print a line for each epoch; on a terminal, a progress bar when there are many.
     num_threads : int, optional
@@ -160,15 +158,14 @@ def train_model(
     >>> bool(np.abs(learned - blur).max() < 1e-3)
     True
 
-    Stop after 50 epochs, and go on later:
+    The same in two goes:
 
     >>> import tempfile
+    >>> options = {"seed": 0, "verbose": False, "resume": True}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     options = {"seed": 0, "verbose": False, "checkpoint": f"{folder}/run.npz"}
+    ...     options["checkpoint"] = f"{folder}/run.npz"
     ...     for epochs in (50, 500):
-    ...         again = convext.train_model(
-    ...             before, after, 1, (3, 3), 0.3, epochs, resume=True, **options
-    ...         )
+    ...         again = convext.train_model(before, after, 1, (3, 3), 0.3, epochs, **options)
     >>> np.array_equal(again, learned)
     True
     """

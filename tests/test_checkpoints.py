@@ -678,13 +678,12 @@ def equal(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
-def killed_and_resumed(kind, epochs, most, rng):
+def killed_and_resumed(kind, epochs, most, seconds, rng):
     """Kill a training at random moments and start it again until it is done."""
     kills = 0
     while True:
         process = start(kind, epochs)
-        # A training takes about a third of a second.
-        delay = rng.exponential(0.15) if kills < most else 60
+        delay = rng.uniform(0, seconds) if kills < most else 60
         try:
             _, error = process.communicate(timeout=delay)
         except subprocess.TimeoutExpired:
@@ -710,13 +709,13 @@ def test_a_training_that_is_killed_goes_on_with_the_same_bits(kind, runs, images
     """Each of so many runs is killed at a random moment, the many ones at up to three."""
     rng = np.random.default_rng(len(kind))
     epochs = {"train": 40, "train_model": 61, "fit": 40, "train-images": 12}[kind]
-    subprocess.run(command(kind, epochs), check=True, capture_output=True)
-    expected = result()
-    kills = 0
+    reference, begun = start(kind, epochs), time.monotonic()
+    assert (reference.communicate()[1], reference.returncode) == ("", 0)
+    seconds, expected, kills = time.monotonic() - begun, result(), 0
     for run in range(runs):
         for file in folder.glob("*.npz"):
             file.unlink()
-        again, found = killed_and_resumed(kind, epochs, 1 + 2 * (runs > 2), rng)
+        again, found = killed_and_resumed(kind, epochs, 1 + 2 * (runs > 2), seconds, rng)
         assert equal(found, expected), f"run {run}"
         best = ["run-best.npz"] if kind == "train-images" else []
         files = sorted(["result.npz", "run.npz", "run-previous.npz", *best])

@@ -108,17 +108,18 @@ class Fit:
 
     def settings(self) -> dict[str, Any]:
         """Return data and options; see `Run`."""
-        optimizer = self.model._compiled()
-        rate = {"learning_rate": describe(optimizer.learning_rate)}
-        settings = {
-            "function": "fit",
-            "model": model_file.description(self.model),
-            "optimizer": {"name": type(optimizer).__name__, **optimizer._arguments(), **rate},
-            "initial_epoch": self.initial_epoch,
-            **self.batches.settings(),
-        }
+        model, optimizer = self.model, self.model._compiled()
+        settings: dict[str, Any] = {"function": "fit", "initial_epoch": self.initial_epoch}
+        settings |= {f"layers[{i}]": repr(layer) for i, layer in enumerate(model.layers)}
+        for name in ("residual", "data_format", "dtype", "loss", "metrics_names"):
+            settings[name] = getattr(model, name)
+        settings["optimizer"] = type(optimizer).__name__
+        settings |= optimizer._arguments()
+        settings["learning_rate"] = describe(optimizer.learning_rate)
+        settings |= self.batches.settings()
         if self.validation is not None:
-            settings["validation_data"] = self.validation.settings()
+            validation = self.validation.settings()
+            settings |= {f"validation {name}": value for name, value in validation.items()}
         return settings
 
     def state(self) -> dict[str, Any]:

@@ -23,19 +23,6 @@ FORMAT = "convext model 1"
 Model = TypeVar("Model", bound=Learner)
 
 
-def description(model: Learner) -> dict[str, Any]:
-    """Return what does not change when a model is trained, as JSON."""
-    return {
-        "layers": [layer.config() for layer in model.layers],
-        "name": model.name,
-        "residual": model.residual,
-        "data_format": model.data_format,
-        "dtype": model.dtype.name,
-        "loss": model.loss,
-        "metrics": model._metrics,
-    }
-
-
 def state(model: Learner) -> dict[str, Any]:
     """Return what changes when a model is trained: JSON, and arrays."""
     update = model._update
@@ -67,9 +54,15 @@ def write(model: Learner, filepath: FilePath, checkpoint: dict[str, object] | No
     model._check_built()
     config = {
         "format": FORMAT,
-        **description(model),
+        "layers": [layer.config() for layer in model.layers],
+        "name": model.name,
         "checkpoint": checkpoint,
+        "residual": model.residual,
         "input_channels": model._channels,
+        "data_format": model.data_format,
+        "dtype": model.dtype.name,
+        "loss": model.loss,
+        "metrics": model._metrics,
         "optimizer": None if model.optimizer is None else model.optimizer.config(),
     }
     arrays: dict[str, npt.NDArray[Any]] = {}

@@ -13,7 +13,6 @@ import re
 import time
 import zlib
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -68,8 +67,7 @@ class Checkpoint:
     ) -> int:
         """Take a `Run` from the file, if asked to; return how many epochs have been run."""
         self._run, self._hooks, self._written = run, hooks, first_epoch
-        callbacks = [describe(part) for part in self._parts()]
-        settings = run.settings() | {"callbacks": callbacks}
+        settings = run.settings() | {"callbacks": [describe(part) for part in self._parts()]}
         self._settings = json.loads(json.dumps(settings, default=str))
         if not self.resume:
             return first_epoch
@@ -79,11 +77,15 @@ class Checkpoint:
                 say("There is no {file} yet: the training begins anew", file=self.file)
             return first_epoch
         try:
-            epoch, of_file, state = _read(file)
+            epoch, others, state = _read(file)
         except ValueError as error:
             raise ValueError(f"{error}{self._older(file)}") from error
-        if different := _difference(self._settings, of_file):
-            raise ValueError(f"checkpoint ({file}) is of another training: {different}")
+        for name in {**self._settings, **others}:
+            now, then = self._settings.get(name), others.get(name)
+            if now != then:
+                raise ValueError(
+                    f"checkpoint ({file}) is of another training: {name} is {now}, and was {then}"
+                )
         if epoch > num_epochs:
             raise ValueError(
                 f"checkpoint ({file}) is of epoch {epoch}, more than the {num_epochs} asked for"
@@ -202,9 +204,10 @@ def fingerprint(name: str, array: npt.NDArray[Any]) -> dict[str, Any]:
 def describe(part: Any) -> Any:
     """Return what tells a learning rate or a callback from others, as far as that is known."""
     if isinstance(part, partial):
-        return [describe(part.func).lstrip("_"), *part.args]
+        return f"{part.func.__name__.lstrip('_')}{part.args}"
     if hasattr(part, "_options"):
-        return [type(part).__name__, {name: getattr(part, name) for name in part._options}]
+        options = ", ".join(f"{name}={getattr(part, name)!r}" for name in part._options)
+        return f"{type(part).__name__}({options})"
     return getattr(part, "__qualname__", type(part).__name__) if callable(part) else part
 
 
@@ -224,28 +227,16 @@ def _record(file: str) -> dict[str, Any]:
     return record
 
 
-def _read(file: str) -> tuple[int, Any, Any]:
+def _read(file: str) -> tuple[int, dict[str, Any], Any]:
     """Return the epoch of a checkpoint, the settings of its training, and its state."""
     record = _record(file)
     try:
         numbers = range(record["arrays"])
         arrays = [load_array(file, "checkpoint", member=f"array_{i}") for i in numbers]
         epoch = integer("epoch", record["epoch"], minimum=0)
-        return epoch, record["settings"], _decode(record["state"], arrays)
+        return epoch, dict(record["settings"]), _decode(record["state"], arrays)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"checkpoint ({file}) is damaged: {error!r}") from error
-
-
-def _difference(now: Any, then: Any, name: str = "") -> str | None:
-    """Return what differs first between two settings; None where nothing does."""
-    if isinstance(now, dict) and isinstance(then, dict):
-        prefix = f"{name}." if name else ""
-        parts = [(f"{prefix}{key}", now.get(key), then.get(key)) for key in {**now, **then}]
-    elif isinstance(now, list) and isinstance(then, list) and {dict, list} & {*map(type, now)}:
-        parts = [(f"{name}[{i}]", *pair) for i, pair in enumerate(zip_longest(now, then))]
-    else:
-        return None if now == then else f"{name} is {now!r}, and was {then!r}"
-    return next(filter(None, (_difference(a, b, part) for part, a, b in parts)), None)
 
 
 def _encode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:

@@ -21,7 +21,7 @@ from .progress import Progress
 
 
 class Run(Protocol):
-    """A training under way, for `run_epochs`."""
+    """A training under way, for `run_epochs` and `Checkpoint`."""
 
     method: str
     model: Any
@@ -44,13 +44,10 @@ class Run(Protocol):
         """Run the epoch of that number (from 1); return the loss, and what else was measured."""
 
     def progress(self) -> tuple[int, int | None]:
-        """Return how many samples, or batches, of the epoch are done, and how many there are.
-
-        Another thread asks while the epoch runs.
-        """
+        """Return how many samples, or batches, of how many are done, while an epoch runs."""
 
     def settings(self) -> dict[str, Any]:
-        """Return data and options, as JSON: what another run must share to go on with this one."""
+        """Return data and options by their names: what must be the same to go on."""
 
     def state(self) -> dict[str, Any]:
         """Return what changes from epoch to epoch."""

@@ -12,11 +12,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .._support.checks import integer
 from .._support.messages import format_loss, print_line
 from .._support.sharing import changing, reading
 from ..config import resolve_num_threads
 from ..train._optimizers import Update
 from ..train._steps import LOSSES, Step
+from ..train.checkpoint import put_array
 from . import optimizers
 from .batches import NAMES, Batches, Chosen, Source, make_samples, source_of, where_not_finite
 from .network import Network
@@ -57,16 +59,18 @@ class Learner(Network):
             state = vars(self).copy()
             del state["_steps"]
             # Their values now: the caller copies what is returned here later on.
+            state["_update"] = self._moments()
             for name in ("_weights", "_generator", "_update", "optimizer"):
                 state[name] = copy.deepcopy(state[name])
             return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # What is trained must be writable, whatever memory it was read from.
-        own = {"_weights": np.array(state["_weights"]), "_update": copy.deepcopy(state["_update"])}
+        own = {"_weights": np.array(state["_weights"]), "_update": None}
         vars(self).update(state, **own, _steps=OrderedDict())
         if self._channels is not None:
             self._show_weights(self._channels)
+        self._put_moments(state["_update"])
 
     @changing
     def compile(
@@ -226,6 +230,24 @@ class Learner(Network):
             sizes = [[variable.size for variable in layer._variables] for layer in self.layers]
             self._update = self._compiled().make_update(sizes, self.dtype)
         return self._update
+
+    def _moments(self) -> dict[str, Any]:
+        """Return what the optimizer has gathered, by names."""
+        update = self._update
+        if update is None:
+            return {"iterations": 0}
+        moments = {"optimizer_first": update.first, "optimizer_second": update.second}
+        found = {name: array for name, array in moments.items() if array is not None}
+        return {"iterations": update.iterations, **found}
+
+    def _put_moments(self, state: dict[str, Any]) -> None:
+        """Let the optimizer go on from what it had gathered."""
+        if state["iterations"]:
+            update = self._current_update()
+            update.iterations = integer("iterations", state["iterations"], minimum=0)
+            for name, array in (("first", update.first), ("second", update.second)):
+                if array is not None:
+                    put_array(array, state[f"optimizer_{name}"])
 
     def _freeze(self) -> None:
         """Leave the weights of layers alone that are not trainable."""

@@ -25,28 +25,15 @@ Model = TypeVar("Model", bound=Learner)
 
 def state(model: Learner) -> dict[str, Any]:
     """Return what changes when a model is trained: JSON, and arrays."""
-    update = model._update
-    result = {
-        "generator": model._generator.bit_generator.state,
-        "iterations": 0 if update is None else update.iterations,
-        "weights": model._weights,
-    }
-    if update is not None:
-        moments = {"optimizer_first": update.first, "optimizer_second": update.second}
-        result |= {name: array for name, array in moments.items() if array is not None}
-    return result
+    generator = model._generator.bit_generator.state
+    return {"generator": generator, "weights": model._weights, **model._moments()}
 
 
 def put(model: Learner, state: dict[str, Any]) -> None:
     """Let a built model go on from a state."""
     put_array(model._weights, state["weights"])
     model._generator.bit_generator.state = state["generator"]
-    if state["iterations"]:
-        update = model._current_update()
-        update.iterations = integer("iterations", state["iterations"], minimum=0)
-        for name, array in (("first", update.first), ("second", update.second)):
-            if array is not None:
-                put_array(array, state[f"optimizer_{name}"])
+    model._put_moments(state)
 
 
 def write(model: Learner, filepath: FilePath, checkpoint: dict[str, object] | None) -> None:

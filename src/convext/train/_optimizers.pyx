@@ -4,7 +4,6 @@ All weights lie one after the other in a flat array; a variable is a stretch of 
 or the bias, of one layer. The formulas are Keras's.
 """
 
-cimport cython
 cimport numpy as cnp
 from libc.math cimport pow, sqrt
 from libc.string cimport memset
@@ -19,7 +18,6 @@ CLIPPING = {
 }
 
 
-@cython.auto_pickle(True)
 cdef class Update:
     """How weights are updated, with the state that this needs.
 

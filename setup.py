@@ -137,7 +137,7 @@ class BuildExtensions(build_ext):
                 "initializedcheck": False,
                 # Plain built-in functions, without signatures that can be inspected: 140 KB less.
                 "binding": False,
-                # Most objects of compiled classes hold memory. Others say that they are pickled.
+                # Most objects of compiled classes hold memory.
                 "auto_pickle": False,
             },
         )

@@ -264,7 +264,7 @@ def test_between_two_names_there_is_the_previous_checkpoint(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
-        patch.setattr("convext.train.checkpoint.Checkpoint.__exit__", lambda *_: None)
+        patch.setattr("convext.train.checkpoint.Checkpoint.ended", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             train(checkpoint="run.npz", checkpoint_every=2)
     assert len(calls) == 5

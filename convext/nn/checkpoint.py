@@ -30,9 +30,8 @@ class ModelCheckpoint(Resumable):
         Whether to save only when the loss is the lowest so far.
     initial_value_threshold : float, optional
         The loss below which a model is saved at all; infinity for any. By default that of the
-        model that an earlier training left in the file, if it was saved with the same `monitor`: a
-        better model is not overwritten, and a warning says so. With fields in `filepath`, and for
-        files that this callback has not written, there is none.
+        model that an earlier training left in the file, with the same `monitor` and no fields in
+        `filepath`: a better model is not overwritten, and a warning says so.
 
     Attributes
     ----------

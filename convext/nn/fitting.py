@@ -39,6 +39,7 @@ class Fit:
         self.trainer = _fused_trainer(model, batches, num_threads)
         self.num_threads, self.initial_epoch = num_threads, initial_epoch
         self.done, self.count = 0, batches.count()
+        self.order = batches.order
 
     @property
     def learning_rate(self) -> LearningRate:
@@ -53,10 +54,6 @@ class Fit:
     def kernels(self) -> RealArray:
         """Return the kernels of the first layer, themselves."""
         return self.model._variables()[0]
-
-    def order(self) -> npt.NDArray[np.intp]:
-        """Return the order of the samples in the next epoch."""
-        return self.batches.order()
 
     def epoch(self, number: int, rate: float, order: npt.NDArray[np.intp]) -> dict[str, float]:
         """Run an epoch; return its loss, and what else was measured."""
@@ -107,7 +104,7 @@ class Fit:
         return self.trainer.done, len(self.batches.samples.inputs)
 
     def settings(self) -> dict[str, Any]:
-        """Return data and options; see `Run`."""
+        """Return data and options by their names; see `Run`."""
         model, optimizer = self.model, self.model._compiled()
         settings: dict[str, Any] = {"function": "fit", "initial_epoch": self.initial_epoch}
         settings |= {f"layers[{i}]": repr(layer) for i, layer in enumerate(model.layers)}

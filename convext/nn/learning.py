@@ -87,7 +87,7 @@ class Learner(Network):
             How the weights follow the gradient.
         loss : "mse" or "mae", default "mse"
             What is made small: the mean of the squares, or of the absolute values, of
-            ``prediction - y``. "mean_squared_error" and "mean_absolute_error" are the same.
+            ``prediction - y``; also "mean_squared_error" and "mean_absolute_error".
         metrics : list of str, optional
             Which of these to measure as well, in `fit` and `evaluate`; as in Keras, the weights of
             samples do not count in them.

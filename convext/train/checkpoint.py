@@ -1,7 +1,7 @@
 """Checkpoints: the state of a training in a file, from which it goes on as if it had not stopped.
 
-A state is a tree of dictionaries and lists, whose arrays, and whose long lists of numbers, become
-arrays of a .npz file; the rest is JSON. Nothing is ever unpickled.
+A state is a tree of dictionaries and lists; its arrays, and lists of numbers, are those of a .npz
+file, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -36,20 +36,24 @@ _SECONDS_BETWEEN_STATES = 0.1
 # Of larger arrays, evenly spaced samples of about that many elements are looked at.
 _MOST_ELEMENTS = 1 << 22
 
-# A list of more numbers, or texts, is kept as an array.
-_LONG = 16
-
 
 class Checkpoint:
-    """The file that a training writes its state to; a context manager around its epochs.
+    """The file that a training writes its state to, now and then and where it ends by an error.
 
-    `every` is how many epochs lie between two states that are written, or seconds, as in "30s".
-    The state before is kept beside the file. Where the block ends by Ctrl-C or an error, the last
-    state that was noted is written.
+    To be pushed on an `ExitStack`. The arguments are those of `train_model`.
     """
 
     def __init__(self, file: FilePath, every: int | str, resume: bool) -> None:
-        self.epochs, self.seconds = interval(every)
+        self.epochs = self.seconds = math.inf
+        if not isinstance(every, str):
+            self.epochs = integer("checkpoint_every", every, minimum=1)
+        elif re.fullmatch(r"\d*\.?\d+s", every) and float(every[:-1]):
+            self.seconds = float(every[:-1])
+        else:
+            raise ValueError(
+                "checkpoint_every must be a number of epochs, or of seconds as in '30s', got "
+                f"{every!r}"
+            )
         self.file = os.path.realpath(file) if os.path.islink(file) else os.fspath(file)
         self.previous = beside(self.file, "previous")
         self.resume = bool(resume)
@@ -114,10 +118,8 @@ class Checkpoint:
         if due:
             self._write()
 
-    def __enter__(self) -> Checkpoint:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
+    def ended(self, kind: object, *_: object) -> None:
+        """Write what was noted last, where a training ends by Ctrl-C or an error."""
         if kind is not None:
             try:
                 self._write()
@@ -169,18 +171,6 @@ def make_checkpoint(file: FilePath | None, every: int | str, resume: bool) -> Ch
         name = "resume" if resume else "checkpoint_every"
         raise ValueError(f"{name} needs a checkpoint: give the name of its file")
     return None
-
-
-def interval(every: object) -> tuple[float, float]:
-    """Return how many epochs, and how many seconds, lie between two checkpoints at most."""
-    if not isinstance(every, str):
-        return integer("checkpoint_every", every, minimum=1), math.inf
-    found = re.fullmatch(r"(\d*\.?\d+)s", every)
-    if found and float(found[1]) > 0:
-        return math.inf, float(found[1])
-    raise ValueError(
-        f"checkpoint_every must be a number of epochs, or of seconds as in '30s', got {every!r}"
-    )
 
 
 def beside(file: FilePath, what: str) -> str:
@@ -248,7 +238,7 @@ def _encode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
     if isinstance(value, dict) and {*map(type, value)} <= {str}:
         return {"items": {name: _encode(item, arrays) for name, item in value.items()}}
     if isinstance(value, (list, tuple)):
-        kinds = {*map(type, value)} if len(value) > _LONG else None
+        kinds = {*map(type, value)}
         if kinds == {str} and len({*value}) == 1:
             return {"times": len(value), "value": value[0]}
         if kinds in ({int}, {float}):
@@ -262,10 +252,7 @@ def _encode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(
-        "a state in a checkpoint can have numbers, texts, None, arrays, lists, and dictionaries by "
-        f"names, got {value!r}"
-    )
+    raise TypeError(f"a state cannot be kept in a checkpoint that has {value!r}")
 
 
 def _decode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:

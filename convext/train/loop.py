@@ -21,7 +21,11 @@ from .progress import Progress
 
 
 class Run(Protocol):
-    """A training under way, for `run_epochs` and `Checkpoint`."""
+    """A training under way, for `run_epochs`. A `Checkpoint` asks it for more.
+
+    That is settings(), data and options by their names, which must be the same to go on; state(),
+    what changes from epoch to epoch; and put(state).
+    """
 
     method: str
     model: Any
@@ -46,15 +50,6 @@ class Run(Protocol):
     def progress(self) -> tuple[int, int | None]:
         """Return how many samples, or batches, of how many are done, while an epoch runs."""
 
-    def settings(self) -> dict[str, Any]:
-        """Return data and options by their names: what must be the same to go on."""
-
-    def state(self) -> dict[str, Any]:
-        """Return what changes from epoch to epoch."""
-
-    def put(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
-
 
 def run_epochs(
     run: Run,
@@ -77,7 +72,7 @@ def run_epochs(
         hooks.call("on_train_begin", {})
         if checkpoint is not None:
             stack.enter_context(stoppable())
-            stack.enter_context(checkpoint)
+            stack.push(checkpoint.ended)
             first_epoch = checkpoint.begin(run, hooks, first_epoch, num_epochs, verbose)
         progress = Progress(max(1, num_epochs - first_epoch), verbose, run.progress)
         progress.first_epoch = first_epoch

@@ -271,7 +271,7 @@ class _Run:
         return self.trainer.done, len(self.inputs)
 
     def settings(self) -> dict[str, Any]:
-        """Return data and options; see `Run`."""
+        """Return data and options by their names; see `Run`."""
         settings: dict[str, Any] = {"function": "train_model"}
         for name, array in self.data.items():
             settings |= fingerprint(name, array)

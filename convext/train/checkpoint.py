@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
 from .._support.atomic_files import FilePath, atomic_write, check_writable
-from .._support.checks import integer, real_dtype
+from .._support.checks import boolean, integer, real_dtype
 from .._support.messages import say, warn
 from .callbacks import EarlyStopping
 from .hooks import Hooks
@@ -56,7 +56,7 @@ class Checkpoint:
             )
         self.file = os.path.realpath(file) if os.path.islink(file) else os.fspath(file)
         self.previous = beside(self.file, "previous")
-        self.resume = bool(resume)
+        self.resume = boolean("resume", resume)
         check_writable(self.file)
         if not resume:
             for name in filter(os.path.exists, (self.file, self.previous)):

@@ -392,7 +392,7 @@ def test_large_data_are_told_apart_by_a_part_of_them(size):
         ({"checkpoint_every": "nans"}, ValueError, "or of seconds as in '30s', got 'nans'"),
         ({"checkpoint": "no/run.npz"}, FileNotFoundError, "its folder does not exist"),
         ({"checkpoint": "."}, IsADirectoryError, "is a folder"),
-        ({"checkpoint": 3}, TypeError, "int"),
+        ({"checkpoint": 3}, TypeError, "a file must be given by its name, .* got int"),
     ],
 )
 @pytest.mark.parametrize("run", [train, fit])

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.array_files import load_array, load_record
-from .._support.atomic_files import FilePath, atomic_write, check_writable
+from .._support.atomic_files import FilePath, atomic_write, check_writable, path_of
 from .._support.checks import boolean, integer, real_dtype
 from .._support.messages import say, warn
 from .callbacks import EarlyStopping
@@ -54,7 +54,8 @@ class Checkpoint:
                 "checkpoint_every must be a number of epochs, or of seconds as in '30s', got "
                 f"{every!r}"
             )
-        self.file = os.path.realpath(file) if os.path.islink(file) else os.fspath(file)
+        path = path_of(file)
+        self.file = os.path.realpath(path) if os.path.islink(path) else path
         self.previous = beside(self.file, "previous")
         self.resume = boolean("resume", resume)
         check_writable(self.file)

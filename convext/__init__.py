@@ -34,6 +34,7 @@ from .train.stability import suggest_learning_rate
 from .train.training import train_model
 
 if TYPE_CHECKING:
+    from . import dask as dask
     from . import enhancement as enhancement
     from . import image as image
     from . import kernels_file as kernels_file
@@ -79,7 +80,7 @@ __all__ = [
 ]
 
 # Modules that are imported when they are asked for, so that `import convext` stays quick.
-_MODULES = frozenset({"enhancement", "image", "kernels_file", "plotting"})
+_MODULES = frozenset({"dask", "enhancement", "image", "kernels_file", "plotting"})
 
 
 if not TYPE_CHECKING:  # to type checkers it would give every name

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,11 @@ def pytest_collection_modifyitems(config, items):
                 f"{item.nodeid} is named after an address, which is another one in each process: "
                 "give the parameter an id"
             )
+    if find_spec("dask") is None:
+        missing = pytest.mark.skip(reason="Dask is not installed: see the dask extra")
+        for item in items:
+            if isinstance(item, pytest.DoctestItem) and "dask" in item.name:
+                item.add_marker(missing)
     if config.getoption("--runslow") or "slow" in config.getoption("markexpr"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]

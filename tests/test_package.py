@@ -9,7 +9,7 @@ import pytest
 
 import convext
 
-LAZY = ["enhancement", "image", "kernels_file", "plotting"]
+LAZY = ["dask", "enhancement", "image", "kernels_file", "plotting"]
 
 
 def run(code):
@@ -23,7 +23,7 @@ def test_importing_the_package_imports_nothing_that_takes_long():
     code = "import convext, sys; dir(convext); print(*sys.modules)"
     loaded = set(run(code))
     assert "convext.nn.models" in loaded
-    assert not loaded & {"PIL", "matplotlib", "tqdm", "concurrent.futures", "argparse"}
+    assert not loaded & {"PIL", "dask", "matplotlib", "tqdm", "concurrent.futures", "argparse"}
     assert not loaded & {f"convext.{name}" for name in LAZY}
 
 

@@ -2,19 +2,20 @@
 
 A strip of the last layer's rows needs some rows of the layer before, these some of the one before
 that, and so on up to the image. Zeros are padded at the borders of the image alone, so that the
-strips fit together as if there were none.
+strips fit together as if there were none. The same holds for columns, of images in parts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .._support.checks import RealArray, as_dtype
 from .._support.large_arrays import ahead
+from ..ops.shapes import window_of
 from ..train._layers import activate
 from ..train._steps import Layer
 from ..ways import _convolution
@@ -24,17 +25,9 @@ MAX_BYTES = 32 << 20
 MIN_ROWS = 16
 
 
-class _Strip(NamedTuple):
-    """What a layer does for a strip: from input rows first to end (exclusive) to `rows` rows.
-
-    Where these lie in the padding alone, there is no input row.
-    """
-
-    layer: Layer
-    first: int
-    end: int
-    padding_top: int
-    rows: int
+# From where to where (exclusive) a layer needs rows, or columns, of its input: none, where all
+# windows lie in the padding. Then the padding before them, and how many rows it makes.
+Span: TypeAlias = tuple[int, int, int, int]
 
 
 def predict(
@@ -44,70 +37,73 @@ def predict(
     num_threads: int,
     result: RealArray,
     crop: tuple[slice, slice] | None = None,
+    begin: tuple[int, int] = (0, 0),
 ) -> None:
     """Leave in `result` what the layers make of images (N, C, H, W), which may be of any type.
 
-    With a crop, those rows and columns of the images are added.
+    With a crop, those rows and columns of the images are added. Without, `result` may be the part
+    of it that begins at a row and a column; then `images` have only the pixels that are `seen`.
     """
-    shape = layers[-1].output_shape
+    (top, left), (height, width) = begin, result.shape[2:]
     row_bytes = dtype.itemsize * sum(
         math.prod(layer.output_shape) // layer.output_shape[1] for layer in layers
     )
-    rows = min(shape[1], max(MIN_ROWS, MAX_BYTES // row_bytes))
+    rows = min(height, max(MIN_ROWS, MAX_BYTES // row_bytes))
     samples = max(1, MAX_BYTES // (row_bytes * rows))
+    across, (start, _) = _spans(layers, 1, left, left + width), seen(layers, 0, top, top + height)
     strips = [
-        list(_strips(layers, begin, min(begin + rows, shape[1])))
-        for begin in range(0, shape[1], rows)
+        _spans(layers, 0, top + i, top + min(i + rows, height)) for i in range(0, height, rows)
     ]
 
-    def read() -> Iterator[tuple[slice, int, RealArray, RealArray | None]]:
+    beside = slice(None) if crop is None else crop[1]
+
+    def read() -> Iterator[tuple[slice, int, RealArray, list[RealArray]]]:
         for first in range(0, len(images), samples):
             some = slice(first, first + samples)
-            for i, (above, *_) in enumerate(strips):
-                rows_above = images[some, :, above.first : above.end]
-                added = None
+            for i, strip in enumerate(strips):
+                wanted = [(strip[0][0] - start, strip[0][1] - start)]
                 if crop is not None:
-                    top = crop[0].start + i * rows - above.first
-                    added = rows_above[:, :, top : top + strips[i][-1].rows, crop[1]]
-                yield some, i, as_dtype(rows_above, dtype, contiguous=True), added
+                    own = crop[0].start + i * rows
+                    wanted.append((own, own + strip[-1][3]))
+                above, below = min(wanted)[0], max(end for _, end in wanted)
+                part = images[some, :, above:below]
+                values, *added = (part[:, :, begin - above : end - above] for begin, end in wanted)
+                yield some, i, as_dtype(values, dtype, contiguous=True), added
 
     for part in ahead(read(), images):
         some, i, values, added = part
-        for strip in strips[i]:
-            values = _convolve(strip, values, num_threads)
-        if added is not None:
-            values += added.astype(dtype, copy=False)
+        for layer, *extent in zip(layers, strips[i], across, strict=True):
+            values = _convolve(layer, extent[0], extent[1], values, num_threads)
+        for pixels in added:
+            values += pixels[..., beside].astype(dtype, copy=False)
         result[some, :, i * rows : i * rows + values.shape[2]] = values
 
 
-def _strips(layers: Sequence[Layer], begin: int, end: int) -> Iterator[_Strip]:
-    """Return what each layer has to do so that the last one gives rows begin to end."""
-    strips = []
+def seen(layers: Sequence[Layer], axis: int, begin: int, end: int) -> tuple[int, int]:
+    """Return which rows of the images (axis 0), or columns, are needed for those of the result."""
+    return _spans(layers, axis, begin, end)[0][:2]
+
+
+def _spans(layers: Sequence[Layer], axis: int, begin: int, end: int) -> list[Span]:
+    """Return what each layer has to do so that the last one gives rows (axis 0) begin to end."""
+    found: list[Span] = []
     for layer in reversed(layers):
-        (stride, _), (padding, _), (dilation, _), _ = layer.geometry
-        height = layer.input_shape[1]
-        first = begin * stride - padding
-        last = (end - 1) * stride - padding + (layer.kernels.shape[2] - 1) * dilation + 1
-        strip = _Strip(
-            layer, min(max(first, 0), height), min(max(last, 0), height), max(-first, 0),
-            end - begin,
-        )  # fmt: skip
-        strips.append(strip)
-        begin, end = strip.first, strip.end
-        if begin == end:  # the layer sees padding alone: nothing has to be done before it
-            break
-    return reversed(strips)
+        size, made = layer.input_shape[1 + axis], end - begin
+        first, last = window_of(layer.kernels.shape[2:], layer.geometry, axis, begin, end)
+        begin, end = (min(max(first, 0), size), min(max(last, 0), size)) if made else (0, 0)
+        found.append((begin, end, max(-first, 0), made))
+    return found[::-1]
 
 
-def _convolve(strip: _Strip, values: RealArray, num_threads: int) -> RealArray:
-    layer = strip.layer
-    channels, _, width = layer.output_shape
-    out: RealArray = np.empty((len(values), channels, strip.rows, width), values.dtype)
-    if strip.first == strip.end:
+def _convolve(
+    layer: Layer, rows: Span, columns: Span, values: RealArray, num_threads: int
+) -> RealArray:
+    shape = len(values), layer.output_shape[0], rows[3], columns[3]
+    out: RealArray = np.empty(shape, values.dtype)
+    if values.size == 0 or out.size == 0:
         out[...] = 0
     else:
-        padding = (strip.padding_top, layer.geometry.padding_before[1])
-        geometry = layer.geometry._replace(padding_before=padding)
+        geometry = layer.geometry._replace(padding_before=(rows[2], columns[2]))
         _convolution.conv2d(values, layer.kernels, None, out, geometry, num_threads)
     if layer.bias is not None or layer.activation:
         activate(out, layer.bias, layer.activation, num_threads)

@@ -157,7 +157,7 @@ def conv2d(
     kept = None
     if isinstance(kernels, PreparedKernels):
         prepared = kernels
-        _check_not_given(bias, options)
+        check_not_given(bias, options)
         kernels, bias, kept = prepared.kernels, prepared.bias, prepared._kept
         options = prepared._options
     images = as_array("input_data", input_data)
@@ -386,7 +386,7 @@ def conv2d_backprop(
     return conv2d_kernel_grad(images, gradient, weights.shape[2:], algorithm=algorithm)
 
 
-def _check_not_given(bias: object, options: Given) -> None:
+def check_not_given(bias: object, options: Given) -> None:
     """Raise ValueError where prepared kernels come with options that they have already."""
     if bias is None and options == _NOT_GIVEN:
         return

@@ -17,7 +17,7 @@ from .._support.checks import (
     shape_of_length,
 )
 from ..ways import _convolution
-from .plans import Options, plan_conv2d
+from .plans import Options, Plan, plan_conv2d, remembering
 from .shapes import IMAGES, KERNELS, Padding, Pair, Shape
 
 # Results of a row that no way finds too few, on any instruction set.
@@ -92,10 +92,14 @@ class PreparedKernels:
                 given.append(f"{name}={value!r}")
         return f"<PreparedKernels {', '.join([f'{self.shape} {self.dtype}', *given])}>"
 
+    def plan(self, input_shape: Shape, dtype: np.dtype[Any]) -> Plan:
+        """Return what `conv2d` does with them, for images of a shape and type."""
+        bias = None if self.bias is None else self.bias.dtype
+        make = remembering(plan_conv2d, self._options)
+        return make(input_shape, dtype, self.shape, self.dtype, bias, self._options)
+
     def _prepare_for(self, input_shape: Shape) -> None:
-        shape, _, geometry, algorithm = plan_conv2d(
-            input_shape, self.dtype, self.shape, self.dtype, None, self._options
-        )
+        shape, _, geometry, algorithm = self.plan(input_shape, self.dtype)
         shapes = (1, *input_shape)[-4:], (1, *shape)[-4:]
         _convolution.keep_kernels(self.kernels, *shapes, geometry, self._kept, algorithm)
 

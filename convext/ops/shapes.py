@@ -109,6 +109,15 @@ def resolve(
     )
 
 
+def window_of(
+    kernel_size: Shape, options: Geometry | Convolution, axis: int, begin: int, end: int
+) -> tuple[int, int]:
+    """Return from where to where rows (axis 0) or columns of the output see the padded image."""
+    stride, before = options.stride[axis], options.padding_before[axis]
+    reach = (kernel_size[axis] - 1) * options.dilation[axis] + 1
+    return begin * stride - before, (end - 1) * stride - before + reach
+
+
 def check_channels(
     image_shape: Shape,
     kernel_shape: Shape,

@@ -69,6 +69,7 @@ def blocks(
     data: Data,
     kernel_size: tuple[int, int],
     options: Convolution,
+    num_threads: int,
     scaling: Scaling | None = None,
     hide: bool = False,
 ) -> Iterator[Block]:
@@ -90,7 +91,7 @@ def blocks(
         if some_unseen and (hide or not _are_finite(images)):
             inside = options._replace(padding_before=(0, 0), output_shape=size)
             counted = np.ones((1, 1, *size), bool) if counts is None else counts
-            kept = seen(counted, images.shape[2:], kernel_size, inside)
+            kept = seen(counted, images.shape[2:], kernel_size, inside, num_threads)
             images = np.where(kept, images, 0.0)
         yield Block(images, values, counts)
 

@@ -221,7 +221,7 @@ class _Problem:
     def __init__(self, unknowns: Unknowns, data: Data, num_threads: int) -> None:
         self.unknowns, self.num_threads = unknowns, num_threads
         self.options = unknowns.resolve(data)
-        self.data = data.unhidden(unknowns.kernel_shape, self.options)
+        self.data = data.unhidden(unknowns.kernel_shape, self.options, num_threads)
         self.scaling = Scaling.plain(unknowns.num_channels, unknowns.num_kernels)
 
     def solve(self, l2: float) -> Solution:
@@ -319,7 +319,8 @@ class _Problem:
         return Solution(kernels, bias, loss / target_factor / target_factor, rank, condition)
 
     def _blocks(self, hide: bool = False) -> Iterator[Block]:
-        return blocks(self.data, self.unknowns.kernel_shape, self.options, self.scaling, hide)
+        how = self.unknowns.kernel_shape, self.options, self.num_threads
+        return blocks(self.data, *how, self.scaling, hide)
 
     def _refine(
         self, sums: Sums, systems: Systems, weights: Matrix, ridge: Matrix

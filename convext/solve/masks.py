@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from .._support.checks import as_array
 from .._support.large_arrays import part_of
-from ..config import get_num_threads
 from ..ops.data import as_samples, paired_samples
 from ..ops.shapes import Convolution
 from ..ways import _convolution
@@ -44,11 +43,13 @@ class Data(NamedTuple):
         part = slice(None), some
         return Data(part_of(self.inputs, part), part_of(self.targets, part), mask)
 
-    def unhidden(self, kernel_size: tuple[int, int], options: Convolution) -> Data:
+    def unhidden(
+        self, kernel_size: tuple[int, int], options: Convolution, num_threads: int
+    ) -> Data:
         """Return the data with a mask that leaves out the windows that meet hidden pixels."""
         if self.hidden is None:
             return self
-        mask = _without(self.mask, meet(self.hidden, kernel_size, options))
+        mask = without(self.mask, meet(self.hidden, kernel_size, options, num_threads))
         return self._replace(mask=mask, hidden=None)
 
 
@@ -60,9 +61,11 @@ def as_data(
     values, missing = without_mask(target_output)
     pixels = as_samples("input_data", given)
     inputs, targets = paired_samples(pixels, values)
-    counts = None if mask is None else checked_mask(mask, targets.shape, pixels.ndim)
+    counts: Flags | None = None
+    if mask is not None:
+        counts = checked_mask(as_array("mask", mask), targets.shape, pixels.ndim)
     if missing is not None:
-        counts = _without(counts, missing.reshape(targets.shape))
+        counts = without(counts, missing.reshape(targets.shape))
     return Data(inputs, targets, counts, None if hidden is None else hidden.reshape(inputs.shape))
 
 
@@ -74,9 +77,8 @@ def without_mask(array: npt.ArrayLike) -> tuple[npt.ArrayLike, Flags | None]:
     return np.ma.getdata(array), np.ma.getmaskarray(array)
 
 
-def checked_mask(mask: npt.ArrayLike, target_shape: tuple[int, ...], dimensions: int) -> Flags:
+def checked_mask(array: Any, target_shape: tuple[int, ...], dimensions: int) -> Any:
     """Return a mask for a target (N, K, OH, OW) as (N, K or 1, OH, OW); N may be left out."""
-    array = as_array("mask", mask)
     if array.dtype != np.bool_:
         raise TypeError(f"mask must be of bool, True where the target counts, got {array.dtype}")
     shapes = [target_shape, (target_shape[0], 1, *target_shape[2:])]
@@ -90,26 +92,32 @@ def checked_mask(mask: npt.ArrayLike, target_shape: tuple[int, ...], dimensions:
     return array if dimensions == 4 else array[np.newaxis]
 
 
-def _without(mask: Flags | None, hidden: Flags) -> Flags:
+def without(mask: Flags | None, hidden: Flags) -> Flags:
     """Return a mask (N, K or 1, OH, OW) without what is hidden, in one of these shapes, too."""
     return ~hidden if mask is None else mask & ~hidden
 
 
-def meet(hidden: Flags, kernel_size: tuple[int, int], options: Convolution) -> Flags:
+def meet(
+    hidden: Flags, kernel_size: tuple[int, int], options: Convolution, num_threads: int
+) -> Flags:
     """Return which windows meet a pixel that is hidden in any channel: (N, 1, OH, OW)."""
     flags, taps = _as_plane(hidden), np.ones((1, 1, *kernel_size), np.float32)
     counts = np.empty((len(flags), 1, *options.output_shape), np.float32)
-    _convolution.conv2d(flags, taps, None, counts, options.geometry, get_num_threads())
+    _convolution.conv2d(flags, taps, None, counts, options.geometry, num_threads)
     return counts > 0.5  # which rounding does not reach
 
 
 def seen(
-    counts: Flags, size: tuple[int, ...], kernel_size: tuple[int, int], options: Convolution
+    counts: Flags,
+    size: tuple[int, ...],
+    kernel_size: tuple[int, int],
+    options: Convolution,
+    num_threads: int,
 ) -> Flags:
     """Return which pixels (N, 1, *size) lie in windows (N, K or 1, OH, OW) that count."""
     flags, taps = _as_plane(counts), np.ones((1, 1, *kernel_size), np.float32)
     windows = np.empty((len(flags), 1, *size), np.float32)
-    _convolution.conv2d_input_grad(flags, taps, windows, options.geometry, get_num_threads())
+    _convolution.conv2d_input_grad(flags, taps, windows, options.geometry, num_threads)
     return windows > 0.5
 
 

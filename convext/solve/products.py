@@ -73,7 +73,8 @@ def products_of_units(
         products = result[unit : unit + max(1, step)]
         if step == 0:
             no_targets = np.broadcast_to(0.0, (len(samples), 1, *options.output_shape))
-            for images, targets, _ in blocks(Data(samples, no_targets), kernel_size, options):
+            data = Data(samples, no_targets)
+            for images, targets, _ in blocks(data, kernel_size, options, num_threads):
                 inside = options._replace(output_shape=targets.shape[2:])
                 add_patch_products(products, images, kernel_size, inside, of_unit, num_threads)
         else:

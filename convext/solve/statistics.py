@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,63 @@ class PatchStatistics(Stateful):
         threads = resolve_num_threads(num_threads)
         data = as_data(input_data, target_output, mask)
         self._add(sums_of(self._unknowns, data, threads))
+
+    @classmethod
+    def from_dask(
+        cls,
+        input_data: Any,
+        target_output: Any,
+        kernel_shape: Pair,
+        *,
+        bias: bool = False,
+        mask: Any = None,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        num_threads: int | None = 1,
+    ) -> Any:
+        """Return the statistics of Dask arrays, still to be computed: see `convext.dask`.
+
+        Parameters
+        ----------
+        input_data, target_output, mask : dask.array.Array
+            As for `update`; their chunks may have any sizes.
+        kernel_shape, bias, stride, padding, dilation
+            As for `PatchStatistics`.
+        num_threads : int, default 1
+            As for `convext.dask.solve_kernels`.
+
+        Returns
+        -------
+        dask.delayed.Delayed
+            Its ``compute()`` gives the `PatchStatistics`.
+
+        Raises
+        ------
+        ImportError, TypeError, ValueError
+            As `convext.dask.solve_kernels` does.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> x = da.ones((10, 1, 8, 8), chunks=(4, 1, 3, 8))
+        >>> y = da.full((10, 2, 6, 6), 9.0, chunks=(4, 2, 3, 6))
+        >>> PatchStatistics.from_dask(x, y, (3, 3)).compute()
+        <PatchStatistics of 720 target elements for 2 kernels of 1x3x3>
+        """
+        from .dask_sums import delayed_of_sums
+
+        options = kernel_shape, bias, stride, padding, dilation
+        arrays = input_data, target_output, mask
+        return delayed_of_sums("statistics", cls._of_sums, arrays, options, num_threads)
+
+    @classmethod
+    def _of_sums(cls, unknowns: Unknowns, _: object, parts: Sequence[Sums]) -> PatchStatistics:
+        if not parts[0].finite:
+            raise ValueError("input_data or target_output is too large: squares overflow float64")
+        statistics = cls(**vars(unknowns))
+        statistics._add(parts[0])
+        return statistics
 
     def merge(self, other: PatchStatistics) -> None:
         """Add the statistics of other samples.

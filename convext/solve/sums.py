@@ -6,6 +6,7 @@ See `statistics`, which keeps them for users.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,13 @@ class Sums:
             np.broadcast_to(np.int64(0), kernels),
         )
 
+    @classmethod
+    def total(cls, parts: Sequence[Sums]) -> Sums:
+        """Return the sums over data of which these are parts, added in this order."""
+        arrays = zip(*(part.arrays.values() for part in parts), strict=True)
+        total: list[Any] = [sum(each) for each in arrays]
+        return cls(parts[0].unknowns, *total)
+
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays, by their names."""
@@ -73,7 +81,7 @@ class Sums:
         nothing = cls.of_nothing(unknowns).arrays.values()
         sums = cls(unknowns, *(np.zeros(array.shape, array.dtype) for array in nothing))
         with np.errstate(all="ignore"):
-            for block in blocks(data, unknowns.kernel_shape, options, scaling):
+            for block in blocks(data, unknowns.kernel_shape, options, num_threads, scaling):
                 sums._add(block, options, num_threads)
         return sums
 
@@ -172,7 +180,7 @@ class Sums:
 
 def sums_of(unknowns: Unknowns, data: Data, num_threads: int) -> Sums:
     """Return the sums over samples, which are finite, or say what is wrong with these."""
-    data = data.unhidden(unknowns.kernel_shape, unknowns.resolve(data))
+    data = data.unhidden(unknowns.kernel_shape, unknowns.resolve(data), num_threads)
     sums = Sums.of(unknowns, data, num_threads)
     if not sums.finite:
         check_samples(unknowns, data)
@@ -189,7 +197,8 @@ def check_samples(unknowns: Unknowns, data: Data) -> None:
     if mask is not None:
         options = unknowns.resolve(data)
         targets = np.where(mask, targets, 0)
-        inputs = np.where(seen(mask, inputs.shape[2:], unknowns.kernel_shape, options), inputs, 0)
+        kept = seen(mask, inputs.shape[2:], unknowns.kernel_shape, options, 1)
+        inputs = np.where(kept, inputs, 0)
     check_finite("input_data", inputs)
     check_finite("target_output", targets)
 

@@ -1,0 +1,97 @@
+"""How much faster two worker processes of Dask are than one, on kernels of a large array.
+
+Run as ``python -m benchmarks.dask``. Workers have one thread each. The images are random, made
+block by block, and the targets are convolutions of them; nothing is read from a disk.
+
+The measurements take turns, and a figure is the median of its rounds. Beside it stands what the
+machine has to give, "of": how much more gets done when two clusters of one worker each do the same
+at the same time. Then follow what workers have sent each other, and how large the graph was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import pickle
+import statistics
+import time
+from contextlib import ExitStack
+
+import dask.array as da
+import numpy as np
+from distributed import Client
+
+import convext
+import convext.dask
+
+
+def main():
+    """Print times, their ratio, and what was sent."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gigabytes", type=float, default=2, help="of the images (default 2)")
+    parser.add_argument("--chunk", type=int, default=1024, help="rows and columns (default 1024)")
+    parser.add_argument("--image", type=int, default=4096, help="rows and columns (default 4096)")
+    parser.add_argument("--kernel", type=int, default=5, help="rows and columns (default 5)")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    tasks = dict(problem(arguments, 0).dask)
+    graph = len(pickle.dumps(tasks)) / 1e6
+    print(f"{arguments.gigabytes} GB of images, {len(tasks)} tasks, {graph:.2f} MB of graph")
+    seeds = itertools.count()
+    with ExitStack() as stack:
+        one, other, two = (stack.enter_context(cluster(workers)) for workers in (1, 1, 2))
+        times = {"one": [], "two": [], "both": []}
+        for _ in range(1 + arguments.rounds):
+            for name, clients in (("one", [one]), ("two", [two]), ("both", [one, other])):
+                # Other images each time, since workers remember results for a while.
+                lazy = problem(arguments, next(seeds))
+                times[name].append(seconds(lazy, clients))
+        sent = two.run(transfers)
+    alone, together, both = (statistics.median(each[1:]) for each in times.values())
+    print(f"one worker   {alone:7.2f} s")
+    print(f"two workers  {together:7.2f} s   x{alone / together:.2f} of {2 * alone / both:.2f}")
+    messages, total = (sum(each) / len(times["two"]) for each in zip(*sent.values(), strict=True))
+    print(f"sent between two workers, each time: {messages:.0f} messages, {total / 1e6:.2f} MB")
+
+
+def problem(arguments, seed):
+    """Return the kernels of images, still to be computed."""
+    size = arguments.image
+    count = max(1, round(arguments.gigabytes * 1e9 / (8 * size**2)))
+    generator = da.random.default_rng(seed)
+    chunks = (1, 1, arguments.chunk, arguments.chunk)
+    images = generator.random((count, 1, size, size), chunks=chunks)
+    kernels = np.random.default_rng(0).random((1, 1, arguments.kernel, arguments.kernel))
+    targets = convext.dask.conv2d(images, kernels, padding="same")
+    return convext.dask.solve_kernels(images, targets, kernels.shape[2:], padding="same")
+
+
+def cluster(workers):
+    """Return a client of worker processes."""
+    return Client(
+        n_workers=workers,
+        threads_per_worker=1,
+        dashboard_address=":0",
+        silence_logs=logging.CRITICAL,
+        set_as_default=False,
+    )
+
+
+def seconds(lazy, clients):
+    """Return the time until all clients have the result."""
+    start = time.perf_counter()
+    futures = [client.compute(lazy) for client in clients]
+    losses = [future.result().loss for future in futures]
+    taken = time.perf_counter() - start
+    assert max(losses) < 1e-9
+    return taken
+
+
+def transfers(dask_worker):
+    """Return how many messages a worker has sent to others, and their bytes."""
+    return dask_worker.transfer_outgoing_count_total, dask_worker.transfer_outgoing_bytes_total
+
+
+if __name__ == "__main__":
+    main()

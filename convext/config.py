@@ -12,6 +12,7 @@ from ._compiled import _dispatch
 from ._support.checks import integer
 from ._support.messages import columns, print_line, translate, warn
 from ._support.quota import quota_in_cpus
+from ._support.ranks import ALONE, Ranks
 from ._version import __version__
 
 # More threads than any machine has use for; each one costs memory.
@@ -89,10 +90,14 @@ def get_num_threads() -> int:
     return _startable(_num_threads)
 
 
-def resolve_num_threads(num_threads: int | None) -> int:
-    """Return the number of threads for one call, checked."""
+def resolve_num_threads(num_threads: int | None, ranks: Ranks = ALONE) -> int:
+    """Return the number of threads for one call, checked; each rank has its share of the CPUs."""
     if num_threads is None:
-        return get_num_threads()
+        number = get_num_threads()
+        if ranks.size == 1 or _source in ("set_num_threads", "OMP_NUM_THREADS"):
+            return number
+        cpus, sharing = ranks.cpus()
+        return max(1, min(number, (number if _source == "CPU quota" else cpus) // sharing))
     num_threads = _checked("num_threads", num_threads)
     return _startable(num_threads)
 

@@ -23,6 +23,9 @@ COMMANDS = {
     "info": "print what this build and this machine are",
 }
 
+# Those that the processes of mpiexec share; the others are left to the first one.
+TOGETHER = ("solve",)
+
 
 def make_parser(named: Iterable[str] = COMMANDS) -> Parser:
     """Return the parser; what it returns has what the command does as `run`.

@@ -49,8 +49,8 @@ class Filter(NamedTuple):
         return int(self.before.shape[1] // self.kernels.shape[1])
 
 
-def find_filter(options: Namespace) -> Filter:
-    """Load the files and solve."""
+def find_filter(options: Namespace) -> Filter | None:
+    """Load the files and solve; only the first of several ranks looks at what is left."""
     before, after = _load_pair(options)
     size = as_kernel_shape(options.kernel_shape)
     _check_sizes(before.shape, after.shape, size, options)
@@ -58,6 +58,8 @@ def find_filter(options: Namespace) -> Filter:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", np.exceptions.RankWarning)
         pair, parts, solutions = _solve(pair, size, options)
+    if not options.ranks.first:
+        return None
     warned = sorted({str(warning.message) for warning in caught})
     counts = [part.counted for part in parts]
     loss = float(np.average([solution.loss for solution in solutions], weights=counts))
@@ -111,6 +113,7 @@ def _solve(
             l2=options.l2,
             mask=part.mask if options.ignore_saturated else None,
             num_threads=options.threads,
+            comm=options.ranks,
         )
         if solution.centre is not None:  # that of the other channels, too
             pair = pair.inside(without_border(pair.inputs.shape, size, solution.centre))

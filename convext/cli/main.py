@@ -16,8 +16,10 @@ from contextlib import suppress
 from typing import Any
 
 from .._support.messages import printable, translate_error
+from .._support.ranks import Ranks
 from .arguments import UsageError, with_both_sizes
-from .commands import make_parser
+from .commands import TOGETHER, make_parser
+from .job import job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,20 +42,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     try:
-        status = _run(argv)
+        with job(_tell) as ranks:
+            status = _run(argv, ranks)
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
-    except KeyboardInterrupt as stop:
-        _discard_unwritten_output()
-        what = ": ".join(["interrupted", *map(str, stop.args)])
-        return _fail(what, 128 + getattr(stop, "signal", signal.SIGINT))
-    except BrokenPipeError:
+    except (KeyboardInterrupt, Exception) as error:
+        return _tell(error)
+
+
+def _tell(error: BaseException, rank: int | None = None) -> int:
+    """Say what has ended a command, perhaps on one rank alone; return its exit status."""
+    where = "" if rank is None else f"rank {rank}: "
+    if isinstance(error, BrokenPipeError):
         _discard_output()
         return 141
-    except Exception as error:
-        _discard_unwritten_output()
-        return _fail(f"error: {_describe(error)}", 2 if _is_bad_input(error) else 1)
+    _discard_unwritten_output()
+    if isinstance(error, KeyboardInterrupt):
+        what = where + ": ".join(["interrupted", *map(str, error.args)])
+        return _fail(what, 128 + getattr(error, "signal", signal.SIGINT))
+    return _fail(f"{where}error: {_describe(error)}", 2 if _is_bad_input(error) else 1)
 
 
 _BAD_INPUT = (
@@ -67,13 +75,13 @@ _BAD_INPUT = (
 )
 
 
-def _is_bad_input(error: Exception) -> bool:
+def _is_bad_input(error: BaseException) -> bool:
     """Return whether other arguments or files would help."""
     named = isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG)
     return named or isinstance(error, _BAD_INPUT)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None, ranks: Ranks) -> int:
     try:
         arguments = with_both_sizes(sys.argv[1:] if argv is None else argv)
         options = make_parser(arguments).parse_args(arguments)
@@ -85,7 +93,9 @@ def _run(argv: Sequence[str] | None) -> int:
         # Of Pillow, about images that are large, which it reads all the same.
         warnings.filterwarnings("ignore", "Image size .* exceeds limit")
         warnings.showwarning = _show_warning
-        options.run(options)
+        options.ranks = ranks
+        if ranks.first or options.command in TOGETHER:
+            options.run(options)
     return 0
 
 
@@ -100,7 +110,7 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory: {error}"
     if isinstance(error, OSError) and error.strerror:

@@ -73,8 +73,11 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Namespace) -> None:
     """Find the filter, say what it is, and write the files that were asked for."""
-    check_outputs([options.out], [options.before, options.after], options.plot)
+    inputs = [options.before, options.after]
+    options.ranks.once(lambda: check_outputs([options.out], inputs, options.plot))
     found = find_filter(options)
+    if found is None:
+        return
     show_filter(found, levels_of(options.after, found.after), options.ignore_saturated)
     if options.out is not None:
         save_kernels(options.out, found.kernels, _record(found, options))

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import as_float64, check_finite, finite_number, integer
+from .._support.fingerprints import fingerprint
 from .._support.large_arrays import as_large, is_elsewhere, loaded
 from ..ops.data import as_samples
-from ..train.checkpoint import fingerprint
 
 Batch: TypeAlias = (
     tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]

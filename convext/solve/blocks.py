@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from .._support.checks import as_float64
 from .._support.large_arrays import ahead
+from .._support.ranks import ALONE, Ranks
 from ..ops.shapes import Convolution
 from .least_squares import Matrix
 from .masks import Data, Flags, seen
@@ -72,15 +74,16 @@ def blocks(
     num_threads: int,
     scaling: Scaling | None = None,
     hide: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Block]:
-    """Yield all samples with their targets, block by block.
+    """Yield all samples with their targets, block by block; of ranks, each has a part of them.
 
     Pixels that no counted window sees are zero where they are not finite, and wherever they are if
     `hide` says so. Where the blocks begin depends on the shapes alone. Arrays of float64 that need
     no padding are not copied. What is not in memory is read while the block before is in use.
     """
     gaps = max(*options.stride, *options.dilation) > 1  # windows may leave out pixels
-    parts = _read(data, kernel_size, options)
+    parts = _read(data, kernel_size, options, ranks)
     for part in ahead(parts, data.inputs, data.targets):
         images, values, counts = part
         if scaling is not None and scaling.changing:
@@ -96,18 +99,20 @@ def blocks(
         yield Block(images, values, counts)
 
 
-def _read(data: Data, kernel_size: tuple[int, int], options: Convolution) -> Iterator[Block]:
-    """Yield the blocks as they are in the arrays."""
+def _read(
+    data: Data, kernel_size: tuple[int, int], options: Convolution, ranks: Ranks
+) -> Iterator[Block]:
+    """Yield the blocks of a rank as they are in the arrays."""
     inputs, targets, mask, _ = data
     extent = (kernel_size[0] - 1) * options.dilation[0] + 1
     samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
-    for first in range(0, len(inputs), samples):
+    places = [*product(range(0, len(inputs), samples), range(0, targets.shape[2], rows))]
+    for first, top in places[ranks.part(len(places))]:
         some = slice(first, first + samples)
-        for top in range(0, targets.shape[2], rows):
-            values = as_float64(targets[some, :, top : top + rows])
-            counts = None if mask is None else mask[some, :, top : top + rows]
-            size = values.shape[2:]
-            yield Block(padded_rows(inputs, top, size, kernel_size, options, some), values, counts)
+        values = as_float64(targets[some, :, top : top + rows])
+        counts = None if mask is None else mask[some, :, top : top + rows]
+        size = values.shape[2:]
+        yield Block(padded_rows(inputs, top, size, kernel_size, options, some), values, counts)
 
 
 def _are_finite(images: Matrix) -> bool:

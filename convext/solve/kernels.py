@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial, reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import as_float64
+from .._support.ranks import ALONE, Ranks, together
 from ..config import resolve_num_threads
 from ..ops.operations import conv2d
 from ..ops.shapes import Padding, Pair, Shape, resolve
@@ -67,6 +70,7 @@ def solve_kernels(
     padding: Padding = 0,
     dilation: Pair = 1,
     num_threads: int | None = None,
+    comm: Any = None,
 ) -> Solution:
     """Find the kernels that turn the input into the target with the smallest mean squared error.
 
@@ -100,6 +104,11 @@ def solve_kernels(
         Of the convolution; see `conv2d`.
     num_threads : int, optional
         Default: `get_num_threads`.
+    comm : mpi4py.MPI.Comm, optional
+        A communicator, such as ``MPI.COMM_WORLD``, whose processes all make this call with the same
+        arguments. Each reads a part of the samples, or of their rows, and the whole of a mask;
+        their sums are added in the order of the ranks, and all return the same solution.
+        `num_threads` is by default the CPUs of the machine over its ranks; see docs/mpi.md.
 
     Returns
     -------
@@ -164,20 +173,22 @@ def solve_kernels(
     >>> solution.bias.round(9), solution.rank
     (array([0.5]), 10)
     """
-    threads = resolve_num_threads(num_threads)
-    data = as_data(input_data, target_output, mask)
-    channels, kernels = data.inputs.shape[1], data.targets.shape[1]
-    unknowns = Unknowns(channels, kernels, kernel_shape, bias, stride, padding, dilation)
-    size = unknowns.kernel_shape
-    solutions = []
-    for centre in centres_of(unknowns, data):
-        inside = data.inside(without_border(data.inputs.shape, size, centre, dilation))
-        solution = _Problem(unknowns, inside, threads).solve(l2)
-        solutions.append(replace(solution, centre=centre))
-    best = min(solutions, key=lambda solution: solution.loss)
-    if l2 == 0:
-        warn_of_rank(best.rank, unknowns.of_kernel)
-    return best
+    with together(comm) as ranks:
+        threads = resolve_num_threads(num_threads, ranks)
+        data = as_data(input_data, target_output, mask)
+        channels, kernels = data.inputs.shape[1], data.targets.shape[1]
+        unknowns = Unknowns(channels, kernels, kernel_shape, bias, stride, padding, dilation)
+        size = unknowns.kernel_shape
+        ranks.check_same(lambda: {**vars(unknowns), "l2": l2} | data.settings())
+        solutions = []
+        for centre in centres_of(unknowns, data):
+            inside = data.inside(without_border(data.inputs.shape, size, centre, dilation))
+            solution = _Problem(unknowns, inside, threads, ranks).solve(l2)
+            solutions.append(replace(solution, centre=centre))
+        best = ranks.once(lambda: min(solutions, key=lambda solution: solution.loss))
+        if l2 == 0 and ranks.first:
+            warn_of_rank(best.rank, unknowns.of_kernel)
+        return best
 
 
 def centres_of(unknowns: Unknowns, data: Data) -> list[tuple[int, int] | None]:
@@ -218,8 +229,10 @@ def without_border(
 class _Problem:
     """A least-squares problem with its data, which are read block by block, once or more."""
 
-    def __init__(self, unknowns: Unknowns, data: Data, num_threads: int) -> None:
-        self.unknowns, self.num_threads = unknowns, num_threads
+    def __init__(
+        self, unknowns: Unknowns, data: Data, num_threads: int, ranks: Ranks = ALONE
+    ) -> None:
+        self.unknowns, self.num_threads, self.ranks = unknowns, num_threads, ranks
         self.options = unknowns.resolve(data)
         self.data = data.unhidden(unknowns.kernel_shape, self.options, num_threads)
         self.scaling = Scaling.plain(unknowns.num_channels, unknowns.num_kernels)
@@ -246,7 +259,7 @@ class _Problem:
 
     def _sums(self) -> Sums:
         """Sum up the pixels, scaled so that squares neither overflow nor vanish."""
-        sums = Sums.of(self.unknowns, self.data, self.num_threads, self.scaling)
+        sums = Sums.of(self.unknowns, self.data, self.num_threads, self.scaling, self.ranks)
         if not sums.finite or sums.tiny:
             scaling = self._in_range()
             if not np.array_equal(scaling.factor, self.scaling.factor) or (
@@ -270,6 +283,8 @@ class _Problem:
         for images, targets, _ in self._blocks(hide=True):
             np.maximum(largest, np.abs(images).max(axis=(0, 2, 3)), out=largest)
             np.maximum(of_targets, np.abs(targets).max(), out=of_targets)
+        each = self.ranks.gather((largest, of_targets))
+        largest, of_targets = (np.max(part, axis=0) for part in zip(*each, strict=True))
         if not (np.isfinite(largest).all() and np.isfinite(of_targets)):
             check_samples(self.unknowns, self.data)
         return largest, of_targets
@@ -300,11 +315,12 @@ class _Problem:
     def _solve(self, sums: Sums, ridge: Matrix) -> Solution:
         """Solve the normal equations, or decompose the patches where these do not suffice."""
         ridge = self._scaled(ridge)
-        systems = sums.systems(ridge)
+        systems = self.ranks.once(partial(sums.systems, ridge))
         if systems.spread < ILL_CONDITIONED:
             return self._decompose(ridge)
-        weights = systems.solve(sums.cross_products)
-        loss, mean_square = sums.loss(weights), float(sums.squares.sum()) / sums.size
+        weights = self.ranks.once(partial(systems.solve, sums.cross_products))
+        loss = self.ranks.once(partial(sums.loss, weights))
+        mean_square = float(sums.squares.sum()) / sums.size
         if systems.spread < WELL_CONDITIONED or loss < CANCELLED * mean_square:
             weights, loss = self._refine(sums, systems, weights, ridge)
         return self._solution(weights, loss, systems.rank, systems.condition)
@@ -320,7 +336,7 @@ class _Problem:
 
     def _blocks(self, hide: bool = False) -> Iterator[Block]:
         how = self.unknowns.kernel_shape, self.options, self.num_threads
-        return blocks(self.data, *how, self.scaling, hide)
+        return blocks(self.data, *how, self.scaling, hide, self.ranks)
 
     def _refine(
         self, sums: Sums, systems: Systems, weights: Matrix, ridge: Matrix
@@ -329,7 +345,7 @@ class _Problem:
         tolerance = EPSILON / math.sqrt(systems.spread)
         for _ in range(MAX_REFINEMENTS):
             right, squares = self._residual_products(weights)
-            step = systems.solve(right - ridge * weights)
+            step = self.ranks.once(partial(systems.solve, right - ridge * weights))
             weights = weights + step
             squares += sums.change(step, right)
             if np.abs(step).max() <= tolerance * np.abs(weights).max():
@@ -366,6 +382,8 @@ class _Problem:
             if bias is not None:
                 right[:, -1] += totals
             squares += sums_of_planes(residual, residual, threads)
+        for array in (right, squares):
+            self.ranks.add(array)
         return right, squares
 
     def _decompose(self, ridge: Matrix) -> Solution:
@@ -386,7 +404,10 @@ class _Problem:
                     rows = np.hstack([taps, ones, own])[counts[:, k] > 0]
                     systems[k] = add_rows(systems[k], rows)
         num_rows = int(data.counts.max())
-        results = [solve_rows(rows, unknowns, ridge, num_rows) for rows in systems]
+        each = [list(parts) for parts in zip(*self.ranks.gather(systems), strict=True)]
+        results = self.ranks.once(
+            lambda: [solve_rows(reduce(add_rows, rows), unknowns, ridge, num_rows) for rows in each]
+        )
         for found, _ in results:
             found.values[of_bias:] *= one
         return self._solution(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import as_array
+from .._support.fingerprints import fingerprint
 from .._support.large_arrays import part_of
 from ..ops.data import as_samples, paired_samples
 from ..ops.shapes import Convolution
@@ -31,6 +32,15 @@ class Data(NamedTuple):
         if self.mask is None:
             return np.full(kernels, samples * height * width)
         return np.broadcast_to(self.mask.sum(axis=(0, 2, 3)), kernels)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what tells these data from others."""
+        return {
+            key: value
+            for name, array in self._asdict().items()
+            if array is not None
+            for key, value in fingerprint(name, array).items()
+        }
 
     def inside(self, part: tuple[slice, ...]) -> Data:
         """Return the data with a part of the targets."""

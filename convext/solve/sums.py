@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from .._support.checks import as_float64, check_finite, samples_in_blocks
 from .._support.messages import warn
+from .._support.ranks import ALONE, Ranks
 from ..ops.shapes import Convolution
 from .blocks import Block, Scaling, blocks, patch_rows
 from .least_squares import Matrix, Systems, check_memory
@@ -70,10 +71,11 @@ class Sums:
         data: Data,
         num_threads: int,
         scaling: Scaling | None = None,
+        ranks: Ranks = ALONE,
     ) -> Sums:
         """Return the sums over samples, of which those that a mask leaves out may be anything.
 
-        Who calls finds what is not finite.
+        Of ranks, each reads a part of the samples. Who calls finds what is not finite.
         """
         size = unknowns.of_kernel
         check_memory(3 * 8 * size**2, f"the sums of products of {size} unknowns")
@@ -81,9 +83,21 @@ class Sums:
         nothing = cls.of_nothing(unknowns).arrays.values()
         sums = cls(unknowns, *(np.zeros(array.shape, array.dtype) for array in nothing))
         with np.errstate(all="ignore"):
-            for block in blocks(data, unknowns.kernel_shape, options, num_threads, scaling):
+            how = unknowns.kernel_shape, options, num_threads
+            for block in blocks(data, *how, scaling, ranks=ranks):
                 sums._add(block, options, num_threads)
+            sums._merge(ranks)
         return sums
+
+    def _merge(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks."""
+        if ranks.size > 1:
+            most = max(ranks.gather(len(self.products)))
+            if most > len(self.products):  # another has met a mask for each kernel
+                self.products = np.repeat(self.products, most, axis=0)
+            self.counts = np.sum(ranks.gather(self.counts), axis=0)
+            for array in (self.products, self.cross_products, self.squares):
+                ranks.add(array)
 
     def _add(self, block: Block, options: Convolution, num_threads: int) -> None:
         """Add a block of samples."""

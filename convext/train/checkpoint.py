@@ -11,7 +11,6 @@ import math
 import os
 import re
 import time
-import zlib
 from functools import partial
 from typing import Any
 
@@ -32,9 +31,6 @@ DEFAULT_EVERY = "30s"
 # A state that Ctrl-C writes is at most that much older than the last whole epoch, or twenty times
 # what it takes to note one.
 _SECONDS_BETWEEN_STATES = 0.1
-
-# Of larger arrays, evenly spaced samples of about that many elements are looked at.
-_MOST_ELEMENTS = 1 << 22
 
 
 class Checkpoint:
@@ -178,18 +174,6 @@ def beside(file: FilePath, what: str) -> str:
     """Return the name of a file beside another, named after that."""
     root, suffix = os.path.splitext(file)
     return f"{root}-{what}{suffix}"
-
-
-def fingerprint(name: str, array: npt.NDArray[Any]) -> dict[str, Any]:
-    """Return what tells an array from others: shape, type, and a checksum of a part of it."""
-    part = array[:: -(-array.size // _MOST_ELEMENTS)]
-    if part.size > _MOST_ELEMENTS:  # of few large samples, some rows
-        part = part[..., :: -(-part.size // _MOST_ELEMENTS), :]
-    return {
-        f"shape of {name}": array.shape,
-        f"type of {name}": array.dtype.name,
-        f"checksum of {name}": zlib.crc32(part.astype(part.dtype.newbyteorder("=")).tobytes()),
-    }
 
 
 def describe(part: Any) -> Any:

@@ -23,6 +23,7 @@ from .._support.checks import (
     finite_number,
     integer,
 )
+from .._support.fingerprints import fingerprint
 from .._support.large_arrays import loaded
 from ..config import resolve_num_threads
 from ..errors import DivergenceError
@@ -32,7 +33,7 @@ from ..solve.products import products_of_units
 from . import _training
 from ._optimizers import RULES, Update
 from .callbacks import Callback
-from .checkpoint import DEFAULT_EVERY, describe, fingerprint, make_checkpoint, put_array
+from .checkpoint import DEFAULT_EVERY, describe, make_checkpoint, put_array
 from .hooks import checked_callbacks
 from .loop import run_epochs
 from .methods import Method, choose_method, samples_of_unit

@@ -1,0 +1,116 @@
+"""Processes that share a training or a solution, by MPI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convext
+from convext._support import ranks
+from convext.kernels_file import load_kernels
+
+pytest.importorskip("mpi4py")
+BIN = Path(sys.executable).parent
+MPIEXEC = shutil.which("mpiexec", path=f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}")
+if MPIEXEC is None:
+    pytest.skip("there is no mpiexec", allow_module_level=True)
+
+PROGRAM = Path(__file__).with_name("mpi_program.py")
+CONVEXT = (sys.executable, "-m", "convext")
+
+
+def start(number, *command, cwd=None):
+    """Start some processes, each with one thread."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CONVEXT_LANG": "en"}
+    if command[0] == "sums":
+        del environment["OMP_NUM_THREADS"]
+    if not Path(command[0]).exists():
+        command = sys.executable, PROGRAM, *command
+    return subprocess.Popen(
+        [MPIEXEC, "-n", str(number), *command], cwd=cwd, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def run(number, *command, cwd=None, status=0):
+    """Run some processes; return what they print."""
+    process = start(number, *command, cwd=cwd)
+    try:
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status, f"{output}\n{errors}"
+    return output, errors
+
+
+@pytest.fixture(scope="module")
+def of_one(tmp_path_factory):
+    """What one process computes, which never heard of MPI."""
+    file = tmp_path_factory.mktemp("mpi") / "one.npz"
+    subprocess.run([sys.executable, PROGRAM, "results", file], check=True)
+    return dict(np.load(file))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_ranks_compute_what_one_process_does_and_the_same_bits_each_time(number, of_one, tmp_path):
+    each = []
+    for name in ("first.npz", "second.npz")[: 2 if number == 2 else 1]:
+        run(number, "results", tmp_path / name)
+        each.append(dict(np.load(tmp_path / name)))
+    assert each[0].keys() == of_one.keys()
+    for name, expected in of_one.items():
+        if expected.size:
+            found = each[0][name]
+            assert found.shape == expected.shape, name
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, 1e-12, 1e-12 * scale, err_msg=name)
+            assert np.abs(found).max() > 0, name
+        if len(each) == 2 and name != "fits, seeds of its own":
+            assert np.array_equal(each[0][name], each[1][name]), name
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_sums_are_in_the_order_of_the_ranks(number, tmp_path):
+    run(number, "sums", tmp_path)
+
+
+def test_what_is_wrong_or_differs_is_an_error_on_all_ranks(tmp_path):
+    run(2, "errors", tmp_path)
+
+
+def test_commands_share_the_work_and_rank_0_alone_writes(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((9, 1, 20, 20)))
+    x, kernels = np.load(tmp_path / "x.npy"), np.random.default_rng(1).random((2, 1, 3, 3))
+    np.save(tmp_path / "y.npy", convext.conv2d(x, kernels))
+    files = "x.npy", "y.npy"
+    solve = "solve", *files, "--kernel-shape", "3", "3", "--out"
+    for command in (solve,):
+        outputs = []
+        for count, name in ((2, "two.npz"), (1, "one.npz")):
+            output, errors = run(count, *CONVEXT, *command, name, cwd=tmp_path)
+            assert not errors
+            outputs.append(output.replace(name, "").count("\n"))
+        two, one = (load_kernels(tmp_path / name)[0] for name in ("two.npz", "one.npz"))
+        np.testing.assert_allclose(two, one, 1e-12, 1e-13)
+        assert outputs[0] == outputs[1]
+    assert run(3, *CONVEXT, "generate", cwd=tmp_path)[0].count("Wrote") == 2
+    _, errors = run(
+        2, *CONVEXT, "solve", "x.npy", "missing.npy", *solve[3:6], cwd=tmp_path, status=2
+    )
+    assert errors.count("missing.npy: No such file") == 1
+
+
+@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_mpiexec_without_mpi4py_is_an_error_that_names_the_extra(name, monkeypatch):
+    monkeypatch.setenv(name, "4")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ImportError, match=r'4 processes .* pip install "convext\[mpi\]"'):
+        ranks.launched()
+    monkeypatch.setenv(name, "1")
+    assert ranks.launched() is None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._support.large_arrays import part_of
 from ..gradient import _differentiation, _statistics
 from ..ops.algorithms import NUMBERS_OF_KERNEL_GRADIENT
 from ..ops.shapes import Convolution, Geometry
@@ -69,15 +70,16 @@ def products_of_units(
     result = np.zeros((-(-len(inputs) // of_unit), taps, taps))
     step = MAX_ELEMENTS // (of_unit * math.prod(inputs.shape[1:]))
     for unit in range(0, len(result), max(1, step)):
-        samples = inputs[unit * of_unit : (unit + max(1, step)) * of_unit]
+        some = slice(unit * of_unit, (unit + max(1, step)) * of_unit)
         products = result[unit : unit + max(1, step)]
         if step == 0:
+            samples = part_of(inputs, (some,))
             no_targets = np.broadcast_to(0.0, (len(samples), 1, *options.output_shape))
             data = Data(samples, no_targets)
             for images, targets, _ in blocks(data, kernel_size, options, num_threads):
                 inside = options._replace(output_shape=targets.shape[2:])
                 add_patch_products(products, images, kernel_size, inside, of_unit, num_threads)
         else:
-            images = padded_rows(samples, 0, options.output_shape, kernel_size, options)
+            images = padded_rows(inputs, 0, options.output_shape, kernel_size, options, some)
             add_patch_products(products, images, kernel_size, options, of_unit, num_threads)
     return result

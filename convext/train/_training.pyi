@@ -1,9 +1,12 @@
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import RealArray
 from ..ops.shapes import Geometry
 from ._optimizers import Update
+from .reader import Reader
 
 def fuses(
     input_shape: tuple[int, ...],
@@ -17,12 +20,15 @@ def fuses(
 class Trainer:
     done: int
     fused: bool
+    part: int
+    input_data: npt.NDArray[Any]
+    reader: Reader | None
     @property
     def expansion(self) -> npt.NDArray[np.uint8] | None: ...
     def __init__(
         self,
-        input_data: RealArray,
-        target_output: RealArray,
+        input_data: npt.NDArray[Any],
+        target_output: npt.NDArray[Any],
         kernels: RealArray,
         batch_size: int,
         geometry: Geometry,

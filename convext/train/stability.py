@@ -18,6 +18,7 @@ from .._support.checks import (
     integer,
     samples_in_blocks,
 )
+from .._support.large_arrays import loaded, part_of
 from ..config import get_num_threads
 from ..gradient import _differentiation
 from ..ops.shapes import IMAGES, Convolution, Padding, Pair, Shape, resolve
@@ -179,13 +180,15 @@ def _largest_eigenvalue(
             batch, size = inputs[order[i : i + together]], 1
         else:
             start, size = starts[order[i]], int(sizes[order[i]])
-            batch = inputs[start : start + size]
+            batch = part_of(inputs, (slice(start, start + size),))
         if taps <= MAX_TAPS:
             kernel_size = shape[1], shape[2]
             products = products_of_units(batch, kernel_size, options, size, get_num_threads())
             eigenvalue = _eigenvalue_above(products, largest * size)
         else:
-            eigenvalue = _bound_by_lanczos(as_float64(batch), shape, options, largest * size)
+            eigenvalue = _bound_by_lanczos(
+                as_float64(loaded(batch)), shape, options, largest * size
+            )
         largest = max(largest, eigenvalue / size)
     return largest
 

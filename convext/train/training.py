@@ -13,7 +13,6 @@ import numpy.typing as npt
 from .._support.atomic_files import FilePath, path_of
 from .._support.checks import (
     RealArray,
-    as_dtype,
     as_kernel_shape,
     as_numeric_array,
     boolean,
@@ -24,19 +23,18 @@ from .._support.checks import (
     integer,
 )
 from .._support.fingerprints import fingerprint
-from .._support.large_arrays import loaded
 from ..config import resolve_num_threads
 from ..errors import DivergenceError
-from ..ops.data import generate_kernels, load_data, paired_samples, random_generator
+from ..ops.data import as_samples, generate_kernels, open_data, paired_samples, random_generator
 from ..ops.shapes import KERNELS, Convolution, Padding, Pair, resolve
 from ..solve.products import products_of_units
-from . import _training
 from ._optimizers import RULES, Update
 from .callbacks import Callback
 from .checkpoint import DEFAULT_EVERY, describe, make_checkpoint, put_array
 from .hooks import checked_callbacks
 from .loop import run_epochs
 from .methods import Method, choose_method, samples_of_unit
+from .reader import make_trainer, place
 from .stability import energies, largest_stable_rate
 
 Source: TypeAlias = FilePath | npt.ArrayLike
@@ -67,6 +65,7 @@ def train_model(
     checkpoint: FilePath | None = None,
     checkpoint_every: int | str = DEFAULT_EVERY,
     resume: bool = False,
+    max_memory: int | str | None = None,
 ) -> RealArray:
     """Train convolution kernels by gradient descent on the mean squared error.
 
@@ -76,8 +75,9 @@ def train_model(
     Parameters
     ----------
     input_file : path or array_like, (N, C, H, W)
-        The input data: a .npy file, a .npz file with one array, or the array itself. An array may
-        also be a single sample, (C, H, W).
+        The input data: a .npy file, shards such as "x-*.npy", a .npz file with one array, the array
+        itself, or whatever slices like one (h5py, Zarr, Dask). An array may also be a single
+        sample, (C, H, W).
     target_file : path or array_like, (N, num_kernels, OH, OW)
         What the convolution should give, likewise.
     num_kernels : int
@@ -123,6 +123,11 @@ def train_model(
         Go on from the checkpoint, with the bits of a training that never stopped; where there is
         none yet, begin anew. Data and options must be the same, only `num_epochs` may be larger.
         Without `resume` an older checkpoint is replaced.
+    max_memory : int or str, optional
+        How many bytes of the data may be in memory, such as "2GB", where they are files, maps, or
+        slice like an array. Data that are larger are read anew in each epoch, in blocks, each while
+        the one before is computed, with the same bits; see docs/large-data.md. Default: half of the
+        memory that is available.
 
     Returns
     -------
@@ -182,14 +187,16 @@ def train_model(
         learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
     threads = resolve_num_threads(num_threads)
     how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    inputs, targets, options = _checked_data(input_file, target_file, num_kernels, size, how)
+    sources = input_file, target_file, max_memory
+    inputs, targets, block, options = _checked_data(*sources, num_kernels, size, how)
     start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
     data = {"input_data": inputs, "target_output": targets}
     if kernels is not None:
         data["kernels"] = start
     dtypes = {name: array.dtype for name, array in data.items()}
     trained = np.array(start, common_dtype(**dtypes), order="C")
-    run = _Run(data, trained, options, learning_rate, batch_size, shuffle, seed, threads)
+    sizes = batch_size, block
+    run = _Run(data, trained, options, learning_rate, sizes, shuffle, seed, threads)
     shapes = inputs.shape, trained.shape, options.output_shape
     run.method = choose_method(method, *shapes, unit=run.unit, num_epochs=num_epochs)
     run_epochs(run, num_epochs, callbacks, verbose, checkpoint=saved)
@@ -207,29 +214,26 @@ class _Run:
         kernels: RealArray,
         options: Convolution,
         learning_rate: float | Callable[[int], float],
-        batch_size: int,
+        sizes: tuple[int, int],  # samples of a batch, and those that are read at a time, or 0
         shuffle: bool,
         seed: int | None,
         num_threads: int,
     ) -> None:
-        targets = data["target_output"]
-        images, wanted = (
-            as_dtype(array, kernels.dtype, contiguous=True)
-            for array in (data["input_data"], targets)
-        )
+        batch_size, block = sizes
+        inputs, targets = data["input_data"], data["target_output"]
         update = Update(RULES["sgd"], np.array([kernels.size], np.intp), np.ones(1))
-        self.trainer = _training.Trainer(
-            images, wanted, kernels, batch_size, options.geometry, num_threads, update
-        )
-        self.weights, self.inputs, self.options, self.data = kernels, images, options, data
+        how = batch_size, options.geometry, num_threads, update
+        self.trainer = make_trainer(inputs, targets, block, kernels, *how)
+        self.weights, self.options, self.data = kernels, options, data
+        self.inputs = self.trainer.input_data  # converted, where they are in memory
         self.learning_rate, self.batch_size, self.seed = learning_rate, batch_size, seed
         self.shuffle, self.num_threads = shuffle, num_threads
-        self.unit = samples_of_unit(len(images), batch_size, self.shuffle)
-        self.in_order = np.arange(len(images))
+        self.unit = samples_of_unit(len(inputs), batch_size, self.shuffle)
+        self.in_order = np.arange(len(inputs))
         # A stream of its own, so that the order does not depend on how the kernels were made.
         self.generator = None
         if shuffle:
-            of_seed = [] if seed is None else [seed, len(images)]
+            of_seed = [] if seed is None else [seed, len(inputs)]
             self.generator = np.random.default_rng(of_seed) if of_seed else random_generator(None)
         self.loss_of_zero = energies(targets).sum() / targets.size
         self.first_loss: float | None = None
@@ -325,11 +329,12 @@ class _Run:
 def _checked_data(
     input_file: Source,
     target_file: Source,
+    max_memory: int | str | None,
     num_kernels: int,
     kernel_size: tuple[int, int],
     how: dict[str, Any],
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Convolution]:
-    """Return input, target and the convolution between them, all checked."""
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int, Convolution]:
+    """Return input, target, how many samples are read at a time, and the convolution; checked."""
     sources: tuple[Any, Any] = input_file, target_file
     are_paths = {isinstance(source, (str, os.PathLike)) for source in sources}
     if len(are_paths) > 1:
@@ -339,10 +344,12 @@ def _checked_data(
         )
     names = ["input_data", "target_output"]
     if are_paths == {True}:
-        inputs, targets = load_data(*sources)
+        inputs, targets = open_data(*sources, lambda file, name: as_samples(name, file))
         names = [f"{name} ({path_of(file)})" for name, file in zip(names, sources, strict=True)]
     else:
-        inputs, targets = map(loaded, paired_samples(*sources))
+        inputs, targets = paired_samples(*sources)
+    computed = common_dtype(input_data=inputs.dtype, target_output=targets.dtype)
+    inputs, targets, block = place(inputs, targets, computed.itemsize, max_memory)
     options = resolve(inputs.shape, kernel_size, **how, groups=1)
     expected = (len(inputs), num_kernels, *options.output_shape)
     if targets.shape != expected:
@@ -353,7 +360,7 @@ def _checked_data(
         )
     check_finite(names[0], inputs)
     check_finite(names[1], targets)
-    return inputs, targets, options
+    return inputs, targets, block, options
 
 
 def _first_kernels(

@@ -1,6 +1,8 @@
 """Training by gradient descent: an epoch in compiled code, without Python between the samples."""
 
 cimport numpy as cnp
+import numpy as np
+from cpython.exc cimport PyErr_SetObject
 from libc.math cimport isfinite
 from libc.string cimport memset
 
@@ -108,14 +110,23 @@ cdef class Trainer:
     The arrays are four-dimensional, C-contiguous, of one type, aligned; the sizes fit. `kernels`
     is updated in place, by `update`. What lies between steps is kept: packed kernels, predictions.
 
+    Where input and target are not arrays, but have shapes, `reader` must be set before an epoch: it
+    is told the order by `begin(order)`, and for a place in it returns the block that has its sample:
+    where in the order the block begins, and the arrays of its samples.
+
     A `fused` trainer can also predict activation(conv2d(input, kernels) + bias); the bias, where
     there is one, lies behind the kernels in memory.
     """
 
-    cdef cnp.ndarray input_data, target_output, kernels
+    cdef cnp.ndarray kernels
+    cdef readonly object input_data, target_output
+    cdef public object reader       # or None
+    cdef object block               # what it gave last,
+    cdef cnp.ndarray ascending      # with the places of its samples, 0, 1, ...,
+    cdef Py_ssize_t begin, end      # which are those from `begin` to `end` in the order
     cdef Array4 images, targets, weights
     cdef Py_ssize_t batch_size
-    cdef Py_ssize_t part            # samples taken together
+    cdef readonly Py_ssize_t part   # samples taken together
     cdef Py_ssize_t plane           # elements of one channel of a prediction
     cdef int num_threads
     cdef size_t itemsize
@@ -143,8 +154,7 @@ cdef class Trainer:
     cdef Quadratic quadratic        # or None
 
     def __cinit__(
-        self, cnp.ndarray input_data, cnp.ndarray target_output, cnp.ndarray kernels,
-        Py_ssize_t batch_size, geometry, int num_threads, Update update not None,
+        self, input_data, target_output, cnp.ndarray kernels, Py_ssize_t batch_size, geometry, int num_threads, Update update not None,
         bint biased=False, int activation=0
     ):
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
@@ -153,8 +163,10 @@ cdef class Trainer:
         check_activation(activation)
         self.blocks = []
         self.input_data, self.target_output, self.kernels = input_data, target_output, kernels
-        self.images = describe(input_data)
-        self.targets = describe(target_output)
+        self.images = contiguous(input_data.shape)
+        self.targets = contiguous(target_output.shape)
+        if isinstance(input_data, cnp.ndarray) and isinstance(target_output, cnp.ndarray):
+            self.use(input_data, target_output)
         self.weights = describe(kernels)
         self.batch_size = batch_size
         self.num_threads = num_threads
@@ -184,6 +196,23 @@ cdef class Trainer:
         # Behind the gradient, that of the bias.
         self.total = <double *> self.memory(self.gradient.size + self.weights.n, sizeof(double))
         self.half_gradient = <double *> self.memory(self.gradient.size, sizeof(double))
+
+    cdef int use(self, cnp.ndarray images, cnp.ndarray targets) except -1:
+        self.images.data = cnp.PyArray_DATA(images)
+        self.targets.data = cnp.PyArray_DATA(targets)
+        return 0
+
+    cdef int read(self, Py_ssize_t place) except -1:
+        """Get the block of a place in the order."""
+        self.block = None
+        self.begin = self.end = 0
+        self.block = self.reader(place)
+        first, images, targets = self.block
+        self.use(images, targets)
+        if self.ascending is None or len(self.ascending) < len(images):
+            self.ascending = np.arange(len(images))
+        self.begin, self.end = first, first + len(images)
+        return 0
 
     cdef void *memory(self, Py_ssize_t count, size_t itemsize) except NULL:
         """A block that lives as long as the trainer."""
@@ -221,6 +250,9 @@ cdef class Trainer:
         """
         self.order = <const Py_ssize_t *> cnp.PyArray_DATA(order)
         self.num_samples = cnp.PyArray_DIM(order, 0)
+        self.begin = self.end = 0
+        if self.reader is not None:
+            self.reader.begin(order)
         self.loss = self.first_loss = 0
         self.done = 0
         self.update.learning_rate = learning_rate
@@ -316,6 +348,45 @@ cdef int differentiate_samples(
     double *squares, Interrupt *interrupt, const real *kernels
 ) noexcept nogil:
     """Add the squared residuals of samples, and their gradient times scale / 2, from the pixels."""
+    cdef Py_ssize_t place, end, here
+    if trainer.reader is None:
+        return differentiate_block(
+            trainer, order, count, scale, total, squares, interrupt, kernels
+        )
+    place = order - trainer.order
+    end = place + count
+    while place < end and not stopped(interrupt):
+        if not trainer.begin <= place < trainer.end and not read_block(trainer, place, interrupt):
+            return 0
+        here = min(end, trainer.end) - place
+        order = <const Py_ssize_t *> cnp.PyArray_DATA(trainer.ascending) + place - trainer.begin
+        if differentiate_block(
+            trainer, order, here, scale, total, squares, interrupt, kernels
+        ) == -1:
+            return -1
+        place += here
+    return 0
+
+
+cdef bint read_block(Trainer trainer, Py_ssize_t place, Interrupt *interrupt) noexcept nogil:
+    """Get a block; where that fails, end the operation with the error, as a signal handler does."""
+    with gil:
+        failure = None
+        try:
+            trainer.read(place)
+        except BaseException as error:
+            failure = error
+        if failure is not None:
+            interrupt.raised = True
+            PyErr_SetObject(type(failure), failure)
+    return not interrupt.raised
+
+
+cdef int differentiate_block(
+    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, double *total,
+    double *squares, Interrupt *interrupt, const real *kernels
+) noexcept nogil:
+    """Do so for samples that are in memory."""
     cdef Py_ssize_t first = 0, part, i
     cdef real *predictions = <real *> trainer.predictions
     cdef real *kernel_grad = <real *> trainer.kernel_grad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 
 import convext
 from convext._support import large_arrays
+from convext.train import _training
 
 
 class Sliced:
@@ -187,3 +189,92 @@ def test_any_samples_can_be_read(source, tmp_path):
     np.testing.assert_array_equal(
         np.moveaxis(part, 1, -1)[2:4, 3:], np.moveaxis(x[5:7, 1:2], 1, -1)[:, 3:]
     )
+
+
+def train(x, y, **options):
+    kernels = np.full((3, x.shape[1] if hasattr(x, "shape") else 2, 3, 3), 0.1)
+    reports = []
+    options = {"num_epochs": 3, "seed": 1, "verbose": False} | options
+    trained = convext.train_model(
+        x, y, 3, (3, 3), 0.05, kernels=kernels, callbacks=[reports.append], **options
+    )
+    return trained, [report.loss for report in reports]
+
+
+OPTIONS = [
+    {},
+    {"batch_size": 4, "shuffle": True},
+    {"batch_size": 100},
+    {"method": "statistics"},
+    {"method": "statistics", "batch_size": 23, "num_epochs": 40},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("parts", [False, True], ids=["as they are", "in parts"])
+@pytest.mark.parametrize("size", [14, 90])
+def test_trainings_have_the_bits_of_arrays_in_memory(options, parts, size, tmp_path, monkeypatch):
+    if parts:
+        monkeypatch.setattr(_training, "MAX_PREDICTION_BYTES", 2 * 3 * 4 * (size - 2) ** 2)
+    x, y = pair(size=size)
+    options = {"method": "direct"} | options
+    expected, losses = train(x, y, **options)
+    large = [Sliced(array) for array in (x, y)]
+    trained, found = train(*large, max_memory=(x.nbytes + y.nbytes) // 2, **options)
+    np.testing.assert_array_equal(trained, expected)
+    assert found == losses
+    if (
+        size == 14 or parts or options.get("batch_size", 0) < len(x)
+    ):  # else they are summed together
+        assert len(large[0].read) > 3 * 5
+
+
+@EACH
+def test_trainings_take_every_source(source, tmp_path):
+    x, y = pair()
+    expected, losses = train(x, y, shuffle=True, batch_size=5)
+    given = sources(source, tmp_path, x, y)
+    for limit in (30_000, "1MB", None):
+        trained, found = train(*given, shuffle=True, batch_size=5, max_memory=limit)
+        np.testing.assert_array_equal(trained, expected)
+        assert found == losses
+
+
+LAYERS = {
+    "a layer": [convext.Conv2D(3, 3)],
+    "two": [convext.Conv2D(4, 2, activation="relu"), convext.Conv2D(3, 2)],
+}
+
+
+def fit(x, y, layers, **options):
+    model = convext.Sequential(copy.deepcopy(layers), seed=3)
+    model.compile("adam", metrics=["mae"] if len(layers) > 1 else None)
+    options = {"epochs": 3, "verbose": 0} | options
+    return model, model.fit(x, y, **options).history
+
+
+@EACH
+@pytest.mark.parametrize("name", LAYERS)
+def test_networks_are_trained_with_the_bits_of_arrays_in_memory(source, name, tmp_path):
+    x, y = pair(samples=40)
+    rest = {"batch_size": 4, "validation_split": 0.3}
+    expected, history = fit(x, y, LAYERS[name], **rest)
+    given = sources(source, tmp_path, x, y)
+    for limit in (100_000, 1000, None):
+        model, found = fit(*given, LAYERS[name], max_memory=limit, **rest)
+        assert found == history
+        np.testing.assert_array_equal(model._weights, expected._weights)
+    assert model.evaluate(*given) == expected.evaluate(x, y)
+
+
+def test_weights_of_samples_and_a_batch_of_all(tmp_path):
+    x, y = pair(samples=40)
+    weights = np.random.default_rng(0).random(40)
+    for size in (7, 40):
+        options = {"batch_size": size, "sample_weight": weights, "validation_data": (x, y)}
+        expected, history = fit(x, y, LAYERS["two"], **options)
+        large = [Sliced(array) for array in (x, y)]
+        options["validation_data"] = tuple(large)
+        model, found = fit(*large, LAYERS["two"], max_memory=100_000, **options)
+        assert found == history
+        np.testing.assert_array_equal(model._weights, expected._weights)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from .._support.checks import as_float64, check_finite, finite_number, integer
 from .._support.fingerprints import fingerprint
-from .._support.large_arrays import as_large, is_elsewhere, loaded
+from .._support.large_arrays import ahead, as_large, is_elsewhere, part_of
 from ..ops.data import as_samples
+from ..train.reader import place
 
 Batch: TypeAlias = (
     tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]
@@ -46,6 +47,7 @@ class Chosen(NamedTuple):
     order: npt.NDArray[np.intp]
     size: int
     number: int | None = None  # of batches that are given, from 0
+    places: npt.NDArray[np.intp] | None = None  # of samples that were read: where they are in all
 
 
 # Checks a pair of arrays, of those names, against the model.
@@ -82,7 +84,7 @@ def make_samples(
     pair: Pairing, names: Sequence[str], x: Any, y: Any, weights: Any = None
 ) -> Samples:
     """Return checked arrays and the weights of their samples, all of the given names."""
-    inputs, targets = map(loaded, pair(x, y, names[0], names[1]))
+    inputs, targets = pair(x, y, names[0], names[1])
     if weights is None:
         return Samples(inputs, targets, None)
     values = to_array(names[2], weights)
@@ -97,6 +99,8 @@ def make_samples(
 
 class ArrayBatches:
     """Batches of the samples of two arrays; shuffled where there is a generator."""
+
+    block = 0  # how many samples are read at a time, or 0
 
     def __init__(
         self, samples: Samples, batch_size: int, generator: np.random.Generator | None = None
@@ -115,11 +119,31 @@ class ArrayBatches:
             return self.generator.permutation(len(self.samples.inputs))
         return np.arange(len(self.samples.inputs))
 
+    def place(self, itemsize: int, max_memory: int | str | None, share: int = 1) -> None:
+        """Read the samples where they fit into a share of the memory; else they are read later."""
+        inputs, targets, weights = self.samples
+        inputs, targets, self.block = place(inputs, targets, itemsize, max_memory, share)
+        self.samples = Samples(inputs, targets, weights)
+
     def epoch(self, order: npt.NDArray[np.intp]) -> Iterator[Chosen]:
         """Yield the batches of an epoch."""
-        for first in range(0, len(order), self.batch_size):
-            chosen = order[first : first + self.batch_size]
-            yield Chosen(self.samples, chosen, self.batch_size)
+        size = self.batch_size
+        step = self.block // size * size
+        if not step:
+            for first in range(0, len(order), size):
+                yield Chosen(self.samples, order[first : first + size], size)
+            return
+        parts = (order[first : first + step] for first in range(0, len(order), step))
+        read = ((places, self._read(places)) for places in parts)
+        for places, samples in ahead(read, *self.samples):
+            for batch in np.split(np.arange(len(places)), range(size, len(places), size)):
+                yield Chosen(samples, batch, size, None, places)
+
+    def _read(self, places: npt.NDArray[np.intp]) -> Samples:
+        inputs, targets, weights = self.samples
+        return Samples(
+            inputs[places], targets[places], None if weights is None else weights[places]
+        )
 
     def settings(self) -> dict[str, Any]:
         """Return what tells these batches from others; see `Checkpoint`."""
@@ -142,7 +166,11 @@ class ArrayBatches:
             )
         inputs, targets, weights = self.samples
         training, validation = (
-            Samples(inputs[part], targets[part], None if weights is None else weights[part])
+            Samples(
+                part_of(inputs, (part,)),
+                part_of(targets, (part,)),
+                None if weights is None else weights[part],
+            )
             for part in (slice(first), slice(first, None))
         )
         return ArrayBatches(training, self.batch_size, self.generator), ArrayBatches(validation, 32)
@@ -254,7 +282,8 @@ def where_not_finite(batch: Chosen, dtype: np.dtype[Any], prefix: str = "") -> s
             if bad:
                 what = "value that is" if bad == 1 else "values that are"
                 of_batch = "" if batch.number is None else f" of batch {batch.number}"
-                return f"{prefix}{name}[{i}]{of_batch} contains {bad} {what} NaN or infinite"
+                place = i if batch.places is None else batch.places[i]
+                return f"{prefix}{name}[{place}]{of_batch} contains {bad} {what} NaN or infinite"
     return None
 
 

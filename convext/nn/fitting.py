@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import RealArray, as_dtype
+from .._support.checks import RealArray
 from ..train._steps import LOSSES
 from ..train._training import Trainer, fuses
 from ..train.checkpoint import describe
+from ..train.reader import make_trainer
 from . import model_file
 from .batches import ArrayBatches, Chosen, Source
 from .learning import Learner, means
@@ -157,9 +158,6 @@ def _fused_trainer(model: Learner, batches: Source, num_threads: int) -> Trainer
     shapes = inputs.shape, targets.shape, layer.kernels.shape
     if not fuses(*shapes, size, layer.geometry, itemsize):
         return None
-    with np.errstate(over="ignore"):  # infinite values make an infinite loss
-        images, wanted = (as_dtype(a, model.dtype, contiguous=True) for a in (inputs, targets))
-    return Trainer(
-        images, wanted, layer.kernels, size, layer.geometry, num_threads,
-        model._current_update(), layer.bias is not None, layer.activation,
-    )  # fmt: skip
+    how = size, layer.geometry, num_threads, model._current_update()
+    of_layer = layer.bias is not None, layer.activation
+    return make_trainer(inputs, targets, batches.block, layer.kernels, *how, *of_layer)

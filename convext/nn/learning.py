@@ -20,7 +20,16 @@ from ..train._optimizers import Update
 from ..train._steps import LOSSES, Step
 from ..train.checkpoint import put_array
 from . import optimizers
-from .batches import NAMES, Batches, Chosen, Source, make_samples, source_of, where_not_finite
+from .batches import (
+    NAMES,
+    ArrayBatches,
+    Batches,
+    Chosen,
+    Source,
+    make_samples,
+    source_of,
+    where_not_finite,
+)
 from .network import Network
 
 Loss: TypeAlias = Literal["mse", "mae", "mean_squared_error", "mean_absolute_error"]
@@ -166,6 +175,8 @@ class Learner(Network):
         threads = resolve_num_threads(num_threads)
         how = (sample_weight, batch_size, (steps, "steps"))
         batches = source_of(self._pair, self._generator, x, y, *how)
+        if isinstance(batches, ArrayBatches):
+            batches.place(self.dtype.itemsize, None)
         values = self._test(batches, threads)
         if verbose and verbose != "auto":
             print_line(", ".join(f"{name}: {format_loss(v)}" for name, v in values.items()))

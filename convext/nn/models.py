@@ -132,17 +132,19 @@ class Sequential(Learner):
         checkpoint: FilePath | None = None,
         checkpoint_every: int | str = DEFAULT_EVERY,
         resume: bool = False,
+        max_memory: int | str | None = None,
     ) -> History:
         """Train the model.
 
         Parameters
         ----------
-        x : array_like, (N, C, H, W), or batches
-            The images, memory-mapped ones included, in any type of real numbers. Or batches, (x, y)
-            or (x, y, sample_weight), of arrays or tensors: an object that gives them anew in each
-            epoch, such as a list, PyTorch's DataLoader or Keras's Sequence; a function that does
-            so, of the model's random generator if it takes an argument; or an iterator, which goes
-            on from epoch to epoch.
+        x : array_like or path, (N, C, H, W), or batches
+            The images, in any type of real numbers. They may be larger than the memory: .npy files,
+            shards such as "x-*.npy", memory maps, and whatever slices like an array (h5py, Zarr,
+            Dask). Or batches, (x, y) or (x, y, sample_weight), of arrays or tensors: an object that
+            gives them anew in each epoch, such as a list, PyTorch's DataLoader or Keras's Sequence;
+            a function that does so, of the model's random generator if it takes an argument; or an
+            iterator, which goes on from epoch to epoch.
         y : array_like, (N, K, OH, OW), optional
             What the model should make of them; not given with batches.
         batch_size : int, default 32
@@ -181,6 +183,9 @@ class Sequential(Learner):
             As for `train_model`; layers, optimizer and loss must be the same, too. Batches come
             from an object, or from a function whose only random numbers are those of the generator
             that it is given: of these, only the first of a list is looked at.
+        max_memory : int or str, optional
+            As for `train_model`: of data that are not in memory, how many bytes may be; half each
+            for the samples and for those to validate with.
 
         Returns
         -------
@@ -231,6 +236,9 @@ class Sequential(Learner):
             validation = validation_of(self._pair, self._generator, *given)
         elif validation_steps is not None:
             raise ValueError("validation_steps is for batches: there is no validation_data")
+        arrays = [part for part in (batches, validation) if isinstance(part, ArrayBatches)]
+        for part in arrays:
+            part.place(self.dtype.itemsize, max_memory, len(arrays))
         history = History()
         run = Fit(self, batches, validation, threads, initial_epoch)
         run_epochs(run, epochs, (history, *called), bool(verbose), initial_epoch, saved)

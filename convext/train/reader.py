@@ -16,18 +16,22 @@ from ._training import Trainer
 
 
 def place(
-    inputs: npt.NDArray[Any], targets: npt.NDArray[Any], itemsize: int, max_memory: int | str | None
+    inputs: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    itemsize: int,
+    max_memory: int | str | None,
+    share: int = 1,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int]:
     """Return samples in memory where there is room for them, and how many a block has, or 0.
 
-    They are computed with in a type of that size.
+    They are computed with in a type of that size, and may have a `share`-th of the memory.
     """
     pair = inputs, targets
     if max_memory is not None:
         bytes_of("max_memory", max_memory)
     if not any(map(is_large, pair)):
         return *pair, 0
-    limit = memory_limit(max_memory)
+    limit = memory_limit(max_memory) // share
     if in_memory(pair, itemsize, limit):
         return loaded(inputs), loaded(targets), 0
     return *pair, samples_of_block(pair, itemsize, limit)

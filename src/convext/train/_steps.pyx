@@ -114,7 +114,8 @@ cdef class Step:
     cdef cnp.ndarray differences    # of each segment, the sums of their squares and absolute values
     cdef readonly object measures   # their means, of the last batch, by the numbers of the losses
     cdef readonly cnp.ndarray gradient      # flat, in float64
-    cdef cnp.ndarray inputs, targets, order
+    cdef object inputs, targets     # arrays, or what gives arrays of some samples
+    cdef cnp.ndarray order
     cdef const double *sample_weights       # of all samples, or NULL
 
     def __init__(
@@ -146,8 +147,7 @@ cdef class Step:
         self.gradient = np.empty(num_weights)
 
     def run(
-        self, cnp.ndarray inputs, cnp.ndarray targets, cnp.ndarray order,
-        cnp.ndarray sample_weights, bint learning
+        self, inputs, targets, cnp.ndarray order, cnp.ndarray sample_weights, bint learning
     ):
         """Return the loss of the samples in `order`; where `learning`, leave its `gradient`.
 
@@ -264,14 +264,18 @@ cdef class Step:
         return 0
 
 
-cdef int gather(cnp.ndarray source, cnp.ndarray order, cnp.ndarray to) except -1:
+cdef int gather(source, cnp.ndarray order, cnp.ndarray to) except -1:
     """Copy samples, converted to the type of `to`."""
-    if cnp.PyArray_TYPE(source) == cnp.PyArray_TYPE(to) and cnp.PyArray_ISCARRAY_RO(source):
+    if isinstance(source, cnp.ndarray) and is_plain(source, to):
         np.take(source, order, 0, to, "clip")
     else:
         with np.errstate(over="ignore"):    # infinite values make an infinite loss
             to[...] = source[order]
     return 0
+
+
+cdef inline bint is_plain(cnp.ndarray source, cnp.ndarray to) noexcept:
+    return cnp.PyArray_TYPE(source) == cnp.PyArray_TYPE(to) and cnp.PyArray_ISCARRAY_RO(source)
 
 
 cdef double differentiate_loss(

@@ -110,9 +110,9 @@ cdef class Trainer:
     The arrays are four-dimensional, C-contiguous, of one type, aligned; the sizes fit. `kernels`
     is updated in place, by `update`. What lies between steps is kept: packed kernels, predictions.
 
-    Where input and target are not arrays, but have shapes, `reader` must be set before an epoch: it
-    is told the order by `begin(order)`, and for a place in it returns the block that has its sample:
-    where in the order the block begins, and the arrays of its samples.
+    Where input and target are not arrays, but have shapes, `reader` must be set before an epoch. It
+    is told the order by `begin(order)`, and returns the block of any place in it: where in the
+    order the block begins, and the arrays of its samples.
 
     A `fused` trainer can also predict activation(conv2d(input, kernels) + bias); the bias, where
     there is one, lies behind the kernels in memory.
@@ -154,8 +154,8 @@ cdef class Trainer:
     cdef Quadratic quadratic        # or None
 
     def __cinit__(
-        self, input_data, target_output, cnp.ndarray kernels, Py_ssize_t batch_size, geometry, int num_threads, Update update not None,
-        bint biased=False, int activation=0
+        self, input_data, target_output, cnp.ndarray kernels, Py_ssize_t batch_size, geometry,
+        int num_threads, Update update not None, bint biased=False, int activation=0
     ):
         cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(kernels)
         cdef Py_ssize_t most = MAX_PREDICTION_BYTES     # a global of Python, which tests replace

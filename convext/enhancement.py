@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ._support.atomic_files import FilePath, path_of
 from ._support.checks import check_not_masked, integer, shown
-from ._support.interruption import unused_name
+from ._support.interruption import save_anywhere, telling, unused_name
 from ._support.messages import say
 from .image.images import luminance, psnr, replace_luminance
 from .image.pairs import ImagePairs, PatchBatches
@@ -277,16 +277,32 @@ def _fit_and_save(
         validation = batches.validation()
         history = model.fit(batches, callbacks=[best], validation_data=validation, **options)
     except KeyboardInterrupt as stop:
-        stop.args = ("no epoch has ended, there is nothing to save",)
-        if best.best_epoch:
-            stop.args = (f"the best model so far, of epoch {best.best_epoch}, is in {kept}",)
+        stop.args = (_where(best, kept) or "no epoch has ended, there is nothing to save",)
         raise
+    except (MemoryError, OSError) as error:
+        place = _where(best, kept)
+        # A model that could not be saved is better than the one there.
+        if isinstance(error, OSError) and error.filename == kept:
+            place = f"the best model so far is in {save_anywhere(model.save, kept)[0]}"
+        if place is None:
+            raise
+        raise telling(error, place) from error
     model = load_model(kept)
     if kept != path_of(out):
-        model.save(out)
+        try:
+            model.save(out)
+        except OSError as error:
+            raise telling(error, _where(best, kept) or "") from error
         if checkpoint is None:
             os.remove(kept)
     return model, history, best
+
+
+def _where(best: ModelCheckpoint, file: str) -> str | None:
+    """Return what to say of the best model so far, if there is one."""
+    if not best.best_epoch:
+        return None
+    return f"the best model so far, of epoch {best.best_epoch}, is in {file}"
 
 
 def _show(
@@ -299,8 +315,6 @@ def _show(
     verbose: bool,
 ) -> None:
     """Say, and draw, what a model that was trained makes of the first image."""
-    image, target = pairs.load(0)
-    result = np.clip(enhance(model, image), 0, 1)
     if verbose:
         say(
             "Best: epoch {epoch}, validation loss {loss}. Model: {file}",
@@ -308,6 +322,9 @@ def _show(
             loss=f"{best.best_loss:.4g}",
             file=path_of(out),
         )
+    image, target = pairs.load(0)
+    result = np.clip(enhance(model, image), 0, 1)
+    if verbose:
         say(
             "{name}: {before} dB before, {now} dB now",
             name=os.path.basename(pairs.files[0][0]),

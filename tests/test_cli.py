@@ -774,7 +774,7 @@ def test_an_output_that_is_full_is_one_line_and_status_1():
         process = convext_process("info", stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err == b"convext: error: No space left on device\n"
+    assert err == b"convext: error: <stdout>: No space left on device\n"
 
 
 def test_chinese_file_names_are_printed_in_any_encoding(folder):

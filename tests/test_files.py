@@ -145,10 +145,9 @@ def test_long_names_are_written(tmp_path):
 
 # Only the standard library, so that the process starts quickly.
 WRITER = """
-import importlib.util, sys, time
-spec = importlib.util.spec_from_file_location("files", sys.argv[1])
-files = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(files)
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import _support.atomic_files as files
 def write(path, contents, seconds=0.0):
     with files.atomic_write(path) as stream:
         stream.write(contents)
@@ -161,7 +160,8 @@ def write(path, contents, seconds=0.0):
 @contextmanager
 def writer(code, *arguments):
     """Run a process that writes files, to its end unless it is killed before."""
-    command = [sys.executable, "-c", WRITER + code, atomic_files.__file__, *map(str, arguments)]
+    package = Path(atomic_files.__file__).parents[1]
+    command = [sys.executable, "-c", WRITER + code, package, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process
 

@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 
 from .atomic_files import FilePath, path_of
 from .checks import real_dtype
+from .streams import NotingFile, read_file
 
 if TYPE_CHECKING:
     import zipfile
@@ -126,7 +127,8 @@ def _open(file: FilePath, label: str) -> Iterator[tuple[IO[bytes], zipfile.ZipFi
     kind = os.stat(path_of(file)).st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         raise ValueError(f"{label} must be a regular file, got a device or a pipe")
-    with open(file, "rb") as stream:  # opening a folder gives the system's IsADirectoryError
+    # Of a folder, the system's IsADirectoryError.
+    with read_file(path_of(file)) as stream:
         start = stream.read(len(npy.MAGIC_PREFIX))
         stream.seek(0)
         if not start:
@@ -207,8 +209,10 @@ def _read_numbers(stream: IO[bytes], size: int, label: str, *, mmap: bool = Fals
     header = _read_numeric_header(stream, label)
     order: Literal["C", "F"] = "F" if header.fortran_order else "C"
     if mmap and 0 not in header.shape:
+        assert isinstance(stream, io.BufferedReader)
+        assert isinstance(stream.raw, NotingFile)
         _check_length(header, size, label)
-        with _damage_named(label):
+        with _damage_named(label), stream.raw.noting():
             return np.memmap(
                 stream, header.dtype, "r", offset=header.length, shape=header.shape, order=order
             )

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TypeAlias
 
+from .streams import NotingFile
+
 FilePath: TypeAlias = str | os.PathLike[str]
 
 
-def path_of(file: FilePath) -> str:
+def path_of(file: object) -> str:
     """Return the name of a file. A number would be a file that is open, and closed afterwards."""
     if not isinstance(file, (str, bytes, os.PathLike)):
         kind = type(file).__name__
@@ -34,7 +36,8 @@ def check_writable(file: FilePath) -> None:
     if target is None:
         return
     # A disk that is full, a quota and the like show only when something is written.
-    with _named(path), _temporary(os.path.dirname(target), path) as stream:
+    with _named(path), _temporary(os.path.dirname(target), path) as raw:
+        stream = io.BufferedWriter(raw)
         stream.write(bytes(_TRIAL))
         stream.flush()
 
@@ -55,20 +58,29 @@ def atomic_write(file: FilePath, previous: str | None = None) -> Iterator[IO[byt
         # Not all writers can do without seeking.
         contents = io.BytesIO()
         yield contents
-        with open(file, "wb") as stream:
+        with _named(path), open(path, "wb") as stream:
             stream.write(contents.getvalue())
         return
     folder = os.path.dirname(target)
-    with _temporary(folder, path) as stream:
-        if os.path.exists(target):
-            os.chmod(stream.name, stat.S_IMODE(os.stat(target).st_mode))
-        yield stream
+    with _temporary(folder, path) as raw:
         with _named(path):
-            stream.flush()
-            os.fsync(stream.fileno())
+            if os.path.exists(target):
+                os.chmod(raw.name, stat.S_IMODE(os.stat(target).st_mode))
+        with raw.failing_as(path):
+            stream = io.BufferedWriter(raw)
+            yield stream
+            flush_to_disk(stream)
+        with _named(path):
             if previous is not None and os.path.exists(target):
                 os.replace(target, previous)
-            os.replace(stream.name, target)
+            os.replace(raw.name, target)
+
+
+def flush_to_disk(stream: IO[bytes]) -> None:
+    """Find out whether all that was written to a stream of `atomic_write` has come to the disk."""
+    stream.flush()
+    if isinstance(stream, io.BufferedWriter) and isinstance(stream.raw, NotingFile):
+        stream.raw.sync()
 
 
 def _target(file: FilePath) -> str | None:
@@ -121,10 +133,10 @@ def _named(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary(folder: str, path: str) -> Iterator[IO[bytes]]:
+def _temporary(folder: str, path: str) -> Iterator[NotingFile]:
     """Open a temporary file in `folder`, which is gone at the end unless it has a new name.
 
-    It is locked for as long as its writer lives.
+    It is locked for as long as its writer lives. Where it cannot be removed, the next writer does.
     """
     _remove_abandoned(folder)
     while True:
@@ -133,15 +145,15 @@ def _temporary(folder: str, path: str) -> Iterator[IO[bytes]]:
             # Mode "x" lets the system apply the umask; tempfile would make a file that only the
             # owner can read.
             with _named(path):
-                stream = open(name, "xb")  # noqa: SIM115
-            with stream:
-                _lock(stream)
-                if os.fstat(stream.fileno()).st_nlink == 0:
+                raw = NotingFile(name, "xb")
+            with raw:
+                _lock(raw.number)
+                if os.fstat(raw.number).st_nlink == 0:
                     continue  # somebody has removed it before it was locked
-                yield stream
+                yield raw
                 return
         finally:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.remove(name)
 
 
@@ -162,9 +174,9 @@ def _remove_abandoned(folder: str) -> None:
                     os.remove(entry.path)
 
 
-def _lock(stream: IO[bytes]) -> None:
+def _lock(number: int) -> None:
     with suppress(OSError):  # a file system without locks
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(number, fcntl.LOCK_EX)
 
 
 def _machine() -> str:

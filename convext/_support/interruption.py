@@ -1,12 +1,13 @@
-"""What is stopped early: trainings, which leave what they have, and linear algebra."""
+"""What is stopped early, or cannot be saved: trainings, which leave what they have; LAPACK."""
 
 from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from typing import Any, NoReturn
 
@@ -59,6 +60,32 @@ def unused_name(file: FilePath) -> str:
     root, suffix = os.path.splitext(path)
     names = chain([path], (f"{root}-interrupted{number}{suffix}" for number in count(1)))
     return next(name for name in names if not os.path.isfile(name))
+
+
+def save_anywhere(write: Callable[[str], object], file: FilePath) -> tuple[str, OSError | None]:
+    """Write what has taken long to a file; where that fails, to another folder.
+
+    That is the current one, or the one for temporary files. Return where it is, and the error if
+    that is not where it should be; it is raised where nothing can be written.
+    """
+    name = os.fspath(file)
+    try:
+        write(name)
+        return name, None
+    except OSError as error:
+        for folder in (os.curdir, tempfile.gettempdir()):
+            other = unused_name(os.path.join(folder, os.path.basename(name)))
+            with suppress(OSError):
+                write(other)
+                return other, error
+        raise
+
+
+def telling(error: MemoryError | OSError, what: str) -> MemoryError | OSError:
+    """Return an error that says what it said, and where the result is."""
+    if isinstance(error, MemoryError):
+        return MemoryError(f"{error}; {what}")
+    return OSError(error.errno, f"{error.strerror or error}; {what}", error.filename)
 
 
 def interruptible(function: Callable[..., Any], matrix: Any, *rest: Any, **options: Any) -> Any:

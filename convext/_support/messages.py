@@ -52,16 +52,17 @@ def translate(text: str, lang: Language | None = None, /, **fields: object) -> s
 def translate_error(text: str) -> str:
     """Return the message of an error, whose fields are filled in, in the language of people.
 
-    Errors are English where they are raised, by this package or by Python. Here the field
-    ``{message}`` is a message of its own, and ``{choices}`` are what one is to be taken of.
+    Errors are English where they are raised, by this package or by Python. Here the fields
+    ``{message}`` and ``{more}`` are messages of their own, and ``{choices}`` are what one is to be
+    taken of.
     """
     if printable_language() == "en":
         return text
     for pattern, chinese in _patterns():
         if found := pattern.fullmatch(text):
             fields = found.groupdict()
-            if "message" in fields:
-                fields["message"] = translate_error(fields["message"])
+            for name in fields.keys() & {"message", "more"}:
+                fields[name] = translate_error(fields[name])
             if "choices" in fields:
                 fields["choices"] = fields["choices"].replace(" or ", " 或 ")
             return chinese.format(**fields)
@@ -99,7 +100,10 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 def print_line(text: str) -> None:
     """Print a line that needs no translation."""
-    print(printable(text, sys.stdout), flush=True)
+    try:
+        print(printable(text, sys.stdout), flush=True)
+    except OSError as error:  # the disk is full that the output goes to
+        raise OSError(error.errno, error.strerror, getattr(sys.stdout, "name", None)) from None
 
 
 def printable(text: str, stream: IO[str] | None) -> str:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .array_files import NumericArray, load_array, stored_header
 from .atomic_files import FilePath, path_of
+from .streams import NotingFile
 
 Key = slice | tuple[slice, ...]
 
@@ -43,7 +44,8 @@ class StoredArray:
         below = self.shape[cut + 1 :]
         run = len(spans[cut]), *below
         result: NumericArray = np.empty((*map(len, spans[:cut]), *run), self.dtype)
-        with open(self.file, "rb", buffering=0) as stream:
+        path = path_of(self.file)
+        with NotingFile(path, "rb") as stream, stream.failing_as(path):
             for place in np.ndindex(result.shape[:cut] if result.size else (0,)):
                 first = 0
                 for span, i, size in zip(spans, (*place, 0), self.shape, strict=False):

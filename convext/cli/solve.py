@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 
+from .._support.interruption import save_anywhere, telling
 from .._support.messages import say
 from .._version import __version__
 from ..kernels_file import save_kernels
@@ -80,7 +81,12 @@ def run(options: Namespace) -> None:
         return
     show_filter(found, levels_of(options.after, found.after), options.ignore_saturated)
     if options.out is not None:
-        save_kernels(options.out, found.kernels, _record(found, options))
+        record = _record(found, options)
+        place, error = save_anywhere(
+            lambda file: save_kernels(file, found.kernels, record), options.out
+        )
+        if error is not None:
+            raise telling(error, f"the kernels are in {place}")
         say("Kernels: {file}", file=options.out)
     if options.plot is not None:
         sample = found.before[0]

@@ -12,7 +12,7 @@ import numpy as np
 from .._support.array_files import NumericArray, is_archive
 from .._support.atomic_files import FilePath
 from .._support.checks import RealArray
-from .._support.interruption import stoppable, unused_name
+from .._support.interruption import save_anywhere, stoppable, telling, unused_name
 from .._support.messages import counted, format_loss, format_size, say
 from .._version import __version__
 from ..kernels_file import save_kernels
@@ -130,17 +130,20 @@ def run(options: Namespace) -> None:
             **checkpoint_options(options),
         )
         training.save()
-    if options.plot is not None:
-        training.history.plot(options.plot)
     if not options.quiet:
         _say_trained(options, kernels, training.history.loss)
+    if options.plot is not None:
+        training.history.plot(options.plot)
+        if not options.quiet:
+            say("Plot: {file}", file=options.plot)
 
 
 class _Training:
     """Sees the epochs of a training, as a callback, and saves its kernels.
 
-    To be used as a context manager: where the training ends early, by Ctrl-C or since its output
-    cannot be written, the kernels of the last whole epoch are saved, but replace no file.
+    To be used as a context manager: where the training ends early, by Ctrl-C, for lack of memory or
+    since its output cannot be written, the kernels of the last whole epoch are saved, but replace
+    no file.
     """
 
     def __init__(self, options: Namespace, num_epochs: int) -> None:
@@ -167,10 +170,10 @@ class _Training:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, KeyboardInterrupt | OSError):
-            saved = self.save()
-            if isinstance(error, KeyboardInterrupt):
-                error.args = (saved,)
+        if isinstance(error, KeyboardInterrupt):
+            error.args = (self.save(),)
+        elif isinstance(error, MemoryError | OSError) and self.last is not None:
+            raise telling(error, self.save()) from error
 
     def save(self) -> str:
         """Save the kernels of the last epoch; return where they are."""
@@ -180,8 +183,12 @@ class _Training:
         record = self._record(report)
         if report.epoch < self.num_epochs:
             file, record["interrupted"] = unused_name(file), True
-        save_kernels(file, report.kernels, record)
-        return f"the kernels of epoch {report.epoch} of {self.num_epochs} are in {file}"
+        place, error = save_anywhere(lambda file: save_kernels(file, report.kernels, record), file)
+        text = f"the kernels of epoch {report.epoch} of {self.num_epochs} are in {place}"
+        if error is not None:
+            self.last = None  # which is saved
+            raise telling(error, text)
+        return text
 
     def _record(self, report: EpochReport) -> dict[str, object]:
         options = self.options
@@ -320,5 +327,3 @@ def _say_trained(options: Namespace, kernels: RealArray, losses: list[float]) ->
     )
     command = f"convext show {shlex.quote(options.out)}"
     say("Kernels: {file} (to see them: {command})", file=options.out, command=command)
-    if options.plot is not None:
-        say("Plot: {file}", file=options.plot)

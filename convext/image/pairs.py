@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.atomic_files import FilePath, path_of
+from .._support.streams import read_file
 from .images import luminance
 from .pictures import load_picture, strips_of
 from .pillow_files import image_files, read_header
@@ -112,7 +113,7 @@ class PatchBatches:
         files = [file for pair in self.pairs.files for file in pair]
         checksum = 0
         for file in files[:: 1 + len(files) // 40 * 2]:  # an odd step: of both folders
-            with open(file, "rb") as stream:
+            with read_file(file) as stream:
                 checksum = zlib.crc32(stream.read(1 << 16), checksum)
         names = [(os.path.basename(file), os.path.getsize(file)) for file in files]
         options = {name: vars(self)[name] for name in ("size", "stride", "batch_size", "total")}

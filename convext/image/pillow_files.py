@@ -21,6 +21,7 @@ from .._support.atomic_files import FilePath, atomic_write, path_of
 from .._support.checks import LARGEST_SIZE
 from .._support.messages import warn
 from .._support.sharing import lock_of_process
+from .._support.streams import read_file
 from . import tiff
 from .tiff import (
     BITS_PER_SAMPLE,
@@ -123,7 +124,7 @@ def opened(
 ) -> Iterator[ImageFile]:
     """Open an image file with Pillow, at a page; problems of the block name the file as well."""
     with (
-        open(path_of(file), "rb") as stream,
+        read_file(path_of(file), private=True) as stream,
         _named_problems(file, max_pixels),
         _pixel_limit(max_pixels),
     ):
@@ -214,7 +215,7 @@ def read(
 
 def _read_plain_tiff(file: FilePath, page: int | None, max_pixels: int | None) -> tiff.Plain | None:
     limit = max_pixels or 2 * (pillow().MAX_IMAGE_PIXELS or LARGEST_SIZE)
-    with open(path_of(file), "rb") as stream, _named_problems(file, max_pixels):
+    with read_file(path_of(file)) as stream, _named_problems(file, max_pixels):
         return tiff.read(stream, page, limit)
 
 
@@ -321,7 +322,7 @@ def _read_16_bit_ppm(image: ImageFile, maximum: int) -> Pixels:
     stream = cast("IO[bytes]", image.fp)
     stream.seek(image.tile[0].offset)
     shape = (image.height, image.width, *((3,) if image.mode == "RGB" else ()))
-    values = np.fromfile(stream, ">u2", math.prod(shape))
+    values = np.frombuffer(stream.read(2 * math.prod(shape)), ">u2")
     if values.size < math.prod(shape):
         raise ValueError("it is truncated")
     return np.minimum(values.reshape(shape), maximum, dtype=np.uint16)

@@ -46,7 +46,8 @@ class ModelCheckpoint(Resumable):
         `monitor` is something else, or is "val_loss" without validation data; `filepath` has other
         fields.
     OSError
-        The file cannot be written.
+        The file cannot be written: an older one stays as it was, the training ends, and the model
+        has the weights of this epoch, to be saved elsewhere.
 
     Examples
     --------

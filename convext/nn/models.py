@@ -158,6 +158,7 @@ class Sequential(Learner):
             Objects may have methods as in Keras: set_model(model), on_train_begin(logs),
             on_epoch_begin(epoch, logs), on_epoch_end(epoch, logs), on_train_end(logs), epochs
             counted from 0; they may set ``model.stop_training`` or the optimizer's learning rate.
+            What else one raises ends the training, and the model has the weights of this epoch.
         validation_split : float, default 0
             Keep this share of the samples, the last ones, to validate the model after each epoch;
             none with `validation_data`.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from .._support.array_files import NumericArray, load_array
-from .._support.atomic_files import FilePath, atomic_write, path_of
+from .._support.atomic_files import FilePath, atomic_write, flush_to_disk, path_of
 from .._support.checks import (
     as_kernel_shape,
     as_numeric_array,
@@ -109,7 +109,9 @@ def load_data(
         Holds the target output, (N, K, OH, OW), likewise.
     mmap : bool
         Map the files read-only instead of reading them (.npy only), for data that does not fit
-        into memory. Of shards, samples are read when they are indexed.
+        into memory. Of shards, samples are read when they are indexed. A mapped file that is cut
+        short, or whose disk fails, ends the process (SIGBUS): the system has no other way to say
+        so. What the functions read themselves, given paths, they do not map.
     data_format : "channels_first" or "channels_last", default "channels_first"
         Which axes the files hold. With "channels_last" these are (N, H, W, C) and (N, OH, OW, K).
 
@@ -278,6 +280,7 @@ def generate_random_data(
     with atomic_write(input_file) as input_stream, atomic_write(target_file) as target_stream:
         _write_random(input_stream, inputs, generator)
         _write_random(target_stream, targets, generator)
+        flush_to_disk(input_stream)
     for file, shape in (input_file, inputs), (target_file, targets):
         say("Wrote {file}: {shape}", file=path_of(file), shape=f"{shape} float64")
 

@@ -118,10 +118,7 @@ class Checkpoint:
     def ended(self, kind: object, *_: object) -> None:
         """Write what was noted last, where a training ends by Ctrl-C or an error."""
         if kind is not None:
-            try:
-                self._write()
-            except OSError as error:  # the one that ended the training is told
-                warn(f"the last checkpoint could not be written: {error}")
+            self._write()
 
     def _write(self) -> None:
         if self._state is None or self._state[0] == self._written:
@@ -132,9 +129,14 @@ class Checkpoint:
             "state": state,
         }  # fmt: skip
         members = {f"array_{i}": array for i, array in enumerate(arrays)}
-        with atomic_write(self.file, self.previous) as stream:
-            np.savez(stream, allow_pickle=False, config=np.array(json.dumps(record)), **members)
-        self._written, self._saved = epoch, time.monotonic()
+        try:
+            with atomic_write(self.file, self.previous) as stream:
+                np.savez(stream, allow_pickle=False, config=np.array(json.dumps(record)), **members)
+        except OSError as error:  # which is no reason to lose a training that can go on
+            warn(f"the checkpoint of epoch {epoch} could not be written: {error}")
+        else:
+            self._written = epoch
+        self._saved = time.monotonic()
 
     def _parts(self) -> list[Any]:
         """Return the learning rate and the callbacks that have a state."""

@@ -103,7 +103,9 @@ def train_model(
         Of the convolution; see `conv2d`.
     callbacks : iterable of callables, optional
         Each is called after each epoch with an `EpochReport`, and may raise `StopTraining`; those
-        with methods as in Keras (on_epoch_end, ...) are called as by `Sequential.fit`.
+        with methods as in Keras (on_epoch_end, ...) are called as by `Sequential.fit`. What else
+        one raises, such as an OSError since a file cannot be written, ends the training: a
+        `History` that comes before it has the kernels of this epoch.
     method : "auto", "direct" or "statistics", default "auto"
         Where losses and gradients come from: "direct", the pixels in every epoch; "statistics",
         sums of their products, from which the same losses follow up to rounding (see

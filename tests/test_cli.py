@@ -243,13 +243,15 @@ def test_train_passes_every_option_on(succeed, data, monkeypatch):
     succeed(
         "train", "--num-kernels", 1, "--kernel-shape", 5, 5, "--padding", 1, "--epochs", 2,
         "--learning-rate", 0.05, "--schedule", "step:0.5:1", "--batch-size", 4, "--shuffle",
-        "--seed", 9, "--threads", 2, "--method", "statistics", "--quiet", *data,
+        "--seed", 9, "--threads", 2, "--method", "statistics", "--quiet",
+        "--max-memory", "1GB", *data,
     )  # fmt: skip
     ((*positional, schedule, num_epochs), options) = calls[0]
     assert positional == ["before.npy", "after.npy", 1, (5, 5)]
     assert (schedule(0), schedule(1), num_epochs) == (0.05, 0.025, 2)
     assert len(options.pop("callbacks")) == 1
     assert options == {
+        "max_memory": "1GB",
         "seed": 9,
         "batch_size": 4,
         "shuffle": True,

@@ -32,8 +32,8 @@ _END: Any = object()
 class LargeArray:
     """A view of samples that are somewhere else; an index, or NumPy, reads what it asks for.
 
-    `source` gives slices of its first axis; of all axes, if it has `chunks`, or is an array. What
-    is read is an array of its own.
+    `source` gives slices of its first axis; of all axes, if it has `chunks`, or is an array; single
+    samples to where they belong, if it has `gather`. What is read is an array of its own.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LargeArray:
         self.ndim, self.size = len(self.shape), int(np.prod(self.shape, dtype=object))
         self.nbytes = self.size * self.dtype.itemsize
         chunks = getattr(source, "chunks", None)
-        self.slices_all = hasattr(source, "chunks") or isinstance(source, np.ndarray)
+        self.slices_all = hasattr(source, "chunks")
         first = chunks[0] if isinstance(chunks, tuple) and chunks else 1
         self.together = max(first) if isinstance(first, tuple) else first
 
@@ -98,6 +98,11 @@ class LargeArray:
 
         Those that follow each other are read together, and so are those of one chunk.
         """
+        if isinstance(self.source, np.ndarray):
+            key: Any = (indices, *(slice(s.start, s.stop, s.step) for s in inner))
+            mapped = self.source[key]
+            _give_back_pages(self.source)
+            return cast("npt.NDArray[Any]", mapped)
         order = np.argsort(indices, kind="stable")
         ascending = indices[order]
         apart = (np.diff(ascending) > 1) & (np.diff(ascending // self.together) != 0)
@@ -107,6 +112,9 @@ class LargeArray:
             return self._read_run(int(indices[0]), int(indices[-1]) + 1, inner)
         shape = len(indices), *map(len, inner)
         result: npt.NDArray[Any] = np.empty(shape, self.dtype)
+        if shape[1:] == self.source.shape[1:] and hasattr(self.source, "gather"):
+            self.source.gather(ascending, result, order)
+            return result
         for run in runs:
             begin, end = int(indices[run[0]]), int(indices[run[-1]]) + 1
             result[run] = self._read_run(begin, end, inner)[indices[run] - begin]
@@ -127,9 +135,6 @@ class LargeArray:
                 f"{self.name}[{begin}:{end}] must be {self.dtype} of shape {expected}, got "
                 f"{array.dtype} of shape {array.shape}"
             )
-        if isinstance(self.source, np.ndarray):
-            array = array.copy()
-            _give_back_pages(self.source)
         return array[(slice(None), *(slice(None, None, span.step) for span in inner))]
 
 
@@ -229,7 +234,10 @@ def ahead(items: Iterator[T], *arrays: Any) -> Iterator[T]:
 
     def begin() -> Future[T]:
         future: Future[T] = Future()
-        threading.Thread(target=read, args=(future,), daemon=True).start()
+        try:
+            threading.Thread(target=read, args=(future,), daemon=True).start()
+        except RuntimeError:  # there may be no more threads
+            read(future)
         return future
 
     future = begin()

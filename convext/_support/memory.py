@@ -27,6 +27,11 @@ def bytes_of(name: str, value: object) -> int:
     return integer(name, int(float(found[1]) * UNITS[found[2]]), minimum=1)
 
 
+def format_bytes(size: int) -> str:
+    """Return a size as in "1.5 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 10**9 else f"{size / 1e6:.1f} MB"
+
+
 def memory_limit(max_memory: int | str | None) -> int:
     """Return `max_memory` in bytes; without one, half of what is available."""
     return available_memory() // 2 if max_memory is None else bytes_of("max_memory", max_memory)

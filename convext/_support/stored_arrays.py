@@ -54,6 +54,17 @@ class StoredArray:
                 self._fill(stream, result[place])
         return result[..., given[-1]] if len(given) == len(spans) > 1 else result
 
+    def gather(
+        self, places: npt.NDArray[np.intp], result: NumericArray, rows: npt.NDArray[np.intp]
+    ) -> None:
+        """Read samples, in ascending order of their places, into those rows of the result."""
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        path = path_of(self.file)
+        with NotingFile(path, "rb") as stream, stream.failing_as(path):
+            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+                stream.seek(self.start + place * size)
+                self._fill(stream, result[row])
+
     def _fill(self, stream: Any, values: NumericArray) -> None:
         left = values.reshape(-1).view(np.uint8).data
         while left:
@@ -83,6 +94,18 @@ class Shards:
             if begin < stop:
                 parts.append(array[(slice(begin, stop), *rest)])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def gather(
+        self, places: npt.NDArray[np.intp], result: npt.NDArray[Any], rows: npt.NDArray[np.intp]
+    ) -> None:
+        """Read samples, in ascending order of their places, into those rows of the result."""
+        ends = np.searchsorted(places, self.ends)
+        for array, begin, end, last in zip(self.arrays, [0, *ends], ends, self.ends, strict=False):
+            some = places[begin:end] - (last - array.shape[0])
+            if isinstance(array, StoredArray):
+                array.gather(some, result, rows[begin:end])
+            else:
+                result[rows[begin:end]] = array[some]
 
 
 def open_array(file: FilePath, name: str) -> Any:

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from .._support.array_files import NumericArray, is_archive
+from .._support.array_files import NumericArray
 from .._support.atomic_files import FilePath
-from .._support.checks import RealArray
+from .._support.checks import RealArray, real_dtype
 from .._support.interruption import save_anywhere, stoppable, telling, unused_name
+from .._support.large_arrays import in_memory, is_large
+from .._support.memory import format_bytes, memory_limit
 from .._support.messages import counted, format_loss, format_size, say
 from .._version import __version__
 from ..kernels_file import save_kernels
-from ..ops.data import DataFormat, load_data
+from ..ops.data import DataFormat, as_samples, open_data
 from ..ops.shapes import resolve
 from ..schedules import Schedule, cosine_decay, exponential_decay, reduce_on_plateau, step_decay
 from ..train.callbacks import History
@@ -42,9 +44,9 @@ _MOST_LOSSES = 500_000
 
 DESCRIPTION = (
     "Train convolution kernels that turn the input into the target, by gradient descent.\n\n"
-    "INPUT (N, C, H, W) and TARGET (N, K, OH, OW) are .npy files, or .npz files that hold one "
-    "array. Without them, the textbook's data set is made in memory from the seed: 100 samples "
-    "of 3x28x28 and random targets, trained on for 10 epochs.\n\n"
+    'INPUT (N, C, H, W) and TARGET (N, K, OH, OW) are .npy files, shards such as "x-*.npy", or '
+    ".npz files that hold one array. Without them, the textbook's data set is made in memory from "
+    "the seed: 100 samples of 3x28x28 and random targets, trained on for 10 epochs.\n\n"
     "A training that is interrupted (Ctrl-C, SIGTERM) leaves the kernels of its last whole "
     "epoch in the file of --out. Where there is one already, it stays, and they are in a file "
     "named after it, such as kernels-interrupted1.npz."
@@ -92,6 +94,12 @@ def add_arguments(parser: Parser) -> None:
         help="where losses come from: direct (the pixels), statistics (sums over them), or auto "
         "(what promises to be faster; the default)",
     )
+    add(
+        "--max-memory",
+        metavar="SIZE",
+        help="how much of the data may be in memory, as in 2GB; larger ones are read in blocks in "
+        "each epoch (default: half of the memory that is available)",
+    )
     add_shared(parser, "--seed", "--threads", "--checkpoint", "--checkpoint-every", "--resume")
     text = "the kernels file to write (default: kernels.npz)"
     add_shared(parser, "--out", default="kernels.npz", help=text)
@@ -127,6 +135,7 @@ def run(options: Namespace) -> None:
             method=options.method,
             verbose=not options.quiet,
             num_threads=options.threads,
+            max_memory=options.max_memory,
             **checkpoint_options(options),
         )
         training.save()
@@ -244,7 +253,8 @@ def _sizes(options: Namespace) -> tuple[int, tuple[int, int]]:
     shape = None if options.kernel_shape is None else tuple(options.kernel_shape)
     if options.input is None:
         return options.num_kernels or NUM_KERNELS, shape or KERNEL_SHAPE
-    input_data, target_output = _mapped(options)
+    input_data, target_output = _opened(options)
+    _say_if_large(options, input_data, target_output)
     num_kernels = options.num_kernels or target_output.shape[1]
     if options.num_kernels is not None and shape is not None:
         return num_kernels, shape
@@ -257,12 +267,27 @@ def _sizes(options: Namespace) -> tuple[int, tuple[int, int]]:
     return num_kernels, shape
 
 
-def _mapped(options: Namespace) -> tuple[NumericArray, NumericArray]:
-    """Return the arrays of both files, mapped where that is possible, which is the quickest."""
+def _say_if_large(options: Namespace, *arrays: NumericArray) -> None:
+    """Say that data are read in blocks where they are larger than the memory that is meant."""
+    limit, size = memory_limit(options.max_memory), sum(array.nbytes for array in arrays)
+    itemsize = max(real_dtype("the data", array.dtype).itemsize for array in arrays)
+    fitting = in_memory(arrays, itemsize, limit) or not any(map(is_large, arrays))
+    if not (options.quiet or fitting):
+        say(
+            "{size} of data are read in blocks in each epoch: more than the {limit} that they may "
+            "take (see --max-memory)",
+            size=format_bytes(size),
+            limit=format_bytes(limit),
+        )
+
+
+def _opened(options: Namespace) -> tuple[NumericArray, NumericArray]:
+    """Return the arrays of both files, of which only the shapes are read where that is possible."""
     names = {"input_data": options.input, "target_output": options.target}
-    mmap = not any(is_archive(file, name) for name, file in names.items())
     data_format: DataFormat = "channels_last" if options.channels == "last" else "channels_first"
-    arrays = load_data(options.input, options.target, mmap=mmap, data_format=data_format)
+    arrays = open_data(
+        options.input, options.target, lambda file, name: as_samples(name, file), data_format
+    )
     if options.channels is None:
         for array, (name, file) in zip(arrays, names.items(), strict=True):
             channels_first(f"{name} ({file})", array, None)
@@ -295,7 +320,7 @@ def _training_data(
 ) -> tuple[FilePath | NumericArray, FilePath | NumericArray]:
     """Return the files, or the textbook's data set as `generate_random_data` would write it."""
     if options.input is not None and options.channels == "last":
-        return _mapped(options)
+        return _opened(options)
     if options.input is not None:
         return options.input, options.target
 

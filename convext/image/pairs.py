@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .._support.atomic_files import FilePath, path_of
 from .._support.streams import read_file
+from ..config import get_num_threads
 from .images import luminance
 from .pictures import load_picture, strips_of
 from .pillow_files import image_files, read_header
@@ -71,7 +72,7 @@ class PatchBatches:
     """Batches of patches (x, y) of pairs of images, in a new random order for each epoch.
 
     Patches are mixed with those of as many other images, taken at random, as fit the memory that is
-    set aside for them, while a thread reads the next ones. The order depends on the random
+    set aside for them, while threads read the next ones. The order depends on the random
     generator alone. The last `share` of the patches is kept for validation; a model makes the rows
     and columns `inner` of a patch.
     """
@@ -133,9 +134,11 @@ class PatchBatches:
         bytes_each = 8 * self.pairs.channels * self.size**2
         step = -(-len(self._validation) * bytes_each // VALIDATION_BYTES)
         chosen = self._validation[::step]
+        groups = self._groups(np.unique(chosen[:, 0]).tolist())
         parts = [
-            self._cut({int(i): self.pairs.load(i)}, chosen[chosen[:, 0] == i])
-            for i in np.unique(chosen[:, 0])
+            self._cut(images, chosen[chosen[:, 0] == i])
+            for images in self._read(groups)
+            for i in images
         ]
         x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return x, y
@@ -154,18 +157,23 @@ class PatchBatches:
         return groups
 
     def _loaded(self, groups: list[list[int]]) -> Iterator[dict[int, BeforeAndAfter]]:
-        """Yield the images of each group; those of the next are read meanwhile."""
+        """Yield the images of each group, which are kept if it is the only one."""
         if self._kept is not None:
             yield self._kept
             return
-        pool = ThreadPoolExecutor(1)
+        for images in self._read(groups):
+            if len(groups) == 1:
+                self._kept = images
+            yield images
+
+    def _read(self, groups: list[list[int]]) -> Iterator[dict[int, BeforeAndAfter]]:
+        """Read the images of each group; threads read and decode those of the next meanwhile."""
+        pool = ThreadPoolExecutor(get_num_threads())
         try:
             ahead = {i: pool.submit(self.pairs.load, i) for i in groups[0]}
             for following in [*groups[1:], []]:
                 images = {i: future.result() for i, future in ahead.items()}
                 ahead = {i: pool.submit(self.pairs.load, i) for i in following}
-                if len(groups) == 1:
-                    self._kept = images
                 yield images
         finally:
             pool.shutdown(cancel_futures=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import convext
-from convext._support import large_arrays
+from convext._support import stored_arrays
 from convext.train import _training
 
 
@@ -174,7 +174,7 @@ def test_a_single_image_may_be_elsewhere(source, small_blocks, tmp_path):
 def test_any_samples_can_be_read(source, tmp_path):
     x, _ = pair()
     (given,) = sources(source, tmp_path, x)
-    large = large_arrays.as_large("x", given)
+    large = stored_arrays.as_large("x", given)
     rng = np.random.default_rng(0)
     for _ in range(20):
         order = rng.integers(0, len(x), rng.integers(0, 9))

@@ -16,7 +16,7 @@ import pytest
 
 import convext
 from convext._support.messages import columns, format_loss, language, say
-from convext.train import training
+from convext.train import reader
 from convext.train.epoch_report import EpochReport, format_epoch
 from convext.train.progress import Progress, waiting
 
@@ -357,7 +357,7 @@ def test_the_bar_moves_while_compiled_code_runs():
     rng = np.random.default_rng(0)
     data = rng.random((40, 3, 90, 90)), rng.random((40, 8, 80, 80))
     trainers = []
-    make = training._training.Trainer
+    make = reader.Trainer
 
     def keep(*arguments):
         trainers.append(make(*arguments))
@@ -373,7 +373,7 @@ def test_the_bar_moves_while_compiled_code_runs():
     watcher.start()
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training._training, "Trainer", keep)
+            patch.setattr(reader, "Trainer", keep)
             convext.train_model(*data, 8, (11, 11), 1e-6, 1, batch_size=10, verbose=False)
     finally:
         ended.set()

@@ -7,7 +7,6 @@ arrays, or an object of one's own that has a shape, a type and slices of its sam
 from __future__ import annotations
 
 import mmap
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard, TypeVar, cast
@@ -148,22 +147,6 @@ class _OneSample:
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = self.sample[key[1:] if isinstance(key, tuple) else slice(None)]
         return array[np.newaxis]
-
-
-def as_large(name: str, value: Any) -> Any:
-    """Return a file, or what slices like an array and is not in memory, as a `LargeArray`.
-
-    All else is returned as it is.
-    """
-    if isinstance(value, LargeArray):
-        return value
-    if isinstance(value, (str, os.PathLike)):
-        from .stored_arrays import open_array
-
-        value = open_array(value, name)
-        if not isinstance(value, np.ndarray):
-            return LargeArray(value, name)
-    return LargeArray(value, name) if is_elsewhere(value) else value
 
 
 def is_elsewhere(value: Any) -> bool:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .array_files import NumericArray, load_array, stored_header
 from .atomic_files import FilePath, path_of
+from .large_arrays import LargeArray, is_elsewhere
 from .streams import NotingFile
 
 Key = slice | tuple[slice, ...]
@@ -144,3 +145,17 @@ def _open(file: FilePath, name: str) -> Any:
         return load_array(file, name, mmap=True)
     label = f"{name} ({path_of(file)})"
     return StoredArray(file, label, header.shape, header.dtype, header.length)
+
+
+def as_large(name: str, value: Any) -> Any:
+    """Return a file, or what slices like an array and is not in memory, as a `LargeArray`.
+
+    All else is returned as it is.
+    """
+    if isinstance(value, LargeArray):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        value = open_array(value, name)
+        if not isinstance(value, np.ndarray):
+            return LargeArray(value, name)
+    return LargeArray(value, name) if is_elsewhere(value) else value

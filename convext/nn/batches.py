@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from .._support.checks import as_float64, check_finite, finite_number, integer
 from .._support.fingerprints import fingerprint
-from .._support.large_arrays import ahead, as_large, is_elsewhere, part_of
+from .._support.large_arrays import ahead, is_elsewhere, part_of
+from .._support.stored_arrays import as_large
 from ..ops.data import as_samples
 from ..train.reader import place
 

@@ -23,9 +23,9 @@ from .._support.checks import (
     real_dtype,
     shape_of_length,
 )
-from .._support.large_arrays import LargeArray, as_large, loaded
+from .._support.large_arrays import LargeArray, loaded
 from .._support.messages import say, warn
-from .._support.stored_arrays import is_pattern
+from .._support.stored_arrays import as_large, is_pattern
 from .shapes import IMAGES, Pair, Shape, seems_channels_last
 
 __all__ = ["generate_kernels", "generate_random_data", "load_array", "load_data", "paired_samples"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Barrier, Event
 
+import dask.array
 import numpy as np
 import pytest
 
@@ -221,6 +222,14 @@ def diverge():
     return lambda: pickle.loads(pickle.dumps(error)).kernels
 
 
+def in_chunks(array):
+    return dask.array.from_array(array, chunks=(2, -1, 5, -1))
+
+
+def computed(value):
+    return value.compute(scheduler="synchronous")
+
+
 ENHANCER = convext.Sequential([convext.Conv2D(1, 3, seed=1)], input_channels=1)
 OPENED = as_picture("image", PICTURE)
 PREPARED = convext.prepare_kernels(KERNELS, padding=1)
@@ -267,6 +276,13 @@ ENTRIES = {
     "suggest_learning_rate": pure(lambda: convext.suggest_learning_rate(X, (3, 3))),
     "train_model": pure(
         lambda: convext.train_model(X, Y, 3, (3, 3), 0.01, 2, seed=5, verbose=False)
+    ),
+    "dask.conv2d": pure(lambda: computed(convext.dask.conv2d(in_chunks(X), KERNELS))),
+    "dask.predict": on_a_model(
+        lambda model: computed(convext.dask.predict(model, in_chunks(X.astype(np.float32))))
+    ),
+    "dask.solve_kernels": pure(
+        lambda: computed(convext.dask.solve_kernels(in_chunks(X), in_chunks(Y), (3, 3))).kernels
     ),
     "enhancement.enhance": on_a_model(lambda _: enhancement.enhance(ENHANCER, PICTURE)),
     "enhancement.enhanced_strips": pure(

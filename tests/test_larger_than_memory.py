@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 
 import convext
-from convext._support import stored_arrays
+from convext._support import memory, stored_arrays
 from convext.train import _training
 
 
@@ -278,3 +282,256 @@ def test_weights_of_samples_and_a_batch_of_all(tmp_path):
         model, found = fit(*large, LAYERS["two"], max_memory=100_000, **options)
         assert found == history
         np.testing.assert_array_equal(model._weights, expected._weights)
+
+
+USES = {
+    "solve": lambda x, y: convext.solve_kernels(x, y, (3, 3)),
+    "train": lambda x, y: train(x, y, max_memory=30_000, method="direct"),
+    "train by statistics": lambda x, y: train(x, y, max_memory=30_000, method="statistics"),
+    "fit a layer": lambda x, y: fit(x, y, LAYERS["a layer"], max_memory=30_000),
+    "fit two": lambda x, y: fit(x, y, LAYERS["two"], max_memory=30_000, batch_size=3),
+    "predict": lambda x, y: convext.Sequential([convext.Conv2D(1, 3)]).predict(x),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize("at", [0, 11, 22])
+def test_an_error_of_the_reading_thread_is_raised(use, at, small_blocks):
+    x, y = pair()
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="Input/output error"):
+        use(Sliced(x, fail_at=at), Sliced(y))
+    assert_no_thread_is_left(threads)
+    use(Sliced(x), Sliced(y))
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_slices_that_are_not_what_the_shape_says_are_an_error(use, small_blocks):
+    class Short(Sliced):
+        def __getitem__(self, key):
+            return super().__getitem__(key)[:-1]
+
+    x, y = pair()
+    with pytest.raises(ValueError, match=r"(x|input_data)\[\d+:\d+\] must be float32 of shape"):
+        use(Short(x), Sliced(y))
+
+
+def test_shards_that_do_not_belong_together_are_an_error(tmp_path):
+    x, y = pair()
+    files = shards(x, tmp_path)
+    for other, message in [
+        (x[:, :1], "of shape"),
+        (x.astype(float), "float64"),
+        (x[0], "of shape"),
+    ]:
+        np.save(tmp_path / "part-1.npy", other)
+        with pytest.raises(
+            ValueError, match=rf"part-1\.npy.*{message}.*part-0\.npy, the first shard"
+        ):
+            convext.solve_kernels(files, y, (3, 3))
+    (tmp_path / "part-1.npy").write_bytes((tmp_path / "part-0.npy").read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"part-1\.npy.*is truncated"):
+        convext.train_model(files, files, 1, (3, 3))
+    (tmp_path / "part-1.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match=r"part-1\.npy.*is not an array file"):
+        convext.load_data(files, files)
+    with pytest.raises(FileNotFoundError, match=r"input_data: no file matches .*/none-\*.npy"):
+        convext.load_data(tmp_path / "none-*.npy", files, mmap=True)
+
+
+def test_a_shard_that_is_cut_off_while_it_is_in_use_is_an_error(tmp_path, small_blocks):
+    x, y = pair()
+    large, _ = convext.load_data(shards(x, tmp_path), saved(y, tmp_path), mmap=True)
+    with open(tmp_path / "part-2.npy", "r+b") as file:
+        file.truncate(500)
+    with pytest.raises(ValueError, match=r"part-2\.npy.*is truncated: it was longer"):
+        convext.solve_kernels(large, y, (3, 3))
+    (tmp_path / "part-2.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"part-2\.npy"):
+        convext.solve_kernels(large, y, (3, 3))
+
+
+def test_shards_are_in_the_order_of_their_names_and_load_like_one_file(tmp_path):
+    x, _ = pair()
+    files = shards(x, tmp_path)
+    for mmap in (False, True):
+        loaded, again = convext.load_data(files, files, mmap=mmap)
+        np.testing.assert_array_equal(np.asarray(loaded), x)
+        assert loaded.shape == again.shape == x.shape
+        assert isinstance(loaded, np.ndarray) != mmap
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    np.save(tmp_path / "a[0].npy", last)
+    loaded, _ = convext.load_data(*[tmp_path / "a[0].npy"] * 2, data_format="channels_last")
+    np.testing.assert_array_equal(loaded, x)
+
+
+INTERRUPTED = """
+import sys, threading, time
+import numpy as np
+import convext
+
+class Slow:
+    shape, dtype = (1000, 1, 40, 40), np.dtype(np.float32)
+    def __len__(self):
+        return 1000
+    def __getitem__(self, key):
+        if key.stop > 500:
+            print("reading", flush=True)
+            time.sleep(600)
+        return np.ones((key.stop - key.start, 1, 40, 40), np.float32)
+
+x = y = Slow()
+convext._support.checks._BLOCK = convext.solve.blocks.MAX_ELEMENTS = 100_000
+model = convext.Sequential([convext.Conv2D(1, 1)], seed=0)
+model.compile()
+try:
+    {use}
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    "use",
+    [
+        "convext.solve_kernels(x, y, 1)",
+        "convext.train_model(x, y, 1, 1, verbose=False, max_memory=100_000)",
+        "model.fit(x, y, max_memory=100_000, verbose=0)",
+        "model.predict(x)",
+    ],
+)
+def test_ctrl_c_ends_what_waits_for_a_read(use):
+    code = INTERRUPTED.replace("{use}", use)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "reading\n"
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[0].endswith("interrupted\n")
+        assert process.returncode == 0
+        assert time.monotonic() - started < 5
+
+
+# What a process may take beside what it has after a first use.
+ALLOWED = 40 << 20
+
+LIMITED = """
+import resource, sys
+import numpy as np
+import convext
+from test_larger_than_memory import BOUNDED, set_blocks
+set_blocks(setattr)
+convext.set_num_threads(1)
+tiny = np.random.default_rng(0).random((4, 1, 64, 64), np.float32)
+for use in BOUNDED.values():
+    use(tiny, tiny[:, :, 1:-1, 1:-1])
+with open("/proc/self/status") as lines:
+    size = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmSize"))
+limit = size + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+np.save("found.npy", BOUNDED[sys.argv[1]]("x-*.npy", "y-*.npy", "10MB"))
+"""
+
+
+def of_training(x, y, limit=None):
+    return convext.train_model(
+        x, y, 1, (3, 3), 0.1, 1, seed=0, shuffle=True, verbose=False, max_memory=limit
+    )
+
+
+def of_fit(x, y, limit=None):
+    model = convext.Sequential([convext.Conv2D(2, 2), convext.Conv2D(1, 2)], seed=0)
+    model.compile("sgd")
+    model.fit(x, y, verbose=0, max_memory=limit)
+    return model._weights
+
+
+def of_predict(x, y, limit=None):
+    model = convext.Sequential([convext.Conv2D(1, 3), convext.Conv2D(1, 5, strides=9)], seed=0)
+    return model.predict(x)
+
+
+BOUNDED = {
+    "solve": lambda x, y, limit=None: convext.solve_kernels(x, y, (3, 3)).kernels,
+    "train": of_training,
+    "fit": of_fit,
+    "predict": of_predict,
+}
+
+
+def set_blocks(setter):
+    """Make blocks as small as suits a test, which changes the order of sums."""
+    setter(convext.solve.blocks, "MAX_ELEMENTS", 1 << 17)
+    setter(convext.nn.prediction, "MAX_BYTES", 1 << 20)
+    setter(convext._support.checks, "_BLOCK", 1 << 17)
+
+
+@pytest.fixture(scope="module")
+def eightfold(tmp_path_factory):
+    """Return a folder with shards that together are eight times what is allowed."""
+    folder = tmp_path_factory.mktemp("large")
+    rng = np.random.default_rng(0)
+    x = rng.random((8 * ALLOWED // (4 * (64**2 + 62**2)) + 1, 1, 64, 64), np.float32)
+    y = convext.conv2d(x, rng.random((1, 1, 3, 3), np.float32)) + 0.1
+    for name, array in (("x", x), ("y", y)):
+        for i, part in enumerate(np.array_split(array, 5)):
+            np.save(folder / f"{name}-{i}.npy", part)
+    assert x.nbytes + y.nbytes >= 8 * ALLOWED
+    return folder, x, y
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits addresses as Linux does")
+@pytest.mark.parametrize("name", BOUNDED)
+def test_data_of_eight_times_the_memory(name, eightfold, monkeypatch):
+    folder, x, y = eightfold
+    set_blocks(monkeypatch.setattr)
+    expected = BOUNDED[name](x, y)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), *sys.path]))
+    subprocess.run([sys.executable, "-c", LIMITED, name, str(ALLOWED)], check=True)
+    np.testing.assert_array_equal(np.load("found.npy"), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512", 512), ("2GB", 2e9), ("1.5 GiB", 1.5 * 2**30), ("2g", 2**31), (7, 7)]
+)
+def test_sizes_have_units(text, size):
+    assert memory.bytes_of("max_memory", text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "0", "2XB", "1e9", "0.1", "٣"])
+def test_what_is_no_size_is_an_error(text):
+    with pytest.raises(ValueError, match="max_memory must be a number of bytes or a size such as"):
+        convext.train_model(np.ones((1, 1, 3, 3)), np.ones((1, 1, 1, 1)), 1, 3, max_memory=text)
+    for wrong, error in ((0, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="max_memory"):
+            memory.bytes_of("max_memory", wrong)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_control_groups_count(version, tmp_path):
+    own, root = tmp_path / "cgroup", tmp_path / "groups"
+    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")}
+    names[2] = "memory.max", "memory.current", "file"
+    own.write_text("4:cpu,memory:/a/b\n" if version == 1 else "0::/a/b\n")
+    base = root / "memory" if version == 1 else root
+    limit, usage, cache = names[version]
+    for group, values in (("a", (10_000, 7000, 3000)), ("a/b", ("max", 5, 0))):
+        (base / group).mkdir(parents=True)
+        (base / group / limit).write_text(f"{values[0]}\n")
+        (base / group / usage).write_text(f"{values[1]}\n")
+        (base / group / "memory.stat").write_text(f"anon 5\n{cache} {values[2]}\n")
+    assert memory._left_of_groups(root, own) == [6000]
+    assert memory._left_of_groups(root, tmp_path / "none") == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits addresses as Linux does")
+def test_limits_of_the_process_count():
+    code = (
+        "import resource; from convext._support.memory import available_memory as a\n"
+        "limit = 400 << 20; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "print(a())"
+    )
+    left = int(subprocess.check_output([sys.executable, "-c", code]))
+    assert 1 << 20 < left < 400 << 20

@@ -49,12 +49,19 @@ def predict(
         math.prod(layer.output_shape) // layer.output_shape[1] for layer in layers
     )
     rows = min(height, max(MIN_ROWS, MAX_BYTES // row_bytes))
-    samples = max(1, MAX_BYTES // (row_bytes * rows))
     across, (start, _) = _spans(layers, 1, left, left + width), seen(layers, 0, top, top + height)
     strips = [
         _spans(layers, 0, top + i, top + min(i + rows, height)) for i in range(0, height, rows)
     ]
-
+    # Layers with strides are given far more rows than they make.
+    given = max(
+        sum(
+            layer.input_shape[0] * (end - first) * layer.input_shape[2]
+            for layer, (first, end, *_) in zip(layers, strip, strict=True)
+        )
+        for strip in strips
+    )
+    samples = max(1, MAX_BYTES // max(row_bytes * rows, dtype.itemsize * given // 2))
     beside = slice(None) if crop is None else crop[1]
 
     def read() -> Iterator[tuple[slice, int, RealArray, list[RealArray]]]:

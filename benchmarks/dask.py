@@ -30,7 +30,7 @@ def main():
     """Print times, their ratio, and what was sent."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=2, help="of the images (default 2)")
-    parser.add_argument("--chunk", type=int, default=1024, help="rows and columns (default 1024)")
+    parser.add_argument("--chunk", type=int, default=2048, help="rows and columns (default 2048)")
     parser.add_argument("--image", type=int, default=4096, help="rows and columns (default 4096)")
     parser.add_argument("--kernel", type=int, default=5, help="rows and columns (default 5)")
     parser.add_argument("--rounds", type=int, default=5)

@@ -14,6 +14,7 @@ from ._support.atomic_files import FilePath, path_of
 from ._support.checks import check_not_masked, integer, shown
 from ._support.interruption import save_anywhere, telling, unused_name
 from ._support.messages import say
+from ._support.ranks import Ranks, together
 from .image.images import luminance, psnr, replace_luminance
 from .image.pairs import ImagePairs, PatchBatches
 from .image.pictures import Picture, as_picture, strips_of
@@ -183,6 +184,7 @@ def train_on_folders(
     checkpoint: FilePath | None = None,
     checkpoint_every: int | str = DEFAULT_EVERY,
     resume: bool = False,
+    comm: Any = None,
 ) -> Sequential:
     """Train a network that turns the images in one folder into those in another; save the best.
 
@@ -214,7 +216,7 @@ def train_on_folders(
         Whether to print the progress.
     max_pixels : int, optional
         The largest image to read; by default Pillow's limit, 178,956,970 pixels.
-    checkpoint, checkpoint_every, resume
+    checkpoint, checkpoint_every, resume, comm
         As for `train_model`.
 
     Returns
@@ -232,43 +234,47 @@ def train_on_folders(
     channels = layers[-1][0]
     if channels not in (1, 3):
         raise ValueError(f"the last layer must have 1 filter or 3, got {channels}")
-    pairs = ImagePairs(before, after, channels, max_pixels)
-    made = [Conv2D(k, size, activation=activation) for k, size in layers[:-1]]
-    made.append(Conv2D(channels, layers[-1][1]))
-    model = Sequential(made, residual=residual, input_channels=channels, seed=seed)
-    model.compile(Adam(cosine_decay(learning_rate, epochs)), loss)
-    (top, bottom), (left, right) = model.margins((channels, patch, patch))
-    inner = slice(top, patch - bottom), slice(left, patch - right)
-    batches = PatchBatches(pairs, patch, stride, batch_size, inner, VALIDATION_SHARE)
-    if verbose:
-        model.summary()
-        size = f"{patch}x{patch}"
-        say(
-            "{images} images, {patches} patches of {size}",
-            images=len(pairs.files),
-            patches=batches.total,
-            size=size,
-        )
-    options: dict[str, Any] = {
-        "epochs": epochs, "verbose": verbose, "num_threads": num_threads,
-        "checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "resume": resume,
-    }  # fmt: skip
-    model, history, best = _fit_and_save(model, batches, out, **options)
-    _show(model, pairs, history, best, out, plot, verbose)
-    return model
+    with together(comm) as ranks:
+        pairs = ImagePairs(before, after, channels, max_pixels)
+        made = [Conv2D(k, size, activation=activation) for k, size in layers[:-1]]
+        made.append(Conv2D(channels, layers[-1][1]))
+        model = Sequential(made, residual=residual, input_channels=channels, seed=seed)
+        model.compile(Adam(cosine_decay(learning_rate, epochs)), loss)
+        (top, bottom), (left, right) = model.margins((channels, patch, patch))
+        inner = slice(top, patch - bottom), slice(left, patch - right)
+        batches = PatchBatches(pairs, patch, stride, batch_size, inner, VALIDATION_SHARE)
+        verbose = verbose and ranks.first
+        if verbose:
+            model.summary()
+            size = f"{patch}x{patch}"
+            say(
+                "{images} images, {patches} patches of {size}",
+                images=len(pairs.files),
+                patches=batches.total,
+                size=size,
+            )
+        options: dict[str, Any] = {
+            "epochs": epochs, "verbose": verbose, "num_threads": num_threads,
+            "checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "resume": resume,
+        }  # fmt: skip
+        model, history, best = _fit_and_save(model, batches, out, ranks, **options)
+        if ranks.first:
+            _show(model, pairs, history, best, out, plot, verbose)
+        return model
 
 
 def _fit_and_save(
     model: Sequential,
     batches: PatchBatches,
     out: FilePath,
+    ranks: Ranks,
     checkpoint: FilePath | None,
     **options: Any,
 ) -> tuple[Sequential, History, ModelCheckpoint]:
     """Return the best model of a training, which is in `out` then, and how the training went."""
     # Only a whole training may replace a file; one that goes on finds its best model again.
     kept = unused_name(out) if checkpoint is None else beside(checkpoint, "best")
-    options["checkpoint"] = checkpoint
+    options |= {"checkpoint": checkpoint, "comm": ranks}
     braces = str.maketrans({"{": "{{", "}": "}}"})
     best = ModelCheckpoint(
         kept.translate(braces), save_best_only=True, initial_value_threshold=math.inf
@@ -287,15 +293,20 @@ def _fit_and_save(
         if place is None:
             raise
         raise telling(error, place) from error
+    return ranks.once(lambda: _best(best, kept, out, checkpoint is None)), history, best
+
+
+def _best(best: ModelCheckpoint, kept: str, out: FilePath, removing: bool) -> Sequential:
+    """Return the best model, which goes from where it was kept to its file."""
     model = load_model(kept)
     if kept != path_of(out):
         try:
             model.save(out)
         except OSError as error:
             raise telling(error, _where(best, kept) or "") from error
-        if checkpoint is None:
+        if removing:
             os.remove(kept)
-    return model, history, best
+    return model
 
 
 def _where(best: ModelCheckpoint, file: str) -> str | None:

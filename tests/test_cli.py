@@ -250,6 +250,7 @@ def test_train_passes_every_option_on(succeed, data, monkeypatch):
     assert positional == ["before.npy", "after.npy", 1, (5, 5)]
     assert (schedule(0), schedule(1), num_epochs) == (0.05, 0.025, 2)
     assert len(options.pop("callbacks")) == 1
+    assert options.pop("comm").size == 1
     assert options == {
         "max_memory": "1GB",
         "seed": 9,

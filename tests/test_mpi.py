@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +82,51 @@ def test_sums_are_in_the_order_of_the_ranks(number, tmp_path):
     run(number, "sums", tmp_path)
 
 
+def test_rank_0_calls_the_callbacks_and_prints_and_all_follow_it(tmp_path):
+    output, _ = run(2, "callbacks", tmp_path / "model.npz")
+    assert output.count("Epoch: 1,") == output.count("Epoch: 4,") == 2
+    assert "Epoch: 5," not in output
+    assert output.count("files: True") == 2
+
+
+def test_a_training_goes_on_from_its_checkpoint(tmp_path):
+    run(2, "resumed", tmp_path / "run")
+    assert len(list(tmp_path.iterdir())) == 4  # two, and those before them
+
+
 def test_what_is_wrong_or_differs_is_an_error_on_all_ranks(tmp_path):
     run(2, "errors", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "status"),
+    [("failing", "the disk of rank 1 is gone", 1), ("interrupted", "KeyboardInterrupt", 1),
+     ("killed", "Killed", 9)],
+)  # fmt: skip
+def test_a_rank_that_ends_alone_ends_the_job(how, said, status, tmp_path):
+    begun = time.monotonic()
+    output, errors = run(2, how, tmp_path, status=status)
+    assert said in output + errors
+    assert how == "killed" or "rank 1 has failed" in errors
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_leaves_a_checkpoint_and_no_process(number, tmp_path):
+    command = *CONVEXT, "train", "--epochs", "1000000", "--checkpoint", "run.npz", "--shuffle"
+    process = start(2, *command, cwd=tmp_path)
+    assert any("Epoch: 1," in line for line in process.stdout)
+    time.sleep(0.5)
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 30
+    assert process.returncode == 128 + number
+    assert errors.count("convext: interrupted") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kernels.npz", "run.npz"]
+    command = *(each.replace("1000000", "1") for each in command), "--resume", "--seed", "7"
+    _, errors = run(2, *command, cwd=tmp_path, status=2)
+    assert errors.count("is of another training: ") == 1
 
 
 def test_commands_share_the_work_and_rank_0_alone_writes(tmp_path):
@@ -89,8 +134,9 @@ def test_commands_share_the_work_and_rank_0_alone_writes(tmp_path):
     x, kernels = np.load(tmp_path / "x.npy"), np.random.default_rng(1).random((2, 1, 3, 3))
     np.save(tmp_path / "y.npy", convext.conv2d(x, kernels))
     files = "x.npy", "y.npy"
+    train = "train", *files, "--epochs", "3", "--batch-size", "4", "--out"
     solve = "solve", *files, "--kernel-shape", "3", "3", "--out"
-    for command in (solve,):
+    for command in (train, solve):
         outputs = []
         for count, name in ((2, "two.npz"), (1, "one.npz")):
             output, errors = run(count, *CONVEXT, *command, name, cwd=tmp_path)
@@ -100,10 +146,27 @@ def test_commands_share_the_work_and_rank_0_alone_writes(tmp_path):
         np.testing.assert_allclose(two, one, 1e-12, 1e-13)
         assert outputs[0] == outputs[1]
     assert run(3, *CONVEXT, "generate", cwd=tmp_path)[0].count("Wrote") == 2
-    _, errors = run(
-        2, *CONVEXT, "solve", "x.npy", "missing.npy", *solve[3:6], cwd=tmp_path, status=2
-    )
+    _, errors = run(2, *CONVEXT, "train", "x.npy", "missing.npy", cwd=tmp_path, status=2)
     assert errors.count("missing.npy: No such file") == 1
+
+
+def test_a_network_of_image_folders_is_trained_by_two_ranks(tmp_path):
+    Image = pytest.importorskip("PIL.Image")  # noqa: N806
+    for folder in ("before", "after"):
+        (tmp_path / folder).mkdir()
+        for number in range(2):
+            pixels = np.random.default_rng(number).integers(0, 256, (40, 40), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    options = "--layers", "2x3,1x3", "--epochs", "2", "--batch-size", "3", "--patch", "16"
+    command = *CONVEXT, "train-images", "before", "after", *options, "--out"
+    weights = []
+    for number, name in ((2, "two.npz"), (1, "one.npz")):
+        output, _ = run(number, *command, name, cwd=tmp_path)
+        assert output.count("Best: epoch") == 1
+        model = convext.load_model(tmp_path / name)
+        weights.append(np.concatenate([array.ravel() for array in model.get_weights()]))
+    np.testing.assert_allclose(*weights, 1e-4, 1e-5)  # in float32
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 @pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])

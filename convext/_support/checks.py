@@ -247,8 +247,11 @@ def one_of(name: str, value: object, allowed: Collection[str]) -> str:
     raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
-def check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """Raise ValueError when `array` contains NaN or infinity; say how many, and where first."""
+def check_finite(name: str, array: npt.NDArray[Any], start: int = 0) -> None:
+    """Raise ValueError when `array` contains NaN or infinity; say how many, and where first.
+
+    Its samples are those of a larger array from `start` on.
+    """
     if array.dtype.kind != "f":
         return
     count, first = 0, None
@@ -260,7 +263,7 @@ def check_finite(name: str, array: npt.NDArray[Any]) -> None:
                 position = np.unravel_index(int(np.argmax(bad)), bad.shape)
                 first = (begin + int(position[0]), *(int(i) for i in position[1:]))
     if first is not None:
-        value = array[first]
+        value, first = array[first], (start + first[0], *first[1:])
         raise ValueError(
             f"{name} contains {count} values that are NaN or infinite, the first at {first} "
             f"({value})"

@@ -24,7 +24,7 @@ COMMANDS = {
 }
 
 # Those that the processes of mpiexec share; the others are left to the first one.
-TOGETHER = ("solve",)
+TOGETHER = ("train", "solve", "train-images")
 
 
 def make_parser(named: Iterable[str] = COMMANDS) -> Parser:

@@ -116,7 +116,8 @@ def run(options: Namespace) -> None:
     num_epochs = options.epochs or (EPOCHS if options.input else EPOCHS_WITHOUT_FILES)
     schedule = _make_schedule(options.schedule, options.learning_rate, num_epochs)
     outputs = [options.out, options.checkpoint]
-    check_outputs(outputs, [options.input, options.target], options.plot)
+    inputs, ranks = [options.input, options.target], options.ranks
+    ranks.once(lambda: check_outputs(outputs, inputs, options.plot))
     with _Training(options, num_epochs) as training:
         num_kernels, kernel_shape = _sizes(options)
         input_data, target_output = _training_data(options, num_kernels, kernel_shape)
@@ -137,8 +138,11 @@ def run(options: Namespace) -> None:
             num_threads=options.threads,
             max_memory=options.max_memory,
             **checkpoint_options(options),
+            comm=ranks,
         )
         training.save()
+    if not ranks.first:
+        return
     if not options.quiet:
         _say_trained(options, kernels, training.history.loss)
     if options.plot is not None:

@@ -69,7 +69,8 @@ def add_arguments(parser: Parser) -> None:
 @stoppable()
 def run(options: Namespace) -> None:
     """Train and save."""
-    check_outputs([options.out, options.checkpoint], [], options.plot)
+    ranks, outputs = options.ranks, [options.out, options.checkpoint]
+    ranks.once(lambda: check_outputs(outputs, [], options.plot))
     train_on_folders(
         options.before,
         options.after,
@@ -89,6 +90,7 @@ def run(options: Namespace) -> None:
         verbose=not options.quiet,
         max_pixels=options.max_pixels,
         **checkpoint_options(options),
+        comm=ranks,
     )
 
 

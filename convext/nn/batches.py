@@ -6,6 +6,7 @@ import array
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from .._support.checks import as_float64, check_finite, finite_number, integer
 from .._support.fingerprints import fingerprint
 from .._support.large_arrays import ahead, is_elsewhere, part_of
+from .._support.ranks import ALONE, Ranks
 from .._support.stored_arrays import as_large
 from ..ops.data import as_samples
 from ..train.reader import place
@@ -126,10 +128,10 @@ class ArrayBatches:
         inputs, targets, self.block = place(inputs, targets, itemsize, max_memory, share)
         self.samples = Samples(inputs, targets, weights)
 
-    def epoch(self, order: npt.NDArray[np.intp]) -> Iterator[Chosen]:
-        """Yield the batches of an epoch."""
+    def epoch(self, order: npt.NDArray[np.intp], ranks: Ranks = ALONE) -> Iterator[Chosen]:
+        """Yield the batches of an epoch, of which each of several ranks reads its part alone."""
         size = self.batch_size
-        step = self.block // size * size
+        step = self.block // size * size if ranks.size == 1 else 0
         if not step:
             for first in range(0, len(order), size):
                 yield Chosen(self.samples, order[first : first + size], size)
@@ -210,15 +212,16 @@ class GivenBatches:
         """Return nothing: batches come in their own order."""
         return np.arange(0)
 
-    def epoch(self, _: npt.NDArray[np.intp]) -> Iterator[Chosen]:
-        """Yield the batches of an epoch."""
+    def epoch(self, _: npt.NDArray[np.intp], ranks: Ranks = ALONE) -> Iterator[Chosen]:
+        """Yield the batches of an epoch, which must be the same ones on all ranks."""
         given = self._begin()
         count = 0
         while count < self.steps:
             batch = next(given, _NO_MORE)
-            if batch is _NO_MORE:
+            samples = None if batch is _NO_MORE else self._samples(batch)
+            ranks.check_same(partial(_seen, f"batch {count} of {self.name}", samples))
+            if samples is None:
                 break
-            samples = self._samples(batch)
             yield Chosen(samples, np.arange(len(samples.inputs)), len(samples.inputs), count)
             count += 1
         if count < (1 if self.steps == math.inf else self.steps):
@@ -227,13 +230,16 @@ class GivenBatches:
         if hasattr(self.source, "on_epoch_end"):  # where a Sequence of Keras shuffles
             self.source.on_epoch_end()
 
-    def settings(self) -> dict[str, Any]:
-        """Return what tells these batches from others, as far as that is known."""
+    def check_resumable(self) -> None:
+        """Raise ValueError where a training could not go on with them from a checkpoint."""
         if hasattr(self.source, "__next__"):
             raise ValueError(
                 f"{self.name} is an iterator, which cannot go back to where a checkpoint was "
                 "written: give a function that returns one"
             )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what tells these batches from others, as far as that is known."""
         settings = {"batches": self.count()}
         if hasattr(self.source, "fingerprint"):
             settings |= self.source.fingerprint()
@@ -262,6 +268,17 @@ class GivenBatches:
 
 # Where the batches of an epoch come from.
 Source: TypeAlias = ArrayBatches | GivenBatches
+
+
+def _seen(batch: str, samples: Samples | None) -> dict[str, Any]:
+    """Return what tells a batch from others, as far as its shapes and its first sample do."""
+    if samples is None:
+        return {batch: "missing"}
+    seen: dict[str, Any] = {"samples": len(samples.inputs)}
+    for name, part in zip(NAMES, samples, strict=True):
+        if part is not None:
+            seen |= fingerprint(name, part[:1])
+    return {batch: seen}
 
 
 def _takes_argument(function: Callable[..., Any]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import RealArray
+from .._support.ranks import ALONE, Ranks
 from ..train._steps import LOSSES
 from ..train._training import Trainer, fuses
 from ..train.checkpoint import describe
@@ -35,9 +36,11 @@ class Fit:
         validation: Source | None,
         num_threads: int,
         initial_epoch: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.batches, self.validation = model, batches, validation
-        self.trainer = _fused_trainer(model, batches, num_threads)
+        self.trainer = None if ranks.size > 1 else _fused_trainer(model, batches, num_threads)
+        self.ranks = ranks
         self.num_threads, self.initial_epoch = num_threads, initial_epoch
         self.done, self.count = 0, batches.count()
         self.order = batches.order
@@ -64,7 +67,7 @@ class Fit:
         else:
             values = means(self._take_steps(when, rate, order))
         if self.validation is not None:
-            tested = self.model._test(self.validation, self.num_threads, when)
+            tested = self.model._test(self.validation, self.num_threads, when, self.ranks)
             values |= {f"val_{name}": value for name, value in tested.items()}
         return values
 
@@ -73,10 +76,12 @@ class Fit:
     ) -> Iterator[tuple[dict[str, float], int]]:
         """Take a step for every batch; yield its loss and metrics, and the samples it had."""
         self.done = 0
-        for batch in self.batches.epoch(order):
+        for batch in self.batches.epoch(order, self.ranks):
             if self.done == 0:  # there are no weights before the first batch
                 self.model._freeze()
-            yield self.model._take(batch, self.num_threads, when, rate), len(batch.order)
+                self.ranks.take(self.model._weights)  # a callback may have changed them
+            values = self.model._take(batch, self.num_threads, when, rate, self.ranks)
+            yield values, len(batch.order)
             self.done += 1
         self.count = self.done
 
@@ -128,7 +133,8 @@ class Fit:
 
     def put(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
-        self.model.build(state["channels"])
+        if state["channels"] is not None:
+            self.model.build(state["channels"])
         model_file.put(self.model, state)
         if "learning_rate" in state:
             self.model._compiled().learning_rate = state["learning_rate"]

@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from .._support.checks import integer
 from .._support.messages import format_loss, print_line
+from .._support.ranks import ALONE, Ranks
 from .._support.sharing import changing, reading
 from ..config import resolve_num_threads
 from ..train._optimizers import Update
 from ..train._steps import LOSSES, Step
 from ..train.checkpoint import put_array
+from ..train.shared_steps import run_step
 from . import optimizers
 from .batches import (
     NAMES,
@@ -269,23 +271,35 @@ class Learner(Network):
         self._current_update().freeze(frozen)
 
     def _take(
-        self, batch: Chosen, num_threads: int, when: str | None = None, rate: float | None = None
+        self,
+        batch: Chosen,
+        num_threads: int,
+        when: str | None = None,
+        rate: float | None = None,
+        ranks: Ranks = ALONE,
     ) -> dict[str, float]:
         """Return the loss and the metrics of a batch; with a learning rate, take a step then.
 
-        Where it is said when that is, the loss must be finite.
+        Where it is said when that is, the loss must be finite. Each rank takes a part of the batch.
         """
-        inputs, targets, weights = batch.samples
-        key = (inputs.shape[1:], batch.size, num_threads, self.loss, bool(self._metrics))
+        inputs, size = batch.samples.inputs, -(-batch.size // ranks.size)
+        key = (inputs.shape[1:], size, num_threads, self.loss, bool(self._metrics))
         with self._guard.lock:
             step = self._steps.pop(key, None)
         if step is None:
             layers = self._layers_for(inputs.shape[1:])
-            size, loss_number, crop = self._weights.size, LOSSES[self.loss], self._crop(layers)
+            loss_number, crop = LOSSES[self.loss], self._crop(layers)
             step = Step(
-                layers, size, batch.size, loss_number, crop, self.dtype, num_threads, key[-1]
+                layers,
+                self._weights.size,
+                size,
+                loss_number,
+                crop,
+                self.dtype,
+                num_threads,
+                key[-1],
             )
-        loss = step.run(inputs, targets, batch.order, weights, rate is not None)
+        loss = run_step(step, ranks, batch.samples, batch.order, rate is not None)
         if when is not None and not math.isfinite(loss):
             raise self._not_finite(loss, batch, when, rate)
         if rate is not None:
@@ -301,10 +315,14 @@ class Learner(Network):
                 self._steps.popitem(last=False)
         return values
 
-    def _test(self, batches: Source, num_threads: int, when: str | None = None) -> dict[str, float]:
+    def _test(
+        self, batches: Source, num_threads: int, when: str | None = None, ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """Return the loss and the metrics for batches; in a training these must be finite."""
-        parts = batches.epoch(batches.order())
-        return means((self._take(part, num_threads, when), len(part.order)) for part in parts)
+        return means(
+            (self._take(part, num_threads, when, None, ranks), len(part.order))
+            for part in batches.epoch(batches.order(), ranks)
+        )
 
     def _not_finite(
         self, loss: float, batch: Chosen, when: str, rate: float | None = None

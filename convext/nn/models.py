@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .._support.atomic_files import FilePath
 from .._support.checks import boolean, integer
+from .._support.ranks import together
 from .._support.sharing import changing, reading
 from ..config import resolve_num_threads
 from ..ops.data import DataFormat
@@ -21,7 +22,7 @@ from ..train.checkpoint import DEFAULT_EVERY, make_checkpoint
 from ..train.hooks import checked_callbacks
 from ..train.loop import run_epochs
 from . import model_file
-from .batches import ArrayBatches, Batch, Batches, Source, source_of, validation_of
+from .batches import ArrayBatches, Batch, Batches, GivenBatches, Source, source_of, validation_of
 from .fitting import Fit
 from .layers import Conv2D
 from .learning import Images, Learner
@@ -133,6 +134,7 @@ class Sequential(Learner):
         checkpoint_every: int | str = DEFAULT_EVERY,
         resume: bool = False,
         max_memory: int | str | None = None,
+        comm: Any = None,
     ) -> History:
         """Train the model.
 
@@ -187,6 +189,9 @@ class Sequential(Learner):
         max_memory : int or str, optional
             As for `train_model`: of data that are not in memory, how many bytes may be; half each
             for the samples and for those to validate with.
+        comm : mpi4py.MPI.Comm, optional
+            As for `train_model`: processes that each take a part of every batch. Batches that are
+            given must be the same ones on all; each of them reads the whole.
 
         Returns
         -------
@@ -216,34 +221,40 @@ class Sequential(Learner):
         >>> sorted(history.history)
         ['learning_rate', 'loss', 'val_loss']
         """
-        epochs = integer("epochs", epochs, minimum=1)
-        initial_epoch = integer("initial_epoch", initial_epoch, minimum=0)
-        shuffle = boolean("shuffle", shuffle)
-        called = checked_callbacks(callbacks)
-        threads = resolve_num_threads(num_threads)
-        saved = make_checkpoint(checkpoint, checkpoint_every, resume)
-        self._compiled()
-        how = (sample_weight, batch_size, (steps_per_epoch, "steps_per_epoch"), shuffle)
-        batches = source_of(self._pair, self._generator, x, y, *how)
-        validation: Source | None = None
-        if validation_split and validation_data is None:
-            if not isinstance(batches, ArrayBatches):
-                raise ValueError("validation_split is for arrays: x is batches")
-            batches, validation = batches.split(validation_split)
-        size = 32 if validation_batch_size is None else validation_batch_size
-        size = integer("validation_batch_size", size, minimum=1)
-        if validation_data is not None:
-            given = (validation_data, validation_steps, size)
-            validation = validation_of(self._pair, self._generator, *given)
-        elif validation_steps is not None:
-            raise ValueError("validation_steps is for batches: there is no validation_data")
-        arrays = [part for part in (batches, validation) if isinstance(part, ArrayBatches)]
-        for part in arrays:
-            part.place(self.dtype.itemsize, max_memory, len(arrays))
-        history = History()
-        run = Fit(self, batches, validation, threads, initial_epoch)
-        run_epochs(run, epochs, (history, *called), bool(verbose), initial_epoch, saved)
-        return history
+        with together(comm) as ranks:
+            epochs = integer("epochs", epochs, minimum=1)
+            initial_epoch = integer("initial_epoch", initial_epoch, minimum=0)
+            shuffle = boolean("shuffle", shuffle)
+            called = checked_callbacks(callbacks)
+            threads = resolve_num_threads(num_threads, ranks)
+            how_saved = checkpoint, checkpoint_every, resume
+            saved = ranks.attempt(lambda: make_checkpoint(*how_saved) if ranks.first else None)
+            self._compiled()
+            how = (sample_weight, batch_size, (steps_per_epoch, "steps_per_epoch"), shuffle)
+            batches = source_of(self._pair, self._generator, x, y, *how)
+            validation: Source | None = None
+            if validation_split and validation_data is None:
+                if not isinstance(batches, ArrayBatches):
+                    raise ValueError("validation_split is for arrays: x is batches")
+                batches, validation = batches.split(validation_split)
+            size = 32 if validation_batch_size is None else validation_batch_size
+            size = integer("validation_batch_size", size, minimum=1)
+            if validation_data is not None:
+                given = (validation_data, validation_steps, size)
+                validation = validation_of(self._pair, self._generator, *given)
+            elif validation_steps is not None:
+                raise ValueError("validation_steps is for batches: there is no validation_data")
+            arrays = [part for part in (batches, validation) if isinstance(part, ArrayBatches)]
+            for part in arrays:
+                part.place(self.dtype.itemsize, max_memory, len(arrays) * ranks.size)
+            if checkpoint is not None:
+                for source in (batches, validation):
+                    if isinstance(source, GivenBatches):
+                        source.check_resumable()
+            history = History()
+            run = Fit(self, batches, validation, threads, initial_epoch, ranks)
+            run_epochs(run, epochs, (history, *called), bool(verbose), initial_epoch, saved, ranks)
+            return history
 
     @reading
     def save(self, filepath: FilePath, checkpoint: dict[str, object] | None = None) -> None:

@@ -41,14 +41,18 @@ def choose_method(
     *,
     unit: int,
     num_epochs: int,
+    alone: bool = True,
 ) -> str:
     """Return "direct" or "statistics"; `auto` is the one that promises to take less time.
 
     That depends on the shapes, (N, C, H, W), (K, C, kh, kw) and (OH, OW), on the samples of a unit
-    and on the number of epochs alone.
+    and on the number of epochs. Several processes together, of which none is `alone`, can only take
+    "direct".
     """
-    if one_of("method", method, METHODS) != "auto":
-        return method
+    if one_of("method", method, METHODS) == "statistics" and not alone:
+        raise ValueError("method='statistics' is for one process: several take 'direct'")
+    if method != "auto" or not alone:
+        return "direct" if method == "auto" else method
     num_samples, num_kernels = input_shape[0], kernel_shape[0]
     taps = math.prod(kernel_shape[1:])
     units = -(-num_samples // unit)

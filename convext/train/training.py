@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,18 +24,22 @@ from .._support.checks import (
     integer,
 )
 from .._support.fingerprints import fingerprint
+from .._support.large_arrays import part_of
+from .._support.ranks import Ranks, together
 from ..config import resolve_num_threads
 from ..errors import DivergenceError
 from ..ops.data import as_samples, generate_kernels, open_data, paired_samples, random_generator
 from ..ops.shapes import KERNELS, Convolution, Padding, Pair, resolve
 from ..solve.products import products_of_units
 from ._optimizers import RULES, Update
+from ._training import Trainer
 from .callbacks import Callback
 from .checkpoint import DEFAULT_EVERY, describe, make_checkpoint, put_array
 from .hooks import checked_callbacks
 from .loop import run_epochs
 from .methods import Method, choose_method, samples_of_unit
 from .reader import make_trainer, place
+from .shared_steps import SharedTrainer
 from .stability import energies, largest_stable_rate
 
 Source: TypeAlias = FilePath | npt.ArrayLike
@@ -66,6 +71,7 @@ def train_model(
     checkpoint_every: int | str = DEFAULT_EVERY,
     resume: bool = False,
     max_memory: int | str | None = None,
+    comm: Any = None,
 ) -> RealArray:
     """Train convolution kernels by gradient descent on the mean squared error.
 
@@ -130,6 +136,13 @@ def train_model(
         slice like an array. Data that are larger are read anew in each epoch, in blocks, each while
         the one before is computed, with the same bits; see docs/large-data.md. Default: half of the
         memory that is available.
+    comm : mpi4py.MPI.Comm, optional
+        A communicator, such as ``MPI.COMM_WORLD``, whose processes all make this call with the same
+        arguments. Each reads and computes its share of every batch; the gradients are summed in the
+        order of the ranks. All return the same kernels, those of one process but for rounding.
+        Rank 0 prints, calls the callbacks (`History` is called on all ranks), and writes the
+        checkpoint. `num_threads` is by default the CPUs of the machine over its ranks. An error on
+        some ranks alone ends the whole job; see docs/mpi.md.
 
     Returns
     -------
@@ -177,32 +190,36 @@ def train_model(
     >>> np.array_equal(again, learned)
     True
     """
-    num_kernels = integer("num_kernels", num_kernels, minimum=1)
-    size = as_kernel_shape(kernel_shape)
-    num_epochs = integer("num_epochs", num_epochs, minimum=1)
-    batch_size = integer("batch_size", batch_size, minimum=1)
-    shuffle = boolean("shuffle", shuffle)
-    seed = None if seed is None else integer("seed", seed, minimum=0)
-    callbacks = checked_callbacks(callbacks)
-    saved = make_checkpoint(checkpoint, checkpoint_every, resume)
-    if not callable(learning_rate):
-        learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
-    threads = resolve_num_threads(num_threads)
-    how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    sources = input_file, target_file, max_memory
-    inputs, targets, block, options = _checked_data(*sources, num_kernels, size, how)
-    start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
-    data = {"input_data": inputs, "target_output": targets}
-    if kernels is not None:
-        data["kernels"] = start
-    dtypes = {name: array.dtype for name, array in data.items()}
-    trained = np.array(start, common_dtype(**dtypes), order="C")
-    sizes = batch_size, block
-    run = _Run(data, trained, options, learning_rate, sizes, shuffle, seed, threads)
-    shapes = inputs.shape, trained.shape, options.output_shape
-    run.method = choose_method(method, *shapes, unit=run.unit, num_epochs=num_epochs)
-    run_epochs(run, num_epochs, callbacks, verbose, checkpoint=saved)
-    return trained
+    with together(comm) as ranks:
+        num_kernels = integer("num_kernels", num_kernels, minimum=1)
+        size = as_kernel_shape(kernel_shape)
+        num_epochs = integer("num_epochs", num_epochs, minimum=1)
+        batch_size = integer("batch_size", batch_size, minimum=1)
+        shuffle = boolean("shuffle", shuffle)
+        seed = None if seed is None else integer("seed", seed, minimum=0)
+        callbacks = checked_callbacks(callbacks)
+        how_saved = checkpoint, checkpoint_every, resume
+        saved = ranks.attempt(lambda: make_checkpoint(*how_saved) if ranks.first else None)
+        if not callable(learning_rate):
+            learning_rate = finite_number("learning_rate", learning_rate, minimum=0)
+        threads = resolve_num_threads(num_threads, ranks)
+        how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+        sources = input_file, target_file, max_memory
+        inputs, targets, block, options = _checked_data(*sources, num_kernels, size, how, ranks)
+        start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
+        data = {"input_data": inputs, "target_output": targets}
+        if kernels is not None:
+            data["kernels"] = start
+        dtypes = {name: array.dtype for name, array in data.items()}
+        trained = np.array(start, common_dtype(**dtypes), order="C")
+        sizes = batch_size, block
+        run = _Run(data, trained, options, learning_rate, sizes, shuffle, seed, threads, ranks)
+        shapes = inputs.shape, trained.shape, options.output_shape
+        run.method = choose_method(
+            method, *shapes, unit=run.unit, num_epochs=num_epochs, alone=ranks.size == 1
+        )
+        run_epochs(run, num_epochs, callbacks, verbose, 0, saved, ranks)
+        return trained
 
 
 class _Run:
@@ -220,12 +237,17 @@ class _Run:
         shuffle: bool,
         seed: int | None,
         num_threads: int,
+        ranks: Ranks,
     ) -> None:
         batch_size, block = sizes
         inputs, targets = data["input_data"], data["target_output"]
         update = Update(RULES["sgd"], np.array([kernels.size], np.intp), np.ones(1))
         how = batch_size, options.geometry, num_threads, update
-        self.trainer = make_trainer(inputs, targets, block, kernels, *how)
+        self.trainer: Trainer | SharedTrainer
+        if ranks.size == 1:
+            self.trainer = make_trainer(inputs, targets, block, kernels, *how)
+        else:
+            self.trainer = SharedTrainer(inputs, targets, kernels, *how, ranks)
         self.weights, self.options, self.data = kernels, options, data
         self.inputs = self.trainer.input_data  # converted, where they are in memory
         self.learning_rate, self.batch_size, self.seed = learning_rate, batch_size, seed
@@ -237,7 +259,9 @@ class _Run:
         if shuffle:
             of_seed = [] if seed is None else [seed, len(inputs)]
             self.generator = np.random.default_rng(of_seed) if of_seed else random_generator(None)
-        self.loss_of_zero = energies(targets).sum() / targets.size
+        sums = np.array([energies(part_of(targets, (ranks.part(len(targets)),))).sum()])
+        ranks.add(sums)
+        self.loss_of_zero, self.ranks = sums[0] / targets.size, ranks
         self.first_loss: float | None = None
         self.method = "direct"
         # The kernels at the start of this epoch and of the one before.
@@ -257,6 +281,7 @@ class _Run:
         """Run an epoch; return its loss."""
         self.earlier, self.before = self.before, self.weights.copy()
         self._use_products()
+        self.ranks.take(self.weights)  # a callback may have changed them
         loss, first_loss = self.trainer.run_epoch(order, rate)
         if self.first_loss is None:
             self.first_loss = first_loss
@@ -268,6 +293,7 @@ class _Run:
 
     def _use_products(self) -> None:
         if self.method == "statistics" and self.trainer.expansion is None:
+            assert isinstance(self.trainer, Trainer)
             size = self.weights.shape[2:]
             self.trainer.use_products(
                 products_of_units(self.inputs, size, self.options, self.unit, self.num_threads)
@@ -303,7 +329,8 @@ class _Run:
         """Go back to a state."""
         put_array(self.weights, state["kernels"])
         put_array(self.before, state["before"])
-        self.first_loss = finite_number("first_loss", state["first_loss"])
+        first = state["first_loss"]
+        self.first_loss = None if first is None else finite_number("first_loss", first)
         if self.generator is not None:
             self.generator.bit_generator.state = state["generator"]
         if state["expansion"] is not None:
@@ -335,6 +362,7 @@ def _checked_data(
     num_kernels: int,
     kernel_size: tuple[int, int],
     how: dict[str, Any],
+    ranks: Ranks,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int, Convolution]:
     """Return input, target, how many samples are read at a time, and the convolution; checked."""
     sources: tuple[Any, Any] = input_file, target_file
@@ -351,7 +379,7 @@ def _checked_data(
     else:
         inputs, targets = paired_samples(*sources)
     computed = common_dtype(input_data=inputs.dtype, target_output=targets.dtype)
-    inputs, targets, block = place(inputs, targets, computed.itemsize, max_memory)
+    inputs, targets, block = place(inputs, targets, computed.itemsize, max_memory, ranks.size)
     options = resolve(inputs.shape, kernel_size, **how, groups=1)
     expected = (len(inputs), num_kernels, *options.output_shape)
     if targets.shape != expected:
@@ -360,8 +388,9 @@ def _checked_data(
             f"{kernel_size[0]}x{kernel_size[1]} on {names[0]} of shape {inputs.shape}, got "
             f"{targets.shape}"
         )
-    check_finite(names[0], inputs)
-    check_finite(names[1], targets)
+    own = ranks.part(len(inputs))
+    for name, array in zip(names, (inputs, targets), strict=True):
+        ranks.attempt(partial(check_finite, name, part_of(array, (own,)), own.start))
     return inputs, targets, block, options
 
 

@@ -112,7 +112,7 @@ cdef class Step:
     cdef cnp.ndarray sums       # [segments][weights]
     cdef cnp.ndarray losses     # of each segment
     cdef cnp.ndarray differences    # of each segment, the sums of their squares and absolute values
-    cdef readonly object measures   # their means, of the last batch, by the numbers of the losses
+    cdef public object measures   # their means, of the last batch, by the numbers of the losses
     cdef readonly cnp.ndarray gradient      # flat, in float64
     cdef object inputs, targets     # arrays, or what gives arrays of some samples
     cdef cnp.ndarray order

@@ -1,0 +1,140 @@
+"""How much faster two ranks of one thread are than one, and what adding up their gradients takes.
+
+Run as ``python -m benchmarks.mpi``, which starts the ranks itself; ``pip install "convext[mpi]"``.
+
+Measured are steps of SRCNN 9-1-5, and the kernels between two files of half a gigabyte each, which
+are mapped. The measurements take turns, and a figure is the median of the rounds. Beside it stands
+what the machine has to give, "of": how much more gets done when two ranks do the same at the same
+time, each for itself. The others wait asleep while one works alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import convext
+from convext._support.ranks import together
+
+from .networks import NETWORKS, data
+
+SRCNN = NETWORKS["SRCNN 9-1-5"]
+IMAGES, SIZE, KERNEL = 128, 1024, 5
+BYTES_OF_SUMS = [2**power for power in range(3, 27, 2)]
+
+
+def main():
+    """Start the ranks, or be one of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", help="for the files to solve, 1 GB (default: a temporary one)")
+    arguments = parser.parse_args()
+    if "PMI_SIZE" in os.environ:
+        measure(arguments)
+        return
+    mpiexec = shutil.which("mpiexec") or Path(sys.executable).with_name("mpiexec")
+    command = [mpiexec, "-n", str(arguments.ranks), sys.executable, "-m", "benchmarks.mpi"]
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        write_images(folder)
+        options = ["--rounds", str(arguments.rounds), "--folder", folder]
+        names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+        one_thread = os.environ | dict.fromkeys(names, "1")
+        subprocess.run([*command, *options], check=True, env=one_thread)
+
+
+def write_images(folder):
+    """Write images, and what a kernel makes of them."""
+    rng = np.random.default_rng(0)
+    kernels = rng.random((1, 1, KERNEL, KERNEL), np.float32)
+    shape = IMAGES, 1, SIZE, SIZE
+    before = np.lib.format.open_memmap(f"{folder}/before.npy", "w+", np.float32, shape)
+    inner = *shape[:2], *(SIZE - KERNEL + 1,) * 2
+    after = np.lib.format.open_memmap(f"{folder}/after.npy", "w+", np.float32, inner)
+    for number in range(IMAGES):
+        before[number] = rng.random(shape[1:], np.float32)
+        after[number] = convext.conv2d(before[number], kernels)
+
+
+def measure(arguments):
+    """Print the figures, on the first rank."""
+    from mpi4py import MPI
+
+    with together(MPI.COMM_WORLD) as ranks:
+        for name, work in (("fit", fit_work()), ("solve", solve_work(arguments.folder))):
+            times = take_turns(ranks, work, MPI.COMM_SELF, arguments.rounds)
+            one, shared, each = (statistics.median(part) for part in times)
+            best = min(times[0]) / min(times[1])
+            if ranks.first:
+                print(
+                    f"{name:6} one rank {one:6.3f} s, {ranks.size} ranks {shared:6.3f} s: "
+                    f"x{one / shared:.2f} of {ranks.size * one / each:.2f}; "
+                    f"of the quickest rounds x{best:.2f}",
+                    flush=True,
+                )
+        for size in BYTES_OF_SUMS:
+            taken = seconds_of_sums(ranks, size)
+            if ranks.first:
+                quickest, median = 1e6 * min(taken), 1e6 * statistics.median(taken)
+                print(f"sum of {size:10,} bytes {quickest:9.1f} us, median {median:9.1f}")
+
+
+def take_turns(ranks, work, alone, rounds):
+    """Return how long the first rank takes, all together, and each the whole for itself."""
+    times = [], [], []
+    for number in range(1 + rounds):
+        works = [
+            lambda: ranks.first and work(alone),
+            lambda: work(ranks),
+            lambda: work(alone),
+        ]
+        for part, each in zip(times, works, strict=True):
+            taken = seconds(ranks, each)
+            if number > 0:
+                part.append(taken)
+    return times
+
+
+def seconds_of_sums(ranks, size):
+    """Return what adding up so many bytes takes, several times."""
+    values, count = np.zeros(size // 8), max(5, min(1000, 2**24 // size))
+    return [
+        seconds(ranks, lambda: [ranks.add(values) for _ in range(count)]) / count for _ in range(7)
+    ]
+
+
+def seconds(ranks, work):
+    """Return the time until all ranks have done their work."""
+    ranks.gather(None)
+    start = time.perf_counter()
+    work()
+    ranks.gather(None)
+    return time.perf_counter() - start
+
+
+def fit_work():
+    """Return what takes steps of a network with a communicator."""
+    x, y = data(SRCNN)
+    layers = [convext.Conv2D(*layer, activation="relu") for layer in SRCNN.layers[:-1]]
+    model = convext.Sequential([*layers, convext.Conv2D(*SRCNN.layers[-1])], seed=0)
+    model.compile()
+    return lambda comm: model.fit(x, y, len(x), epochs=SRCNN.steps, verbose=0, comm=comm)
+
+
+def solve_work(folder):
+    """Return what finds the kernel between two files with a communicator."""
+    before, after = convext.load_data(f"{folder}/before.npy", f"{folder}/after.npy", mmap=True)
+    return lambda comm: convext.solve_kernels(before, after, KERNEL, comm=comm)
+
+
+if __name__ == "__main__":
+    main()

@@ -294,6 +294,23 @@ def train(epochs, *callbacks):
     )
 
 
+def test_a_model_that_cannot_be_read_now_is_not_replaced_by_a_worse_one(tmp_path, monkeypatch):
+    def best():
+        return convext.ModelCheckpoint(tmp_path / "best.npz", monitor="loss", save_best_only=True)
+
+    fit(make_model(), 9, best())
+    good = (tmp_path / "best.npz").read_bytes()
+
+    def failing(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "best.npz")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("convext.nn.checkpoint.load_record", failing)
+        with pytest.raises(OSError, match=r"best\.npz"):
+            fit(make_model(), 1, best())
+    assert (tmp_path / "best.npz").read_bytes() == good
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_the_best_model_is_elsewhere_where_its_file_fails(epoch, places, monkeypatch):
     monkeypatch.chdir(places / "work/here")

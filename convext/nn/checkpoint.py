@@ -130,7 +130,7 @@ class ModelCheckpoint(Resumable):
             loss = finite_number("loss", saved["loss"])
             if saved["monitor"] != self.monitor:
                 return
-        except (KeyError, OSError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             return  # it was not written by a checkpoint
         self.best_loss = loss
         warn(

@@ -15,6 +15,8 @@ import pytest
 
 import convext
 from convext._support import memory, stored_arrays
+from convext.cli.main import main
+from convext.kernels_file import load_kernels
 from convext.train import _training
 
 
@@ -535,3 +537,38 @@ def test_limits_of_the_process_count():
     )
     left = int(subprocess.check_output([sys.executable, "-c", code]))
     assert 1 << 20 < left < 400 << 20
+
+
+def test_convext_train_reads_shards_in_blocks_and_says_so(tmp_path, monkeypatch, capsys):
+    x, y = pair(samples=40)
+    monkeypatch.chdir(tmp_path)
+    files = [
+        os.path.join(os.path.basename(os.path.dirname(f)), "part-*.npy")
+        for f in sources(shards, tmp_path, x, y)
+    ]
+    for limit, name in (("60KB", "small.npz"), ("1GB", "large.npz")):
+        assert main(["train", *files, "--epochs", "2", "--max-memory", limit, "--out", name]) == 0
+        out = capsys.readouterr().out
+        assert ("read in blocks in each epoch: more than the 0.1 MB" in out) == (limit == "60KB")
+    small, large = (load_kernels(name)[0] for name in ("small.npz", "large.npz"))
+    np.testing.assert_array_equal(small, large)
+
+
+@pytest.mark.parametrize("ignore", [[], ["--ignore-saturated"]], ids=["all", "unsaturated"])
+def test_convext_solve_judges_as_many_samples_as_there_is_memory_for(
+    ignore, tmp_path, monkeypatch, capsys
+):
+    x, y = pair(samples=40, size=20)
+    monkeypatch.chdir(tmp_path)
+    files = [
+        os.path.join(os.path.basename(os.path.dirname(f)), "part-*.npy")
+        for f in sources(shards, tmp_path, x, y)
+    ]
+    command = ["solve", *files, "--kernel-shape", "3", "3", *ignore, "--out"]
+    assert main([*command, "all.npz"]) == 0
+    assert "evenly spaced" not in capsys.readouterr().out
+    monkeypatch.setattr("convext.cli.filter_between.available_memory", lambda: 2_000_000)
+    assert main([*command, "some.npz"]) == 0
+    assert "The verdict is from 14 of 40 samples" in capsys.readouterr().out
+    everything, some = (load_kernels(name)[0] for name in ("all.npz", "some.npz"))
+    np.testing.assert_array_equal(some, everything)

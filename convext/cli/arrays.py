@@ -9,8 +9,11 @@ import numpy.typing as npt
 
 from .._support.array_files import NumericArray, is_archive, load_array
 from .._support.checks import check_dimensions
+from .._support.large_arrays import loaded
+from .._support.stored_arrays import is_pattern
 from ..image.images import load_image
 from ..image.pillow_files import is_image
+from ..ops.data import as_samples
 from ..ops.shapes import IMAGES, seems_channels_last
 
 Samples = npt.NDArray[Any]
@@ -29,7 +32,10 @@ def load_images_array(
     file: str, name: str, channels: Channels, *, mmap: bool = False
 ) -> NumericArray:
     """Return an array of images, (C, H, W) or (N, C, H, W); one of two dimensions is grey."""
-    array = load_array(file, name, mmap=mmap and not is_archive(file, name))
+    if is_pattern(file):
+        array = as_samples(name, file) if mmap else loaded(as_samples(name, file))
+    else:
+        array = load_array(file, name, mmap=mmap and not is_archive(file, name))
     if array.ndim == 2:
         array = array[np.newaxis]
     label = f"{name} ({file})"

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import as_kernel_shape
+from .._support.checks import as_kernel_shape, samples_in_blocks
+from .._support.memory import available_memory
 from .._support.messages import format_size, say, translate
 from ..image.pillow_files import is_image, read_header
 from ..solve.jpeg import Fit, find_kernel, rounding_error
@@ -20,6 +21,9 @@ from ..solve.masks import Data
 from ..solve.verdict import SolvedPair, Verdict, judge, standard_errors
 from ..train.progress import waiting
 from .arrays import Samples, load_samples
+
+# How often the verdict has the pixels, in float64.
+COPIES = 8
 
 # What rounding to whole numbers leaves, as a root mean square.
 ROUNDING = 1 / math.sqrt(12)
@@ -57,11 +61,16 @@ def find_filter(options: Namespace) -> Filter | None:
     pair = Data(before, after, _unsaturated(after, options))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", np.exceptions.RankWarning)
-        pair, parts, solutions = _solve(pair, size, options)
+        pair, parts, solutions, counts = _solve(pair, size, options)
     if not options.ranks.first:
         return None
     warned = sorted({str(warning.message) for warning in caught})
-    counts = [part.counted for part in parts]
+    if len(parts[0].after) < len(after):
+        say(
+            "The verdict is from {some} of {all} samples, evenly spaced: no memory for all",
+            some=len(parts[0].after),
+            all=len(after),
+        )
     loss = float(np.average([solution.loss for solution in solutions], weights=counts))
     files = (options.before, before), (options.after, after)
     jpeg = [rounding_error(file, image[0]) if is_image(file) else 0.0 for file, image in files]
@@ -73,7 +82,12 @@ def find_filter(options: Namespace) -> Filter | None:
         loss = float(np.square(parts[0].residual()).sum()) / parts[0].counted
     # What JPEG files have lost makes the kernel of their pixels another by more than its errors.
     elif not warned and not any(jpeg):
-        errors = np.concatenate([standard_errors(part) for part in parts])
+        errors = np.concatenate(
+            [
+                standard_errors(part) * math.sqrt(part.counted / count)
+                for part, count in zip(parts, counts, strict=True)
+            ]
+        )
     biases = [part.bias for part in parts if part.bias is not None]
     clear = pair.mask
     return Filter(
@@ -96,12 +110,13 @@ def find_filter(options: Namespace) -> Filter | None:
 
 def _solve(
     pair: Data, size: tuple[int, int], options: Namespace
-) -> tuple[Data, list[SolvedPair], list[Solution]]:
+) -> tuple[Data, list[SolvedPair], list[Solution], list[int]]:
     """Solve for all channels together, or for one after the other.
 
-    The mask is where AFTER is not saturated. With the solutions comes the pair without its border.
+    The mask is where AFTER is not saturated. With the solutions comes the pair without its border,
+    what is to be judged of it, and how many elements of the target each solution has counted.
     """
-    parts, solutions = [], []
+    parts, solutions, counts = [], [], []
     each = [slice(c, c + 1) for c in range(pair.inputs.shape[1])]
     for some in each if options.per_channel else [slice(None)]:
         part = pair.channels(some)
@@ -118,10 +133,21 @@ def _solve(
         if solution.centre is not None:  # that of the other channels, too
             pair = pair.inside(without_border(pair.inputs.shape, size, solution.centre))
             part = pair.channels(some)
-        mask = part.mask if options.ignore_saturated else None
-        parts.append(SolvedPair(*part[:2], mask, part.mask, solution.kernels, solution.bias))
+        shown = _samples_in_memory(part)
+        mask = shown.mask if options.ignore_saturated else None
+        parts.append(SolvedPair(*shown[:2], mask, shown.mask, solution.kernels, solution.bias))
         solutions.append(solution)
-    return pair, parts, solutions
+        counted = part if options.ignore_saturated else part._replace(mask=None)
+        counts.append(int(counted.counts.sum()))
+    return pair, parts, solutions, counts
+
+
+def _samples_in_memory(data: Data) -> Data:
+    """Return evenly spaced samples, as many as there is memory to judge them, at least one."""
+    needed = COPIES * 8 * (data.inputs.size + data.targets.size)
+    some = slice(None, None, min(len(data.inputs), -(-needed // max(1, available_memory()))))
+    mask = None if data.mask is None else data.mask[some]
+    return Data(data.inputs[some], data.targets[some], mask)
 
 
 def _judge(parts: list[SolvedPair], jpeg: list[float], options: Namespace) -> Verdict:
@@ -197,10 +223,13 @@ def _unsaturated(after: Samples, options: Namespace) -> npt.NDArray[np.bool_] | 
     elif after.dtype.kind in "iu":
         low, high = np.iinfo(after.dtype).min, np.iinfo(after.dtype).max
     elif options.ignore_saturated:
-        low, high = (0.0 if after.min() >= 0 else -math.inf), after.max()
+        limits = [(block.min(), block.max()) for _, block in samples_in_blocks(after)]
+        low, high = min(low for low, _ in limits), max(high for _, high in limits)
+        low = 0.0 if low >= 0 else -math.inf
     else:
         return None
-    return np.asarray((after > low) & (after < high))
+    parts = [(block > low) & (block < high) for _, block in samples_in_blocks(after)]
+    return np.concatenate(parts)
 
 
 def _load_pair(options: Namespace) -> tuple[Samples, Samples]:

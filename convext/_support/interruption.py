@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,6 +72,8 @@ def save_anywhere(write: Callable[[str], object], file: FilePath) -> tuple[str, 
         write(name)
         return name, None
     except OSError as error:
+        import tempfile  # only here, so that importing convext stays quick
+
         for folder in (os.curdir, tempfile.gettempdir()):
             other = unused_name(os.path.join(folder, os.path.basename(name)))
             with suppress(OSError):

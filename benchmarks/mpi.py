@@ -2,8 +2,8 @@
 
 Run as ``python -m benchmarks.mpi``, which starts the ranks itself; ``pip install "convext[mpi]"``.
 
-Measured are steps of SRCNN 9-1-5, and the kernels between two files of half a gigabyte each, which
-are mapped. The measurements take turns, and a figure is the median of the rounds. Beside it stands
+Measured are steps of SRCNN 9-1-5, and the kernels between arrays of half a gigabyte each, which all
+ranks make. The measurements take turns, and a figure is the median of the rounds. Beside it stands
 what the machine has to give, "of": how much more gets done when two ranks do the same at the same
 time, each for itself. The others wait asleep while one works alone.
 """
@@ -16,7 +16,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -37,32 +36,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", help="for the files to solve, 1 GB (default: a temporary one)")
     arguments = parser.parse_args()
     if "PMI_SIZE" in os.environ:
         measure(arguments)
         return
     mpiexec = shutil.which("mpiexec") or Path(sys.executable).with_name("mpiexec")
     command = [mpiexec, "-n", str(arguments.ranks), sys.executable, "-m", "benchmarks.mpi"]
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        write_images(folder)
-        options = ["--rounds", str(arguments.rounds), "--folder", folder]
-        names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
-        one_thread = os.environ | dict.fromkeys(names, "1")
-        subprocess.run([*command, *options], check=True, env=one_thread)
-
-
-def write_images(folder):
-    """Write images, and what a kernel makes of them."""
-    rng = np.random.default_rng(0)
-    kernels = rng.random((1, 1, KERNEL, KERNEL), np.float32)
-    shape = IMAGES, 1, SIZE, SIZE
-    before = np.lib.format.open_memmap(f"{folder}/before.npy", "w+", np.float32, shape)
-    inner = *shape[:2], *(SIZE - KERNEL + 1,) * 2
-    after = np.lib.format.open_memmap(f"{folder}/after.npy", "w+", np.float32, inner)
-    for number in range(IMAGES):
-        before[number] = rng.random(shape[1:], np.float32)
-        after[number] = convext.conv2d(before[number], kernels)
+    names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+    one_thread = os.environ | dict.fromkeys(names, "1")
+    subprocess.run([*command, "--rounds", str(arguments.rounds)], check=True, env=one_thread)
 
 
 def measure(arguments):
@@ -70,7 +52,7 @@ def measure(arguments):
     from mpi4py import MPI
 
     with together(MPI.COMM_WORLD) as ranks:
-        for name, work in (("fit", fit_work()), ("solve", solve_work(arguments.folder))):
+        for name, work in (("fit", fit_work()), ("solve", solve_work())):
             times = take_turns(ranks, work, MPI.COMM_SELF, arguments.rounds)
             one, shared, each = (statistics.median(part) for part in times)
             best = min(times[0]) / min(times[1])
@@ -130,9 +112,11 @@ def fit_work():
     return lambda comm: model.fit(x, y, len(x), epochs=SRCNN.steps, verbose=0, comm=comm)
 
 
-def solve_work(folder):
-    """Return what finds the kernel between two files with a communicator."""
-    before, after = convext.load_data(f"{folder}/before.npy", f"{folder}/after.npy", mmap=True)
+def solve_work():
+    """Return what finds the kernel between two arrays with a communicator."""
+    rng = np.random.default_rng(0)
+    before = rng.random((IMAGES, 1, SIZE, SIZE), np.float32)
+    after = convext.conv2d(before, rng.random((1, 1, KERNEL, KERNEL), np.float32))
     return lambda comm: convext.solve_kernels(before, after, KERNEL, comm=comm)
 
 

@@ -54,13 +54,16 @@ def measure(arguments):
     with together(MPI.COMM_WORLD) as ranks:
         for name, work in (("fit", fit_work()), ("solve", solve_work())):
             times = take_turns(ranks, work, MPI.COMM_SELF, arguments.rounds)
-            one, shared, each = (statistics.median(part) for part in times)
-            best = min(times[0]) / min(times[1])
+            one, shared, each = (statistics.median(wall for wall, _ in part) for part in times)
+            best, cpu = (
+                min(part[i] for part in times[0]) / min(part[i] for part in times[1])
+                for i in range(2)
+            )
             if ranks.first:
                 print(
                     f"{name:6} one rank {one:6.3f} s, {ranks.size} ranks {shared:6.3f} s: "
                     f"x{one / shared:.2f} of {ranks.size * one / each:.2f}; "
-                    f"of the quickest rounds x{best:.2f}",
+                    f"of the quickest rounds x{best:.2f}, of their CPU time x{cpu:.2f}",
                     flush=True,
                 )
         for size in BYTES_OF_SUMS:
@@ -90,17 +93,18 @@ def seconds_of_sums(ranks, size):
     """Return what adding up so many bytes takes, several times."""
     values, count = np.zeros(size // 8), max(5, min(1000, 2**24 // size))
     return [
-        seconds(ranks, lambda: [ranks.add(values) for _ in range(count)]) / count for _ in range(7)
+        seconds(ranks, lambda: [ranks.add(values) for _ in range(count)])[0] / count
+        for _ in range(7)
     ]
 
 
 def seconds(ranks, work):
-    """Return the time until all ranks have done their work."""
+    """Return the time until all ranks have done their work, and the most CPU time that one took."""
     ranks.gather(None)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     work()
-    ranks.gather(None)
-    return time.perf_counter() - start
+    cpu = max(ranks.gather(time.process_time() - cpu))
+    return time.perf_counter() - start, cpu
 
 
 def fit_work():

@@ -6,9 +6,11 @@ arrays, or an object of one's own that has a shape, a type and slices of its sam
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeGuard, TypeVar, cast
 
 import numpy as np
@@ -24,6 +26,9 @@ MAX_BLOCK_BYTES = 64 << 20
 
 # A block is in memory as it is read and as it is computed with, and so is the next one.
 _BLOCKS_AT_ONCE = 4
+
+# Bytes of an array that has pages of its own.
+OWN_PAGES = 1 << 20
 
 _END: Any = object()
 
@@ -41,9 +46,10 @@ class LargeArray:
         name: str,
         spans: Sequence[range] | None = None,
         axes: Sequence[int] | None = None,
+        dtype: np.dtype[Any] | None = None,
     ) -> None:
         self.source, self.name = source, name
-        self.dtype: np.dtype[Any] = np.dtype(source.dtype)
+        self.dtype: np.dtype[Any] = np.dtype(source.dtype) if dtype is None else dtype
         # Which part of each axis of the source this is; and which of these axes each of its own is.
         self.spans = [range(n) for n in source.shape] if spans is None else list(spans)
         self.axes = list(range(len(self.spans)) if axes is None else axes)
@@ -66,11 +72,12 @@ class LargeArray:
         spans = self.spans.copy()
         for axis, some in zip(self.axes, key, strict=False):
             spans[axis] = spans[axis][some]
-        return LargeArray(self.source, self.name, spans, self.axes)
+        return LargeArray(self.source, self.name, spans, self.axes, self.dtype)
 
     def transpose(self, axes: Sequence[int]) -> LargeArray:
         """Return the array with its axes after the first in another order."""
-        return LargeArray(self.source, self.name, self.spans, [self.axes[axis] for axis in axes])
+        axes = [self.axes[axis] for axis in axes]
+        return LargeArray(self.source, self.name, self.spans, axes, self.dtype)
 
     def __getitem__(self, key: Any) -> Any:
         """Read samples: slices, or indices of the first axis."""
@@ -97,26 +104,34 @@ class LargeArray:
 
         Those that follow each other are read together, and so are those of one chunk.
         """
-        if isinstance(self.source, np.ndarray):
-            key: Any = (indices, *(slice(s.start, s.stop, s.step) for s in inner))
-            mapped = self.source[key]
-            _give_back_pages(self.source)
-            return cast("npt.NDArray[Any]", mapped)
         order = np.argsort(indices, kind="stable")
         ascending = indices[order]
         apart = (np.diff(ascending) > 1) & (np.diff(ascending // self.together) != 0)
-        starts = np.flatnonzero(apart) + 1
-        runs = np.split(order, starts) if len(indices) else []
-        if len(runs) == 1 and np.array_equal(indices, np.arange(indices[0], indices[-1] + 1)):
-            return self._read_run(int(indices[0]), int(indices[-1]) + 1, inner)
+        runs = np.split(order, np.flatnonzero(apart) + 1) if len(indices) else []
+        in_order = len(runs) == 1 and len(indices) == 1 + ascending[-1] - ascending[0]
+        in_order = in_order and np.array_equal(indices, ascending)
+        if in_order and not isinstance(self.source, np.ndarray):
+            read = self._read_run(int(indices[0]), int(indices[-1]) + 1, inner)
+            if read.dtype == self.dtype:
+                return read
+            result = room(read.shape, self.dtype)
+            result[...] = read
+            return result
         shape = len(indices), *map(len, inner)
-        result: npt.NDArray[Any] = np.empty(shape, self.dtype)
-        if shape[1:] == self.source.shape[1:] and hasattr(self.source, "gather"):
+        result = room(shape, self.dtype)
+        same = result.dtype == self.source.dtype and shape[1:] == self.source.shape[1:]
+        if same and hasattr(self.source, "gather"):
             self.source.gather(ascending, result, order)
             return result
         for run in runs:
             begin, end = int(indices[run[0]]), int(indices[run[-1]]) + 1
-            result[run] = self._read_run(begin, end, inner)[indices[run] - begin]
+            read = self._read_run(begin, end, inner)
+            if in_order:
+                result[...] = read
+            else:
+                result[run] = read[indices[run] - begin]
+        if isinstance(self.source, np.ndarray):
+            _give_back_pages(self.source)
         return result
 
     def _read_run(self, begin: int, end: int, inner: Sequence[range]) -> npt.NDArray[Any]:
@@ -129,9 +144,9 @@ class LargeArray:
         if not (all_of_it or self.slices_all):
             array = array[(slice(None), *within)]
         expected = (end - begin, *(some.stop - some.start for some in within))
-        if array.shape != expected or array.dtype != self.dtype:
+        if array.shape != expected or array.dtype != self.source.dtype:
             raise ValueError(
-                f"{self.name}[{begin}:{end}] must be {self.dtype} of shape {expected}, got "
+                f"{self.name}[{begin}:{end}] must be {self.source.dtype} of shape {expected}, got "
                 f"{array.dtype} of shape {array.shape}"
             )
         return array[(slice(None), *(slice(None, None, span.step) for span in inner))]
@@ -168,6 +183,23 @@ def is_elsewhere(value: Any) -> bool:
 def is_large(array: object) -> TypeGuard[LargeArray]:
     """Whether an array is read a part at a time."""
     return isinstance(array, LargeArray)
+
+
+def read_as(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return a large array whose samples are converted when they are read; all else as it is."""
+    if is_large(array):
+        converted = LargeArray(array.source, array.name, array.spans, array.axes, dtype)
+        return cast("npt.NDArray[Any]", converted)
+    return array
+
+
+def room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return an array whose memory goes back to the system, and not to the thread, after use."""
+    size = math.prod(shape) * dtype.itemsize
+    if size >= OWN_PAGES:
+        with suppress(OSError):  # what was given back to NumPy may still suffice
+            return np.ndarray(shape, dtype, mmap.mmap(-1, size, access=mmap.ACCESS_COPY))
+    return np.empty(shape, dtype)
 
 
 def part_of(array: npt.NDArray[Any], key: tuple[slice, ...]) -> npt.NDArray[Any]:
@@ -215,18 +247,23 @@ def ahead(items: Iterator[T], *arrays: Any) -> Iterator[T]:
         except BaseException as error:
             future.set_exception(error)
 
-    def begin() -> Future[T]:
+    def begin() -> tuple[Future[T], threading.Thread | None]:
         future: Future[T] = Future()
+        thread = threading.Thread(target=read, args=(future,), daemon=True)
         try:
-            threading.Thread(target=read, args=(future,), daemon=True).start()
+            thread.start()
         except RuntimeError:  # there may be no more threads
             read(future)
-        return future
+            return future, None
+        return future, thread
 
-    future = begin()
+    future, thread = begin()
     while (item := future.result()) is not _END:
-        future = begin()
+        if thread is not None:
+            thread.join()  # it has ended, and leaves the memory that it had to the next one
+        future, thread = begin()
         yield item
+        del item
 
 
 def _give_back_pages(array: Any) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .array_files import NumericArray, load_array, stored_header
 from .atomic_files import FilePath, path_of
-from .large_arrays import LargeArray, is_elsewhere
+from .large_arrays import LargeArray, is_elsewhere, room
 from .streams import NotingFile
 
 Key = slice | tuple[slice, ...]
@@ -44,7 +44,7 @@ class StoredArray:
         cut = max((i for i, span in enumerate(spans[:-1]) if len(span) < self.shape[i]), default=0)
         below = self.shape[cut + 1 :]
         run = len(spans[cut]), *below
-        result: NumericArray = np.empty((*map(len, spans[:cut]), *run), self.dtype)
+        result: NumericArray = room((*map(len, spans[:cut]), *run), self.dtype)
         path = path_of(self.file)
         with NotingFile(path, "rb") as stream, stream.failing_as(path):
             for place in np.ndindex(result.shape[:cut] if result.size else (0,)):

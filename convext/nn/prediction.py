@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._support.checks import RealArray, as_dtype
-from .._support.large_arrays import ahead
+from .._support.large_arrays import ahead, read_as
 from ..ops.shapes import window_of
 from ..train._layers import activate
 from ..train._steps import Layer
@@ -44,6 +44,7 @@ def predict(
     With a crop, those rows and columns of the images are added. Without, `result` may be the part
     of it that begins at a row and a column; then `images` have only the pixels that are `seen`.
     """
+    images = read_as(images, dtype)
     (top, left), (height, width) = begin, result.shape[2:]
     row_bytes = dtype.itemsize * sum(
         math.prod(layer.output_shape) // layer.output_shape[1] for layer in layers

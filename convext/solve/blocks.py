@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import as_float64
-from .._support.large_arrays import ahead
+from .._support.checks import FLOAT64, as_float64
+from .._support.large_arrays import ahead, read_as
 from .._support.ranks import ALONE, Ranks
 from ..ops.shapes import Convolution
 from .least_squares import Matrix
@@ -97,13 +97,15 @@ def blocks(
             kept = seen(counted, images.shape[2:], kernel_size, inside, num_threads)
             images = np.where(kept, images, 0.0)
         yield Block(images, values, counts)
+        del part, images, values, counts  # while the next block is waited for
 
 
 def _read(
     data: Data, kernel_size: tuple[int, int], options: Convolution, ranks: Ranks
 ) -> Iterator[Block]:
     """Yield the blocks of a rank as they are in the arrays."""
-    inputs, targets, mask, _ = data
+    inputs, targets = read_as(data.inputs, FLOAT64), read_as(data.targets, FLOAT64)
+    mask = data.mask
     extent = (kernel_size[0] - 1) * options.dilation[0] + 1
     samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
     places = [*product(range(0, len(inputs), samples), range(0, targets.shape[2], rows))]

@@ -86,6 +86,7 @@ class Sums:
             how = unknowns.kernel_shape, options, num_threads
             for block in blocks(data, *how, scaling, ranks=ranks):
                 sums._add(block, options, num_threads)
+                del block
             sums._merge(ranks)
         return sums
 

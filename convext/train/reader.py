@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import RealArray, as_dtype
-from .._support.large_arrays import ahead, in_memory, is_large, loaded, samples_of_block
+from .._support.large_arrays import ahead, in_memory, is_large, loaded, read_as, samples_of_block
 from .._support.memory import bytes_of, memory_limit
 from ._training import Trainer
 
@@ -85,7 +85,8 @@ class Reader:
         dtype: np.dtype[Any],
         starts: list[int],
     ) -> None:
-        self.inputs, self.targets, self.dtype, self.starts = inputs, targets, dtype, starts
+        self.inputs, self.targets = read_as(inputs, dtype), read_as(targets, dtype)
+        self.dtype, self.starts = dtype, starts
         self.following = -1
 
     def begin(self, order: npt.NDArray[np.intp]) -> None:

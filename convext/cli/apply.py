@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .._support.atomic_files import atomic_write
-from .._support.checks import RealArray
+from .._support.checks import RealArray, as_float64
 from .._support.messages import say
 from ..image.images import save_image
 from ..image.pictures import Picture, load_picture, save_strips, strips_of
@@ -119,7 +119,7 @@ def _convolve_image(
         planes = np.moveaxis(picture.pixels, -1, 0)[np.newaxis]
         values = max(picture.shape[0], math.prod(results)) * columns
         for begin, end in strips_of(rows, values, least=8 * kh):
-            part = padded_rows(planes, begin, (end - begin, columns), (kh, kw), how)
+            part = as_float64(padded_rows(planes, begin, (end - begin, columns), (kh, kw), how))
             part = part.reshape(-1, 1, *part.shape[2:]) if each else part[0]
             result = conv2d(part / picture.largest, kernels, bias=bias, groups=groups)
             yield begin, result.reshape(*results, end - begin, columns)

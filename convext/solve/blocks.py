@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .._support.checks import FLOAT64, as_float64
-from .._support.large_arrays import ahead, read_as
+from .._support.checks import as_float64
+from .._support.large_arrays import ahead
 from .._support.ranks import ALONE, Ranks
 from ..ops.shapes import Convolution
 from .least_squares import Matrix
@@ -85,7 +85,9 @@ def blocks(
     gaps = max(*options.stride, *options.dilation) > 1  # windows may leave out pixels
     parts = _read(data, kernel_size, options, ranks)
     for part in ahead(parts, data.inputs, data.targets):
-        images, values, counts = part
+        # What is read ahead is as small as the file has it.
+        images, values, counts = as_float64(part.images), as_float64(part.targets), part.mask
+        del part
         if scaling is not None and scaling.changing:
             images, values = scaling.of_images(images), scaling.of_targets(values)
         some_unseen, size = gaps, values.shape[2:]
@@ -97,21 +99,20 @@ def blocks(
             kept = seen(counted, images.shape[2:], kernel_size, inside, num_threads)
             images = np.where(kept, images, 0.0)
         yield Block(images, values, counts)
-        del part, images, values, counts  # while the next block is waited for
+        del images, values, counts  # while the next block is waited for
 
 
 def _read(
     data: Data, kernel_size: tuple[int, int], options: Convolution, ranks: Ranks
 ) -> Iterator[Block]:
     """Yield the blocks of a rank as they are in the arrays."""
-    inputs, targets = read_as(data.inputs, FLOAT64), read_as(data.targets, FLOAT64)
-    mask = data.mask
+    inputs, targets, mask, _ = data
     extent = (kernel_size[0] - 1) * options.dilation[0] + 1
     samples, rows = _block_size(inputs.shape, targets.shape, extent, options.stride[0])
     places = [*product(range(0, len(inputs), samples), range(0, targets.shape[2], rows))]
     for first, top in places[ranks.part(len(places))]:
         some = slice(first, first + samples)
-        values = as_float64(targets[some, :, top : top + rows])
+        values = targets[some, :, top : top + rows]
         counts = None if mask is None else mask[some, :, top : top + rows]
         size = values.shape[2:]
         yield Block(padded_rows(inputs, top, size, kernel_size, options, some), values, counts)
@@ -185,10 +186,10 @@ def padded_rows(
     kernel_size: tuple[int, int],
     options: Convolution,
     some: slice = slice(None),
-) -> Matrix:
+) -> npt.NDArray[Any]:
     """Return what the rows of the output from `top` on depend on, zeros outside included.
 
-    That is for `some` of the images.
+    That is for `some` of the images, in their type or, with zeros, in float64.
     """
     needed = [
         (outputs - 1) * stride + (size - 1) * dilation + 1
@@ -203,7 +204,7 @@ def padded_rows(
     ]
     part = images[some, :, inside[0], inside[1]]
     if part.shape[2:] == tuple(needed):
-        return as_float64(part)
+        return part
     padded = np.zeros((*part.shape[:2], *needed))
     rows, columns = (
         slice(within.start - start, within.start - start + length)

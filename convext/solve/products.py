@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._support.checks import as_float64
 from .._support.large_arrays import part_of
 from ..gradient import _differentiation, _statistics
 from ..ops.algorithms import NUMBERS_OF_KERNEL_GRADIENT
@@ -80,6 +81,8 @@ def products_of_units(
                 inside = options._replace(output_shape=targets.shape[2:])
                 add_patch_products(products, images, kernel_size, inside, of_unit, num_threads)
         else:
-            images = padded_rows(inputs, 0, options.output_shape, kernel_size, options, some)
+            images = as_float64(
+                padded_rows(inputs, 0, options.output_shape, kernel_size, options, some)
+            )
             add_patch_products(products, images, kernel_size, options, of_unit, num_threads)
     return result

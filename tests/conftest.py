@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, settings
 # For the shapes of the benchmarks; last, so that convext is found where it would be.
 sys.path.append(str(Path(__file__).parents[1]))
 
+# Programs that tests run with arguments.
+collect_ignore = ["failing_calls.py", "mpi_program.py"]
+
 settings.register_profile(
     "convext",
     deadline=None,

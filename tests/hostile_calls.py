@@ -105,10 +105,17 @@ def statistics():
 
 
 @lru_cache(maxsize=1)
-def legal():
-    """Return functions that make what is called, and legal arguments: {name: (make, arguments)}."""
+def arguments_folder():
+    """Return the folder of all files, also of those that wrong names make."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
+    return folder
+
+
+@lru_cache(maxsize=1)
+def legal():
+    """Return functions that make what is called, and legal arguments: {name: (make, arguments)}."""
+    folder = arguments_folder()
     x_file, y_file, picture = folder / "x.npy", folder / "y.npy", folder / "a.png"
     np.save(x_file, X)
     np.save(y_file, Y)
@@ -240,8 +247,10 @@ def check_call(name, number):
             spoiled[argument] = SCALARS[rng.integers(len(SCALARS))]
     text = ", ".join(f"{key}={repr(value)[:200]}" for key, value in spoiled.items())
     expected = () if not spoiled else ERRORS
+    before = os.getcwd()
     started = time.perf_counter()
     try:
+        os.chdir(arguments_folder())
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             function(**{**arguments, **spoiled})
     except expected:
@@ -249,6 +258,7 @@ def check_call(name, number):
     except Exception as error:
         raise AssertionError(f"{name}({text}): {type(error).__name__}: {error}") from error
     finally:
+        os.chdir(before)
         convext.set_num_threads(None)
     seconds = time.perf_counter() - started
     assert seconds < SECONDS, f"{name}({text}) took {seconds:.1f} s"

@@ -749,7 +749,11 @@ def test_a_training_that_is_killed_goes_on_with_the_same_bits(kind, runs, images
     reference, begun = start(kind, epochs), time.monotonic()
     assert (reference.communicate()[1], reference.returncode) == ("", 0)
     seconds, expected, kills = time.monotonic() - begun, result(), 0
-    for run in range(runs):
+    run = 0
+    # A busy machine is slower or faster than it was: some runs may end before they are killed.
+    while run < runs or kills < runs / 2:
+        assert run < 5 * runs
+        run += 1
         for file in folder.glob("*.npz"):
             file.unlink()
         again, found = killed_and_resumed(kind, epochs, 1 + 2 * (runs > 2), seconds, rng)
@@ -758,8 +762,7 @@ def test_a_training_that_is_killed_goes_on_with_the_same_bits(kind, runs, images
         files = sorted(["result.npz", "run.npz", "run-previous.npz", *best])
         assert sorted(file.name for file in folder.iterdir() if file.is_file()) == files
         kills += again
-    assert kills >= runs / 2
-    print(f"{kind}: {runs} runs, killed {kills} times, all with the same bits")
+    print(f"{kind}: {run} runs, killed {kills} times, all with the same bits")
 
 
 @pytest.mark.parametrize(

@@ -572,3 +572,41 @@ def test_convext_solve_judges_as_many_samples_as_there_is_memory_for(
     assert "The verdict is from 14 of 40 samples" in capsys.readouterr().out
     everything, some = (load_kernels(name)[0] for name in ("all.npz", "some.npz"))
     np.testing.assert_array_equal(some, everything)
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np
+import convext
+from convext._support import large_arrays, stored_arrays
+
+def room(shape, dtype):
+    '''Return an array behind which no byte may be read.'''
+    size, page = int(np.prod(shape)) * dtype.itemsize, mmap.PAGESIZE
+    whole = -(-size // page) * page
+    memory = mmap.mmap(-1, whole + page, access=mmap.ACCESS_COPY)
+    array = np.frombuffer(memory, np.uint8, size, whole - size).view(dtype).reshape(shape)
+    protect = ctypes.CDLL(None).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    assert protect(array.ctypes.data + size, page, 0) == 0
+    return array
+
+large_arrays.room = stored_arrays.room = room
+for size, channels, kernels in ((14, 1, 1), (32, 1, 1), (90, 2, 3), (60, 16, 16)):
+    rng = np.random.default_rng(size)
+    np.save("x.npy", rng.random((23, channels, size, size), np.float32))
+    np.save("y.npy", rng.random((23, kernels, size - 2, size - 2), np.float32))
+    for batch in (1, 4, 23):
+        convext.train_model("x.npy", "y.npy", kernels, (3, 3), 0.01, 2, batch_size=batch,
+            shuffle=True, seed=0, method="direct", verbose=False, max_memory=30_000)
+        model = convext.Sequential([convext.Conv2D(kernels, 3)], seed=0)
+        model.compile("sgd")
+        model.fit("x.npy", "y.npy", batch_size=batch, verbose=0, max_memory=30_000)
+    convext.solve_kernels("x.npy", "y.npy", (3, 3))
+    model.predict("x.npy")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guards pages as Linux does")
+def test_nothing_is_read_behind_a_block(tmp_path):
+    subprocess.run([sys.executable, "-c", GUARDED], check=True, cwd=tmp_path)

@@ -198,9 +198,7 @@ def room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     if size >= OWN_PAGES:
         with suppress(OSError):  # what was given back to NumPy may still suffice
-            # The last vector of a sample may be read whole.
-            pages = mmap.mmap(-1, size + mmap.PAGESIZE, access=mmap.ACCESS_COPY)
-            return np.ndarray(shape, dtype, pages)
+            return np.ndarray(shape, dtype, mmap.mmap(-1, size, access=mmap.ACCESS_COPY))
     return np.empty(shape, dtype)
 
 

@@ -209,6 +209,8 @@ cdef class Trainer:
         self.block = self.reader(place)
         first, images, targets = self.block
         self.use(images, targets)
+        # How far vectors may reach behind a sample.
+        self.images.n = self.forward.source.n = self.gradient.images.n = len(images)
         if self.ascending is None or len(self.ascending) < len(images):
             self.ascending = np.arange(len(images))
         self.begin, self.end = first, first + len(images)
@@ -231,7 +233,7 @@ cdef class Trainer:
         all patches of the products of every two pixels (c, i, j) of a patch: (samples or batches,
         C * kh * kw, C * kh * kw), float64 and C-contiguous.
         """
-        self.by_sample = len(products) == self.images.n
+        self.by_sample = len(products) == len(self.input_data)
         self.quadratic = Quadratic(products, self.weights.n)
 
     @property

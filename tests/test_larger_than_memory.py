@@ -578,9 +578,9 @@ GUARDED = """
 import ctypes, mmap
 import numpy as np
 import convext
-from convext._support import large_arrays, stored_arrays
+from convext._support import large_arrays
 
-def room(shape, dtype):
+def room(shape, dtype, spare):
     '''Return an array behind which no byte may be read.'''
     size, page = int(np.prod(shape)) * dtype.itemsize, mmap.PAGESIZE
     whole = -(-size // page) * page
@@ -591,7 +591,7 @@ def room(shape, dtype):
     assert protect(array.ctypes.data + size, page, 0) == 0
     return array
 
-large_arrays.room = stored_arrays.room = room
+large_arrays.room = room
 for size, channels, kernels in ((14, 1, 1), (32, 1, 1), (90, 2, 3), (60, 16, 16)):
     rng = np.random.default_rng(size)
     np.save("x.npy", rng.random((23, channels, size, size), np.float32))

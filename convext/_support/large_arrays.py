@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import mmap
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, TypeGuard, TypeVar, cast
 
 import numpy as np
@@ -49,6 +49,7 @@ class LargeArray:
         dtype: np.dtype[Any] | None = None,
     ) -> None:
         self.source, self.name = source, name
+        self.pages: list[mmap.mmap] = []  # of blocks that were given back
         self.dtype: np.dtype[Any] = np.dtype(source.dtype) if dtype is None else dtype
         # Which part of each axis of the source this is; and which of these axes each of its own is.
         self.spans = [range(n) for n in source.shape] if spans is None else list(spans)
@@ -110,16 +111,8 @@ class LargeArray:
         runs = np.split(order, np.flatnonzero(apart) + 1) if len(indices) else []
         in_order = len(runs) == 1 and len(indices) == 1 + ascending[-1] - ascending[0]
         in_order = in_order and np.array_equal(indices, ascending)
-        if in_order and not isinstance(self.source, np.ndarray):
-            read = self._read_run(int(indices[0]), int(indices[-1]) + 1, inner)
-            if read.dtype == self.dtype:
-                return read
-            result = room(read.shape, self.dtype)
-            result[...] = read
-            return result
-        shape = len(indices), *map(len, inner)
-        result = room(shape, self.dtype)
-        same = result.dtype == self.source.dtype and shape[1:] == self.source.shape[1:]
+        result = room((len(indices), *map(len, inner)), self.dtype, self.pages)
+        same = result.dtype == self.source.dtype and result.shape[1:] == self.source.shape[1:]
         if same and hasattr(self.source, "gather"):
             self.source.gather(ascending, result, order)
             return result
@@ -193,13 +186,23 @@ def read_as(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return array
 
 
-def room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return an array whose memory goes back to the system, and not to the thread, after use."""
+def room(shape: tuple[int, ...], dtype: np.dtype[Any], spare: list[mmap.mmap]) -> npt.NDArray[Any]:
+    """Return an array on pages that are spare, where these are as many, and become so after use.
+
+    New pages cost more time than reading into them; those of a thread's allocator stay with it.
+    """
     size = math.prod(shape) * dtype.itemsize
-    if size >= OWN_PAGES:
-        with suppress(OSError):  # what was given back to NumPy may still suffice
-            return np.ndarray(shape, dtype, mmap.mmap(-1, size, access=mmap.ACCESS_COPY))
-    return np.empty(shape, dtype)
+    if size < OWN_PAGES:
+        return np.empty(shape, dtype)
+    pages = spare.pop() if spare else None
+    if pages is None or len(pages) != size:
+        try:
+            pages = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
+        except OSError:  # what was given back to NumPy may still suffice
+            return np.empty(shape, dtype)
+    array: npt.NDArray[Any] = np.ndarray(shape, dtype, pages)
+    weakref.finalize(array, spare.append, pages).atexit = False
+    return array
 
 
 def part_of(array: npt.NDArray[Any], key: tuple[slice, ...]) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ import glob
 import math
 import os
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .array_files import NumericArray, load_array, stored_header
 from .atomic_files import FilePath, path_of
-from .large_arrays import LargeArray, is_elsewhere, room
+from .large_arrays import LargeArray, is_elsewhere
 from .streams import NotingFile
 
 Key = slice | tuple[slice, ...]
@@ -44,7 +44,7 @@ class StoredArray:
         cut = max((i for i, span in enumerate(spans[:-1]) if len(span) < self.shape[i]), default=0)
         below = self.shape[cut + 1 :]
         run = len(spans[cut]), *below
-        result: NumericArray = room((*map(len, spans[:cut]), *run), self.dtype)
+        result: NumericArray = np.empty((*map(len, spans[:cut]), *run), self.dtype)
         path = path_of(self.file)
         with NotingFile(path, "rb") as stream, stream.failing_as(path):
             for place in np.ndindex(result.shape[:cut] if result.size else (0,)):
@@ -62,9 +62,10 @@ class StoredArray:
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         path = path_of(self.file)
         with NotingFile(path, "rb") as stream, stream.failing_as(path):
-            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                stream.seek(self.start + place * size)
-                self._fill(stream, result[row])
+            runs = np.flatnonzero((np.diff(places) != 1) | (np.diff(rows) != 1)) + 1
+            for first, end in pairwise([0, *runs.tolist(), len(places)] if len(places) else []):
+                stream.seek(self.start + int(places[first]) * size)
+                self._fill(stream, result[rows[first] : rows[first] + end - first])
 
     def _fill(self, stream: Any, values: NumericArray) -> None:
         left = values.reshape(-1).view(np.uint8).data

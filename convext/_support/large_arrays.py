@@ -11,6 +11,7 @@ import mmap
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeGuard, TypeVar, cast
 
 import numpy as np
@@ -194,7 +195,9 @@ def room(shape: tuple[int, ...], dtype: np.dtype[Any], spare: list[mmap.mmap]) -
     size = math.prod(shape) * dtype.itemsize
     if size < OWN_PAGES:
         return np.empty(shape, dtype)
-    pages = spare.pop() if spare else None
+    pages = None
+    with suppress(IndexError):
+        pages = spare.pop()
     if pages is None or len(pages) != size:
         try:
             pages = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)

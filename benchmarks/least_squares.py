@@ -197,7 +197,7 @@ def main():
     command.set_defaults(run=image)
     command = commands.add_parser("stream")
     command.add_argument("--gigabytes", type=float, default=4.0)
-    command.add_argument("--limit", type=int, default=224, help="MiB that may be allocated")
+    command.add_argument("--limit", type=int, default=200, help="MiB that may be allocated")
     command.add_argument("--threads", type=int, default=convext.get_num_threads())
     command.add_argument("--folder", help="where there is room (default: that for temporary files)")
     command.set_defaults(run=stream)

@@ -59,37 +59,35 @@ static void interleave_edge(ptrdiff_t count, ptrdiff_t num_rows, const real *con
             to[i * to_stride + r] = result[i * LANES + r];
 }
 
-/* Whole squares of rows, whose number is a multiple of LANES, and at least as many elements of each:
- * the last square may overlap. Unless `sums` is NULL, the elements' squares are added to it, as
- * add_squares would do. */
-static void interleave_whole(ptrdiff_t count, ptrdiff_t num_rows, const real *from,
-                             ptrdiff_t row_stride, real *to, ptrdiff_t to_stride, real *sums)
+/* LANES rows, at least as many elements of each, in whole squares: the last one may overlap. Unless
+ * `sums` is NULL, the elements' squares are added to it, as add_squares would do. */
+static void interleave_whole(ptrdiff_t count, const real *from, ptrdiff_t row_stride, real *to,
+                             ptrdiff_t to_stride, real *sums)
 {
     vec last = {0};
     if (sums)
         last = load(sums + count - LANES);
     for (ptrdiff_t begin = 0; begin < count; begin += LANES) {
         const ptrdiff_t i = MIN(begin, count - LANES);
-        vec sum = sums && begin + LANES < count ? load(sums + i) : last;
         const real *row = from + i;
-        for (ptrdiff_t first = 0; first < num_rows; first += LANES) {
-            const real *column = to + i * to_stride + first;
-            vec square[LANES];
-            UNROLL(16)
-            for (int r = 0; r < LANES; r++, row = step_by(row, row_stride)) {
-                square[r] = load_once(row);
-                __builtin_prefetch(row + PREFETCH_ELEMENTS);
-            }
-            UNROLL(16)
-            for (int r = 0; sums && r < LANES; r++)
-                sum += square[r] * square[r];
-            transpose(square);
-            UNROLL(16)
-            for (int r = 0; r < LANES; r++, column = step_by(column, to_stride))
-                store((real *)column, square[r]);
+        const real *column = to + i * to_stride;
+        vec square[LANES];
+        UNROLL(16)
+        for (int r = 0; r < LANES; r++, row = step_by(row, row_stride)) {
+            square[r] = load_once(row);
+            __builtin_prefetch(row + PREFETCH_ELEMENTS);
         }
-        if (sums)
+        if (sums) {
+            vec sum = begin + LANES < count ? load(sums + i) : last;
+            UNROLL(16)
+            for (int r = 0; r < LANES; r++)
+                sum += square[r] * square[r];
             store(sums + i, sum);
+        }
+        transpose(square);
+        UNROLL(16)
+        for (int r = 0; r < LANES; r++, column = step_by(column, to_stride))
+            store((real *)column, square[r]);
     }
 }
 
@@ -101,7 +99,7 @@ static void interleave_strip(ptrdiff_t count, ptrdiff_t num_rows, const real *fr
 {
     const real *row[LANES];
     if (num_rows == LANES && count >= LANES) {
-        interleave_whole(count, LANES, from, row_stride, to, to_stride, NULL);
+        interleave_whole(count, from, row_stride, to, to_stride, NULL);
         return;
     }
     for (int r = 0; r < LANES; r++)
@@ -169,8 +167,11 @@ static void interleave_and_square(ptrdiff_t count, ptrdiff_t num_rows, const voi
     real *to = to_;
     const real *to_end = to + (count - 1) * to_stride + num_rows;
     const ptrdiff_t whole = step == 1 && row_stride > 1 ? num_rows / LANES * LANES : 0;
-    if (whole > 0 && count >= LANES)
-        interleave_whole(count, whole, from, row_stride, to, to_stride, sums);
+    if (count >= LANES)
+        /* A strip of rows after the other: more rows than that, of a power of two of elements each,
+         * would take one another's place in the L1 cache. */
+        for (ptrdiff_t r = 0; r < whole; r += LANES)
+            interleave_whole(count, from + r * row_stride, row_stride, to + r, to_stride, sums);
     else if (whole > 0) {
         vec sum = load_elements(count, sums, 1, sums);
         for (ptrdiff_t r = 0; r < whole; r += LANES)
@@ -191,10 +192,6 @@ CONVEXT_INLINE void copy_row(ptrdiff_t count, const real *from, real *to)
 {
     if (count < LANES) {
         copy_part(count, from, to);
-        return;
-    }
-    if (count >= 16 * LANES) {
-        memcpy(to, from, count * sizeof(real));
         return;
     }
     for (ptrdiff_t i = 0; i + LANES < count; i += LANES)

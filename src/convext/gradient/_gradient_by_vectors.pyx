@@ -18,7 +18,7 @@ from convext.base._tasks cimport divide_up
 from convext.gradient._gradient_plan cimport KernelGradient, Part, Unfolding
 from convext.ways._tile cimport (
     Axis, Positions, Tile, Tiling, all_inside, copy_rectangle, distance_of, has_no_gaps, lay_out,
-    lay_side_by_side, packed_size, positions, positions_under, reach, shift_of, start_of
+    lay_side_by_side, packed_size, pixel_at, positions, positions_under, reach, shift_of, start_of
 )
 
 # By kernels: the output gradients of a panel's pixels should stay in L1 while all taps meet them.
@@ -284,30 +284,43 @@ cdef void add_tile_by_channels(
         sums += count * sums_stride
 
 
-cdef Py_ssize_t lay_out_rows(
+# The pixels under a tile: those of a row follow each other.
+cdef struct Rows:
+    const void *pixels
+    Py_ssize_t channel_stride, pitch
+
+
+cdef Rows lay_out_rows(
     const KernelGradient *gradient, const Part *part, const Tile *tile, const Array4 *images,
     Py_ssize_t image, real *panel
 ) noexcept nogil:
-    """Pack the pixels under a tile with the padding around them; return how long a row is."""
-    cdef Positions rows = positions_under(&gradient.tiling.rows, tile.top, tile.height, images.h)
-    cdef Positions columns = positions_under(
+    """The pixels under a tile where they lie, or packed with the padding around them."""
+    cdef Positions down = positions_under(&gradient.tiling.rows, tile.top, tile.height, images.h)
+    cdef Positions across = positions_under(
         &gradient.tiling.columns, tile.left, tile.width, images.w
     )
+    cdef Rows rows
     cdef Py_ssize_t c
     cdef const real *first = (
         <const real *> images.data + image * images.n_stride + part.channel * images.c_stride
     )
+    if images.w_stride == 1 and all_inside(&down, &across):
+        rows.pixels = pixel_at(images, first, &down, &across, 0, 0)
+        rows.channel_stride, rows.pitch = images.c_stride, images.h_stride
+        return rows
+    rows.pixels = panel
+    rows.channel_stride, rows.pitch = down.count * across.count, across.count
     for c in range(part.channels):
         copy_rectangle(
-            gradient.micro, images, first + c * images.c_stride, &rows, &columns,
-            panel + c * rows.count * columns.count, columns.count
+            gradient.micro, images, first + c * images.c_stride, &down, &across,
+            panel + c * rows.channel_stride, rows.pitch
         )
-    return columns.count
+    return rows
 
 
 cdef void add_panel(
-    const KernelGradient *gradient, const Part *part, const Tile *tile, Py_ssize_t num_pixels,
-    Py_ssize_t pitch, const Scratch *layout, bint first, real *scratch
+    const KernelGradient *gradient, const Part *part, const Rows *pixels, Py_ssize_t num_pixels,
+    const Scratch *layout, bint first, real *scratch
 ) noexcept nogil:
     """Add the products of some output gradients with the pixels that each tap meets there."""
     cdef const Axis *rows = &gradient.tiling.rows
@@ -319,7 +332,10 @@ cdef void add_panel(
     cdef const real *taps
     for c in range(part.channels):
         for i in range(rows.num_taps):
-            taps = scratch + (c * reach(rows, tile.height) + distance_of(rows, i)) * pitch
+            taps = (
+                <const real *> pixels.pixels + c * pixels.channel_stride
+                + distance_of(rows, i) * pixels.pitch
+            )
             for run in range(runs):
                 begin = run * num_columns // runs
                 end = (run + 1) * num_columns // runs
@@ -336,8 +352,8 @@ cdef void add_tile_by_kernels(
     Py_ssize_t image, const real *output_grad, bint first, real *scratch
 ) noexcept nogil:
     cdef Scratch layout = arrange_kernels(gradient, part.kernels)
-    cdef Py_ssize_t pitch = lay_out_rows(gradient, part, tile, images, image, scratch)
-    cdef Py_ssize_t down = gradient.tiling.rows.stride * pitch
+    cdef Rows rows = lay_out_rows(gradient, part, tile, images, image, scratch)
+    cdef Py_ssize_t down = gradient.tiling.rows.stride * rows.pitch
     cdef Py_ssize_t across = gradient.tiling.columns.stride
     cdef Py_ssize_t *pixel_offset = <Py_ssize_t *> (scratch + layout.offsets)
     cdef Py_ssize_t begin = 0, end, count = tile.height * tile.width
@@ -352,7 +368,7 @@ cdef void add_tile_by_kernels(
             layout.width
         )
         note_offsets(tile, begin, end, down, across, pixel_offset)
-        add_panel(gradient, part, tile, end - begin, pitch, &layout, first, scratch)
+        add_panel(gradient, part, &rows, end - begin, &layout, first, scratch)
         first = False
         begin = end
 

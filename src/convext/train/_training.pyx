@@ -10,7 +10,6 @@ from convext.ways._correlation cimport free_correlation, init_correlation, run_c
 from convext.ways._correlation_plan cimport Chunk, Correlation, all_weights, chunk_of
 from convext.ways._weights cimport pack_weights
 from convext.base._arrays cimport describe
-from convext.base._dispatch cimport Microkernels
 from convext.base._geometry cimport (
     Array4, Geometry, Weights, contiguous, geometry_of, real, weights_of
 )
@@ -25,11 +24,9 @@ from convext.gradient._kernel_gradient cimport (
 from convext.train._layers cimport check_activation
 from convext.train._optimizers cimport Update
 from convext.train._quadratic cimport Quadratic
-from convext.base._machine cimport PRODUCTS_PER_VALUE
+from convext.train._residuals cimport Residuals, subtract_targets
 from convext.base._scratch cimport aligned_array, data_of
-from convext.base._tasks cimport (
-    MIN_PRODUCTS_TO_SHARE, Task, Tasks, run_tasks, stopped_after, tasks_of, threads_for
-)
+from convext.base._tasks cimport MIN_PRODUCTS_TO_SHARE, stopped_after
 from convext.ways._tile cimport Tile, Tiling, axis_across, axis_down, lay_out, tile_at
 from convext.ways._vectors_of_pixels cimport Runs, one_run, sum_vectors_of_pixels
 
@@ -393,6 +390,7 @@ cdef int differentiate_block(
     cdef real *predictions = <real *> trainer.predictions
     cdef real *kernel_grad = <real *> trainer.kernel_grad
     cdef Array4 out = trainer.targets
+    cdef Residuals residuals
     out.data = predictions
     if pack_weights(&trainer.forward, interrupt) == -1:
         return -1
@@ -411,7 +409,13 @@ cdef int differentiate_block(
             &trainer.forward, trainer.images.data, order + first, part, NULL, &out, interrupt
         ) == -1:
             return -1
-        squares[0] += subtract_targets(trainer, order + first, part, scale, interrupt)
+        residuals = Residuals(
+            trainer.forward.micro, &trainer.targets, order + first, predictions, scale,
+            trainer.squares
+        )
+        squares[0] += subtract_targets(
+            &residuals, part, trainer.num_threads, trainer.itemsize, interrupt
+        )
         if run_kernel_gradient(
             &trainer.gradient, trainer.images.data, order + first, part, predictions, kernel_grad,
             interrupt
@@ -471,50 +475,4 @@ cdef double differentiate_sample(
         &trainer.gradient, &tile, trainer.weights.n, trainer.images.c * tiling.taps, rows, pixels,
         offset, scratch + trainer.layout.spare, total
     )
-    return squares
-
-
-# Predictions that become the gradient of their loss.
-cdef struct Residuals:
-    const Microkernels *micro
-    const Array4 *targets
-    const Py_ssize_t *order
-    void *predictions
-    double scale
-    double *squares                 # of each plane
-
-
-cdef void subtract_target(
-    const void *work, Py_ssize_t i, real *scratch, Interrupt *interrupt
-) noexcept nogil:
-    """Turn a plane of predictions into the gradient."""
-    cdef const Residuals *residuals = <const Residuals *> work
-    cdef const Array4 *targets = residuals.targets
-    cdef Py_ssize_t plane = targets.h * targets.w, sample = residuals.order[i // targets.c]
-    residuals.squares[i] = residuals.micro.residual(
-        1, plane, <real *> residuals.predictions + i * plane, plane,
-        <const real *> targets.data + sample * targets.n_stride + i % targets.c * targets.c_stride,
-        plane, residuals.scale
-    )
-
-
-cdef double subtract_targets(
-    Trainer trainer, const Py_ssize_t *order, Py_ssize_t count, double scale, Interrupt *interrupt
-) noexcept nogil:
-    """Turn predictions into the gradient of the loss; return the sum of squared residuals."""
-    cdef Py_ssize_t planes = count * trainer.targets.c, i
-    cdef Residuals residuals = Residuals(
-        trainer.forward.micro, &trainer.targets, order, trainer.predictions, scale,
-        trainer.squares
-    )
-    cdef Tasks tasks = tasks_of(
-        &residuals, trainer.itemsize, <Task> subtract_target[float],
-        <Task> subtract_target[double], planes, 0, threads_for(
-            <double> PRODUCTS_PER_VALUE * planes * trainer.plane, planes, trainer.num_threads
-        )
-    )
-    cdef double squares = 0
-    run_tasks(&tasks, interrupt)
-    for i in range(planes):
-        squares += trainer.squares[i]
     return squares

@@ -111,7 +111,7 @@ class Shards:
 
 
 def open_array(file: FilePath, name: str) -> Any:
-    """Open a .npy file, or all of those that a pattern such as "x-*.npy" matches.
+    """Open a .npy file, or all of those that a pattern such as ``"x-*.npy"`` matches.
 
     These are the shards of one array, in the order of their names, and have one type and samples of
     one shape. A .npz file is read. `name` is what messages call the array; errors are those of

@@ -142,11 +142,11 @@ class Sequential(Learner):
         ----------
         x : array_like or path, (N, C, H, W), or batches
             The images, in any type of real numbers. They may be larger than the memory: .npy files,
-            shards such as "x-*.npy", memory maps, and whatever slices like an array (h5py, Zarr,
-            Dask). Or batches, (x, y) or (x, y, sample_weight), of arrays or tensors: an object that
-            gives them anew in each epoch, such as a list, PyTorch's DataLoader or Keras's Sequence;
-            a function that does so, of the model's random generator if it takes an argument; or an
-            iterator, which goes on from epoch to epoch.
+            shards such as ``"x-*.npy"``, memory maps, and whatever slices like an array (h5py,
+            Zarr, Dask). Or batches, (x, y) or (x, y, sample_weight), of arrays or tensors: an
+            object that gives them anew in each epoch, such as a list, PyTorch's DataLoader or
+            Keras's Sequence; a function that does so, of the model's random generator if it takes
+            an argument; or an iterator, which goes on from epoch to epoch.
         y : array_like, (N, K, OH, OW), optional
             What the model should make of them; not given with batches.
         batch_size : int, default 32

@@ -103,8 +103,8 @@ def load_data(
     Parameters
     ----------
     input_file : path
-        Holds the input data, (N, C, H, W). A pattern such as "x-*.npy" stands for all .npy files
-        that it matches, the shards of one array, in the order of their names.
+        Holds the input data, (N, C, H, W). A pattern such as ``"x-*.npy"`` stands for all
+        .npy files that it matches, the shards of one array, in the order of their names.
     target_file : path
         Holds the target output, (N, K, OH, OW), likewise.
     mmap : bool

@@ -81,7 +81,7 @@ def solve_kernels(
     ----------
     input_data : array_like or path, (C, H, W) or (N, C, H, W)
         The images before. They may be larger than the memory: .npy files, shards such as
-        "x-*.npy", memory maps, and whatever slices like an array (h5py, Zarr, Dask) are read in
+        ``"x-*.npy"``, memory maps, and whatever slices like an array (h5py, Zarr, Dask) are read in
         blocks, of some 16 MiB in float64, each while the one before is summed up. Of a masked
         array (`numpy.ma`), windows that meet a masked pixel do not count.
     target_output : array_like or path, (K, OH, OW) or (N, K, OH, OW)

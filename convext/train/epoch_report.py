@@ -38,8 +38,8 @@ class EpochReport:
     model : Sequential or None
         The model that is trained.
     metrics : dict of str to float
-        What `Sequential.compile` was asked to measure, by its names, with "val_" in front for the
-        validation data.
+        What `Sequential.compile` was asked to measure, by its names, with ``"val_"`` in front for
+        the validation data.
     weights : numpy.ndarray or None
         All that is trained, itself: not a copy.
     """

@@ -81,8 +81,8 @@ def train_model(
     Parameters
     ----------
     input_file : path or array_like, (N, C, H, W)
-        The input data: a .npy file, shards such as "x-*.npy", a .npz file with one array, the array
-        itself, or whatever slices like one (h5py, Zarr, Dask). An array may also be a single
+        The input data: a .npy file, shards such as ``"x-*.npy"``, a .npz file with one array, the
+        array itself, or whatever slices like one (h5py, Zarr, Dask). An array may also be a single
         sample, (C, H, W).
     target_file : path or array_like, (N, num_kernels, OH, OW)
         What the convolution should give, likewise.

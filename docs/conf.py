@@ -1,0 +1,69 @@
+"""How Sphinx makes the site: ``python -m sphinx -W -c docs . build/site`` in the project's folder.
+
+The sources are the whole project, so that a link from one Markdown file to another leads to the
+same place here as on the forge.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_extensions"), str(ROOT / "examples")]
+os.environ["CONVEXT_LANG"] = "en"
+os.environ["MPLBACKEND"] = "Agg"
+
+import convext  # noqa: E402
+
+project = "convext"
+author = copyright = "The convext developers"
+version = release = convext.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "command_line",
+    "dead_links",
+]
+root_doc = "docs/index"
+include_patterns = [
+    "docs/**",
+    "benchmarks/RESULTS.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+]
+exclude_patterns = ["docs/_*/**"]
+templates_path = [str(ROOT / "docs" / "_templates")]  # autosummary knows no other folder
+default_role = "autolink"
+highlight_language = "text"
+smartquotes = False  # which would make a dash of the dashes of options
+
+# Headings that other files link to.
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "convext"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_extra_path = ["_root"]
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_align": "left",
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": ["sphinx-version"],
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "monokai",
+}
+html_sidebars = {"docs/index": []}

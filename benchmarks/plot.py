@@ -1,6 +1,13 @@
-"""The comparison as a picture: for each operation a panel, for each shape a dot."""
+"""The comparison as a picture: for each operation a panel, for each shape a dot.
+
+Run as ``python -m benchmarks.plot PICTURE.png`` to draw the first table of benchmarks/RESULTS.md.
+"""
 
 from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
 
 import matplotlib as mpl
 
@@ -10,6 +17,8 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .libraries import OPERATIONS, TITLES
+from .report import Entry
+from .shapes import CASES
 
 FASTER, SLOWER = "tab:blue", "tab:red"
 
@@ -82,3 +91,31 @@ def _limit(panel, ratios):
     panel.xaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 50 else (1, 2, 5)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def entries_of(table):
+    """Return the entries of a table that the comparison printed, with the fastest peer of each."""
+    case_of = {case.name: case for case in CASES}
+    name_of = {title: name for name, title in TITLES.items()}
+    columns = re.compile(rf"(.+?)  +({'|'.join(OPERATIONS)}) +([\d.]+)  (\D+?) +([\d.]+)  ")
+    for line in table.splitlines():
+        if found := columns.match(line):
+            shape, operation, ours, peer, theirs = found.groups()
+            seconds = {"convext": 1e-6 * float(ours), name_of[peer]: 1e-6 * float(theirs)}
+            yield Entry(case_of[shape], operation, seconds, None)
+
+
+def main():
+    """Draw the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture", type=Path, metavar="PICTURE.png")
+    parser.add_argument("--operation", nargs="+", choices=OPERATIONS, default=OPERATIONS)
+    options = parser.parse_args()
+    results = Path(__file__).with_name("RESULTS.md").read_text("utf-8")
+    table = results.split("```")[1].strip()
+    entries = [entry for entry in entries_of(table) if entry.operation in options.operation]
+    plot(options.picture, table.splitlines()[0], entries)
+
+
+if __name__ == "__main__":
+    main()

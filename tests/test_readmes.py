@@ -1,4 +1,4 @@
-"""The Chinese README says what the English one does."""
+"""The Chinese pages say what the English ones do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def names(text):
 
 
 def links(text):
-    return sorted(set(re.findall(r"\]\((.*?)\)", text)))
+    """Where links lead, whichever the language there."""
+    return sorted({re.sub(r"\.zh-CN|#.*", "", link) for link in re.findall(r"\]\((.*?)\)", text)})
 
 
 def shape(text):
@@ -32,10 +33,23 @@ def shape(text):
     return [line if line.startswith("#") else line.replace(r"\|", "").count("|") for line in lines]
 
 
-@pytest.mark.parametrize("part", [commands, names, links, shape])
-def test_both_readmes_have_the_same(part):
-    english, chinese = (
-        part((FOLDER / name).read_text("utf-8")) for name in ("README.md", "README.zh-CN.md")
-    )
+def figures(text):
+    """All numbers that are not in words."""
+    return sorted(re.findall(r"\d[\d,.]*\d|\d", text.replace("-CN", "")))
+
+
+PAGES = [("README.md", "README.zh-CN.md"), ("docs/overview.md", "docs/overview.zh-CN.md")]
+
+
+@pytest.mark.parametrize("part", [commands, links, shape, figures])
+@pytest.mark.parametrize("pages", PAGES, ids=["readme", "overview"])
+def test_both_pages_have_the_same(part, pages):
+    english, chinese = (part((FOLDER / name).read_text("utf-8")) for name in pages)
+    assert chinese == english
+    assert len(english) >= 3
+
+
+def test_both_overviews_explain_the_same_names():
+    english, chinese = (names((FOLDER / name).read_text("utf-8")) for name in PAGES[1])
     assert chinese == english
     assert len(english) > 5

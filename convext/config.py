@@ -92,11 +92,11 @@ def get_num_threads() -> int:
 
 def resolve_num_threads(num_threads: int | None, ranks: Ranks = ALONE) -> int:
     """Return the number of threads for one call, checked; each rank has its share of the CPUs."""
+    cpus, sharing = (1, 1) if ranks.size == 1 else ranks.cpus()  # whatever each of them is given
     if num_threads is None:
         number = get_num_threads()
         if ranks.size == 1 or _source in ("set_num_threads", "OMP_NUM_THREADS"):
             return number
-        cpus, sharing = ranks.cpus()
         return max(1, min(number, (number if _source == "CPU quota" else cpus) // sharing))
     num_threads = _checked("num_threads", num_threads)
     return _startable(num_threads)

@@ -234,7 +234,7 @@ def train_on_folders(
     channels = layers[-1][0]
     if channels not in (1, 3):
         raise ValueError(f"the last layer must have 1 filter or 3, got {channels}")
-    with together(comm) as ranks:
+    with together(comm, "train_on_folders") as ranks:
         pairs = ImagePairs(before, after, channels, max_pixels)
         made = [Conv2D(k, size, activation=activation) for k, size in layers[:-1]]
         made.append(Conv2D(channels, layers[-1][1]))

@@ -142,7 +142,7 @@ def results():
 
 def sums():
     """Sums are those of NumPy in the order of the ranks, bit by bit."""
-    with support.together(COMM) as ranks:
+    with support.together(COMM, "sums") as ranks:
         for shape in [(1,), (7, 3), (3, 50001), (200_000,)]:
             each = [np.random.default_rng(rank).normal(size=shape) for rank in range(ranks.size)]
             expected = each[0].copy()
@@ -221,7 +221,18 @@ def errors():
     nan = X.copy()
     nan[20, 0, 3, 3] = np.nan
     fit, train, solve = network().fit, convext.train_model, convext.solve_kernels
+    quiet = {"verbose": False, "comm": COMM}
+
+    def each_its_own():
+        if RANK == 0:
+            solve(X, Y, 5, comm=COMM)
+        else:
+            train(X, Y, 2, 5, **quiet)
+
     wrong = [
+        ("number of epochs is 6 on rank 1", lambda: train(X, Y, 2, 5, 0.1, 5 + RANK, **quiet)),
+        ("number of epochs is 2 on rank 1", lambda: fit(X, Y, 8, 1 + RANK, 0, comm=COMM)),
+        ("function is train_model on rank 1, and solve_kernels", each_its_own),
         ("x has 20 samples|y must have", lambda: fit(X[1:], Y, comm=COMM)),
         ("batch_size is .* on rank 1", lambda: fit(X, Y, 8 + RANK, comm=COMM)),
         ("checksum of x is", lambda: fit(X + RANK, Y, comm=COMM)),
@@ -240,6 +251,29 @@ def errors():
     for pattern, call in wrong:
         with pytest.raises((ValueError, TypeError, ArithmeticError), match=pattern):
             call()
+
+
+def threads():
+    """Ranks may be given different numbers of threads."""
+    kernels = []
+    for number in (None, 1 if RANK == 1 else None):
+        options = {"seed": 0, "verbose": False, "num_threads": number, "comm": COMM}
+        kernels.append(convext.train_model(X, Y, 2, 5, 0.05, 2, **options))
+    convext.set_num_threads(1 + RANK)
+    kernels.append(convext.train_model(X, Y, 2, 5, 0.05, 2, seed=0, verbose=False, comm=COMM))
+    assert len({each.tobytes() for each in kernels}) == 1
+
+
+def stopped():
+    """An error of a callback ends the program that rank 0 runs."""
+
+    def callback(report):
+        raise OSError("the disk of rank 0 is gone")
+
+    options = {"seed": 0, "verbose": False, "callbacks": [callback], "comm": COMM}
+    convext.train_model(X, Y, 2, 5, 0.05, 2, **options)
+    with open(FILE, "w") as file:
+        file.write("as if nothing had happened")
 
 
 def alone():

@@ -30,7 +30,7 @@ CONVEXT = (sys.executable, "-m", "convext")
 def start(number, *command, cwd=None):
     """Start some processes, each with one thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CONVEXT_LANG": "en"}
-    if command[0] == "sums":
+    if command[0] in ("sums", "threads"):
         del environment["OMP_NUM_THREADS"]
     if not Path(command[0]).exists():
         command = sys.executable, PROGRAM, *command
@@ -109,6 +109,16 @@ def test_a_rank_that_ends_alone_ends_the_job(how, said, status, tmp_path):
     assert said in output + errors
     assert how == "killed" or "rank 1 has failed" in errors
     assert time.monotonic() - begun < 30
+
+
+def test_a_program_does_not_go_on_after_an_error_that_ends_the_job(tmp_path):
+    _, errors = run(2, "stopped", tmp_path / "file", status=1)
+    assert "the disk of rank 0 is gone" in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_ranks_may_have_different_numbers_of_threads(tmp_path):
+    run(2, "threads", tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

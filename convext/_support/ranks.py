@@ -139,10 +139,13 @@ ALONE = Ranks()
 
 
 @contextmanager
-def together(comm: Any, tell: Callable[[BaseException, int], int] | None = None) -> Iterator[Ranks]:
+def together(
+    comm: Any, called: str, tell: Callable[[BaseException, int], int] | None = None
+) -> Iterator[Ranks]:
     """Let the ranks of a communicator share what the block does; None is this process alone.
 
-    Where some fail, and not all, the job ends: `tell` says so, and returns its exit status.
+    All must have `called` the same: others would wait for messages that never come. Where some
+    fail, and not all, the job ends: `tell` says so, and returns its exit status.
     """
     if isinstance(comm, Ranks):  # of a block around this one
         yield comm
@@ -155,7 +158,9 @@ def together(comm: Any, tell: Callable[[BaseException, int], int] | None = None)
     # Apart from other messages; the second is for ranks that have failed.
     own, failed = _duplicate(comm), _duplicate(comm)
     try:
-        yield Ranks(own)
+        shared = Ranks(own)
+        shared.check_same(lambda: {"function": called})
+        yield shared
     except BaseException as error:
         if _wait(failed.Ibarrier(), time.monotonic() + SECONDS_TO_FAIL):
             raise
@@ -164,6 +169,7 @@ def together(comm: Any, tell: Callable[[BaseException, int], int] | None = None)
             sys.stdout.flush()
         time.sleep(_SECONDS_TO_PRINT)
         comm.Abort(status)
+        raise  # MPI may need a while to end this process
     finally:
         own.Free()
         failed.Free()

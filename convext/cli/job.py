@@ -22,7 +22,7 @@ def job(tell: Callable[[BaseException, int], int]) -> Iterator[Ranks]:
         sys.stdout, sys.stderr = outputs
         return tell(error, rank)
 
-    with together(launched(), end) as ranks:
+    with together(launched(), "convext", end) as ranks:
         if not ranks.first:
             sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         yield ranks

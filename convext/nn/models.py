@@ -221,7 +221,7 @@ class Sequential(Learner):
         >>> sorted(history.history)
         ['learning_rate', 'loss', 'val_loss']
         """
-        with together(comm) as ranks:
+        with together(comm, "fit") as ranks:
             epochs = integer("epochs", epochs, minimum=1)
             initial_epoch = integer("initial_epoch", initial_epoch, minimum=0)
             shuffle = boolean("shuffle", shuffle)

@@ -173,7 +173,7 @@ def solve_kernels(
     >>> solution.bias.round(9), solution.rank
     (array([0.5]), 10)
     """
-    with together(comm) as ranks:
+    with together(comm, "solve_kernels") as ranks:
         threads = resolve_num_threads(num_threads, ranks)
         data = as_data(input_data, target_output, mask)
         channels, kernels = data.inputs.shape[1], data.targets.shape[1]

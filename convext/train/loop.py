@@ -84,7 +84,7 @@ def run_epochs(
         if hasattr(schedule, "reset") and first_epoch == 0:
             schedule.reset()
         hooks.call("on_train_begin", {})
-        ranks.check_same(run.settings)
+        ranks.check_same(lambda: {"number of epochs": num_epochs} | run.settings())
         begin: Callable[[], int] = partial(int, first_epoch)
         if checkpoint is not None or ranks.size > 1:
             stack.enter_context(stoppable())

@@ -190,7 +190,7 @@ def train_model(
     >>> np.array_equal(again, learned)
     True
     """
-    with together(comm) as ranks:
+    with together(comm, "train_model") as ranks:
         num_kernels = integer("num_kernels", num_kernels, minimum=1)
         size = as_kernel_shape(kernel_shape)
         num_epochs = integer("num_epochs", num_epochs, minimum=1)

@@ -1,11 +1,12 @@
 """How much faster two ranks of one thread are than one, and what adding up their gradients takes.
 
 Run as ``python -m benchmarks.mpi``, which starts the ranks itself; ``pip install "convext[mpi]"``.
+``fit``, ``solve`` or ``sums`` measures one part alone, in a minute or two.
 
-Measured are steps of SRCNN 9-1-5, and the kernels between arrays of half a gigabyte each, which all
-ranks make. The measurements take turns, and a figure is the median of the rounds. Beside it stands
-what the machine has to give, "of": how much more gets done when two ranks do the same at the same
-time, each for itself. The others wait asleep while one works alone.
+Measured are epochs of SRCNN 9-1-5 in batches of several sizes, and the kernels between arrays of
+half a gigabyte each, which all ranks make. The measurements take turns, and a figure is the median
+of the rounds. Beside it stands what the machine has to give, "of": how much more gets done when two
+ranks do the same at the same time, each for itself. The others wait asleep while one works alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from convext._support.ranks import together
 from .networks import NETWORKS, data
 
 SRCNN = NETWORKS["SRCNN 9-1-5"]
+SAMPLES, BATCHES = 1536, (128, 32, 16, 8, 4)
 IMAGES, SIZE, KERNEL = 128, 1024, 5
 BYTES_OF_SUMS = [2**power for power in range(3, 27, 2)]
 
@@ -34,8 +36,10 @@ BYTES_OF_SUMS = [2**power for power in range(3, 27, 2)]
 def main():
     """Start the ranks, or be one of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help="fit, solve or sums (default all)")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sizes, for fit")
     arguments = parser.parse_args()
     if "PMI_SIZE" in os.environ:
         measure(arguments)
@@ -44,33 +48,42 @@ def main():
     command = [mpiexec, "-n", str(arguments.ranks), sys.executable, "-m", "benchmarks.mpi"]
     names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
     one_thread = os.environ | dict.fromkeys(names, "1")
-    subprocess.run([*command, "--rounds", str(arguments.rounds)], check=True, env=one_thread)
+    subprocess.run([*command, *sys.argv[1:]], check=True, env=one_thread)
 
 
 def measure(arguments):
     """Print the figures, on the first rank."""
     from mpi4py import MPI
 
+    parts = arguments.parts or ["fit", "solve", "sums"]
     with together(MPI.COMM_WORLD) as ranks:
-        for name, work in (("fit", fit_work()), ("solve", solve_work())):
-            times = take_turns(ranks, work, MPI.COMM_SELF, arguments.rounds)
-            one, shared, each = (statistics.median(wall for wall, _ in part) for part in times)
-            best, cpu = (
-                min(part[i] for part in times[0]) / min(part[i] for part in times[1])
-                for i in range(2)
-            )
-            if ranks.first:
-                print(
-                    f"{name:6} one rank {one:6.3f} s, {ranks.size} ranks {shared:6.3f} s: "
-                    f"x{one / shared:.2f} of {ranks.size * one / each:.2f}; "
-                    f"of the quickest rounds x{best:.2f}, of their CPU time x{cpu:.2f}",
-                    flush=True,
-                )
-        for size in BYTES_OF_SUMS:
+        for batch in arguments.batches if "fit" in parts else ():
+            compare(ranks, f"fit {batch}", fit_work(batch), arguments.rounds)
+        if "solve" in parts:
+            compare(ranks, "solve", solve_work(), arguments.rounds)
+        for size in BYTES_OF_SUMS if "sums" in parts else ():
             taken = seconds_of_sums(ranks, size)
             if ranks.first:
                 quickest, median = 1e6 * min(taken), 1e6 * statistics.median(taken)
                 print(f"sum of {size:10,} bytes {quickest:9.1f} us, median {median:9.1f}")
+
+
+def compare(ranks, name, work, rounds):
+    """Print how much faster some work is on all ranks than on one."""
+    from mpi4py import MPI
+
+    one, shared, each = take_turns(ranks, work, MPI.COMM_SELF, rounds)
+    faster = statistics.median(a[0] / b[0] for a, b in zip(one, shared, strict=True))
+    given = statistics.median(ranks.size * a[0] / b[0] for a, b in zip(one, each, strict=True))
+    walls = [statistics.median(wall for wall, _ in part) for part in (one, shared)]
+    best, cpu = (min(a[i] for a in one) / min(b[i] for b in shared) for i in range(2))
+    if ranks.first:
+        print(
+            f"{name:8} one rank {walls[0]:6.3f} s, {ranks.size} ranks {walls[1]:6.3f} s: "
+            f"x{faster:.2f} of {given:.2f}; "
+            f"of the quickest rounds x{best:.2f}, of their CPU time x{cpu:.2f}",
+            flush=True,
+        )
 
 
 def take_turns(ranks, work, alone, rounds):
@@ -107,13 +120,13 @@ def seconds(ranks, work):
     return time.perf_counter() - start, cpu
 
 
-def fit_work():
-    """Return what takes steps of a network with a communicator."""
-    x, y = data(SRCNN)
+def fit_work(batch):
+    """Return what takes an epoch of steps of a network with a communicator."""
+    x, y = data(SRCNN._replace(batch=(SAMPLES, *SRCNN.batch[1:])))
     layers = [convext.Conv2D(*layer, activation="relu") for layer in SRCNN.layers[:-1]]
     model = convext.Sequential([*layers, convext.Conv2D(*SRCNN.layers[-1])], seed=0)
     model.compile()
-    return lambda comm: model.fit(x, y, len(x), epochs=SRCNN.steps, verbose=0, comm=comm)
+    return lambda comm: model.fit(x, y, batch, epochs=1, verbose=0, comm=comm)
 
 
 def solve_work():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +81,32 @@ def test_ranks_compute_what_one_process_does_and_the_same_bits_each_time(number,
 @pytest.mark.parametrize("number", [2, 3])
 def test_sums_are_in_the_order_of_the_ranks(number, tmp_path):
     run(number, "sums", tmp_path)
+
+
+@pytest.mark.parametrize(("computed", "looks"), [(0, 0.002), (0.04, 0.01), (60, 0.02)])
+def test_a_rank_looks_for_messages_for_a_share_of_what_it_has_computed(
+    computed, looks, monkeypatch
+):
+    now, sleeps = 100.0, []
+
+    def tick():
+        nonlocal now
+        now += 1e-4
+        return now
+
+    clock = SimpleNamespace(monotonic=tick, sleep=lambda seconds: sleeps.append((now, seconds)))
+    monkeypatch.setattr(ranks, "time", clock)
+    ranks._wait(SimpleNamespace(Test=lambda: True))
+    now += computed
+    begun = now
+    ranks._wait(SimpleNamespace(Test=lambda: len(sleeps) == 3))
+    assert [first - begun for first, _ in sleeps] == pytest.approx([looks] * 3, abs=1e-3)
+    assert max(seconds for _, seconds in sleeps) <= 1e-4
+    # What it has waited is not what it has computed.
+    del sleeps[:]
+    begun = now
+    ranks._wait(SimpleNamespace(Test=lambda: len(sleeps) == 1))
+    assert sleeps[0][0] - begun == pytest.approx(0.002, abs=1e-3)
 
 
 def test_rank_0_calls_the_callbacks_and_prints_and_all_follow_it(tmp_path):

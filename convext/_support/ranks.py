@@ -23,8 +23,12 @@ T = TypeVar("T")
 # Up to this size, all ranks get the values of all and add them: one message is quicker than two.
 GATHERED_BYTES = 1 << 18
 
-# Waiting for others, a rank looks again and again at first, then with pauses.
-_SECONDS_OF_LOOKING = 0.002
+# Waiting for others, a rank looks again and again at first, then with pauses. On a busy machine a
+# pause lasts until another process has had its turn, some milliseconds, for each message of a sum:
+# so ranks that compute look for a share of the time that they have computed since they last waited.
+_SHARE_OF_LOOKING = 0.25
+_LEAST_SECONDS_OF_LOOKING = 0.002
+_MOST_SECONDS_OF_LOOKING = 0.02
 _PAUSE = 5e-5
 
 # Where a rank has failed, the others have so long to fail, too: by the same bad argument, by
@@ -36,6 +40,9 @@ _SECONDS_TO_PRINT = 0.3
 
 # Messages that an interruption has left under way, which may still arrive: they keep their memory.
 _abandoned: list[Any] = []
+
+# When this process has last waited for others.
+_waited = time.monotonic()
 
 
 class Ranks:
@@ -222,7 +229,10 @@ def _wait(request: Any, until: float | None = None) -> bool:
 
     Unlike the waiting of MPI, Ctrl-C ends it, and it leaves the CPU to others after a while.
     """
-    looking = time.monotonic() + _SECONDS_OF_LOOKING
+    global _waited  # noqa: PLW0603
+    now = time.monotonic()
+    share = _SHARE_OF_LOOKING * (now - _waited)
+    looking = now + max(_LEAST_SECONDS_OF_LOOKING, min(share, _MOST_SECONDS_OF_LOOKING))
     try:
         while not request.Test():
             now = time.monotonic()
@@ -233,4 +243,5 @@ def _wait(request: Any, until: float | None = None) -> bool:
     except BaseException:
         _abandoned.append(request)
         raise
+    _waited = time.monotonic()
     return True

@@ -1,12 +1,21 @@
-"""Denoising by a DnCNN of seven layers, beside a Gaussian blur, non-local means and BM3D.
+"""
+Denoise
+=======
+
+Denoising by a DnCNN of seven layers, beside a Gaussian blur, non-local means and BM3D.
 
 Gaussian noise of standard deviation 25/255 is added to grey photographs; the network learns what to
 add to take it away again (K. Zhang et al., Beyond a Gaussian Denoiser, TIP 2017; without batch
-normalisation). All methods are measured on the same noisy images.
+normalisation). All methods are measured on the same noisy images. Run it so::
 
     pip install "convext[test]" bm3d    # adds Pillow, scikit-image, SciPy and Matplotlib
     python examples/denoise.py --train t91 --test set5 --minutes 10
+
+.. image:: /docs/pictures/denoise.png
+   :alt: What the program draws
 """
+
+# sphinx_gallery_thumbnail_path = "docs/pictures/denoise.png"
 
 from __future__ import annotations
 
@@ -86,7 +95,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[4])
     add = parser.add_argument
     add("--train", metavar="FOLDER", help="photographs to train on")
     add("--test", metavar="FOLDER", help="photographs to measure on")

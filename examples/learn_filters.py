@@ -1,12 +1,21 @@
-"""Learn image filters from photographs before and after.
+"""
+Learn Sobel, a blur and an unsharp mask
+=======================================
+
+Learn image filters from photographs before and after.
 
 Each filter is applied to a photograph by SciPy. From the two pictures alone, before and after,
-gradient descent finds the filter's kernel to better than one part in a thousand.
+gradient descent finds the filter's kernel to better than one part in a thousand. Run it so::
 
     pip install "convext[test]"         # adds SciPy, scikit-image and Matplotlib
     python examples/learn_filters.py
     python examples/learn_filters.py --image holiday.jpg --out holiday_filters.png
+
+.. image:: /docs/pictures/learn_filters.png
+   :alt: What the program draws
 """
+
+# sphinx_gallery_thumbnail_path = "docs/pictures/learn_filters.png"
 
 from __future__ import annotations
 

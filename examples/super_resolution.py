@@ -1,14 +1,24 @@
-"""Super-resolution by SRCNN 9-1-5: train it on photographs, and measure it as its paper does.
+"""
+Super-resolution
+================
+
+Super-resolution by SRCNN 9-1-5: train it on photographs, and measure it as its paper does.
 
 An image is made three times smaller and enlarged again by bicubic interpolation; the network turns
 that into something nearer to the image. Trained and measured on the luminance, as in C. Dong et
 al., Learning a Deep Convolutional Network for Image Super-Resolution, ECCV 2014. The images of that
 paper are T91 (for training) and Set5; without folders, scikit-image's photographs take their place.
+Run it so::
 
     pip install "convext[test]"         # adds Pillow, scikit-image and Matplotlib
     python examples/super_resolution.py --train t91 --test set5 --minutes 6
     convext enhance srcnn.npz small.png large.png --scale 3
+
+.. image:: /docs/pictures/super_resolution.png
+   :alt: What the program draws
 """
+
+# sphinx_gallery_thumbnail_path = "docs/pictures/super_resolution.png"
 
 from __future__ import annotations
 
@@ -75,7 +85,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[4])
     add = parser.add_argument
     add("--train", metavar="FOLDER", help="photographs to train on")
     add("--test", metavar="FOLDER", help="photographs to measure on")

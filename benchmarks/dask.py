@@ -4,8 +4,9 @@ Run as ``python -m benchmarks.dask``. Workers have one thread each. The images a
 block by block, and the targets are convolutions of them; nothing is read from a disk.
 
 The measurements take turns, and a figure is the median of its rounds. Beside it stands what the
-machine has to give, "of": how much more gets done when two clusters of one worker each do the same
-at the same time. Then follow what workers have sent each other, and how large the graph was.
+machine has to give, "of": how much more gets done when each of two workers computes the whole, at
+the same time. All are workers of one cluster, since clusters that wait take time, too. Then follow
+the CPU times of all processes, what workers have sent each other, and how large the graph was.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ import argparse
 import itertools
 import logging
 import pickle
-import statistics
 import time
-from contextlib import ExitStack
 
 import dask.array as da
 import numpy as np
@@ -39,18 +38,26 @@ def main():
     graph = len(pickle.dumps(tasks)) / 1e6
     print(f"{arguments.gigabytes} GB of images, {len(tasks)} tasks, {graph:.2f} MB of graph")
     seeds = itertools.count()
-    with ExitStack() as stack:
-        one, other, two = (stack.enter_context(cluster(workers)) for workers in (1, 1, 2))
-        times = {"one": [], "two": [], "both": []}
+    times = {"one": [], "two": [], "both": []}
+    spent = {name: [] for name in times}
+    with cluster(2) as client:
+        first, second = client.scheduler_info()["workers"]
         for _ in range(1 + arguments.rounds):
-            for name, clients in (("one", [one]), ("two", [two]), ("both", [one, other])):
+            for name, groups in (
+                ("one", [[first]]),
+                ("two", [[first, second]]),
+                ("both", [[first], [second]]),
+            ):
                 # Other images each time, since workers remember results for a while.
-                lazy = problem(arguments, next(seeds))
-                times[name].append(seconds(lazy, clients))
-        sent = two.run(transfers)
-    alone, together, both = (statistics.median(each[1:]) for each in times.values())
-    print(f"one worker   {alone:7.2f} s")
-    print(f"two workers  {together:7.2f} s   x{alone / together:.2f} of {2 * alone / both:.2f}")
+                lazies = [problem(arguments, next(seeds)) for _ in groups]
+                before = cpu_seconds(client)
+                times[name].append(seconds(client, lazies, groups))
+                spent[name].append(np.subtract(cpu_seconds(client), before))
+        sent = client.run(transfers)
+    one, two, both = (np.array(each[1:]) for each in times.values())
+    print(f"one worker   {np.median(one):7.2f} s{in_words(spent['one'])}")
+    print(f"two workers  {np.median(two):7.2f} s{in_words(spent['two'])}")
+    print(f"x{np.median(one / two):.2f} of {np.median(2 * one / both):.2f}")
     messages, total = (sum(each) / len(times["two"]) for each in zip(*sent.values(), strict=True))
     print(f"sent between two workers, each time: {messages:.0f} messages, {total / 1e6:.2f} MB")
 
@@ -58,7 +65,8 @@ def main():
 def problem(arguments, seed):
     """Return the kernels of images, still to be computed."""
     size = arguments.image
-    count = max(1, round(arguments.gigabytes * 1e9 / (8 * size**2)))
+    # An even number, of which each of two workers can have half.
+    count = 2 * max(1, round(arguments.gigabytes * 1e9 / (16 * size**2)))
     generator = da.random.default_rng(seed)
     chunks = (1, 1, arguments.chunk, arguments.chunk)
     images = generator.random((count, 1, size, size), chunks=chunks)
@@ -78,14 +86,27 @@ def cluster(workers):
     )
 
 
-def seconds(lazy, clients):
-    """Return the time until all clients have the result."""
+def seconds(client, lazies, groups):
+    """Return the time until groups of workers have a result each."""
     start = time.perf_counter()
-    futures = [client.compute(lazy) for client in clients]
+    pairs = zip(lazies, groups, strict=True)
+    futures = [client.compute(lazy, workers=workers) for lazy, workers in pairs]
     losses = [future.result().loss for future in futures]
     taken = time.perf_counter() - start
     assert max(losses) < 1e-9
     return taken
+
+
+def cpu_seconds(client):
+    """Return the CPU times of this process, which has the scheduler, and of each worker."""
+    return [time.process_time(), *client.run(time.process_time).values()]
+
+
+def in_words(spent):
+    """Return the medians of the CPU times, after the first round."""
+    scheduler, *workers = np.median(spent[1:], axis=0)
+    each = " and ".join(f"{taken:.2f}" for taken in workers)
+    return f", CPU time of the workers {each} s, of scheduler and client {scheduler:.2f}"
 
 
 def transfers(dask_worker):

@@ -56,7 +56,7 @@ def measure(arguments):
     from mpi4py import MPI
 
     parts = arguments.parts or ["fit", "solve", "sums"]
-    with together(MPI.COMM_WORLD) as ranks:
+    with together(MPI.COMM_WORLD, "the benchmark") as ranks:
         for batch in arguments.batches if "fit" in parts else ():
             compare(ranks, f"fit {batch}", fit_work(batch), arguments.rounds)
         if "solve" in parts:

@@ -17,6 +17,7 @@ import reference
 
 import convext
 from convext import PatchStatistics
+from convext._support import dask_arrays
 
 dask = pytest.importorskip("dask", reason="Dask is not installed: see the dask extra")
 import dask.array as da  # noqa: E402
@@ -334,6 +335,22 @@ def test_neighbours_are_sent_borders_alone():
     assert len(sent) == 4 * 8 + 8 * 5 + 4 * 3  # of chunks inside, at sides, in corners
     assert max(sent) == 100 * 2 * 8
     assert sum(sent) < 0.2 * x.nbytes
+
+
+@pytest.mark.parametrize("padding", [0, (0, 6), (5, 1)])
+def test_windows_have_zeros_around_them_whatever_was_in_their_pages(padding, monkeypatch):
+    monkeypatch.setattr(dask_arrays, "_spare", [])
+    x = np.random.default_rng(0).random((1, 1, 1000, 1000))
+    kernels = np.random.default_rng(1).random((1, 1, 5, 7))
+    each = []
+    for images in (np.full_like(x, np.nan), x):
+        chunks = da.from_array(images, chunks=(1, 1, 500, 500))
+        lazy = convext.dask.conv2d(chunks, kernels, padding=padding)
+        each.append(lazy.compute(scheduler="synchronous"))
+    assert np.isnan(each[0]).any()
+    expected = convext.conv2d(x, kernels, padding=padding)
+    np.testing.assert_allclose(each[1], expected, rtol=1e-12)
+    assert len(dask_arrays._spare) == 1  # a window takes those of the one before
 
 
 BAD = [

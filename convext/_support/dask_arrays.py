@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -12,9 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .checks import integer, real_dtype
+from .large_arrays import room
 
 # How many results are merged at a time.
 MERGED = 8
+
+# Pages of windows that were joined and are used no more.
+_spare: list[mmap.mmap] = []
 
 # From where to where (exclusive) along an axis of an array; there are zeros around it.
 Span = tuple[int, int]
@@ -164,8 +169,21 @@ def _joined(
     """Return a window of its pieces, masked where these are."""
     if len(pieces) == 1 and list(pieces[0].shape) == shape:
         return pieces[0]
-    masked = any(isinstance(piece, np.ma.MaskedArray) for piece in pieces)
-    window: npt.NDArray[Any] = (np.ma if masked else np).zeros(shape, dtype)
+    if any(isinstance(piece, np.ma.MaskedArray) for piece in pieces):
+        window: npt.NDArray[Any] = np.ma.zeros(shape, dtype)
+    else:
+        window = room(tuple(shape), dtype, _spare)
+        _clear_around(window, places)
     for piece, place in zip(pieces, places, strict=True):
         window[place] = piece
     return window
+
+
+def _clear_around(window: npt.NDArray[Any], places: Sequence[tuple[slice, ...]]) -> None:
+    """Fill with zeros what lies around the box that pieces of a window make together."""
+    for axis, parts in enumerate(zip(*places, strict=True)):
+        sides = np.moveaxis(window, axis, 0)
+        sides[: min(part.start for part in parts)] = 0
+        sides[max(part.stop for part in parts) :] = 0
+    if not places:
+        window[...] = 0

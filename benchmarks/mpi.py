@@ -104,7 +104,10 @@ def take_turns(ranks, work, alone, rounds):
 
 def seconds_of_sums(ranks, size):
     """Return what adding up so many bytes takes, several times."""
-    values, count = np.zeros(size // 8), max(5, min(1000, 2**24 // size))
+    values = np.zeros(size // 8)
+    # As many as take some hundredths of a second, of which all ranks must know.
+    taken = max(ranks.gather(seconds(ranks, lambda: ranks.add(values))[0]))
+    count = max(1, min(1000, int(0.03 / taken)))
     return [
         seconds(ranks, lambda: [ranks.add(values) for _ in range(count)])[0] / count
         for _ in range(7)

@@ -103,11 +103,13 @@ MICROKERNEL(void, add_squares,
              ptrdiff_t to_stride))
 
 /* Whether a transform of tiles is safe: from sums of squares, those of the pixels of a tile must be at
- * most `ratio` times those of each of its windows, and at most `most`. Below `least`, which is SMALL,
- * squares may have vanished. Of a row of tiles, wherever in it they begin: `num_tiles` of them, a pixel
- * apart; the windows that count are `num_columns` of each of `num_rows` rows. Rows of squares lie
- * `pitch` elements apart; up to two vectors and the width of a tile beyond the last one may be read. As
- * long are the three rows of `scratch`. */
+ * most `ratio` times those of each of its windows, and at most `most`. Instead of a column of a window,
+ * those above and below it, of other windows of the tile, may count where they have less. Below
+ * `least`, which is SMALL, squares may have vanished. Of a row of tiles, wherever in it they begin:
+ * `num_tiles` of them, a pixel apart; the windows that count are `num_columns` of each of `num_rows`
+ * rows. Rows of squares lie `pitch` elements apart; up to two vectors and the width of a tile beyond the
+ * last one may be read. As long are the three rows of `scratch`. Along an axis where windows have one
+ * pixel, there is one window. */
 MICROKERNEL(int, uneven,
             (const convext_tile *tile, const convext_limits *limits, ptrdiff_t num_rows,
              ptrdiff_t num_columns, ptrdiff_t num_tiles, const void *squares, ptrdiff_t pitch,

@@ -1,5 +1,9 @@
 #include "dispatch.h"
 
+#ifdef CONVEXT_X86_64
+#include <cpuid.h>
+#endif
+
 extern const convext_microkernels convext_baseline_float, convext_baseline_double;
 #ifdef CONVEXT_X86_64
 extern const convext_microkernels convext_avx2_float, convext_avx2_double;
@@ -12,15 +16,36 @@ static int always(void)
 }
 
 #ifdef CONVEXT_X86_64
+/* Asked of the CPU itself: __builtin_cpu_supports knows nothing where no start-up code of the
+ * compiler's own library has asked, as with Zig's on Windows. */
+enum {
+    /* Of leaf 1, in ecx, and of leaf 7, in ebx. */
+    FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28,
+    AVX2 = 1u << 5, AVX512F = 1u << 16, AVX512DQ = 1u << 17, AVX512BW = 1u << 30,
+    /* What the operating system saves of registers: halves of 32 bytes; of 64, and their masks. */
+    SAVES_YMM = 0x06, SAVES_ZMM = 0xe6
+};
+static const unsigned AVX512VL = 1u << 31; /* more than fits an enum */
+
+/* Whether the operating system saves these registers, and the CPU has all bits of leaves 1 and 7. */
+static int has(unsigned saved, unsigned leaf_1, unsigned leaf_7)
+{
+    unsigned eax, ebx, ecx, edx, xcr0;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & (leaf_1 | OSXSAVE)) != (leaf_1 | OSXSAVE))
+        return 0;
+    __asm__("xgetbv" : "=a"(xcr0), "=d"(edx) : "c"(0));
+    return (xcr0 & saved) == saved && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)
+           && (ebx & leaf_7) == leaf_7;
+}
+
 static int has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return has(SAVES_YMM, AVX | FMA, AVX2);
 }
 
 static int has_avx512(void)
 {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
-           && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+    return has(SAVES_ZMM, AVX | FMA, AVX2 | AVX512F | AVX512DQ | AVX512BW | AVX512VL);
 }
 #endif
 

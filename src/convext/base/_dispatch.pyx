@@ -12,12 +12,16 @@ cdef extern from "dispatch.h" nogil:
 cdef extern from *:
     """
     #ifdef _OPENMP
+    #include <omp.h>
     #define CONVEXT_OPENMP 1
+    #define read_openmp_settings() (void)omp_get_max_threads()
     #else
     #define CONVEXT_OPENMP 0
+    #define read_openmp_settings() (void)0
     #endif
     """
     const int CONVEXT_OPENMP
+    void read_openmp_settings()
     const char *CONVEXT_MODULES
 
 # The other modules in this library.
@@ -25,6 +29,13 @@ MODULES = tuple(CONVEXT_MODULES.decode().split())
 
 cdef extern from *:
     """
+    #ifdef _WIN32
+    /* No limit of a user's is known there. */
+    static int start_and_end_threads(int count)
+    {
+        return count;
+    }
+    #else
     #include <pthread.h>
     #include <stdlib.h>
     #include <unistd.h>
@@ -56,6 +67,7 @@ cdef extern from *:
             usleep(1000);
         return started;
     }
+    #endif
     """
     int start_and_end_threads(int count) nogil
 
@@ -114,4 +126,7 @@ def compiler():
     return convext_compiler().decode()
 
 
+# Now, while they are what convext/_compiled.py makes of them: LLVM's OpenMP reads them when it is
+# called first, GCC's when it is loaded.
+read_openmp_settings()
 use_isa(os.environ.get("CONVEXT_ISA") or supported_isas().pop())

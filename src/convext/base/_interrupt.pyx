@@ -5,10 +5,24 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    /* Milliseconds are fine enough, from a clock that is read in a few nanoseconds. */
+    #ifdef _WIN32
+    #define WIN32_LEAN_AND_MEAN
+    #include <windows.h>
+
+    static inline size_t this_thread(void)
+    {
+        return GetCurrentThreadId();
+    }
+
+    static inline double now(void)
+    {
+        return 1e-3 * (double)GetTickCount64();
+    }
+    #else
     #include <pthread.h>
     #include <time.h>
 
-    /* Milliseconds are fine enough, from a clock that is read in a few nanoseconds. */
     #ifdef CLOCK_MONOTONIC_COARSE
     enum { QUICK_CLOCK = CLOCK_MONOTONIC_COARSE };
     #else
@@ -19,21 +33,19 @@ cdef extern from *:
     {
         return (size_t)pthread_self();
     }
+
+    static inline double now(void)
+    {
+        struct timespec time;
+        clock_gettime(QUICK_CLOCK, &time);
+        return time.tv_sec + 1e-9 * time.tv_nsec;
+    }
+    #endif
     """
     size_t this_thread() nogil
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int QUICK_CLOCK
-    int clock_gettime(int clock, timespec *time) nogil
+    double now() nogil
 
 cdef double SECONDS_BETWEEN_POLLS = 0.05
-
-
-cdef double now() noexcept nogil:
-    cdef timespec time
-    clock_gettime(QUICK_CLOCK, &time)
-    return time.tv_sec + 1e-9 * time.tv_nsec
 
 
 cdef bint stopped(Interrupt *interrupt) noexcept nogil:

@@ -42,6 +42,24 @@ cdef extern from *:
         char line[CONVEXT_LINE_BYTES];
     } header;
 
+    #ifdef _WIN32
+    #include <malloc.h>
+    #define free_lines _aligned_free
+
+    static void *allocate_lines(size_t bytes)
+    {
+        return _aligned_malloc(bytes, CONVEXT_LINE_BYTES);
+    }
+    #else
+    #define free_lines free
+
+    static void *allocate_lines(size_t bytes)
+    {
+        void *memory;
+        return posix_memalign(&memory, CONVEXT_LINE_BYTES, bytes) ? NULL : memory;
+    }
+    #endif
+
     static header *kept[KEPT_BLOCKS];
     static size_t kept_bytes;
 
@@ -60,7 +78,7 @@ cdef extern from *:
         block = __atomic_exchange_n(&kept[i], block, __ATOMIC_ACQ_REL);
         if (block)
             __atomic_sub_fetch(&kept_bytes, block->bytes, __ATOMIC_RELAXED);
-        free(block);
+        free_lines(block);
     }
 
     static void *allocate(size_t count, size_t itemsize)
@@ -75,11 +93,11 @@ cdef extern from *:
             if (block)
                 keep(i, block);
         }
-        void *memory;
-        if (posix_memalign(&memory, CONVEXT_LINE_BYTES, sizeof(header) + bytes))
+        header *block = allocate_lines(sizeof(header) + bytes);
+        if (block == NULL)
             return NULL;
-        ((header *)memory)->bytes = bytes;
-        return (header *)memory + 1;
+        block->bytes = bytes;
+        return block + 1;
     }
 
     static void release(void *memory)
@@ -88,7 +106,7 @@ cdef extern from *:
             return;
         header *block = (header *)memory - 1;
         if (block->bytes < MIN_KEPT_BYTES || block->bytes > max_kept_bytes) {
-            free(block);
+            free_lines(block);
             return;
         }
         int i = 0;
@@ -97,7 +115,7 @@ cdef extern from *:
         keep(i, block);
         for (i = 0; i < KEPT_BLOCKS
              && __atomic_load_n(&kept_bytes, __ATOMIC_RELAXED) > max_kept_bytes; i++)
-            free(take(i));
+            free_lines(take(i));
     }
     """
     void *allocate(size_t count, size_t itemsize) noexcept nogil

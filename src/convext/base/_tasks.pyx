@@ -8,12 +8,37 @@ from convext.base._scratch cimport aligned_alloc, aligned_free, aligned_size
 
 cdef extern from *:
     """
-    #include <pthread.h>
-
     static inline Py_ssize_t convext_add(Py_ssize_t *number, Py_ssize_t more)
     {
         return __atomic_fetch_add(number, more, __ATOMIC_RELAXED);
     }
+
+    #ifdef _WIN32
+    /* Nothing forks there: no child needs threads of its own. */
+    typedef int convext_thread;
+    enum { convext_forked = 0 };
+
+    static inline int convext_watch_forks(void)
+    {
+        return 0;
+    }
+
+    static inline int convext_start_thread(
+        convext_thread *thread, void *(*start)(void *), void *work
+    )
+    {
+        (void)thread, (void)start, (void)work;
+        return -1;
+    }
+
+    static inline void convext_join_thread(convext_thread thread)
+    {
+        (void)thread;
+    }
+    #else
+    #include <pthread.h>
+
+    typedef pthread_t convext_thread;
 
     /* GCC's OpenMP waits for ever in a forked child, which has none of its parent's threads
        (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378). */
@@ -25,19 +50,34 @@ cdef extern from *:
         convext_forked = 1;
     #endif
     }
+
+    static inline int convext_watch_forks(void)
+    {
+        return pthread_atfork(NULL, NULL, convext_after_fork);
+    }
+
+    static inline int convext_start_thread(
+        convext_thread *thread, void *(*start)(void *), void *work
+    )
+    {
+        return pthread_create(thread, NULL, start, work);
+    }
+
+    static inline void convext_join_thread(convext_thread thread)
+    {
+        pthread_join(thread, NULL);
+    }
+    #endif
     """
     Py_ssize_t fetch_and_add "convext_add"(Py_ssize_t *number, Py_ssize_t more) noexcept nogil
     const bint forked "convext_forked"
-    void after_fork "convext_after_fork"() noexcept nogil
-
-cdef extern from "pthread.h" nogil:
-    ctypedef struct pthread_t:
+    ctypedef struct Thread "convext_thread":
         pass
-    int pthread_atfork(void (*prepare)(), void (*parent)(), void (*child)() noexcept nogil)
-    int pthread_create(
-        pthread_t *thread, const void *attributes, void *(*start)(void *) noexcept nogil, void *work
-    )
-    int pthread_join(pthread_t thread, void **result)
+    int watch_forks "convext_watch_forks"() noexcept nogil
+    int start_thread "convext_start_thread"(
+        Thread *thread, void *(*start)(void *) noexcept nogil, void *work
+    ) noexcept nogil
+    void join_thread "convext_join_thread"(Thread thread) noexcept nogil
 
 cdef enum:
     MOST_SHARES = 64
@@ -103,7 +143,7 @@ cdef void run_alone(const Tasks *tasks, void *scratch, Interrupt *interrupt) noe
 
 # A thread of a forked child, and what it runs.
 cdef struct Started:
-    pthread_t handle
+    Thread handle
     const Tasks *tasks
     Shares *shares
     Py_ssize_t thread
@@ -131,12 +171,12 @@ cdef void run_in_started_threads(
             tasks=tasks, shares=shares, thread=count, scratch=scratch + count * bytes,
             interrupt=interrupt,
         )
-        if pthread_create(&started[count].handle, NULL, run_started, &started[count]) != 0:
+        if start_thread(&started[count].handle, run_started, &started[count]) != 0:
             break
         count += 1
     run_share(tasks, shares, 0, scratch, interrupt)
     for i in range(1, count):
-        pthread_join(started[i].handle, NULL)
+        join_thread(started[i].handle)
 
 
 cdef int run_tasks(const Tasks *tasks, Interrupt *interrupt) noexcept nogil:
@@ -171,5 +211,5 @@ cdef int perform_tasks(str name, const Tasks *tasks) except -1:
     return perform(name, run_described, tasks)
 
 
-if pthread_atfork(NULL, NULL, after_fork) != 0:
+if watch_forks() != 0:
     raise MemoryError("not enough memory for what a forked process does first")

@@ -11,10 +11,8 @@ from convext.base._tasks cimport divide_up, threads_for
 from convext.ways._fft_plan cimport Fourier, FourierAxis, Scratch
 from convext.ways._ways cimport direct_products, time_of_results
 
-cdef extern from "<math.h>":
-    long double cosl(long double x) nogil
-    long double sinl(long double x) nogil
-    long double acosl(long double x) nogil
+cdef extern from "roots.h":
+    void root_of_unity "convext_root"(Py_ssize_t k, Py_ssize_t n, double *root) noexcept nogil
 
 cdef enum:
     NUM_SIZES = 10
@@ -42,15 +40,12 @@ cdef double twiddles_of_double[NUM_TWIDDLES]
 
 cdef void fill_twiddles(Py_ssize_t size) noexcept:
     """Fill in the roots of unity for `size` rows, twice as many, and so on."""
-    cdef long double pi = acosl(-1), angle
     cdef Py_ssize_t t, k, power
     while size <= MAX_SIZE:
         t = 9 * (size // 2 - 2)
         for k in range(size // 4):
             for power in range(1, 4):
-                angle = -2 * pi * (k * power) / size
-                twiddles_of_double[t] = <double> cosl(angle)
-                twiddles_of_double[t + 1] = <double> sinl(angle)
+                root_of_unity(k * power, size, &twiddles_of_double[t])
                 twiddles_of_float[t] = <float> twiddles_of_double[t]
                 twiddles_of_float[t + 1] = <float> twiddles_of_double[t + 1]
                 t += 2

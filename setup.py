@@ -23,29 +23,32 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 from setuptools.modified import newer_group
 
+# Not all that run this file have its folder in the path.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from tools.toolchain import (
+    C_FLAGS,
+    HEADERS,
+    MICROKERNEL_FLAGS,
+    MICROKERNELS,
+    compiler_for,
+    dispatch_macros,
+    kinds,
+    microkernel_flags,
+    microkernel_macros,
+    numpy_headers,
+    openmp_flags,
+    python_library,
+    target_named,
+    this_machine,
+)
+
 MODULES = Path("src/convext")
-MICROKERNELS = Path("src/microkernels")
-HEADERS = sorted(MICROKERNELS.glob("*.h"))
+TOOLCHAIN = Path("tools/toolchain.py")
 
-# name: (compiler flags, bytes in a vector register, number of vector registers)
-X86_64_ISAS = {
-    "baseline": ([], 16, 16),
-    "avx2": (["-mavx2", "-mfma"], 32, 16),
-    "avx512": (["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma"], 64, 32),
-}
-OTHER_ISAS = {"baseline": ([], 16, 32)}
-
-IS_X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
-
-# A fused multiply-add wherever the instruction set has one; never -ffast-math: NaN and infinity
-# propagate. What Cython cannot check of a call of a micro-kernel is an error in C.
-C_FLAGS = [
-    *("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno"),
-    *("-Werror=switch", "-Werror=int-conversion", "-Wno-unused-function"),
-]
-
-# What is to be unrolled they say themselves: -O3 makes them a tenth larger, but not faster.
-MICROKERNEL_FLAGS = ["-O2", "-ftree-vectorize"]
+# What is built for: this machine, or that of tools/cross.py.
+CROSS_TARGET = os.environ.get("CONVEXT_TARGET")
+TARGET = target_named(CROSS_TARGET) if CROSS_TARGET else this_machine()
+CROSS = Path("build", CROSS_TARGET) if CROSS_TARGET else None
 
 # Nor do most modules gain anything but size by -O3: all but those with loops over elements.
 WITH_O3 = {"_correlation", "_depthwise", "_gradient_by_dots", "_kernel_gradient"}
@@ -76,12 +79,6 @@ LIBRARY = "convext.base._dispatch"
 # Compilers that run at a time unless -j says it; each may need half a GB.
 MOST_COMPILERS = 8
 
-# What each compiler wants to hear for OpenMP: (compiler flags, linker flags).
-OPENMP_FLAGS = [
-    (["-fopenmp"], ["-fopenmp"]),
-    (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),
-]
-
 # The commands that compile; before others a compiler need not be there.
 BUILDS = {"build", "build_ext", "bdist_wheel", "editable_wheel", "install", "develop"}
 
@@ -101,20 +98,22 @@ class BuildExtensions(build_ext):
     """Probes for OpenMP, and makes one library of all modules and micro-kernels."""
 
     def build_extensions(self):
-        if self.compiler.compiler_type == "msvc":
-            sys.exit("convext needs GCC or Clang: its micro-kernels use their vector extension.")
         (library,) = self.extensions
+        if TARGET.system == "windows" or CROSS:
+            self.use_compiler(compiler_for(TARGET), library)
         flags = list(C_FLAGS)
         if "-g" not in os.environ.get("CFLAGS", "").split():
             # Python's own flags have -g; the wheel would be four times as big. Nothing unwinds C.
             flags += ["-g0", "-fno-asynchronous-unwind-tables"]
-            if sys.platform.startswith("linux"):
+            if TARGET.system == "linux":
                 library.extra_link_args += ["-Wl,--strip-all", "-Wl,-z,noseparate-code"]
         openmp_compile, openmp_link = self.probe_openmp()
         library.extra_link_args += openmp_link
         with ThreadPoolExecutor(self.parallel or min(os.cpu_count() or 1, MOST_COMPILERS)) as pool:
             # The micro-kernels take longest, and need no Cython, so they come first.
-            kernels = [pool.submit(self.compile_microkernel, flags, *kind) for kind in kinds()]
+            kernels = [
+                pool.submit(self.compile_microkernel, flags, *kind) for kind in kinds(TARGET)
+            ]
             others = [
                 pool.submit(self.compile_module, flags + openmp_compile, source)
                 for source in (*self.translate(), str(MICROKERNELS / "dispatch.c"))
@@ -122,6 +121,28 @@ class BuildExtensions(build_ext):
             library.extra_objects = [task.result() for task in kernels + others]
         library.sources, library.depends = [], library.extra_objects
         super().build_extensions()
+
+    def use_compiler(self, command, library):
+        """Take a compiler with the options of GCC, in place of MSVC or for another machine."""
+        from setuptools._distutils.ccompiler import new_compiler  # noqa: PLC0415 - tests have none
+
+        given, self.compiler = self.compiler, new_compiler(compiler="unix")
+        position = [] if TARGET.system == "windows" else ["-fPIC"]
+        undefined = ["-undefined", "dynamic_lookup"] if TARGET.system == "macos" else []
+        self.compiler.set_executables(
+            compiler=command,
+            compiler_so=[*command, "-DNDEBUG", "-fwrapv", *position],
+            linker_so=[*command, "-shared", *undefined],
+            linker_exe=command,
+        )
+        if not CROSS:
+            for name in ("include_dirs", "library_dirs", "libraries", "macros"):
+                setattr(self.compiler, name, getattr(given, name))
+            return
+        self.compiler.include_dirs = [str(CROSS / "include")]
+        if TARGET.system == "windows":
+            self.compiler.library_dirs = [str(CROSS / "libs")]
+            library.libraries = [python_library()]
 
     def translate(self):
         """Let Cython make C of the modules; return the files."""
@@ -150,7 +171,7 @@ class BuildExtensions(build_ext):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe_openmp.c")
             source.write_text(OPENMP_PROBE)
-            for compile_flags, link_flags in OPENMP_FLAGS:
+            for compile_flags, link_flags in openmp_flags(TARGET, CROSS):
                 try:
                     objects = self.compiler.compile(
                         [str(source)], output_dir=folder, extra_postargs=compile_flags
@@ -172,17 +193,11 @@ class BuildExtensions(build_ext):
 
     def compile_microkernel(self, flags, isa, real, itemsize):
         """Compile microkernel.c for one instruction set and type; return the object file."""
-        isa_flags, vector_bytes, registers = isas()[isa]
         return self.compile(
             str(MICROKERNELS / "microkernel.c"),
             str(Path(self.build_temp, f"{isa}_{real}")),
-            macros=[
-                ("CONVEXT_REAL", real),
-                ("CONVEXT_LANES", str(vector_bytes // itemsize)),
-                ("CONVEXT_REGISTERS", str(registers)),
-                ("CONVEXT_TABLE", f"convext_{isa}_{real}"),
-            ],
-            flags=flags + MICROKERNEL_FLAGS + isa_flags,
+            macros=microkernel_macros(TARGET, isa, real, itemsize),
+            flags=flags + microkernel_flags(TARGET, isa),
         )
 
     def compile_module(self, flags, source):
@@ -200,8 +215,7 @@ class BuildExtensions(build_ext):
             ("CYTHON_PEP489_MULTI_PHASE_INIT", "0"),
             ("CONVEXT_MODULES", f'"{names}"'),
         ]
-        if IS_X86_64:
-            macros.append(("CONVEXT_X86_64", "1"))
+        macros += dispatch_macros(TARGET)
         name = Path(source).stem
         if name not in WITH_O3:
             flags = flags + (["-Os"] if name in FOR_SIZE else MICROKERNEL_FLAGS)
@@ -212,12 +226,13 @@ class BuildExtensions(build_ext):
     def compile(self, source, folder, macros, flags, depends=()):
         """Compile a file, unless its object file is newer than all it is made of."""
         (name,) = self.compiler.object_filenames([source], output_dir=folder)
-        if self.force or newer_group([source, __file__, *map(str, (*HEADERS, *depends))], name):
+        made_of = [source, __file__, TOOLCHAIN, *HEADERS, *depends]
+        if self.force or newer_group([*map(str, made_of)], name):
             self.compiler.compile(
                 [source],
                 output_dir=folder,
                 macros=macros,
-                include_dirs=[str(MICROKERNELS), np.get_include()],
+                include_dirs=[str(MICROKERNELS), numpy_headers(CROSS) or np.get_include()],
                 extra_postargs=flags,
             )
         return name
@@ -247,14 +262,6 @@ class SourceArchive(sdist):
         return str(path)
 
 
-def isas():
-    return X86_64_ISAS if IS_X86_64 else OTHER_ISAS
-
-
-def kinds():
-    return [(isa, *real) for isa in isas() for real in (("float", 4), ("double", 8))]
-
-
 def modules_in_cython():
     return sorted(MODULES.rglob("*.pyx"))
 
@@ -274,9 +281,12 @@ def library():
 
 def check_compiler():
     """End with one line where nothing can be compiled, before Cython has worked for long."""
+    if TARGET.system == "windows" or CROSS:
+        compiler_for(TARGET)
+        return
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "")
     if not compiler:
-        return  # on Windows distutils looks for one
+        return
     if not compiles(compiler, "int main(void) { return 0; }"):
         sys.exit(
             "convext needs a C compiler, GCC or Clang, but "

@@ -14,7 +14,14 @@ DOCUMENTS = [
 ]
 SOURCES = [
     path
-    for pattern in ("src/**/*.*", "convext/**/*.py", "tests/*.py", "benchmarks/**/*.py", "setup.py")
+    for pattern in (
+        "src/**/*.*",
+        "convext/**/*.py",
+        "tests/*.py",
+        "benchmarks/**/*.py",
+        "tools/*.py",
+        "setup.py",
+    )
     for path in ROOT.glob(pattern)
     if path.is_file()
 ]

@@ -1,0 +1,1 @@
+"""What builds the package, and tests it on other machines; none of it is installed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
 import re
@@ -11,11 +10,17 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, TypeAlias
+from importlib import import_module
+from typing import IO, Any, TypeAlias
 
 from .streams import NotingFile
 
 FilePath: TypeAlias = str | os.PathLike[str]
+
+# None on Windows, where nobody removes or replaces a file that is open.
+fcntl: Any = None
+with suppress(ImportError):
+    fcntl = import_module("fcntl")
 
 
 def path_of(file: object) -> str:
@@ -70,6 +75,8 @@ def atomic_write(file: FilePath, previous: str | None = None) -> Iterator[IO[byt
             stream = io.BufferedWriter(raw)
             yield stream
             flush_to_disk(stream)
+        if fcntl is None:
+            raw.close()
         with _named(path):
             if previous is not None and os.path.exists(target):
                 os.replace(target, previous)
@@ -113,7 +120,7 @@ def _target(file: FilePath) -> str | None:
         raise PermissionError(errno.EACCES, "its folder is not writable", path)
     place = os.stat(folder)
     sticky = bool(place.st_mode & stat.S_ISVTX)
-    if old is not None and sticky and os.geteuid() not in {0, old.st_uid, place.st_uid}:
+    if old is not None and sticky and _user() not in {0, old.st_uid, place.st_uid}:
         raise PermissionError(
             errno.EPERM, "is another user's, in a folder where only owners replace files", path
         )
@@ -168,17 +175,27 @@ def _remove_abandoned(folder: str) -> None:
         for entry in entries:
             if not ours.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
                 continue
-            if entry.stat().st_uid == os.geteuid():
+            if fcntl is None:
+                with suppress(OSError):
+                    os.remove(entry.path)
+            elif entry.stat().st_uid == _user():
                 with suppress(OSError), open(entry.path, "r+b") as stream:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.remove(entry.path)
 
 
 def _lock(number: int) -> None:
-    with suppress(OSError):  # a file system without locks
-        fcntl.flock(number, fcntl.LOCK_EX)
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(number, fcntl.LOCK_EX)
+
+
+def _user() -> int:
+    """Return the number of the user, which on Windows all files have."""
+    return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
 def _machine() -> str:
     """Return eight digits that tell this machine from others in the same network."""
-    return f"{zlib.crc32(os.uname().nodename.encode()):08x}"
+    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return f"{zlib.crc32(name.encode()):08x}"

@@ -16,6 +16,12 @@ from .atomic_files import FilePath, path_of
 MIN_ELEMENTS = 500**2
 
 
+# Signals that ask to stop, of those that the system has.
+_STOPPING = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]
+
+
 class Stopped(KeyboardInterrupt):
     """A signal other than that of Ctrl-C asks to stop."""
 
@@ -24,9 +30,10 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP of a terminal that is closed, raise `Stopped` in the block.
+    """Let SIGTERM, and what a terminal that is closed sends, raise `Stopped` in the block.
 
-    Where one of them is ignored, as below nohup, or has a handler, it stays so.
+    That is SIGHUP, on Windows SIGBREAK, which Ctrl-Break sends, too. Where one of them is ignored,
+    as below nohup, or has a handler, it stays so.
     """
 
     def stop(number: int, _: object) -> NoReturn:
@@ -36,11 +43,7 @@ def stoppable() -> Iterator[None]:
 
     handled = []
     if threading.current_thread() is threading.main_thread():
-        handled = [
-            number
-            for number in (signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) == signal.SIG_DFL
-        ]
+        handled = [number for number in _STOPPING if signal.getsignal(number) == signal.SIG_DFL]
     for number in handled:
         signal.signal(number, stop)
     try:

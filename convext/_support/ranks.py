@@ -137,7 +137,12 @@ class Ranks:
         from mpi4py import MPI
 
         local = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
-        cpus = local.allgather(os.sched_getaffinity(0))
+        ours = (
+            os.sched_getaffinity(0)
+            if hasattr(os, "sched_getaffinity")
+            else set(range(os.cpu_count() or 1))
+        )
+        cpus = local.allgather(ours)
         local.Free()
         return len(set().union(*cpus)), len(cpus)
 

@@ -18,6 +18,7 @@ SOURCES = [
         "src/**/*.*",
         "convext/**/*.py",
         "tests/*.py",
+        "tests/microkernels/*.*",
         "benchmarks/**/*.py",
         "tools/*.py",
         "setup.py",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import convext
-from convext._support import memory, stored_arrays
+from convext._support import large_arrays, memory, stored_arrays
 from convext.cli.main import main
 from convext.kernels_file import load_kernels
 from convext.train import _training
@@ -195,6 +195,28 @@ def test_any_samples_can_be_read(source, tmp_path):
     np.testing.assert_array_equal(
         np.moveaxis(part, 1, -1)[2:4, 3:], np.moveaxis(x[5:7, 1:2], 1, -1)[:, 3:]
     )
+
+
+@EACH
+def test_a_sample_may_be_asked_for_twice(source, tmp_path):
+    x, _ = pair()
+    (given,) = sources(source, tmp_path, x)
+    large = stored_arrays.as_large("x", given)
+    for order in ([0, 0, 2], [5, 3, 3], [1, 1], [2, 0, 2, 1], [22, 20, 20]):
+        np.testing.assert_array_equal(large[order], x[order])
+
+
+def test_one_thread_reads_all_and_ends_with_the_iterator():
+    large = large_arrays.LargeArray(Sliced(np.zeros((9, 2))), "x")
+    before = threading.active_count()
+    items = large_arrays.ahead((threading.get_ident() for _ in range(9)), large)
+    assert len({threading.get_ident(), *items}) == 2
+    assert_no_thread_is_left(before)
+    items = large_arrays.ahead(iter(range(9)), large)
+    assert next(items) == 0
+    assert threading.active_count() == before + 1
+    items.close()
+    assert_no_thread_is_left(before)
 
 
 def train(x, y, **options):

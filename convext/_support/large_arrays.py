@@ -12,10 +12,13 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 T = TypeVar("T")
 
@@ -97,7 +100,7 @@ class LargeArray:
             indices = np.arange(of_samples.start, of_samples.stop, of_samples.step)
         else:
             indices = of_samples.start + of_samples.step * np.asarray(first, np.intp)
-        inner = self.part((slice(None), *rest)).spans[1:]
+        inner = self.part((slice(None), *rest)).spans[1:] if rest else self.spans[1:]
         samples = self._read(indices, inner)
         return samples.transpose(self.axes)
 
@@ -106,17 +109,20 @@ class LargeArray:
 
         Those that follow each other are read together, and so are those of one chunk.
         """
-        order = np.argsort(indices, kind="stable")
+        # numpy.diff and numpy.argsort take longer than reading some samples.
+        order = np.arange(len(indices))
+        ascends = bool((indices[1:] > indices[:-1]).all())
+        if not ascends:
+            order = np.argsort(indices, kind="stable")
         ascending = indices[order]
-        apart = (np.diff(ascending) > 1) & (np.diff(ascending // self.together) != 0)
-        runs = np.split(order, np.flatnonzero(apart) + 1) if len(indices) else []
-        in_order = len(runs) == 1 and len(indices) == 1 + ascending[-1] - ascending[0]
-        in_order = in_order and np.array_equal(indices, ascending)
         result = room((len(indices), *map(len, inner)), self.dtype, self.pages)
         same = result.dtype == self.source.dtype and result.shape[1:] == self.source.shape[1:]
-        if same and hasattr(self.source, "gather"):
+        if same and len(indices) and hasattr(self.source, "gather"):
             self.source.gather(ascending, result, order)
             return result
+        apart = (np.diff(ascending) > 1) & (np.diff(ascending // self.together) != 0)
+        runs = np.split(order, np.flatnonzero(apart) + 1) if len(indices) else []
+        in_order = len(runs) == 1 and len(indices) == 1 + ascending[-1] - ascending[0] and ascends
         for run in runs:
             begin, end = int(indices[run[0]]), int(indices[run[-1]]) + 1
             read = self._read_run(begin, end, inner)
@@ -239,37 +245,55 @@ def samples_of_block(arrays: Sequence[npt.NDArray[Any]], itemsize: int, limit: i
 def ahead(items: Iterator[T], *arrays: Any) -> Iterator[T]:
     """Yield items; where they are read from large arrays, a thread reads the next one meanwhile.
 
-    Errors of the thread are raised here. A thread lives for one item, and does not keep the process
-    from ending: whoever stops asking has nothing to end.
+    Errors of the thread are raised here. It ends with the items, or when this iterator does, and
+    does not keep the process from ending.
     """
     if not any(map(is_large, arrays)):
         yield from items
         return
-    from concurrent.futures import Future  # only here, so that importing convext stays quick
+    from queue import SimpleQueue  # only here, so that importing convext stays quick
 
-    def read(future: Future[T]) -> None:
+    asked: SimpleQueue[bool] = SimpleQueue()
+    answers: SimpleQueue[tuple[T, BaseException | None]] = SimpleQueue()
+    thread = threading.Thread(target=_answer, args=(items, asked, answers), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # there may be no more threads
+        yield from items
+        return
+    asked.put(True)
+    try:
+        while True:
+            item, error = answers.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                thread.join()
+                return
+            asked.put(True)
+            yield item
+            del item  # while the next one is waited for
+    finally:
+        error = None  # its traceback has this frame
+        asked.put(False)
+
+
+def _answer(
+    items: Iterator[T],
+    asked: SimpleQueue[bool],
+    answers: SimpleQueue[tuple[T, BaseException | None]],
+) -> None:
+    """Give an item, or an error, as often as it is asked for, and keep none."""
+    answer: tuple[Any, BaseException | None]
+    more = True
+    while more and asked.get():
         try:
-            future.set_result(next(items, _END))
+            answer = next(items, _END), None
         except BaseException as error:
-            future.set_exception(error)
-
-    def begin() -> tuple[Future[T], threading.Thread | None]:
-        future: Future[T] = Future()
-        thread = threading.Thread(target=read, args=(future,), daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # there may be no more threads
-            read(future)
-            return future, None
-        return future, thread
-
-    future, thread = begin()
-    while (item := future.result()) is not _END:
-        if thread is not None:
-            thread.join()  # it has ended, and leaves the memory that it had to the next one
-        future, thread = begin()
-        yield item
-        del item
+            answer = _END, error
+        more = answer[0] is not _END
+        answers.put(answer)
+        del answer
 
 
 def _give_back_pages(array: Any) -> None:

@@ -52,7 +52,7 @@ class StoredArray:
                 for span, i, size in zip(spans, (*place, 0), self.shape, strict=False):
                     first = first * size + span[i]
                 stream.seek(self.start + first * math.prod(below) * self.dtype.itemsize)
-                self._fill(stream, result[place])
+                self._fill(stream, _bytes_of(result[place]))
         return result[..., given[-1]] if len(given) == len(spans) > 1 else result
 
     def gather(
@@ -60,20 +60,29 @@ class StoredArray:
     ) -> None:
         """Read samples, in ascending order of their places, into those rows of the result."""
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        follows = (places[1:] == places[:-1] + 1) & (rows[1:] == rows[:-1] + 1)
+        begins = [0, *(np.flatnonzero(~follows) + 1).tolist()]
+        starts = (self.start + places[begins] * size).tolist()
+        to = (rows[begins] * size).tolist()
+        lengths = [(end - begin) * size for begin, end in pairwise([*begins, len(places)])]
+        memory = _bytes_of(result)
         path = path_of(self.file)
         with NotingFile(path, "rb") as stream, stream.failing_as(path):
-            runs = np.flatnonzero((np.diff(places) != 1) | (np.diff(rows) != 1)) + 1
-            for first, end in pairwise([0, *runs.tolist(), len(places)] if len(places) else []):
-                stream.seek(self.start + int(places[first]) * size)
-                self._fill(stream, result[rows[first] : rows[first] + end - first])
+            for start, at, length in zip(starts, to, lengths, strict=True):
+                stream.seek(start)
+                self._fill(stream, memory[at : at + length])
 
-    def _fill(self, stream: Any, values: NumericArray) -> None:
-        left = values.reshape(-1).view(np.uint8).data
+    def _fill(self, stream: NotingFile, left: memoryview) -> None:
         while left:
             count = stream.readinto(left)
             if not count:
                 raise ValueError(f"{self.label} is truncated: it was longer when it was opened")
             left = left[count:]
+
+
+def _bytes_of(array: NumericArray) -> memoryview:
+    """Return the memory of a contiguous array."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 class Shards:
@@ -104,6 +113,8 @@ class Shards:
         ends = np.searchsorted(places, self.ends)
         for array, begin, end, last in zip(self.arrays, [0, *ends], ends, self.ends, strict=False):
             some = places[begin:end] - (last - array.shape[0])
+            if begin == end:
+                continue
             if isinstance(array, StoredArray):
                 array.gather(some, result, rows[begin:end])
             else:

@@ -205,7 +205,9 @@ def train_model(
         threads = resolve_num_threads(num_threads, ranks)
         how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
         sources = input_file, target_file, max_memory
-        inputs, targets, block, options = _checked_data(*sources, num_kernels, size, how, ranks)
+        inputs, targets, block, options, loss_of_zero = _checked_data(
+            *sources, num_kernels, size, how, ranks
+        )
         start = _first_kernels(kernels, (num_kernels, inputs.shape[1], *size), seed)
         data = {"input_data": inputs, "target_output": targets}
         if kernels is not None:
@@ -214,6 +216,7 @@ def train_model(
         trained = np.array(start, common_dtype(**dtypes), order="C")
         sizes = batch_size, block
         run = _Run(data, trained, options, learning_rate, sizes, shuffle, seed, threads, ranks)
+        run.loss_of_zero = loss_of_zero
         shapes = inputs.shape, trained.shape, options.output_shape
         run.method = choose_method(
             method, *shapes, unit=run.unit, num_epochs=num_epochs, alone=ranks.size == 1
@@ -259,9 +262,7 @@ class _Run:
         if shuffle:
             of_seed = [] if seed is None else [seed, len(inputs)]
             self.generator = np.random.default_rng(of_seed) if of_seed else random_generator(None)
-        sums = np.array([energies(part_of(targets, (ranks.part(len(targets)),))).sum()])
-        ranks.add(sums)
-        self.loss_of_zero, self.ranks = sums[0] / targets.size, ranks
+        self.ranks, self.loss_of_zero = ranks, math.inf
         self.first_loss: float | None = None
         self.method = "direct"
         # The kernels at the start of this epoch and of the one before.
@@ -363,8 +364,11 @@ def _checked_data(
     kernel_size: tuple[int, int],
     how: dict[str, Any],
     ranks: Ranks,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int, Convolution]:
-    """Return input, target, how many samples are read at a time, and the convolution; checked."""
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int, Convolution, float]:
+    """Return input, target, how many samples are read at a time, and the convolution; checked.
+
+    With them comes the loss of predicting zero.
+    """
     sources: tuple[Any, Any] = input_file, target_file
     are_paths = {isinstance(source, (str, os.PathLike)) for source in sources}
     if len(are_paths) > 1:
@@ -389,9 +393,22 @@ def _checked_data(
             f"{targets.shape}"
         )
     own = ranks.part(len(inputs))
-    for name, array in zip(names, (inputs, targets), strict=True):
-        ranks.attempt(partial(check_finite, name, part_of(array, (own,)), own.start))
-    return inputs, targets, block, options
+    ranks.attempt(partial(check_finite, names[0], part_of(inputs, (own,)), own.start))
+    part = part_of(targets, (own,))
+    squares = np.array([ranks.attempt(partial(_finite_squares, names[1], part, own.start))])
+    ranks.add(squares)
+    return inputs, targets, block, options, squares[0] / targets.size
+
+
+def _finite_squares(name: str, array: npt.NDArray[Any], start: int) -> float:
+    """Return the sum of the squares of values, which `check_finite` checks.
+
+    Where the sum is finite, all of them are, and are read once.
+    """
+    total = float(energies(array).sum())
+    if not math.isfinite(total):
+        check_finite(name, array, start)
+    return total
 
 
 def _first_kernels(

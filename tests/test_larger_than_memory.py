@@ -472,7 +472,7 @@ def of_fit(x, y, limit=None):
 
 
 def of_predict(x, y, limit=None):
-    model = convext.Sequential([convext.Conv2D(1, 3), convext.Conv2D(1, 5, strides=9)], seed=0)
+    model = convext.Sequential([convext.Conv2D(8, 2), convext.Conv2D(1, 5, strides=9)], seed=0)
     return model.predict(x)
 
 
@@ -487,7 +487,6 @@ BOUNDED = {
 def set_blocks(setter):
     """Make blocks as small as suits a test, which changes the order of sums."""
     setter(convext.solve.blocks, "MAX_ELEMENTS", 1 << 17)
-    setter(convext.nn.prediction, "MAX_BYTES", 1 << 20)
     setter(convext._support.checks, "_BLOCK", 1 << 17)
 
 

@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._support.checks import RealArray, as_dtype
-from .._support.large_arrays import ahead, read_as
+from .._support.large_arrays import ahead, is_large, read_as
+from .._support.memory import available_memory
 from ..ops.shapes import window_of
 from ..train._layers import activate
 from ..train._steps import Layer
@@ -23,6 +24,10 @@ from ..ways import _convolution
 # What all layers make of a strip, in bytes, where the strips have more rows than the least.
 MAX_BYTES = 32 << 20
 MIN_ROWS = 16
+
+# Of images that are not in memory, strips take less where there is little: with what is read ahead,
+# and scratch memory, they have three times their bytes.
+SHARE = 8
 
 
 # From where to where (exclusive) a layer needs rows, or columns, of its input: none, where all
@@ -44,12 +49,12 @@ def predict(
     With a crop, those rows and columns of the images are added. Without, `result` may be the part
     of it that begins at a row and a column; then `images` have only the pixels that are `seen`.
     """
-    images = read_as(images, dtype)
+    images, most = read_as(images, dtype), _most_bytes(images)
     (top, left), (height, width) = begin, result.shape[2:]
     row_bytes = dtype.itemsize * sum(
         math.prod(layer.output_shape) // layer.output_shape[1] for layer in layers
     )
-    rows = min(height, max(MIN_ROWS, MAX_BYTES // row_bytes))
+    rows = min(height, max(MIN_ROWS, most // row_bytes))
     across, (start, _) = _spans(layers, 1, left, left + width), seen(layers, 0, top, top + height)
     strips = [
         _spans(layers, 0, top + i, top + min(i + rows, height)) for i in range(0, height, rows)
@@ -62,7 +67,7 @@ def predict(
         )
         for strip in strips
     )
-    samples = max(1, MAX_BYTES // max(row_bytes * rows, dtype.itemsize * given // 2))
+    samples = max(1, most // max(row_bytes * rows, dtype.itemsize * given // 2))
     beside = slice(None) if crop is None else crop[1]
 
     def read() -> Iterator[tuple[slice, int, RealArray, list[RealArray]]]:
@@ -85,6 +90,11 @@ def predict(
         for pixels in added:
             values += pixels[..., beside].astype(dtype, copy=False)
         result[some, :, i * rows : i * rows + values.shape[2]] = values
+
+
+def _most_bytes(images: RealArray) -> int:
+    """Return what a strip may take."""
+    return min(MAX_BYTES, available_memory() // SHARE) if is_large(images) else MAX_BYTES
 
 
 def seen(layers: Sequence[Layer], axis: int, begin: int, end: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from .nn.models import Sequential, load_model
 from .nn.optimizers import Adam
 from .schedules import cosine_decay
 from .train.callbacks import History
-from .train.checkpoint import DEFAULT_EVERY, beside
+from .train.checkpoint import DEFAULT_EVERY, beside, files_of
 
 Image = npt.NDArray[Any]
 
@@ -274,6 +274,9 @@ def _fit_and_save(
     """Return the best model of a training, which is in `out` then, and how the training went."""
     # Only a whole training may replace a file; one that goes on finds its best model again.
     kept = unused_name(out) if checkpoint is None else beside(checkpoint, "best")
+    if checkpoint is not None:
+        goes_on = options["resume"] and any(map(os.path.exists, files_of(checkpoint)))
+        ranks.once(lambda: _check_kept(kept, goes_on))
     options |= {"checkpoint": checkpoint, "comm": ranks}
     braces = str.maketrans({"{": "{{", "}": "}}"})
     best = ModelCheckpoint(
@@ -294,6 +297,17 @@ def _fit_and_save(
             raise
         raise telling(error, place) from error
     return ranks.once(lambda: _best(best, kept, out, checkpoint is None)), history, best
+
+
+def _check_kept(kept: str, goes_on: bool) -> None:
+    """Find out before a training whether the best model so far is there, or another file."""
+    if os.path.exists(kept):
+        load_model(kept)  # no other file is replaced
+    elif goes_on:
+        raise FileNotFoundError(
+            f"{kept}, the best model so far of the training that is to go on, does not exist: "
+            "begin anew, without resume"
+        )
 
 
 def _best(best: ModelCheckpoint, kept: str, out: FilePath, removing: bool) -> Sequential:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +232,8 @@ def test_a_callback_with_a_state_has_it_again_and_others_begin_anew():
 
 @pytest.mark.parametrize("value", [np.ones(2, complex), np.array(["a"]), {1: 2}, {3}, object()])
 def test_a_state_that_cannot_be_read_again_is_not_written(value):
+    epochs = []
+
     class Odd:
         def __call__(self, report):
             pass
@@ -239,6 +244,9 @@ def test_a_state_that_cannot_be_read_again_is_not_written(value):
     with pytest.raises(TypeError, match="a state"):
         train([Odd()], checkpoint="run.npz")
     assert os.listdir() == []
+    with pytest.raises(TypeError, match=r"Odd.get_state\(\): "):
+        train([epochs.append, Odd()], epochs=10**6, checkpoint="run.npz", checkpoint_every=10**6)
+    assert len(epochs) == 1
 
 
 def test_a_rate_that_a_callback_has_set_stays_set():
@@ -331,7 +339,7 @@ OTHER = {
     "seed is 4, and was 3": {"seed": 4},
     "seed is None, and was 3": {"seed": None},
     "learning_rate is 0.2, and was 0.1": {"learning_rate": 0.2},
-    r"learning_rate is step_decay\(0.1, 0.5, 10\), and was 0.1": {
+    r"learning_rate is step_decay\(initial_rate=0.1, drop=0.5, every=10\), and was 0.1": {
         "learning_rate": schedules.step_decay(0.1)
     },
     "method is direct, and was statistics": {"method": "direct"},
@@ -411,7 +419,8 @@ def test_large_data_are_told_apart_by_a_part_of_them(size):
         ({"resume": True, "checkpoint": None}, ValueError, "resume needs a checkpoint"),
         ({"checkpoint": None, "checkpoint_every": 2}, ValueError, "checkpoint_every needs a"),
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1, got 0"),
-        ({"checkpoint_every": 1.5}, TypeError, "checkpoint_every must be an integer, got 1.5"),
+        ({"checkpoint_every": 1.5}, TypeError, r"or of seconds as in '30s', got 1.5 \(float\)"),
+        ({"checkpoint_every": None}, TypeError, "or of seconds as in '30s', got None"),
         ({"checkpoint_every": "30m"}, ValueError, "or of seconds as in '30s', got '30m'"),
         ({"checkpoint_every": "-1s"}, ValueError, "or of seconds as in '30s', got '-1s'"),
         ({"checkpoint_every": "nans"}, ValueError, "or of seconds as in '30s', got 'nans'"),
@@ -432,6 +441,82 @@ def test_a_file_that_is_something_else_is_not_replaced(name):
     with pytest.raises(ValueError, match=rf"{name}\) is a file that convext did not write as one"):
         train(checkpoint="run.npz")
     assert np.load(name)["arr_0"].sum() == 3
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_beside_that_is_something_else_is_not_replaced(resume):
+    train(checkpoint="run.npz", epochs=2)
+    np.savez("run-previous.npz", np.ones(3))
+    with pytest.raises(ValueError, match=r"run-previous.npz\) is a file that convext did not wr"):
+        train(checkpoint="run.npz", resume=resume)
+    assert np.load("run-previous.npz")["arr_0"].sum() == 3
+
+
+@pytest.mark.parametrize("name", ["run.npz", "run-previous.npz"])
+def test_a_file_that_comes_there_during_a_training_is_not_replaced(name):
+    def put(report):
+        if report.epoch == 3:
+            np.savez(name, np.ones(3))
+
+    said = r"checkpoint of epoch \d+ could not be written: .* is a file that convext did not"
+    with pytest.warns(UserWarning, match=said):
+        trained = train([put], checkpoint="run.npz", checkpoint_every=1)
+    np.testing.assert_array_equal(trained, train())
+    assert np.load(name)["arr_0"].sum() == 3
+
+
+def test_a_callback_that_goes_to_another_folder_does_not_take_the_checkpoint_along(folder):
+    (folder / "elsewhere").mkdir()
+
+    class Go:
+        def on_train_begin(self, logs):
+            os.chdir(folder / "elsewhere")
+
+    def stop(report):
+        os.chdir(folder / "elsewhere")
+        if report.epoch == 5:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        train([stop], checkpoint="run.npz", checkpoint_every=1)
+    assert os.listdir() == []
+    for callback in (Go(), lambda report: os.chdir(folder / "elsewhere")):
+        os.chdir(folder)
+        shutil.copy("run.npz", "copy.npz")
+        seen = []
+        calls = [lambda report, seen=seen: seen.append(report.epoch), callback]
+        result = train(calls, checkpoint="copy.npz", checkpoint_every=1, resume=True)
+        np.testing.assert_array_equal(result, train())
+        assert seen[0] == 5
+        os.chdir(folder)
+        for file in ("copy.npz", "copy-previous.npz"):
+            os.remove(file)
+    assert os.listdir("elsewhere") == []
+
+
+def test_a_network_of_another_seed_is_another_training():
+    def network(seed, of_layer=None):
+        layers = [convext.Conv2D(2, 3, seed=of_layer)]
+        model = convext.Sequential(layers, seed=seed)
+        model.compile("adam")
+        return model
+
+    fit(model=network(0), checkpoint="run.npz", epochs=1)
+    with pytest.raises(ValueError, match="training: seed is 3, and was 0"):
+        fit(model=network(3), checkpoint="run.npz", resume=True)
+    with pytest.raises(ValueError, match=r"layers\[0\] is .*seed=3"):
+        fit(model=network(0, 3), checkpoint="run.npz", resume=True)
+
+
+def test_what_a_partial_is_given_by_name_tells_it_from_others():
+    class Falling:
+        def __call__(self, epoch, first):
+            return first / (1 + epoch)
+
+    for falling in (Falling(), lambda epoch, first: first / (1 + epoch)):
+        train(learning_rate=partial(falling, first=0.1), checkpoint="run.npz", epochs=1)
+        with pytest.raises(ValueError, match=r"\(first=0.2\), and was .*\(first=0.1\)"):
+            train(learning_rate=partial(falling, first=0.2), checkpoint="run.npz", resume=True)
 
 
 def test_more_epochs_than_asked_for_are_an_error():
@@ -520,6 +605,7 @@ def rewritten(change):
         lambda c, a: a.update(array_0=np.ones((9, 9))),
         lambda c, a: a.update(array_0=a["array_0"].astype("f4")),
         lambda c, a: a.update(array_0=np.array(["text"])),
+        lambda c, a: a.update(array_1=np.array(["text"])),
     ],
 )
 def test_a_checkpoint_that_lies_is_an_error(change):
@@ -590,6 +676,10 @@ def test_a_disk_that_is_full_does_not_end_a_training(ends, monkeypatch):
         ),
         ("--checkpoint no/run.npz", "no/run.npz: its folder does not exist"),
         ("--checkpoint a.npz --out a.npz", "a.npz would overwrite a.npz, which is used as well"),
+        (
+            "--checkpoint a.npz --out a-previous.npz",
+            "a-previous.npz would overwrite a-previous.npz, which is used as well",
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", ["train", "train-images"])
@@ -606,8 +696,10 @@ def test_other_images_and_patches_are_another_training(images, folder, capsys):
     assert main([*arguments, "--stride", "7"]) == 2
     assert "is of another training: batches is" in capsys.readouterr().err
     assert main([*arguments, "--learning-rate", "0.01"]) == 2
-    told = "learning_rate is cosine_decay(0.01, 1, 0.0), and was cosine_decay(0.001, 1, 0.0)"
+    told = "cosine_decay(initial_rate=0.01, num_epochs=1, final_rate=0.0), and was cosine_decay("
     assert told in capsys.readouterr().err
+    assert main([*arguments[:-1], "2"]) == 2  # the rate falls to 0 in the last epoch
+    assert re.search("num_epochs=2, .* and was .*num_epochs=1", capsys.readouterr().err)
     whole = (folder / "before" / "1.png").read_bytes()
     (folder / "before" / "1.png").write_bytes((folder / "after" / "1.png").read_bytes())
     assert main(arguments) == 2
@@ -615,6 +707,41 @@ def test_other_images_and_patches_are_another_training(images, folder, capsys):
     (folder / "before" / "1.png").write_bytes(whole)
     assert main(arguments) == 0
     assert convext.load_model("model.npz").count_params() == 10
+
+
+def test_the_best_model_is_there_before_a_training_goes_on(images, folder, capsys):
+    options = ["--checkpoint", "run.npz", "--layers", "1x3", "--quiet", "--epochs", "1"]
+    arguments = ["train-images", "before", "after", *options]
+    assert main([*arguments, "--out", "run-best.npz"]) == 2
+    assert "would overwrite run-best.npz" in capsys.readouterr().err
+    (folder / "run-best.npz").write_text("something else")
+    assert main(arguments) == 2
+    assert "model (run-best.npz) cannot be read" in capsys.readouterr().err
+    assert (folder / "run-best.npz").read_text() == "something else"
+    os.remove("run-best.npz")
+    assert main(arguments) == 0
+    os.remove("run-best.npz")
+    assert main([*arguments, "--resume"]) == 2
+    assert "run-best.npz, the best model so far" in capsys.readouterr().err
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_checkpoint_that_cannot_be_written_is_told_in_both_languages(
+    language, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run.npz")
+
+    monkeypatch.setenv("CONVEXT_LANG", language)
+    monkeypatch.setattr(checkpoint, "atomic_write", full)
+    assert main(["train", "--checkpoint", "run.npz", "--epochs", "2", "--quiet"]) == 0
+    expected = {
+        "en": "convext: warning: the checkpoint of epoch 2 could not be written: run.npz: No space "
+        "left on device\n",
+        "zh": "convext: 警告: 第 2 轮的检查点无法写入: run.npz: 磁盘空间不足\n",
+    }
+    assert capsys.readouterr().err == expected[language]
 
 
 def test_another_training_is_told_in_chinese_as_well(monkeypatch, capsys):

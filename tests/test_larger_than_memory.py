@@ -340,6 +340,23 @@ def test_slices_that_are_not_what_the_shape_says_are_an_error(use, small_blocks)
         use(Short(x), Sliced(y))
 
 
+@pytest.mark.parametrize("use", ["train", "fit", "solve", "predict"])
+def test_chunks_of_unknown_sizes_are_an_error_that_says_what_to_do(use):
+    array = pytest.importorskip("dask.array")
+    x, y = np.ones((6, 1, 8, 8)), np.ones((6, 1, 6, 6))
+    unknown = array.from_array(x)[array.from_array(np.arange(6)) > 1]
+    model = convext.Sequential([convext.Conv2D(1, 3)])
+    model.compile()
+    calls = {
+        "train": lambda: convext.train_model(unknown, y, 1, 3, verbose=False),
+        "fit": lambda: model.fit(unknown, y, verbose=0),
+        "solve": lambda: convext.solve_kernels(unknown, y, 3),
+        "predict": lambda: model.predict(unknown),
+    }
+    with pytest.raises(ValueError, match=r"(x|input_data) has .* unknown .*compute_chunk_sizes"):
+        calls[use]()
+
+
 def test_shards_that_do_not_belong_together_are_an_error(tmp_path):
     x, y = pair()
     files = shards(x, tmp_path)

@@ -6,6 +6,7 @@ import pickle
 import signal
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -530,6 +531,9 @@ BAD_DATA = [
     (lambda x, y: (x, y.astype(str)), TypeError, r"target_output must hold real numbers"),
     (lambda x, y: (x, y.astype("M8[s]")), TypeError, r"target_output must hold real numbers"),
     (lambda x, y: ("before.npy", y), TypeError, r"must be two paths or two arrays"),
+    (lambda x, y: (["x-0.npy"], y), TypeError, r"input_data .* got a list of names: .* pattern"),
+    (lambda x, y: (x, (Path("y-0.npy"),)), TypeError, r"target_output .* got a tuple of names"),
+    (lambda x, y: ({"x": x}, y), TypeError, r"input_data must be one array, got a dict with names"),
 ]
 
 

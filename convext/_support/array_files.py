@@ -155,7 +155,8 @@ def _damage_named(label: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"{label} is damaged: {error}") from error
+        why = str(error) or type(error).__name__  # as where the file ends too early
+        raise ValueError(f"{label} is damaged: {why}") from error
 
 
 def _choose_member(archive: zipfile.ZipFile, label: str, member: str | None) -> zipfile.ZipInfo:

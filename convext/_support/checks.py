@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Collection, Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
@@ -41,6 +42,15 @@ def as_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
     if type(value) is np.ndarray:
         return value
     check_not_masked(name, value)
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, os.PathLike)):
+        raise TypeError(
+            f"{name} must hold real numbers, got a {type(value).__name__} of names: for several "
+            "files, give a pattern that matches them, such as 'x-*.npy'"
+        )
+    if isinstance(value, Mapping):  # as a file of h5py is
+        raise TypeError(
+            f"{name} must be one array, got a {type(value).__name__} with names: choose one of it"
+        )
     try:
         return np.asarray(value)
     except ValueError as error:

@@ -170,4 +170,11 @@ def as_large(name: str, value: Any) -> Any:
         value = open_array(value, name)
         if not isinstance(value, np.ndarray):
             return LargeArray(value, name)
-    return LargeArray(value, name) if is_elsewhere(value) else value
+    if not is_elsewhere(value):
+        return value
+    if any(map(math.isnan, value.shape)):  # as Dask's may be
+        raise ValueError(
+            f"{name} has chunks of unknown sizes (shape {value.shape}): "
+            f"call {name}.compute_chunk_sizes() before"
+        )
+    return LargeArray(value, name)

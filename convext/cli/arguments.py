@@ -153,6 +153,13 @@ def checkpoint_options(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
+def checkpoint_files(options: argparse.Namespace) -> list[str]:
+    """Return the files that a training writes its state to."""
+    from ..train.checkpoint import files_of
+
+    return [] if options.checkpoint is None else [*files_of(options.checkpoint)]
+
+
 def with_both_sizes(arguments: Sequence[str]) -> list[str]:
     """Return arguments in which two numbers follow --kernel-shape, where there was one.
 

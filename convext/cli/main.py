@@ -90,6 +90,8 @@ def _run(argv: Sequence[str] | None, ranks: Ranks) -> int:
     with warnings.catch_warnings():
         quiet = getattr(options, "quiet", False)
         warnings.simplefilter("ignore" if quiet else "default", UserWarning)
+        # Without a word, a training would be lost that is killed later.
+        warnings.filterwarnings("default", "the checkpoint of epoch", UserWarning)
         # Of Pillow, about images that are large, which it reads all the same.
         warnings.filterwarnings("ignore", "Image size .* exceeds limit")
         warnings.showwarning = _show_warning

@@ -30,6 +30,7 @@ from .arguments import (
     UsageError,
     add_channels,
     add_shared,
+    checkpoint_files,
     checkpoint_options,
     integer_from,
 )
@@ -115,7 +116,7 @@ def run(options: Namespace) -> None:
         raise UsageError("INPUT needs a TARGET (see convext train --help)")
     num_epochs = options.epochs or (EPOCHS if options.input else EPOCHS_WITHOUT_FILES)
     schedule = _make_schedule(options.schedule, options.learning_rate, num_epochs)
-    outputs = [options.out, options.checkpoint]
+    outputs = [options.out, *checkpoint_files(options)]
     inputs, ranks = [options.input, options.target], options.ranks
     ranks.once(lambda: check_outputs(outputs, inputs, options.plot))
     with _Training(options, num_epochs) as training:

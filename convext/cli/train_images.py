@@ -7,7 +7,8 @@ from argparse import ArgumentTypeError, Namespace
 from .._support.interruption import stoppable
 from ..enhancement import train_on_folders
 from ..train._layers import ACTIVATIONS
-from .arguments import Parser, add_shared, checkpoint_options, integer_from
+from ..train.checkpoint import beside
+from .arguments import Parser, add_shared, checkpoint_files, checkpoint_options, integer_from
 from .outputs import check_outputs
 
 DESCRIPTION = (
@@ -69,7 +70,9 @@ def add_arguments(parser: Parser) -> None:
 @stoppable()
 def run(options: Namespace) -> None:
     """Train and save."""
-    ranks, outputs = options.ranks, [options.out, options.checkpoint]
+    ranks, outputs = options.ranks, [options.out, *checkpoint_files(options)]
+    if options.checkpoint is not None:
+        outputs.append(beside(options.checkpoint, "best"))
     ranks.once(lambda: check_outputs(outputs, [], options.plot))
     train_on_folders(
         options.before,

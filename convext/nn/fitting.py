@@ -114,6 +114,7 @@ class Fit:
         model, optimizer = self.model, self.model._compiled()
         settings: dict[str, Any] = {"function": "fit", "initial_epoch": self.initial_epoch}
         settings |= {f"layers[{i}]": repr(layer) for i, layer in enumerate(model.layers)}
+        settings["seed"] = model._seed
         for name in ("residual", "data_format", "dtype", "loss", "metrics_names"):
             settings[name] = getattr(model, name)
         settings["optimizer"] = type(optimizer).__name__

@@ -83,6 +83,7 @@ def _from_config(config: dict[str, Any], filepath: FilePath, kind: Callable[...,
         seed=0,
         name=config.get("name"),
     )
+    model._seed = None  # the generator goes on from where it was
     channels = integer("input_channels", config["input_channels"], minimum=1)
     shape = (sum(_sizes(model.layers, channels)),)
 

@@ -54,7 +54,7 @@ class Network(Sealed, Stateful):
         self.name, self.residual = name, boolean("residual", residual)
         self.data_format = data_format
         self.dtype: np.dtype[Any] = np.dtype(computed)
-        self._generator = random_generator(seed)
+        self._seed, self._generator = seed, random_generator(seed)
         self._channels: int | None = None
         self._built_layers: list[Conv2D] = []  # the layers whose weights these are, in this order
         self._weights: RealArray = np.empty(0, self.dtype)

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,13 @@ class Checkpoint:
 
     def __init__(self, file: FilePath, every: int | str, resume: bool) -> None:
         self.epochs = self.seconds = math.inf
-        if not isinstance(every, str):
+        if isinstance(every, int | np.integer):
             self.epochs = integer("checkpoint_every", every, minimum=1)
+        elif not isinstance(every, str):
+            raise TypeError(
+                "checkpoint_every must be a number of epochs, or of seconds as in '30s', got "
+                f"{every!r} ({type(every).__name__})"
+            )
         elif re.fullmatch(r"\d*\.?\d+s", every) and float(every[:-1]):
             self.seconds = float(every[:-1])
         else:
@@ -50,9 +56,8 @@ class Checkpoint:
                 "checkpoint_every must be a number of epochs, or of seconds as in '30s', got "
                 f"{every!r}"
             )
-        path = path_of(file)
-        self.file = os.path.realpath(path) if os.path.islink(path) else path
-        self.previous = beside(self.file, "previous")
+        self.file, self.previous = files_of(file)
+        self._folder = os.getcwd()  # a callback may go to another
         self.resume = boolean("resume", resume)
         check_writable(self.file)
         if not resume:
@@ -60,7 +65,8 @@ class Checkpoint:
                 _record(name)  # no other file is replaced
         self._state: tuple[int, Any, list[npt.NDArray[Any]]] | None = None  # that was noted last
         self._written = 0  # its epoch
-        self._noted = self._saved = time.monotonic()
+        # What cannot be kept of a callback is found out after the first epoch.
+        self._noted, self._saved = -math.inf, time.monotonic()
         self._pause = _SECONDS_BETWEEN_STATES
 
     def begin(
@@ -72,7 +78,9 @@ class Checkpoint:
         self._settings = json.loads(json.dumps(settings, default=str))
         if not self.resume:
             return first_epoch
-        file = self.file if os.path.exists(self.file) else self.previous
+        file, previous = self._found(self.file), self._found(self.previous)
+        if not os.path.exists(file):
+            file = previous
         if not os.path.exists(file):
             if verbose:
                 say("There is no {file} yet: the training begins anew", file=self.file)
@@ -87,6 +95,8 @@ class Checkpoint:
                 raise ValueError(
                     f"checkpoint ({file}) is of another training: {name} is {now}, and was {then}"
                 )
+        if os.path.exists(previous):
+            _record(previous)  # no other file is replaced
         if epoch > num_epochs:
             raise ValueError(
                 f"checkpoint ({file}) is of epoch {epoch}, more than the {num_epochs} asked for"
@@ -106,10 +116,9 @@ class Checkpoint:
         due = last or now >= self._saved + self.seconds or epoch >= self._written + self.epochs
         if due or now >= self._noted + self._pause:
             arrays: list[npt.NDArray[Any]] = []
-            parts = [part.get_state() for part in self._parts()]
-            stopped = self._hooks.stopped
-            state = {"run": self._run.state(), "parts": parts, "stopped": stopped}
-            self._state = epoch, _encode(state, arrays), arrays
+            state = _encode({"run": self._run.state(), "stopped": self._hooks.stopped}, arrays)
+            state["items"]["parts"] = [_state_of(part, arrays) for part in self._parts()]
+            self._state = epoch, state, arrays
             self._noted = time.monotonic()
             self._pause = max(_SECONDS_BETWEEN_STATES, 20 * (self._noted - now))
         if due:
@@ -130,13 +139,23 @@ class Checkpoint:
         }  # fmt: skip
         members = {f"array_{i}": array for i, array in enumerate(arrays)}
         try:
-            with atomic_write(self.file, self.previous) as stream:
+            names = self._found(self.file), self._found(self.previous)
+            for name in filter(os.path.exists, names):
+                _record(name)  # somebody may have put another file there meanwhile
+            with atomic_write(*names) as stream:
                 np.savez(stream, allow_pickle=False, config=np.array(json.dumps(record)), **members)
-        except OSError as error:  # which is no reason to lose a training that can go on
-            warn(f"the checkpoint of epoch {epoch} could not be written: {error}")
+        except (OSError, ValueError) as error:  # no reason to lose a training that can go on
+            why: object = error
+            if isinstance(error, OSError) and error.strerror:
+                why = f"{error.filename}: {error.strerror}"
+            warn(f"the checkpoint of epoch {epoch} could not be written: {why}")
         else:
             self._written = epoch
         self._saved = time.monotonic()
+
+    def _found(self, file: str) -> str:
+        """Return the name under which a file is found in the folder where the training is now."""
+        return file if os.getcwd() == self._folder else os.path.join(self._folder, file)
 
     def _parts(self) -> list[Any]:
         """Return the learning rate and the callbacks that have a state."""
@@ -153,12 +172,13 @@ class Checkpoint:
 
     def _older(self, file: str) -> str:
         """Say whether the checkpoint before a damaged one is good."""
-        if file != self.previous and os.path.exists(self.previous):
+        previous = self._found(self.previous)
+        if file != previous and os.path.exists(previous):
             try:
-                epoch, *_ = _read(self.previous)
+                epoch, *_ = _read(previous)
             except (OSError, ValueError):
-                return f"; {self.previous}, the one before it, is damaged as well"
-            return f"; {self.previous}, of epoch {epoch}, is good: rename it to {file} to go on"
+                return f"; {previous}, the one before it, is damaged as well"
+            return f"; {previous}, of epoch {epoch}, is good: rename it to {file} to go on"
         return "; there is no older one"
 
 
@@ -172,6 +192,13 @@ def make_checkpoint(file: FilePath | None, every: int | str, resume: bool) -> Ch
     return None
 
 
+def files_of(checkpoint: FilePath) -> tuple[str, str]:
+    """Return the file of a checkpoint, that which a link stands for, and that of the one before."""
+    path = path_of(checkpoint)
+    file = os.path.realpath(path) if os.path.islink(path) else path
+    return file, beside(file, "previous")
+
+
 def beside(file: FilePath, what: str) -> str:
     """Return the name of a file beside another, named after that."""
     root, suffix = os.path.splitext(file)
@@ -181,7 +208,12 @@ def beside(file: FilePath, what: str) -> str:
 def describe(part: Any) -> Any:
     """Return what tells a learning rate or a callback from others, as far as that is known."""
     if isinstance(part, partial):
-        return f"{part.func.__name__.lstrip('_')}{part.args}"
+        try:
+            given = signature(part.func).bind_partial(*part.args, **part.keywords).arguments
+        except (TypeError, ValueError):  # which arguments it has is not known
+            given = {"arguments": part.args, **part.keywords}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"{str(describe(part.func)).lstrip('_')}({arguments})"
     if hasattr(part, "_options"):
         options = ", ".join(f"{name}={getattr(part, name)!r}" for name in part._options)
         return f"{type(part).__name__}({options})"
@@ -213,7 +245,18 @@ def _read(file: str) -> tuple[int, dict[str, Any], Any]:
         epoch = integer("epoch", record["epoch"], minimum=0)
         return epoch, dict(record["settings"]), _decode(record["state"], arrays)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
+        if isinstance(error, ValueError):  # of numbers that are none, which says so
+            raise
         raise ValueError(f"checkpoint ({file}) is damaged: {error!r}") from error
+
+
+def _state_of(part: Any, arrays: list[npt.NDArray[Any]]) -> Any:
+    """Return the state of a callback or a learning rate as `_encode` does."""
+    state = part.get_state()
+    try:
+        return _encode(state, arrays)
+    except TypeError as error:
+        raise TypeError(f"{type(part).__name__}.get_state(): {error}") from None
 
 
 def _encode(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:

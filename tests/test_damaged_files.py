@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -121,6 +122,27 @@ def test_sizes_are_checked_before_memory_is_taken(contents, message, tmp_path):
     said, most = peak(load_kernels, path)
     assert re.search(message, said)
     assert most < 1 << 20
+
+
+@pytest.mark.parametrize("contents", [npy_bytes(KERNELS), npz_bytes(kernels=KERNELS)])
+def test_a_file_is_whole_where_the_parser_fails_since_another_thread_parses(
+    contents, tmp_path, monkeypatch
+):
+    """CPython says so of any text: https://github.com/python/cpython/issues/106905."""
+    (tmp_path / "file").write_bytes(contents)
+    parse, failures = ast.literal_eval, iter(range(3))
+
+    def parse_with_failures(text):
+        if next(failures, None) is not None:
+            raise SystemError("AST constructor recursion depth mismatch (before=51, after=76)")
+        return parse(text)
+
+    monkeypatch.setattr(ast, "literal_eval", parse_with_failures)
+    assert np.array_equal(load_array(tmp_path / "file", "kernels"), KERNELS)
+    assert next(failures, None) is None
+    failures = iter(range(1000))
+    with pytest.raises(ValueError, match=r"kernels .* is damaged: AST constructor"):
+        load_array(tmp_path / "file", "kernels")
 
 
 def test_another_way_to_pack_is_refused(tmp_path):

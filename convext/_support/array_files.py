@@ -43,6 +43,9 @@ _MOST_PER_BYTE = 1032
 # Values are read a megabyte at a time.
 _PIECE = 1 << 20
 
+# How often a header is read that CPython's parser fails on without a reason.
+_PARSER_TRIES = 10
+
 # The longest text: its JSON, read, may take thirty times the memory.
 MOST_CHARACTERS = 1 << 24
 
@@ -273,6 +276,21 @@ def _read_numeric_header(stream: IO[bytes], label: str) -> Header:
     return header
 
 
+def _undisturbed(read: Callable[[IO[bytes]], T], stream: IO[bytes]) -> T:
+    """Return what is read with Python's parser.
+
+    While another thread parses, too, CPython may say of any text that it went wrong
+    (https://github.com/python/cpython/issues/106905); and then it may not the next time.
+    """
+    start = stream.tell()
+    for _ in range(_PARSER_TRIES - 1):
+        try:
+            return read(stream)
+        except SystemError:
+            stream.seek(start)
+    return read(stream)
+
+
 def _read_header(stream: IO[bytes], label: str) -> Header:
     """Read what a stream in the .npy format says about its values; some are read with it."""
     with _damage_named(label):
@@ -283,7 +301,7 @@ def _read_header(stream: IO[bytes], label: str) -> Header:
         # Version 3.0 differs from 2.0 in the names of fields only, which no numeric array has.
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         try:
-            shape, fortran_order, dtype = read(rest)
+            shape, fortran_order, dtype = _undisturbed(read, rest)
         except MemoryError:  # of the parser, which has met too many brackets
             raise ValueError("its header cannot be parsed") from None
         if min(shape, default=0) < 0:

@@ -13,12 +13,12 @@ import math
 import os
 import shutil
 import tempfile
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import stopwatch
 
 import convext
 from convext import enhancement, image, kernels_file, plotting, schedules
@@ -248,7 +248,7 @@ def check_call(name, number):
     text = ", ".join(f"{key}={repr(value)[:200]}" for key, value in spoiled.items())
     expected = () if not spoiled else ERRORS
     before = os.getcwd()
-    started = time.perf_counter()
+    started = stopwatch.seconds()
     try:
         os.chdir(arguments_folder())
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -260,5 +260,5 @@ def check_call(name, number):
     finally:
         os.chdir(before)
         convext.set_num_threads(None)
-    seconds = time.perf_counter() - started
+    seconds = stopwatch.seconds() - started
     assert seconds < SECONDS, f"{name}({text}) took {seconds:.1f} s"

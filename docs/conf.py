@@ -1,7 +1,8 @@
 """How Sphinx makes the site: ``python -m sphinx -W -c docs . build/site`` in the project's folder.
 
 The sources are the whole project, so that a link from one Markdown file to another leads to the
-same place here as on the forge.
+same place here as on the forge. With ``-D language=zh_CN`` and ``build/site/zh`` the site is
+Chinese; where that is made first, each English page has a link to it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_extensions"), str(ROOT / "examples")]
-os.environ["CONVEXT_LANG"] = "en"
 os.environ["MPLBACKEND"] = "Agg"
 
 import convext  # noqa: E402
@@ -29,6 +29,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "command_line",
     "dead_links",
+    "languages",
 ]
 root_doc = "docs/index"
 include_patterns = [
@@ -66,6 +67,11 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
 }
 
+# Pages without a file in docs/locale stay English.
+locale_dirs = ["docs/locale"]
+gettext_compact = False
+gettext_location = False
+
 html_theme = "pydata_sphinx_theme"
 html_title = "convext"
 html_static_path = ["_static"]
@@ -77,6 +83,7 @@ html_theme_options = {
     "header_links_before_dropdown": 8,
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    "navbar_end": ["language", "theme-switcher", "navbar-icon-links"],
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
     "pygments_light_style": "tango",

@@ -99,3 +99,30 @@ def test_every_page_is_in_a_list_of_pages():
             folder = (ROOT / page).parent
             listed |= {str((folder / f"{e}.md").resolve().relative_to(ROOT)) for e in entries}
     assert set(PAGES) - listed == {"docs/index.md"}
+
+
+def translations():
+    """Return the English and Chinese texts of docs/locale."""
+    pairs = []
+    for file in (ROOT / "docs" / "locale").rglob("*.po"):
+        text = file.read_text("utf-8")
+        entries = re.findall(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', text, re.M)
+        pairs += [
+            tuple("".join(re.findall(r'"(.*)"', part)) for part in entry) for entry in entries
+        ]
+    return [(english, chinese) for english, chinese in pairs if english]
+
+
+def test_translations_have_the_same_code_and_links():
+    pairs = translations()
+    assert len(pairs) > 80
+    for english, chinese in pairs:
+        assert chinese
+        for what in (r"`[^`]+`", r"\]\(([^)]*)\)"):
+            assert sorted(re.findall(what, chinese)) == sorted(re.findall(what, english))
+
+
+def test_what_is_translated_is_on_a_page():
+    pages = " ".join("".join(text_of(page).split()) for page in PAGES)
+    for english, _ in translations():
+        assert "".join(english.replace('\\"', '"').split()) in pages

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
 from convext._support.messages import translate
@@ -81,8 +82,14 @@ class Command(SphinxDirective):
         ]
 
 
+def speak(_: Sphinx, config: Config) -> None:
+    """Let the parser say everything in the language of the site."""
+    os.environ["CONVEXT_LANG"] = config.language[:2]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directive."""
     os.environ["COLUMNS"] = USAGE_COLUMNS
+    app.connect("config-inited", speak)
     app.add_directive("command", Command)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

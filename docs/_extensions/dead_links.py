@@ -42,8 +42,10 @@ def dead_links(folder: Path) -> list[str]:
                 continue
             target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
             place = unquote(parts.fragment)
-            known = target in pages and place not in ("", *pages[target].places)
-            if not target.exists() or known:
+            if not target.is_relative_to(folder.resolve()):
+                continue  # to the site in another language
+            missing = target in pages and place not in ("", *pages[target].places)
+            if missing or not target.exists():
                 dead.append(f"{file.relative_to(folder.resolve())}: {link}")
     return dead
 

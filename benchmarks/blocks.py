@@ -30,8 +30,8 @@ MB = 10**6
 SAMPLE = 128
 BAR = 0.8
 
-# Bytes that a process may allocate at least: Python, NumPy and its threads take half of them.
-LEAST = 120 * MB
+# Bytes that a process may allocate at least: Python, NumPy and threads take most of them.
+LEAST = 150 * MB
 
 
 def write(folder, megabytes):

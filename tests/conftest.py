@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 sys.path.append(str(Path(__file__).parents[1]))
 
 # Programs that tests run with arguments.
-collect_ignore = ["failing_calls.py", "mpi_program.py"]
+collect_ignore = ["failing_calls.py", "mpi_program.py", "repeated_calls.py"]
 
 settings.register_profile(
     "convext",

@@ -145,7 +145,14 @@ def early_stopping(_):
 
 def history(_):
     kept = convext.History()
-    return lambda: kept(report(0.5))
+
+    def keep():
+        nonlocal kept
+        if len(kept.epoch) >= 10:  # it grows with each epoch, and may be called for hours
+            kept = convext.History()
+        kept(report(0.5))
+
+    return keep
 
 
 def reduce_on_plateau(_):

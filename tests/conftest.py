@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 # For the shapes of the benchmarks; last, so that convext is found where it would be.
 sys.path.append(str(Path(__file__).parents[1]))
 
-# Programs that tests run with arguments.
-collect_ignore = ["failing_calls.py", "mpi_program.py", "repeated_calls.py"]
+# Programs that tests run with arguments; and this, since docs/ has a file of the same name.
+collect_ignore = ["conftest.py", "failing_calls.py", "mpi_program.py", "repeated_calls.py"]
 
 settings.register_profile(
     "convext",

@@ -29,6 +29,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "command_line",
     "dead_links",
+    "gallery_links",
     "languages",
 ]
 root_doc = "docs/index"
@@ -57,7 +58,7 @@ numpydoc_show_class_members = False
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "docs/gallery",
-    "filename_pattern": r"/(edge_of|how_sure|loss_against|two_tele|undo_blur)",
+    "filename_pattern": r"/(blur_over|edge_of|how_sure|loss_against|two_tele|undo_blur)",
     "ignore_pattern": r"common\.py",
     "within_subsection_order": "gallery_order.Order",
     "show_memory": False,
@@ -76,6 +77,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "convext"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("search.js", {"defer": "defer"})]
 html_extra_path = ["_root"]
 html_show_sourcelink = False
 html_theme_options = {

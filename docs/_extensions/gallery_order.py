@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FIRST = ("which_filter", "learn_filters", "undo_blur", "two_telescopes", "super_resolution")
+FIRST = (
+    "which_filter",
+    "learn_filters",
+    "undo_blur",
+    "blur_over_the_field",
+    "two_telescopes",
+    "super_resolution",
+)
 
 
 class Order:

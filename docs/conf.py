@@ -27,6 +27,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "chinese_search",
     "command_line",
     "dead_links",
     "gallery_links",

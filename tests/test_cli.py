@@ -16,6 +16,7 @@ from array_files import BAD_FILES, npz_bytes
 import convext
 from convext._support.messages import columns
 from convext.cli import main as cli
+from convext.cli.commands import COMMANDS
 from convext.image.images import load_image, save_image
 from convext.kernels_file import load_kernels, save_kernels
 
@@ -106,6 +107,17 @@ def test_the_help_of_every_command_has_an_example(command, succeed):
     out = succeed(command, "--help")
     assert out.startswith(f"usage: convext {command}")
     assert re.search(rf"^example:\n  .*convext {command}", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_examples_of_the_help_are_commands_for_any_shell(command, succeed):
+    (examples,) = re.findall(r"^example:\n((?:  .*\n)+)", succeed(*command, "--help"), re.M)
+    for line in examples.splitlines():
+        program, name, *arguments = line.split()
+        assert program == "convext"
+        assert name in COMMANDS
+        # Windows PowerShell 5 knows no `&&`.
+        assert all(re.fullmatch(r"[\w.,-]+", argument) for argument in arguments)
 
 
 def test_the_version_is_printed(succeed):

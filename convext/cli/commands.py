@@ -35,7 +35,7 @@ def make_parser(named: Iterable[str] = COMMANDS) -> Parser:
     parser = Parser(
         prog="convext",
         description="Train convolution kernels from pairs of arrays, and apply them.",
-        epilog="example:\n  convext train && convext show kernels.npz\n\n"
+        epilog="example:\n  convext train\n  convext show kernels.npz\n\n"
         "The language is that of the environment; CONVEXT_LANG=en or CONVEXT_LANG=zh chooses it.",
         formatter_class=HelpFormatter,
         allow_abbrev=False,

@@ -15,7 +15,7 @@ DESCRIPTION = (
     "Write input data and target output, random and uniform on [0, 1), as two .npy files. "
     "The defaults are the data set that `convext train` trains on."
 )
-EXAMPLE = "convext generate && convext train input_data.npy target_output.npy"
+EXAMPLE = "convext generate\n  convext train input_data.npy target_output.npy"
 
 
 def add_arguments(parser: Parser) -> None:

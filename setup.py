@@ -21,6 +21,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
+from setuptools.errors import CompileError
 from setuptools.modified import newer_group
 
 # Not all that run this file have its folder in the path.
@@ -118,13 +119,21 @@ class BuildExtensions(build_ext):
                 pool.submit(self.compile_module, flags + openmp_compile, source)
                 for source in (*self.translate(), str(MICROKERNELS / "dispatch.c"))
             ]
-            library.extra_objects = [task.result() for task in kernels + others]
+            try:
+                library.extra_objects = [task.result() for task in kernels + others]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         library.sources, library.depends = [], library.extra_objects
         super().build_extensions()
+        # What Windows's linkers leave beside a library, and a wheel would hold.
+        for left in Path(self.get_ext_fullpath(LIBRARY)).parent.iterdir():
+            if left.suffix in (".exp", ".lib", ".pdb"):
+                left.unlink()
 
     def use_compiler(self, command, library):
         """Take a compiler with the options of GCC, in place of MSVC or for another machine."""
-        from setuptools._distutils.ccompiler import new_compiler  # noqa: PLC0415 - tests have none
+        from distutils.ccompiler import new_compiler  # noqa: PLC0415 - setuptools's
 
         given, self.compiler = self.compiler, new_compiler(compiler="unix")
         position = [] if TARGET.system == "windows" else ["-fPIC"]
@@ -180,7 +189,7 @@ class BuildExtensions(build_ext):
                     self.compiler.link_shared_object(
                         objects, str(Path(folder, "probe_openmp.so")), extra_postargs=link_flags
                     )
-                except Exception:  # distutils raises its own classes, setuptools others
+                except Exception:  # of distutils or setuptools
                     continue
                 self.announce(f"convext: building with OpenMP ({' '.join(link_flags)})", level=2)
                 return compile_flags, link_flags
@@ -228,13 +237,16 @@ class BuildExtensions(build_ext):
         (name,) = self.compiler.object_filenames([source], output_dir=folder)
         made_of = [source, __file__, TOOLCHAIN, *HEADERS, *depends]
         if self.force or newer_group([*map(str, made_of)], name):
-            self.compiler.compile(
-                [source],
-                output_dir=folder,
-                macros=macros,
-                include_dirs=[str(MICROKERNELS), numpy_headers(CROSS) or np.get_include()],
-                extra_postargs=flags,
-            )
+            try:
+                self.compiler.compile(
+                    [source],
+                    output_dir=folder,
+                    macros=macros,
+                    include_dirs=[str(MICROKERNELS), numpy_headers(CROSS) or np.get_include()],
+                    extra_postargs=flags,
+                )
+            except Exception as error:  # distutils raises its own classes, setuptools others
+                raise CompileError(f"cannot compile {source}: {error}") from None
         return name
 
 

@@ -20,6 +20,7 @@ MODULES = {
     "    def __init__(self, *_, **__): pass",
     "setuptools/command/build_ext.py": "class build_ext: pass",
     "setuptools/command/sdist.py": "class sdist: pass",
+    "setuptools/errors.py": "class CompileError(Exception): pass",
     "setuptools/modified.py": "newer_group = None",
 }
 
@@ -86,6 +87,27 @@ def test_missing_headers_are_one_line(run, compiler):
 def test_a_compiler_that_works_builds(run, compiler):
     for path in (compiler("nothing of that"), sysconfig.get_config_var("CC")):
         assert run("build_ext", CC=path) == (0, "set up\n", "")
+
+
+def test_the_file_that_does_not_compile_is_named(run, tmp_path):
+    (tmp_path / "setuptools/__init__.py").write_text(
+        """
+class Extension:
+    def __init__(self, *_, **__): pass
+
+class Compiler:
+    def object_filenames(self, sources, output_dir): return ["object"]
+    def compile(self, sources, **_): raise OSError("the compiler was ended by signal 9")
+
+def setup(cmdclass, **_):
+    build = cmdclass["build_ext"]()
+    build.force, build.compiler = True, Compiler()
+    build.compile("src/one.c", "folder", [], [])
+"""
+    )
+    status, _, err = run("build_ext", CC=sysconfig.get_config_var("CC"))
+    assert status == 1
+    assert "cannot compile src/one.c: the compiler was ended by signal 9" in err
 
 
 @pytest.mark.parametrize("command", ["egg_info", "dist_info", "sdist"])

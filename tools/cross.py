@@ -4,8 +4,9 @@
     python -m tools.cross windows-x86_64 --python FOLDER
     python -m tools.cross linux-aarch64
 
-It lands in build/TARGET/dist. Headers of NumPy, and for Windows OpenMP's library, come from PyPI's
-wheels for that machine. FOLDER is that of a Python for Windows of this Python's version, with
+It lands in build/TARGET/dist, with the libraries that it asks for printed, and those refused that
+a machine may lack. Headers of NumPy, and for Windows OpenMP's library, come from PyPI's wheels for
+that machine. FOLDER is that of a Python for Windows of this Python's version, with
 `include` and `libs`; without it, this Python's headers are used, with the sizes of Windows, and an
 import library made of what this Python exports: that shows whether everything links. Needs the
 package ziglang, or for linux-aarch64 GCC (`apt install gcc-aarch64-linux-gnu`).
@@ -24,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.toolchain import Target, python_library, target_named
+from tools.linked import libraries, strange
+from tools.toolchain import Target, compiler_for, python_library, target_named, works
 
 PLATFORMS = {
     "windows-x86_64": "win_amd64",
@@ -77,15 +79,22 @@ typedef long long Py_ssize_t;
 """
 
 
+def run(purpose: str, command: list[str], **environment: str) -> None:
+    """Run a command; where it fails, end with one line below what it printed."""
+    status = subprocess.run(command, check=False, env=os.environ | environment).returncode
+    if status:
+        sys.exit(f"cannot {purpose}: `{' '.join(command)}` failed with status {status}")
+
+
 def unpack_wheel(package: str, folder: Path, target: Target, wanted: tuple[str, ...]) -> None:
     """Get a package's wheel for a machine, and of it the files that end like this."""
     wheels = folder / "wheels"
-    subprocess.run(
+    run(
+        f"get {package} for {target}",
         [
             *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"),
             *("--platform", PLATFORMS[str(target)], "-d", str(wheels), package),
         ],
-        check=True,
     )
     (wheel,) = wheels.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -122,12 +131,12 @@ def make_import_library(folder: Path) -> None:
     definition = libs / f"{python_library()}.def"
     lines = [f"LIBRARY {python_library()}.dll", "EXPORTS", *names, ""]
     definition.write_text("\n".join(lines))
-    subprocess.run(
+    run(
+        "make an import library of Python",
         [
             *(sys.executable, "-m", "ziglang", "dlltool", "-m", "i386:x86-64"),
             *("-d", str(definition), "-l", str(libs / f"{python_library()}.lib")),
         ],
-        check=True,
     )
 
 
@@ -153,15 +162,35 @@ def build(folder: Path, target: Target) -> None:
     if target.system != "windows":
         machine = "darwin" if target.system == "macos" else f"{target.machine}-linux-gnu"
         suffix = f".{sys.implementation.cache_tag}-{machine}.so"
-    subprocess.run(
+    run(
+        f"build for {target}",
         [
             *(sys.executable, "setup.py", "-q", "build", "--build-base", str(folder)),
             *("--build-lib", str(folder / "lib"), "--build-temp", str(folder / "temp")),
             *("bdist_wheel", "--plat-name", platform, "--dist-dir", str(folder / "dist")),
         ],
-        check=True,
-        env=os.environ | {"CONVEXT_TARGET": str(target), "SETUPTOOLS_EXT_SUFFIX": suffix},
+        CONVEXT_TARGET=str(target),
+        SETUPTOOLS_EXT_SUFFIX=suffix,
     )
+
+
+def check_compiler(target: Target) -> None:
+    """End where the compiler cannot link a program; Zig compiles its C library for the first."""
+    compiler = compiler_for(target)
+    print(f"{' '.join(compiler)}: links a program, Zig's first in minutes", flush=True)
+    if not works(compiler):
+        sys.exit(f"`{' '.join(compiler)}` cannot compile and link a program for {target}")
+
+
+def check_libraries(wheel: Path) -> None:
+    """Print what the modules of a wheel ask for; end where machines may lack some of it."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith((".so", ".pyd", ".dll", ".dylib")):
+                asked = libraries(archive.read(name))
+                print(f"{name}: {', '.join(asked)}")
+                if refused := strange(asked):
+                    sys.exit(f"{name} asks for what machines may lack: {', '.join(refused)}")
 
 
 def main() -> None:
@@ -174,10 +203,13 @@ def main() -> None:
     arguments = parser.parse_args()
     target = target_named(arguments.target)
     folder = Path("build", str(target))
+    check_compiler(target)
     prepare(folder, target, arguments.python)
+    shutil.rmtree(folder / "dist", ignore_errors=True)
     build(folder, target)
-    for wheel in (folder / "dist").glob("*.whl"):
-        print(wheel)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    check_libraries(wheel)
+    print(wheel)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def zig(target: Target) -> list[str]:
             "`python -m pip install ziglang`"
             + (" or `winget install LLVM.LLVM`" * (os.name == "nt"))
         )
-    systems = {"linux": "linux-gnu", "windows": "windows-gnu", "macos": "macos"}
+    systems = {"linux": "linux-gnu", "windows": "windows-gnu", "macos": "macos.11.0"}
     # Zig's own default is to end at whatever it takes for undefined, with checks of its own.
     return [
         *(sys.executable, "-m", "ziglang", "cc", "-fno-sanitize=undefined"),

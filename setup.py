@@ -206,7 +206,7 @@ class BuildExtensions(build_ext):
             str(MICROKERNELS / "microkernel.c"),
             str(Path(self.build_temp, f"{isa}_{real}")),
             macros=microkernel_macros(TARGET, isa, real, itemsize),
-            flags=flags + microkernel_flags(TARGET, isa),
+            flags=flags + microkernel_flags(TARGET, isa, self.compiler.compiler),
         )
 
     def compile_module(self, flags, source):

@@ -38,6 +38,8 @@ def pytest_cmdline_main(config):
 
     What -n says goes first, and without pytest-xdist all runs in this process.
     """
+    if hasattr(config, "workerinput"):  # one of the processes
+        return
     options = config.option
     folders = config.args_source is config.ArgsSource.TESTPATHS or all(
         map(os.path.isdir, config.args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 SETUP = Path(__file__).parents[1] / "setup.py"
+
+CC = (sysconfig.get_config_var("CC") or "cc").split()
 
 # What setup.py imports, with a setup() that only says that it was reached.
 MODULES = {
@@ -23,6 +26,11 @@ MODULES = {
     "setuptools/errors.py": "class CompileError(Exception): pass",
     "setuptools/modified.py": "newer_group = None",
 }
+
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(CC[0]) is None, reason="this Python's C compiler is not there"
+)
 
 
 @pytest.fixture
@@ -84,11 +92,13 @@ def test_missing_headers_are_one_line(run, compiler):
     assert err.startswith("convext needs Python's headers")
 
 
+@needs_compiler
 def test_a_compiler_that_works_builds(run, compiler):
     for path in (compiler("nothing of that"), sysconfig.get_config_var("CC")):
         assert run("build_ext", CC=path) == (0, "set up\n", "")
 
 
+@needs_compiler
 def test_the_file_that_does_not_compile_is_named(run, tmp_path):
     (tmp_path / "setuptools/__init__.py").write_text(
         """

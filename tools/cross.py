@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.linked import libraries, strange
+from tools.linked import check_wheel
 from tools.toolchain import Target, compiler_for, python_library, target_named, works
 
 PLATFORMS = {
@@ -182,17 +182,6 @@ def check_compiler(target: Target) -> None:
         sys.exit(f"`{' '.join(compiler)}` cannot compile and link a program for {target}")
 
 
-def check_libraries(wheel: Path) -> None:
-    """Print what the modules of a wheel ask for; end where machines may lack some of it."""
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.endswith((".so", ".pyd", ".dll", ".dylib")):
-                asked = libraries(archive.read(name))
-                print(f"{name}: {', '.join(asked)}")
-                if refused := strange(asked):
-                    sys.exit(f"{name} asks for what machines may lack: {', '.join(refused)}")
-
-
 def main() -> None:
     """Build the wheel that the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -208,7 +197,7 @@ def main() -> None:
     shutil.rmtree(folder / "dist", ignore_errors=True)
     build(folder, target)
     (wheel,) = (folder / "dist").glob("*.whl")
-    check_libraries(wheel)
+    check_wheel(wheel)
     print(wheel)
 
 

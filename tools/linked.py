@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import struct
 import sys
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 
 # What every machine of its system has, this package's Python, and OpenMP's library.
 EXPECTED = re.compile(
@@ -19,6 +20,8 @@ EXPECTED = re.compile(
     | lib(gomp|omp|iomp5)(-[0-9a-f]+)?\.so[.\d]*""",
     re.VERBOSE | re.IGNORECASE,
 )
+
+COMPILED = re.compile(r"\.(so(\.[\d.]+)?|pyd|dll|dylib)$")
 
 
 def libraries(contents: bytes) -> list[str]:
@@ -101,6 +104,20 @@ def linux_libraries(contents: bytes) -> list[str]:
             base += start - address
             break
     return [text_at(contents, base + value) for tag, value in entries if tag == needed]
+
+
+def check_wheel(wheel: Path) -> None:
+    """Print what the compiled files of a wheel ask for; end where machines may lack some of it."""
+    missing = []
+    with zipfile.ZipFile(wheel) as archive:
+        files = [name for name in archive.namelist() if COMPILED.search(name)]
+        held = {PurePosixPath(name).name for name in files}
+        for name in files:
+            asked = libraries(archive.read(name))
+            print(f"{name}: {', '.join(asked)}")
+            missing += strange([path for path in asked if PurePosixPath(path).name not in held])
+    if missing:
+        sys.exit(f"{wheel.name} asks for what machines may lack: {', '.join(missing)}")
 
 
 def main() -> None:

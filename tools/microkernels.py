@@ -81,7 +81,7 @@ def build(target: Target) -> Path:
                 MICROKERNELS / "microkernel.c",
                 folder / f"{isa}_{real}" / MICROKERNELS / "microkernel.o",
                 microkernel_macros(target, isa, real, itemsize),
-                C_FLAGS + microkernel_flags(target, isa),
+                C_FLAGS + microkernel_flags(target, isa, compiler),
             )
             for isa, real, itemsize in kinds(target)
         ]

@@ -35,9 +35,9 @@ C_FLAGS = [
 # What is to be unrolled they say themselves: -O3 makes them a tenth larger, but not faster.
 MICROKERNEL_FLAGS = ["-O2", "-ftree-vectorize"]
 
-# GCC's tuning for some machines, since version 16 for any, takes two instructions to add a product to
-# a sum that the next one waits for: results would have other bits by how a loop is unrolled. Older
-# versions of GCC lack the option, and Clang the tuning.
+# GCC's tuning for some machines, since version 16 for any, takes two instructions to add a product
+# to a sum that the next one waits for: results would have other bits by how a loop is unrolled.
+# Older versions of GCC lack the option, and Clang the tuning.
 FUSING_FLAG = "--param=avoid-fma-max-bits=0"
 
 # GCC keeps vectors of 32 bytes on the stack of Windows, which it aligns to 16.

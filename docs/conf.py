@@ -32,6 +32,7 @@ extensions = [
     "dead_links",
     "gallery_links",
     "languages",
+    "trailing_lines",
 ]
 root_doc = "docs/index"
 include_patterns = [
@@ -92,4 +93,5 @@ html_theme_options = {
     "pygments_light_style": "tango",
     "pygments_dark_style": "monokai",
 }
-html_sidebars = {"docs/index": []}
+# Pages without others below or beside them.
+html_sidebars = {"docs/index": [], "docs/overview*": [], "genindex": [], "py-modindex": []}

@@ -104,7 +104,7 @@ def test_every_page_is_in_a_list_of_pages():
 def translations():
     """Return the English and Chinese texts of docs/locale."""
     pairs = []
-    for file in (ROOT / "docs" / "locale").rglob("*.po"):
+    for file in (ROOT / "docs" / "locale").glob("*/LC_MESSAGES/docs/**/*.po"):
         text = file.read_text("utf-8")
         entries = re.findall(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', text, re.M)
         pairs += [

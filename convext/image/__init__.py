@@ -3,8 +3,8 @@
 Reading and writing needs Pillow, which is in the ``images`` extra.
 """
 
+from . import images
 from .images import (
-    IMAGE_SUFFIXES,
     extract_patches,
     image_suffix,
     jpeg_steps,
@@ -16,6 +16,9 @@ from .images import (
     replace_luminance,
     save_image,
 )
+
+#: Suffixes of the files that are read as images, in lower case.
+IMAGE_SUFFIXES = images.IMAGE_SUFFIXES
 
 __all__ = [
     "IMAGE_SUFFIXES",

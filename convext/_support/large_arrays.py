@@ -116,9 +116,8 @@ class LargeArray:
             order = np.argsort(indices, kind="stable")
         ascending = indices[order]
         result = room((len(indices), *map(len, inner)), self.dtype, self.pages)
-        same = result.dtype == self.source.dtype and result.shape[1:] == self.source.shape[1:]
-        if same and len(indices) and hasattr(self.source, "gather"):
-            self.source.gather(ascending, result, order)
+        if self._as_stored(inner) and hasattr(self.source, "gather"):
+            self.source.gather(ascending, result, order, inner)
             return result
         apart = (np.diff(ascending) > 1) & (np.diff(ascending // self.together) != 0)
         runs = np.split(order, np.flatnonzero(apart) + 1) if len(indices) else []
@@ -133,6 +132,11 @@ class LargeArray:
         if isinstance(self.source, np.ndarray):
             _give_back_pages(self.source)
         return result
+
+    def _as_stored(self, inner: Sequence[range]) -> bool:
+        """Whether rows of samples are read as they are."""
+        whole = all(len(span) == size for span, size in zip(inner[-1:], self.source.shape[-1:]))
+        return whole and self.dtype == self.source.dtype and all(s.step == 1 for s in inner)
 
     def _read_run(self, begin: int, end: int, inner: Sequence[range]) -> npt.NDArray[Any]:
         within = tuple(slice(span.start, max(span.start, span.stop)) for span in inner)

@@ -6,7 +6,8 @@ import glob
 import math
 import os
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from contextlib import suppress
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -40,37 +41,58 @@ class StoredArray:
         spans = [range(size) for size in self.shape]
         for axis, some in enumerate(given):
             spans[axis] = spans[axis][some]
-        # Where the last axis that is cut begins, the rest lies together.
-        cut = max((i for i, span in enumerate(spans[:-1]) if len(span) < self.shape[i]), default=0)
-        below = self.shape[cut + 1 :]
-        run = len(spans[cut]), *below
-        result: NumericArray = np.empty((*map(len, spans[:cut]), *run), self.dtype)
-        path = path_of(self.file)
-        with NotingFile(path, "rb") as stream, stream.failing_as(path):
-            for place in np.ndindex(result.shape[:cut] if result.size else (0,)):
-                first = 0
-                for span, i, size in zip(spans, (*place, 0), self.shape, strict=False):
-                    first = first * size + span[i]
-                stream.seek(self.start + first * math.prod(below) * self.dtype.itemsize)
-                self._fill(stream, _bytes_of(result[place]))
-        return result[..., given[-1]] if len(given) == len(spans) > 1 else result
+        cut_last = len(given) == len(spans) > 1
+        if cut_last:  # whole rows are read
+            spans[-1] = range(self.shape[-1])
+        result: NumericArray = np.empty([*map(len, spans)], self.dtype)
+        first, *inner = spans
+        self.gather(np.array(first, np.intp), result, np.arange(len(first)), inner)
+        return result[..., given[-1]] if cut_last else result
 
     def gather(
-        self, places: npt.NDArray[np.intp], result: NumericArray, rows: npt.NDArray[np.intp]
+        self,
+        places: npt.NDArray[np.intp],
+        result: NumericArray,
+        rows: npt.NDArray[np.intp],
+        inner: Sequence[range],
     ) -> None:
-        """Read samples, in ascending order of their places, into those rows of the result."""
-        size = math.prod(self.shape[1:]) * self.dtype.itemsize
-        follows = (places[1:] == places[:-1] + 1) & (rows[1:] == rows[:-1] + 1)
-        begins = [0, *(np.flatnonzero(~follows) + 1).tolist()]
-        starts = (self.start + places[begins] * size).tolist()
-        to = (rows[begins] * size).tolist()
-        lengths = [(end - begin) * size for begin, end in pairwise([*begins, len(places)])]
-        memory = _bytes_of(result)
-        path = path_of(self.file)
+        """Read samples, in ascending order of their places, into those rows of the result.
+
+        Of each, what lies in the inner spans is read, of which the last is a whole row.
+        """
+        if not result.size:
+            return
+        offsets, run = self._runs(inner)
+        starts = np.add.outer(places * self._bytes(self.shape[1:]), offsets).ravel()
+        to = np.add.outer(rows * (len(offsets) * run), np.arange(len(offsets)) * run).ravel()
+        # Runs that follow each other, here and there, are read as one.
+        begins = np.flatnonzero((np.diff(starts) != run) | (np.diff(to) != run)) + 1
+        begins = np.concatenate([[0], begins])
+        lengths = (np.diff(begins, append=len(starts)) * run).tolist()
+        begin_at, write_at = (self.start + starts[begins]).tolist(), to[begins].tolist()
+        memory, path = _bytes_of(result), path_of(self.file)
         with NotingFile(path, "rb") as stream, stream.failing_as(path):
-            for start, at, length in zip(starts, to, lengths, strict=True):
+            _announce(stream, begin_at, lengths)
+            for start, at, length in zip(begin_at, write_at, lengths, strict=True):
                 stream.seek(start)
                 self._fill(stream, memory[at : at + length])
+
+    def _runs(self, inner: Sequence[range]) -> tuple[npt.NDArray[np.intp], int]:
+        """Return where in a sample its runs of bytes begin, and how long each is."""
+        sizes = self.shape[1:]
+        # Where the last axis that is cut begins, the rest lies together.
+        cut = max((i for i, span in enumerate(inner) if len(span) < sizes[i]), default=0)
+        offsets = np.zeros(1, np.intp)
+        for axis, span in enumerate(inner[:cut]):
+            step = self._bytes(sizes[axis + 1 :])
+            offsets = np.add.outer(offsets, np.array(span, np.intp) * step).ravel()
+        if not inner:
+            return offsets, self.dtype.itemsize
+        below = self._bytes(sizes[cut + 1 :])
+        return offsets + inner[cut].start * below, len(inner[cut]) * below
+
+    def _bytes(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape) * self.dtype.itemsize
 
     def _fill(self, stream: NotingFile, left: memoryview) -> None:
         while left:
@@ -83,6 +105,14 @@ class StoredArray:
 def _bytes_of(array: NumericArray) -> memoryview:
     """Return the memory of a contiguous array."""
     return array.reshape(-1).view(np.uint8).data
+
+
+def _announce(stream: NotingFile, starts: Sequence[int], lengths: Sequence[int]) -> None:
+    """Tell the system what will be read: a disk is quicker where many readings wait for it."""
+    if len(starts) > 1 and hasattr(os, "posix_fadvise"):
+        for start, length in zip(starts, lengths, strict=True):
+            with suppress(OSError):  # not every file has it
+                os.posix_fadvise(stream.number, start, length, os.POSIX_FADV_WILLNEED)
 
 
 class Shards:
@@ -107,18 +137,23 @@ class Shards:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def gather(
-        self, places: npt.NDArray[np.intp], result: npt.NDArray[Any], rows: npt.NDArray[np.intp]
+        self,
+        places: npt.NDArray[np.intp],
+        result: npt.NDArray[Any],
+        rows: npt.NDArray[np.intp],
+        inner: Sequence[range],
     ) -> None:
-        """Read samples, in ascending order of their places, into those rows of the result."""
+        """Read as `StoredArray` does."""
         ends = np.searchsorted(places, self.ends)
         for array, begin, end, last in zip(self.arrays, [0, *ends], ends, self.ends, strict=False):
             some = places[begin:end] - (last - array.shape[0])
             if begin == end:
                 continue
             if isinstance(array, StoredArray):
-                array.gather(some, result, rows[begin:end])
+                array.gather(some, result, rows[begin:end], inner)
             else:
-                result[rows[begin:end]] = array[some]
+                part = tuple(slice(span.start, span.stop) for span in inner)
+                result[rows[begin:end]] = array[(slice(None), *part)][some]
 
 
 def open_array(file: FilePath, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import signal
 import subprocess
@@ -187,6 +188,8 @@ def test_any_samples_can_be_read(source, tmp_path):
         np.testing.assert_array_equal(large[order], x[order])
         a, b, c, d = rng.integers(0, 14, 4)
         np.testing.assert_array_equal(large[a : a + 3, :, b:c, d:], x[a : a + 3, :, b:c, d:])
+        np.testing.assert_array_equal(large[order, :, b:c], x[order, :, b:c])
+        np.testing.assert_array_equal(large[order, a % 2 :, b:c, d:], x[order, a % 2 :, b:c, d:])
     np.testing.assert_array_equal(large[::5], x[::5])
     np.testing.assert_array_equal(large[-2], x[-2])
     np.testing.assert_array_equal(large[3, 1, 2, 5], x[3, 1, 2, 5])
@@ -195,6 +198,21 @@ def test_any_samples_can_be_read(source, tmp_path):
     np.testing.assert_array_equal(
         np.moveaxis(part, 1, -1)[2:4, 3:], np.moveaxis(x[5:7, 1:2], 1, -1)[:, 3:]
     )
+
+
+@EACH
+@pytest.mark.parametrize("shape", [(9,), (9, 4), (9, 3, 4), (9, 2, 3, 4, 5)], ids=str)
+def test_samples_have_any_number_of_axes(source, shape, tmp_path):
+    array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    (given,) = sources(source, tmp_path, array)
+    large = stored_arrays.as_large("x", given)
+    rng = np.random.default_rng(len(shape))
+    for _ in range(20):
+        order = rng.integers(0, 9, rng.integers(0, 9))
+        np.testing.assert_array_equal(large[order], array[order])
+        some = tuple(slice(*np.sort(rng.integers(0, size + 1, 2))) for size in shape)
+        np.testing.assert_array_equal(large[some], array[some])
+        np.testing.assert_array_equal(large[(order, *some[1:])], array[(order, *some[1:])])
 
 
 @EACH

@@ -135,7 +135,7 @@ class LargeArray:
 
     def _as_stored(self, inner: Sequence[range]) -> bool:
         """Whether rows of samples are read as they are."""
-        whole = all(len(span) == size for span, size in zip(inner[-1:], self.source.shape[-1:]))
+        whole = not inner or inner[-1] == range(self.source.shape[-1])
         return whole and self.dtype == self.source.dtype and all(s.step == 1 for s in inner)
 
     def _read_run(self, begin: int, end: int, inner: Sequence[range]) -> npt.NDArray[Any]:

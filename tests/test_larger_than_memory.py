@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -508,7 +509,7 @@ def of_fit(x, y, limit=None):
 
 def of_predict(x, y, limit=None):
     model = convext.Sequential([convext.Conv2D(8, 2), convext.Conv2D(1, 5, strides=9)], seed=0)
-    return model.predict(x)
+    return model.predict(x, max_memory=limit)
 
 
 BOUNDED = {
@@ -537,6 +538,34 @@ def eightfold(tmp_path_factory):
             np.save(folder / f"{name}-{i}.npy", part)
     assert x.nbytes + y.nbytes >= 8 * ALLOWED
     return folder, x, y
+
+
+@pytest.mark.parametrize("limit", ["4MB", "30MB", 1])
+@pytest.mark.parametrize("shape", [(1, 1, 1500, 1000), (90, 1, 128, 128)], ids=str)
+@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "in a file"])
+def test_predictions_take_no_more_than_they_may(limit, shape, stored, tmp_path):
+    x = np.random.default_rng(0).random(shape, np.float32)
+    model = convext.Sequential([convext.Conv2D(8, 3), convext.Conv2D(1, 3)], seed=0)
+    expected = model.predict(x)
+    if stored:
+        np.save(tmp_path / "x.npy", x)
+    out = np.empty_like(expected)
+    # At least 16 rows: of the image, of both layers and of what comes next.
+    least = 2 * 24 * shape[3] * 4 * 10
+    tracemalloc.start()
+    model.predict(tmp_path / "x.npy" if stored else x, out=out, max_memory=limit)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < max(memory.bytes_of("limit", limit), least) + 100_000
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_a_limit_of_a_prediction_that_is_none_is_an_error():
+    model = convext.Sequential([convext.Conv2D(1, 3)], seed=0)
+    with pytest.raises(ValueError, match="max_memory must be a number of bytes or a size"):
+        model.predict(np.ones((1, 9, 9)), max_memory="much")
+    with pytest.raises(ValueError, match="max_memory must be at least 1"):
+        model.predict(np.ones((1, 9, 9)), max_memory=0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits addresses as Linux does")

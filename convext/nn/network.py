@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.checks import RealArray, boolean, check_dimensions, integer, one_of
+from .._support.memory import bytes_of
 from .._support.messages import print_line, say, translate
 from .._support.sealed import Sealed
 from .._support.sharing import (
@@ -145,6 +146,7 @@ class Network(Sealed, Stateful):
         num_threads: int | None = None,
         *,
         out: npt.NDArray[Any] | None = None,
+        max_memory: int | str | None = None,
     ) -> RealArray:
         """Return what the model makes of images, which may have any size.
 
@@ -163,6 +165,10 @@ class Network(Sealed, Stateful):
         out : numpy.ndarray, optional
             Where to put the result, of its shape and type; such as a map of a file
             (`numpy.lib.format.open_memmap`) where it is larger than the memory.
+        max_memory : int or str, optional
+            How many bytes a strip, what the layers make of it and the next one may take, such as
+            "500MB"; but at least 16 rows, or all of them, of one image. What is left of the memory
+            is respected without it, and more than about 100 MB brings no speed.
 
         Returns
         -------
@@ -180,6 +186,7 @@ class Network(Sealed, Stateful):
         if batch_size is not None:
             integer("batch_size", batch_size, minimum=1)
         threads = resolve_num_threads(num_threads)
+        limit = None if max_memory is None else bytes_of("max_memory", max_memory)
         given = to_array("x", x)
         single = given.ndim == 3
         images = self._channels_first("x", given, empty_batch=True)
@@ -193,7 +200,9 @@ class Network(Sealed, Stateful):
         elif isinstance(given, np.ndarray) and np.may_share_memory(out, given):
             raise ValueError("out overlaps x, which would be overwritten while it is read")
         result = self._channels_first("out", out, empty_batch=True)
-        prediction.predict(layers, images, self.dtype, threads, result, self._crop(layers))
+        prediction.predict(
+            layers, images, self.dtype, threads, result, self._crop(layers), limit=limit
+        )
         return out
 
     def predict_on_batch(self, x: npt.ArrayLike) -> RealArray:

@@ -25,8 +25,10 @@ from ..ways import _convolution
 MAX_BYTES = 32 << 20
 MIN_ROWS = 16
 
-# Of images that are not in memory, strips take less where there is little: with what is read ahead,
-# and scratch memory, they have three times their bytes.
+# With what is read ahead, and scratch memory, strips have three times their bytes.
+STRIPS_AT_ONCE = 3
+
+# Of images that are not in memory, strips take less than this part of what is available.
 SHARE = 8
 
 
@@ -43,13 +45,15 @@ def predict(
     result: RealArray,
     crop: tuple[slice, slice] | None = None,
     begin: tuple[int, int] = (0, 0),
+    limit: int | None = None,
 ) -> None:
     """Leave in `result` what the layers make of images (N, C, H, W), which may be of any type.
 
     With a crop, those rows and columns of the images are added. Without, `result` may be the part
     of it that begins at a row and a column; then `images` have only the pixels that are `seen`.
+    A limit is that of the bytes of strips, unless their least number of rows takes more.
     """
-    images, most = read_as(images, dtype), _most_bytes(images)
+    images, most = read_as(images, dtype), _most_bytes(images, limit)
     (top, left), (height, width) = begin, result.shape[2:]
     row_bytes = dtype.itemsize * sum(
         math.prod(layer.output_shape) // layer.output_shape[1] for layer in layers
@@ -92,9 +96,10 @@ def predict(
         result[some, :, i * rows : i * rows + values.shape[2]] = values
 
 
-def _most_bytes(images: RealArray) -> int:
+def _most_bytes(images: RealArray, limit: int | None) -> int:
     """Return what a strip may take."""
-    return min(MAX_BYTES, available_memory() // SHARE) if is_large(images) else MAX_BYTES
+    most = MAX_BYTES if limit is None else min(MAX_BYTES, limit // STRIPS_AT_ONCE)
+    return min(most, available_memory() // SHARE) if is_large(images) else most
 
 
 def seen(layers: Sequence[Layer], axis: int, begin: int, end: int) -> tuple[int, int]:

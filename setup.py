@@ -14,21 +14,21 @@ import sysconfig
 import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
-from setuptools.modified import newer_group
 
 # Not all that run this file have its folder in the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from tools.made_of import Made, digest
 from tools.toolchain import (
     C_FLAGS,
-    HEADERS,
     MICROKERNEL_FLAGS,
     MICROKERNELS,
     compiler_for,
@@ -44,7 +44,6 @@ from tools.toolchain import (
 )
 
 MODULES = Path("src/convext")
-TOOLCHAIN = Path("tools/toolchain.py")
 
 # What is built for: this machine, or that of tools/cross.py.
 CROSS_TARGET = os.environ.get("CONVEXT_TARGET")
@@ -76,6 +75,18 @@ FOR_SIZE = {
 
 # The module in whose library all others lie: see convext/_compiled.py.
 LIBRARY = "convext.base._dispatch"
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    # Plain built-in functions, without signatures that can be inspected: 140 KB less.
+    "binding": False,
+    # Most objects of compiled classes hold memory.
+    "auto_pickle": False,
+}
 
 # Compilers that run at a time unless -j says it; each may need half a GB.
 MOST_COMPILERS = 8
@@ -111,15 +122,15 @@ class BuildExtensions(build_ext):
         openmp_compile, openmp_link = self.probe_openmp()
         library.extra_link_args += openmp_link
         with ThreadPoolExecutor(self.parallel or min(os.cpu_count() or 1, MOST_COMPILERS)) as pool:
-            # The micro-kernels take longest, and need no Cython, so they come first.
-            kernels = [
-                pool.submit(self.compile_microkernel, flags, *kind) for kind in kinds(TARGET)
-            ]
-            others = [
-                pool.submit(self.compile_module, flags + openmp_compile, source)
-                for source in (*self.translate(), str(MICROKERNELS / "dispatch.c"))
-            ]
             try:
+                # The micro-kernels take longest, and need no Cython, so they come first.
+                kernels = [
+                    pool.submit(self.compile_microkernel, flags, *kind) for kind in kinds(TARGET)
+                ]
+                others = [
+                    pool.submit(self.compile_module, flags + openmp_compile, source)
+                    for source in chain([str(MICROKERNELS / "dispatch.c")], self.translate())
+                ]
                 library.extra_objects = [task.result() for task in kernels + others]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -154,24 +165,23 @@ class BuildExtensions(build_ext):
             library.libraries = [python_library()]
 
     def translate(self):
-        """Let Cython make C of the modules; return the files."""
-        modules = cythonize(
-            [Extension(module_of(path), [str(path)]) for path in modules_in_cython()],
-            include_path=["src"],
-            build_dir="build",
-            compiler_directives={
-                "language_level": 3,
-                "boundscheck": False,
-                "wraparound": False,
-                "cdivision": True,
-                "initializedcheck": False,
-                # Plain built-in functions, without signatures that can be inspected: 140 KB less.
-                "binding": False,
-                # Most objects of compiled classes hold memory.
-                "auto_pickle": False,
-            },
-        )
-        return [source for module in modules for source in module.sources]
+        """Let Cython make C of the modules; yield the files, which are compiled meanwhile."""
+        how = DIRECTIVES, version("cython"), np.__version__
+        for path in modules_in_cython():
+            source = Path("build", path).with_suffix(".c")
+            made = Made(source, digest(path, MICROKERNELS, how))
+            if self.force or not made.already:
+                from Cython.Build import cythonize  # noqa: PLC0415 - takes longer than all checks
+
+                cythonize(
+                    [Extension(module_of(path), [str(path)])],
+                    include_path=["src"],
+                    build_dir="build",
+                    compiler_directives=DIRECTIVES,
+                    force=True,
+                )
+                made.done()
+            yield str(source)
 
     def probe_openmp(self):
         """Return the compiler and linker flags with which an OpenMP program links, or none."""
@@ -211,7 +221,6 @@ class BuildExtensions(build_ext):
 
     def compile_module(self, flags, source):
         """Compile what Cython made of a module; return the object file."""
-        names = " ".join(sorted({*map(module_of, modules_in_cython())} - {LIBRARY}))
         macros = [
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
             # Quicker exceptions, texts, numbers and calls of Python, which matter nowhere here,
@@ -222,21 +231,22 @@ class BuildExtensions(build_ext):
             ("CYTHON_UNPACK_METHODS", "0"),
             ("CYTHON_VECTORCALL", "0"),
             ("CYTHON_PEP489_MULTI_PHASE_INIT", "0"),
-            ("CONVEXT_MODULES", f'"{names}"'),
         ]
         macros += dispatch_macros(TARGET)
         name = Path(source).stem
+        if LIBRARY.endswith(name):
+            names = sorted({*map(module_of, modules_in_cython())} - {LIBRARY})
+            macros.append(("CONVEXT_MODULES", f'"{" ".join(names)}"'))
         if name not in WITH_O3:
             flags = flags + (["-Os"] if name in FOR_SIZE else MICROKERNEL_FLAGS)
-        # The library names the others: which there are shows in the folders.
-        folders = {path.parent for path in modules_in_cython()} if LIBRARY.endswith(name) else ()
-        return self.compile(source, self.build_temp, macros, flags, folders)
+        return self.compile(source, self.build_temp, macros, flags)
 
-    def compile(self, source, folder, macros, flags, depends=()):
-        """Compile a file, unless its object file is newer than all it is made of."""
+    def compile(self, source, folder, macros, flags):
+        """Compile a file, unless its object file is made of the same already, whatever its age."""
         (name,) = self.compiler.object_filenames([source], output_dir=folder)
-        made_of = [source, __file__, TOOLCHAIN, *HEADERS, *depends]
-        if self.force or newer_group([*map(str, made_of)], name):
+        how = self.compiler.compiler_so, macros, flags, sys.version, np.__version__
+        made = Made(Path(name), digest(Path(source), MICROKERNELS, how))
+        if self.force or not made.already:
             try:
                 self.compiler.compile(
                     [source],
@@ -247,6 +257,7 @@ class BuildExtensions(build_ext):
                 )
             except Exception as error:  # distutils raises its own classes, setuptools others
                 raise CompileError(f"cannot compile {source}: {error}") from None
+            made.done()
         return name
 
 

@@ -18,13 +18,11 @@ CC = (sysconfig.get_config_var("CC") or "cc").split()
 
 # What setup.py imports, with a setup() that only says that it was reached.
 MODULES = {
-    "Cython/Build.py": "cythonize = None",
     "setuptools/__init__.py": "def setup(**_): print('set up')\nclass Extension:\n"
     "    def __init__(self, *_, **__): pass",
     "setuptools/command/build_ext.py": "class build_ext: pass",
     "setuptools/command/sdist.py": "class sdist: pass",
     "setuptools/errors.py": "class CompileError(Exception): pass",
-    "setuptools/modified.py": "newer_group = None",
 }
 
 
@@ -106,18 +104,19 @@ class Extension:
     def __init__(self, *_, **__): pass
 
 class Compiler:
+    compiler_so = ["cc"]
     def object_filenames(self, sources, output_dir): return ["object"]
     def compile(self, sources, **_): raise OSError("the compiler was ended by signal 9")
 
 def setup(cmdclass, **_):
     build = cmdclass["build_ext"]()
     build.force, build.compiler = True, Compiler()
-    build.compile("src/one.c", "folder", [], [])
+    build.compile("src/microkernels/dispatch.c", "folder", [], [])
 """
     )
     status, _, err = run("build_ext", CC=sysconfig.get_config_var("CC"))
     assert status == 1
-    assert "cannot compile src/one.c: the compiler was ended by signal 9" in err
+    assert "cannot compile src/microkernels/dispatch.c: the compiler was ended by signal 9" in err
 
 
 @pytest.mark.parametrize("command", ["egg_info", "dist_info", "sdist"])

@@ -90,6 +90,12 @@ def test_links_lead_to_files_and_headings(page):
     assert not dead
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_code_is_in_blocks(page):
+    text = re.sub(r"^```.*?^```", "", text_of(page), flags=re.S | re.M)
+    assert not re.findall(r"^>>>.*", text, re.M)  # which would be quotations of quotations
+
+
 def test_every_page_is_in_a_list_of_pages():
     listed = set()
     for page in PAGES:

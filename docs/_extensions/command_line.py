@@ -30,12 +30,19 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     return {"": whole, **commands.choices}
 
 
+def words_and_code(text: str) -> nodes.paragraph:
+    """Return a paragraph of a text; what stands in back-quotes is code."""
+    parts = enumerate(text.split("`"))
+    kinds = [nodes.literal(part, part) if i % 2 else nodes.Text(part) for i, part in parts]
+    return nodes.paragraph("", "", *kinds)
+
+
 def paragraphs(text: str) -> list[nodes.Node]:
     """Return the paragraphs of a description; its indented lines are code."""
     result: list[nodes.Node] = []
     for block in text.split("\n\n"):
         words, *code = re.split(r"\n(?=  )", block)
-        result.append(nodes.paragraph("", translate(words)))
+        result.append(words_and_code(translate(words)))
         if code:
             lines = "\n".join(line.strip() for line in code)
             result.append(nodes.literal_block(lines, lines, language="sh"))
@@ -58,7 +65,7 @@ def option_list(parser: argparse.ArgumentParser) -> nodes.definition_list:
             continue
         name = option_names(action, parser)
         term = nodes.term("", "", nodes.literal(name, name))
-        meaning = nodes.paragraph("", translate(action.help or "").replace("%%", "%"))
+        meaning = words_and_code(translate(action.help or "").replace("%%", "%"))
         items += nodes.definition_list_item("", term, nodes.definition("", meaning))
     return items
 

@@ -1,7 +1,9 @@
-"""Patch statistics beside NumPy, and a data set that is larger than the memory.
+"""Patch statistics beside NumPy, masks, and a data set that is larger than the memory.
 
 ``python -m benchmarks.least_squares speed`` compares `PatchStatistics.update` with the matrix of
 all patches and matrix products, on a 1080p image in float64.
+``python -m benchmarks.least_squares masks`` solves with masks that leave out more and more, beside
+without one. The bar is 1.3 times the time of that, of half of the elements 2.5 times.
 ``python -m benchmarks.least_squares stream`` writes a data set to a file and solves it in a process
 that may not allocate more than a limit.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +34,10 @@ GB = 10**9
 IMAGES = [(1, 15), (3, 5), (1, 5)]
 HEIGHT, WIDTH = 1080, 1920
 
+# Which part of the target masks leave out, and how much longer it may take.
+LEFT_OUT = {0.001: 1.3, 0.01: 1.3, 0.1: 1.3, 0.5: 2.5, 0.9: 1.3, 0.99: 1.3}
+SQUARES = [(512, 7), (512, 15), (1024, 21)]
+
 # Samples on disk.
 SAMPLE = 256
 NOISE = 0.01
@@ -47,9 +54,9 @@ def numpy_statistics(image, target, size):
 
 def convext_statistics(image, target, size, threads):
     """Return the same, in as many threads as NumPy's."""
-    statistics = convext.PatchStatistics(len(image), 1, (size, size))
-    statistics.update(image, target, num_threads=threads)
-    return statistics.products[0], statistics.cross_products[0], statistics.squares[0]
+    sums = convext.PatchStatistics(len(image), 1, (size, size))
+    sums.update(image, target, num_threads=threads)
+    return sums.products[0], sums.cross_products[0], sums.squares[0]
 
 
 def fastest(function, repeats):
@@ -99,6 +106,30 @@ def image(arguments):
         f"{channels}x{HEIGHT}x{WIDTH}, {size:>2}x{size:<2} {numpy_seconds:9.3f} s "
         f"{seconds:8.4f} s {numpy_seconds / seconds:6.0f}x {extra:10.1f} MiB {difference:15.1e}"
     )
+
+
+def masks(arguments):
+    """Compare solutions with masks with those without, in turns."""
+    rng = np.random.default_rng(0)
+    print("image, kernel     no mask   left out: times of no mask")
+    for side, size in SQUARES:
+        image = rng.random((1, side, side))
+        target = convext.conv2d(image, rng.random((1, 1, size, size)))
+        target += NOISE * rng.standard_normal(target.shape)
+        counted = {None: None} | {part: rng.random(target.shape) >= part for part in LEFT_OUT}
+        times = {part: [] for part in counted}
+        for _ in range(arguments.repeats):
+            for part, mask in counted.items():
+                start = time.perf_counter()
+                convext.solve_kernels(image, target, (size, size), mask=mask)
+                times[part].append(time.perf_counter() - start)
+        medians = {part: statistics.median(seconds) for part, seconds in times.items()}
+        ratios = {part: medians[part] / medians[None] for part in LEFT_OUT}
+        shown = "  ".join(
+            f"{part:.1%}: {ratio:.2f}{'' if ratio <= LEFT_OUT[part] else ' (slow)'}"
+            for part, ratio in ratios.items()
+        )
+        print(f"{side}x{side}, {size:>2}x{size:<2} {medians[None]:8.3f} s   {shown}", flush=True)
 
 
 def stream(arguments):
@@ -186,7 +217,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="speed | stream")
+    commands = parser.add_subparsers(required=True, metavar="speed | masks | stream")
     command = commands.add_parser("speed")
     command.add_argument("--threads", type=int, default=1)
     command.add_argument("--repeats", type=int, default=5)
@@ -195,6 +226,9 @@ def main():
     for name in ("channels", "size", "threads", "repeats"):
         command.add_argument(name, type=int)
     command.set_defaults(run=image)
+    command = commands.add_parser("masks")
+    command.add_argument("--repeats", type=int, default=3)
+    command.set_defaults(run=masks)
     command = commands.add_parser("stream")
     command.add_argument("--gigabytes", type=float, default=4.0)
     command.add_argument("--limit", type=int, default=200, help="MiB that may be allocated")

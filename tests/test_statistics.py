@@ -98,6 +98,32 @@ def test_elements_that_a_mask_leaves_out_do_not_count(options, bias, shared):
     assert_statistics(statistics, matrix, columns(targets), columns(every))
 
 
+@pytest.mark.parametrize("share", [0.004, 0.3, 0.9, 0.998])
+@pytest.mark.parametrize("spoiled", [None, "left out", "at an edge", "everywhere"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_few_and_many_elements_that_count_make_the_same_sums(share, spoiled, options):
+    images, targets = data(**options)
+    rng = np.random.default_rng(5)
+    mask = rng.random((len(targets), 1, *targets.shape[2:])) < share
+    mask[0, 0, 3, 3] = True
+    kept = reference.conv2d_input_grad(
+        mask.astype(float), np.ones((1, 1, *KERNEL)), images[:, :1].shape, **options
+    )
+    if spoiled == "left out":  # squares of such pixels would leave nothing of the others
+        images[np.broadcast_to(kept, images.shape) == 0] = 1e12
+    elif spoiled == "at an edge":  # some of the windows that meet them count
+        images[np.broadcast_to(kept, images.shape) == 1] *= 1e7
+    elif spoiled == "everywhere":
+        images[rng.random(images.shape) < 0.01] = 1e7
+    matrix = patch_matrix(images, **options)
+    counted = statistics_of(images, targets, mask, **options)
+    rows = matrix[columns(mask)[:, 0]]
+    expected = (rows.T @ rows).astype(float)
+    # Sums of all, less what does not count, may lose three bits of the largest.
+    sizes = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    assert (np.abs(counted.products[0] - expected) <= 1e-13 * sizes).all()
+
+
 def test_a_mask_that_is_true_everywhere_changes_nothing():
     images, targets = data()
     plain = statistics_of(images, targets, bias=True)

@@ -124,45 +124,31 @@ def _are_finite(images: Matrix) -> bool:
         return bool(np.isfinite(images.sum()))
 
 
-def patch_rows(
-    block: Block, kernel_size: tuple[int, int], options: Convolution, max_elements: int
-) -> Iterator[tuple[Matrix, Matrix, Matrix]]:
-    """Yield the patches of a block as rows, about `max_elements` at a time.
-
-    With them come their targets (rows, K), and 1 where these count, else 0: (rows, K or 1).
-    """
-    images, targets, mask = block
-    counts = np.broadcast_to(True, targets[:, :1].shape) if mask is None else mask
-    _, kernels, height, width = targets.shape
-    taps = images.shape[1] * math.prod(kernel_size)
-    step = max(1, max_elements // (width * (taps + kernels)))
-    for sample in range(len(images)):
-        for top in range(0, height, step):
-            some = sample, slice(None), slice(top, top + step)
-            sides = np.ascontiguousarray(targets[some]).reshape(kernels, -1).T
-            counted = as_float64(counts[some]).reshape(-1, len(sides)).T
-            shape = len(sides) // width, width
-            yield _patches(images[sample], top, shape, kernel_size, options), sides, counted
-
-
-def _patches(
-    image: Matrix,
-    top: int,
-    output_shape: tuple[int, int],
+def patches_at(
+    block: Block,
+    flags: Flags,
     kernel_size: tuple[int, int],
     options: Convolution,
-) -> Matrix:
-    """Return the patches of some rows of the output, from `top` on: (rows, taps).
+    max_elements: int,
+) -> Iterator[tuple[Matrix, Matrix]]:
+    """Yield the patches of the targets whose flags (n, oh, ow) are up, as columns: (taps, some).
 
-    They are copied tap by tap, since the pixels of a tap are contiguous.
+    With them come these targets, (K, some). About `max_elements` of pixels come at a time.
     """
+    pixels = np.ascontiguousarray(block.images)
+    _, channels, height, width = pixels.shape
     (sh, sw), (down, across) = options.stride, options.dilation
-    extents = [(n - 1) * apart + 1 for n, apart in zip(kernel_size, options.dilation, strict=True)]
-    windows = np.lib.stride_tricks.sliding_window_view(image, extents, axis=(1, 2))
-    windows = windows[:, top * sh :: sh, ::sw, ::down, ::across]
-    height, width = output_shape
-    planes = windows[:, :height, :width].transpose(0, 3, 4, 1, 2)
-    return planes.reshape(-1, height * width).T
+    axes = (channels, height * width), (kernel_size[0], down * width), (kernel_size[1], across)
+    offsets = [sum(place) for place in product(*(range(0, n * step, step) for n, step in axes))]
+    sample, row, column = np.nonzero(flags)
+    begins = sample * (channels * height * width) + row * (sh * width) + column * sw
+    flat, many = pixels.reshape(-1), max(1, max_elements // len(offsets))
+    for first in range(0, len(begins), many):
+        part = slice(first, first + many)
+        patches = np.empty((len(offsets), len(begins[part])))
+        for values, offset in zip(patches, offsets, strict=True):
+            flat[offset:].take(begins[part], out=values, mode="clip")  # other modes copy
+        yield patches, block.targets[sample[part], :, row[part], column[part]].T
 
 
 def _block_size(

@@ -16,7 +16,7 @@ from .._support.ranks import ALONE, Ranks, together
 from ..config import resolve_num_threads
 from ..ops.operations import conv2d
 from ..ops.shapes import Padding, Pair, Shape, resolve
-from .blocks import Block, Scaling, blocks, patch_rows
+from .blocks import Block, Scaling, blocks, patches_at
 from .least_squares import (
     EPSILON,
     Matrix,
@@ -397,12 +397,14 @@ class _Problem:
         kernels = range(1 if data.mask is None else data.mask.shape[1])
         systems = [np.empty((0, unknowns + data.targets.shape[1] // len(kernels))) for _ in kernels]
         for block in self._blocks():
-            for taps, sides, counts in patch_rows(block, size, self.options, DECOMPOSED_ELEMENTS):
-                ones = np.full((len(taps), unknowns - of_bias), one)
-                for k in kernels:
-                    own = sides if len(kernels) == 1 else sides[:, k : k + 1]
-                    rows = np.hstack([taps, ones, own])[counts[:, k] > 0]
-                    systems[k] = add_rows(systems[k], rows)
+            for k in kernels:
+                every = np.broadcast_to(True, block.targets[:, 0].shape)
+                flags = every if block.mask is None else block.mask[:, k]
+                how = size, self.options, DECOMPOSED_ELEMENTS
+                for patches, sides in patches_at(block, flags, *how):
+                    ones = np.full((unknowns - of_bias, patches.shape[1]), one)
+                    own = sides if len(kernels) == 1 else sides[k : k + 1]
+                    systems[k] = add_rows(systems[k], np.vstack([patches, ones, own]).T)
         num_rows = int(data.counts.max())
         each = [list(parts) for parts in zip(*self.ranks.gather(systems), strict=True)]
         results = self.ranks.once(

@@ -17,14 +17,20 @@ from .._support.checks import as_float64, check_finite, samples_in_blocks
 from .._support.messages import warn
 from .._support.ranks import ALONE, Ranks
 from ..ops.shapes import Convolution
-from .blocks import Block, Scaling, blocks, patch_rows
+from .blocks import Block, Scaling, blocks, patches_at
 from .least_squares import Matrix, Systems, check_memory
-from .masks import Data, seen
+from .masks import Data, Flags, seen
 from .products import add_patch_products, kernel_gradient, sums_of_planes
 from .unknowns import Unknowns
 
 # Elements of the patch matrix that are multiplied at a time where there is a mask: 8 MiB.
 MASKED_ELEMENTS = 1 << 20
+
+# Where more than this part of a block counts, sums of all and of what does not take less time.
+MOST = 2 / 3
+
+# What is left of squares, at least, where some are subtracted: three of their bits are lost.
+KEPT = 1 / 8
 
 # Squares below that may have lost digits.
 UNDERFLOW = 1e-290
@@ -84,7 +90,7 @@ class Sums:
         sums = cls(unknowns, *(np.zeros(array.shape, array.dtype) for array in nothing))
         with np.errstate(all="ignore"):
             how = unknowns.kernel_shape, options, num_threads
-            for block in blocks(data, *how, scaling, ranks=ranks):
+            for block in blocks(data, *how, scaling, hide=data.mask is not None, ranks=ranks):
                 sums._add(block, options, num_threads)
                 del block
             sums._merge(ranks)
@@ -109,16 +115,14 @@ class Sums:
         self.cross_products[:, :taps] += cross.reshape(len(cross), taps)
         self.squares += sums_of_planes(targets, targets, num_threads)
         ones = np.broadcast_to(1.0, (len(targets), 1, *targets.shape[2:]))
+        inside = options._replace(output_shape=targets.shape[2:])
         if mask is None or mask.all():
             self.counts += targets.size // len(cross)
-            inside = options._replace(output_shape=targets.shape[2:])
-            products = np.zeros((1, taps, taps))
-            add_patch_products(products, images, size, inside, len(images), num_threads)
-            self.products[:, :taps, :taps] += products
+            self.products[:, :taps, :taps] += self._products(images, inside, num_threads)
             counted = ones
         else:
             self.counts += mask.sum(axis=(0, 2, 3))
-            self._add_masked_products(block, options)
+            self._add_masked_products(block, inside, num_threads)
             counted = as_float64(mask)
         if self.unknowns.bias:
             sums = kernel_gradient(images, counted, *arguments)
@@ -128,19 +132,44 @@ class Sums:
             totals = kernel_gradient(targets, ones, (1, 1), num_threads)
             self.cross_products[:, -1] += totals.ravel()
 
-    def _add_masked_products(self, block: Block, options: Convolution) -> None:
+    def _products(self, images: Matrix, options: Convolution, num_threads: int) -> Matrix:
+        """Return G over all patches of images, (taps, taps)."""
+        taps, size = self.unknowns.num_taps, self.unknowns.kernel_shape
+        products = np.zeros((1, taps, taps))
+        add_patch_products(products, images, size, options, len(images), num_threads)
+        total: Matrix = products[0]
+        return total
+
+    def _add_masked_products(self, block: Block, options: Convolution, num_threads: int) -> None:
         """Add G over the patches whose target elements count.
 
         Windows of different taps meet a mask at different places, so that products of the same
-        displacement do not share their sums, as they do in _statistics.pyx.
+        displacement do not share their sums, as they do in _statistics.pyx. So the patches that
+        count are multiplied; or, where they are most, those that do not, and taken from all.
         """
+        taps, mask = self.unknowns.num_taps, block.mask
+        assert mask is not None
+        if mask.shape[1] > len(self.products):
+            self.products = np.repeat(self.products, mask.shape[1], axis=0)
+        of_all = None
+        for products, counted in zip(self.products, mask.swapaxes(0, 1), strict=True):
+            if np.count_nonzero(counted) >= MOST * counted.size:
+                if of_all is None:
+                    of_all = self._products(block.images, options, num_threads)
+                rest = of_all - self._products_at(block, ~counted, options)
+                # Pixels that are large beside what counts would leave their rounding errors.
+                if (np.diagonal(rest) >= KEPT * np.diagonal(of_all)).all():
+                    products[:taps, :taps] += rest
+                    continue
+            products[:taps, :taps] += self._products_at(block, counted, options)
+
+    def _products_at(self, block: Block, flags: Flags, options: Convolution) -> Matrix:
+        """Return G over the patches of the targets whose flags (n, oh, ow) are up."""
         taps, size = self.unknowns.num_taps, self.unknowns.kernel_shape
-        for rows, _, counts in patch_rows(block, size, options, MASKED_ELEMENTS):
-            if counts.shape[1] > len(self.products):
-                self.products = np.repeat(self.products, counts.shape[1], axis=0)
-            for products, counted in zip(self.products, counts.T, strict=True):
-                kept = rows * counted[:, np.newaxis]
-                products[:taps, :taps] += kept.T @ kept
+        products = np.zeros((taps, taps))
+        for patches, _ in patches_at(block, flags, size, options, MASKED_ELEMENTS):
+            products += patches @ patches.T
+        return products
 
     @property
     def size(self) -> int:

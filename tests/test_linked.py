@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from convext.base import _dispatch
+
+pytest.importorskip("lief")
+
 from tools.linked import libraries, strange
 
 
@@ -67,7 +70,7 @@ def test_what_machines_may_lack_is_told_apart():
     assert strange(refused) == refused
 
 
-@pytest.mark.parametrize("contents", [b"", b"text", b"\x7fELF\x01\x01"])
+@pytest.mark.parametrize("contents", [b"", b"text", b"\x7fELF\x01\x01", b"MZ"])
 def test_other_files_are_refused(contents):
     with pytest.raises(ValueError, match="neither"):
         libraries(contents)

@@ -9,7 +9,7 @@ a machine may lack. Headers of NumPy, and for Windows OpenMP's library, come fro
 that machine. FOLDER is that of a Python for Windows of this Python's version, with
 `include` and `libs`; without it, this Python's headers are used, with the sizes of Windows, and an
 import library made of what this Python exports: that shows whether everything links. Needs the
-package ziglang, or for linux-aarch64 GCC (`apt install gcc-aarch64-linux-gnu`).
+packages lief and ziglang, or for linux-aarch64 GCC (`apt install gcc-aarch64-linux-gnu`).
 """
 
 from __future__ import annotations

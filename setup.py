@@ -86,6 +86,8 @@ DIRECTIVES = {
     "binding": False,
     # Most objects of compiled classes hold memory.
     "auto_pickle": False,
+    # What of the process all threads share is listed in docs/threads.md.
+    "freethreading_compatible": True,
 }
 
 # Compilers that run at a time unless -j says it; each may need half a GB.

@@ -33,6 +33,8 @@ def folder(tmp_path, monkeypatch):
 
 def start(*arguments, **options):
     """Start a training, and wait until it is under way."""
+    # Where nohup started the tests, it would ignore SIGHUP, too.
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)} | options
     command = [sys.executable, "-u", "-m", "convext", "train", "--epochs", "1000000", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options

@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 
 from convext.base import _dispatch
-
-pytest.importorskip("lief")
-
 from tools.linked import libraries, strange
 
 

@@ -167,8 +167,8 @@ class Network(Sealed, Stateful):
             (`numpy.lib.format.open_memmap`) where it is larger than the memory.
         max_memory : int or str, optional
             How many bytes a strip, what the layers make of it and the next one may take, such as
-            "500MB"; but at least 16 rows, or all of them, of one image. What is left of the memory
-            is respected without it, and more than about 100 MB brings no speed.
+            "500MB"; but at least 16 rows, or all of them, of one image. Without it, some 100 MB,
+            beyond which more brings no speed; less, where images that are not in memory find less.
 
         Returns
         -------
